@@ -1,0 +1,28 @@
+"""Forces, and that they are minus the slope of the energy: what they do as work, the energy loses.
+
+python examples/02_forces.py
+"""
+
+import torch
+from ase.build import molecule
+from torch_geometric.data import Data
+
+from pyg_schnet import Potential, SchNet
+
+torch.manual_seed(0)
+potential = Potential(SchNet().double()).eval()
+
+ethanol = molecule("CH3CH2OH")
+data = Data(z=torch.tensor(ethanol.numbers), pos=torch.tensor(ethanol.positions))
+out = potential(data)  # {"energy": (1,) in eV, "forces": (9, 3) in eV/Å}
+print("forces in eV/Å")
+for symbol, force in zip(ethanol.symbols, out["forces"].tolist(), strict=True):
+    print(f"  {symbol:2}" + "".join(f"{component:10.4f}" for component in force))
+print(f"net force: {out['forces'].sum(dim=0).norm():.1e} eV/Å")
+
+step = 1e-4 * torch.nn.functional.normalize(out["forces"].flatten(), dim=0).view(-1, 3)  # Å
+ahead = Data(z=data.z, pos=data.pos + step)
+behind = Data(z=data.z, pos=data.pos - step)
+energies = [potential(moved, forces=False)["energy"].item() for moved in (ahead, behind)]
+print(f"energy change along the forces:  {energies[0] - energies[1]:.12f} eV")
+print(f"work of the forces on this way:   {2 * (out['forces'] * step).sum().item():.12f} eV")

@@ -1,0 +1,35 @@
+"""Molecular dynamics in ASE with a trained potential: relax, heat, and watch the energy.
+
+python examples/04_molecular_dynamics.py runs/demo/model.safetensors
+"""
+
+import argparse
+
+from ase import units
+from ase.build import molecule
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS
+
+from pyg_schnet.simulation import SchNetCalculator
+
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("model", help="a checkpoint that knows H, C and O")
+parser.add_argument("--steps", type=int, default=1000, help="of 0.5 fs")
+options = parser.parse_args()
+
+atoms = molecule("CH3CH2OH")
+atoms.calc = SchNetCalculator(options.model)
+BFGS(atoms, logfile=None).run(fmax=0.01, steps=200)
+print(f"relaxed: {atoms.get_potential_energy():.4f} eV")
+
+# Half of the energy goes into the springs: twice the temperature to arrive at 300 K.
+MaxwellBoltzmannDistribution(atoms, temperature_K=600)
+Stationary(atoms)
+dynamics = VelocityVerlet(atoms, timestep=0.5 * units.fs)
+for _ in range(10):
+    dynamics.run(options.steps // 10)
+    print(
+        f"{dynamics.get_time() / units.fs:7.1f} fs  T {atoms.get_temperature():4.0f} K  "
+        f"total energy {atoms.get_total_energy():.4f} eV"
+    )

@@ -1,0 +1,114 @@
+"""Train a potential, test it, run dynamics with it: everything of `make demo`.
+
+python examples/demo.py --out runs/demo
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ase import Atoms
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from pyg_schnet import cli, load
+from pyg_schnet.datasets import AtomsDataset
+from pyg_schnet.evaluation import Evaluation, evaluate
+from pyg_schnet.plots import plot_parity
+from pyg_schnet.simulation import Dynamics, SchNetCalculator, run_md
+from pyg_schnet.training import RunDirectory
+from pyg_schnet.units import kcal_per_mol
+
+ROOT = Path(__file__).parents[1]
+RECIPE = ROOT / "datasets" / "md17" / "recipes" / "demo.yaml"
+SAMPLE = ROOT / "datasets" / "md17" / "ethanol_gfn2_xtb.npz"
+console = Console(soft_wrap=True)
+
+
+def main() -> int:
+    """Run the demo and print its table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="directory of the run")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier demo")
+    parser.add_argument("--minutes", type=float, default=2.5, help="of training")
+    options = parser.parse_args()
+
+    console.rule("1/3  Training on energies and forces of 1,000 frames of ethanol (GFN2-xTB)")
+    train = ["train", str(RECIPE), "--data.path", str(SAMPLE), "--out", str(options.out)]
+    train += ["--trainer.max_minutes", str(options.minutes)]
+    code = cli.main(train + ["--overwrite"] * options.overwrite)
+    if code != 0:
+        return code
+    run = RunDirectory(options.out)
+
+    console.rule("2/3  Testing on frames that it never saw")
+    potential = load(run.model)
+    dataset = AtomsDataset(SAMPLE)
+    test = dataset[run.read_split().test]
+    evaluation = evaluate(potential, test)
+    plot_parity(evaluation, run.path / "parity.png", labels="GFN2-xTB")
+    console.print(f"{evaluation.n} frames.")
+
+    console.rule("3/3  Molecular dynamics: 1 ps at constant energy, after 1 ps at 300 K")
+    start = Atoms(test[0].z.numpy(), test[0].pos.numpy())
+    start.calc = SchNetCalculator(potential)
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("dynamics", total=2000)
+        dynamics = run_md(
+            start,
+            temperature=300.0,
+            timestep=0.5,
+            duration=1.0,
+            equilibration=1.0,
+            trajectory=run.path / "dynamics.extxyz",
+            overwrite=options.overwrite,
+            on_step=lambda step, _: progress.update(task, completed=step),
+        )
+    report(evaluation, dynamics, run)
+    return 0
+
+
+def report(evaluation: Evaluation, dynamics: Dynamics, run: RunDirectory) -> None:
+    """Print what came out."""
+    table = Table(title="Ethanol, 1,000 training frames", title_justify="left")
+    for name in ("mean absolute error", "energy", "", "forces", ""):
+        table.add_column(name, justify="right" if name != "mean absolute error" else "left")
+    assert evaluation.forces_mae is not None
+    table.add_row(
+        f"this run, GFN2-xTB labels, {evaluation.n} test frames",
+        f"{1e3 * evaluation.energy_mae:.2f} meV",
+        f"{evaluation.energy_mae / kcal_per_mol:.3f} kcal/mol",
+        f"{1e3 * evaluation.forces_mae:.1f} meV/Å",
+        f"{evaluation.forces_mae / kcal_per_mol:.3f} kcal/mol/Å",
+    )
+    table.add_row(
+        "[dim]the paper, DFT labels (another data set)[/dim]",
+        f"[dim]{1e3 * 0.08 * kcal_per_mol:.1f} meV[/dim]",
+        "[dim]0.08 kcal/mol[/dim]",
+        f"[dim]{1e3 * 0.39 * kcal_per_mol:.0f} meV/Å[/dim]",
+        "[dim]0.39 kcal/mol/Å[/dim]",
+    )
+    console.print(table)
+    console.print(
+        "The two rows cannot be compared: the labels of the shipped sample are GFN2-xTB, those of the "
+        "paper's MD17 are DFT."
+    )
+    console.print(
+        f"Dynamics over {dynamics.duration:g} ps at {dynamics.temperature:.0f} K: energy drift "
+        f"{dynamics.drift:+.4f} meV/atom/ps, fluctuation {dynamics.fluctuation:.3f} meV/atom"
+    )
+    files = {
+        "model": run.model,
+        "learning curve": run.learning_curve,
+        "parity plots": run.path / "parity.png",
+        "trajectory": dynamics.trajectory,
+    }
+    for name, path in files.items():
+        console.print(f"{name:>15}  {path}", highlight=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

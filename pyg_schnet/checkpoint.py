@@ -1,0 +1,155 @@
+"""Checkpoints: one safetensors file with weights, configuration, units and provenance.
+
+Loading a file executes no code. Its JSON header holds one entry, ``pyg_schnet``::
+
+    {"format": 1, "kind": "potential", "version": "0.1.0", "model": {...}, "units": {...}, "provenance": {...}}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pyg_schnet.nn.schnet import SchNet, SchNetConfig
+from pyg_schnet.potential import Potential
+
+FORMAT = 1  # raise it when an older pyg_schnet could not read the file
+_KEY = "pyg_schnet"
+_UNITS = {"energy": "eV", "length": "Å"}
+
+
+def save(
+    potential: Potential, path: str | os.PathLike, provenance: Mapping[str, Any] | None = None
+) -> None:
+    """Write a potential to a file; a file that is there is replaced only when the new one is complete.
+
+    Args:
+        potential: A potential around a :class:`~pyg_schnet.SchNet`.
+        path: Where to, usually ``*.safetensors``.
+        provenance: How it came about: anything that JSON can hold.
+
+    Raises:
+        TypeError: If the potential's model is not a ``SchNet``, or has an ``interaction_graph``, which a
+            file cannot hold.
+    """
+    model = potential.model
+    if not isinstance(model, SchNet):
+        raise TypeError(
+            f"`potential.model` must be a SchNet to be saved, got {type(model).__name__}"
+        )
+    if model.interaction_graph is not None:
+        raise TypeError(
+            "`interaction_graph` is a function, which a checkpoint cannot hold; pass edge_index instead"
+        )
+    header = {"model": asdict(model.config), "units": _UNITS, "provenance": dict(provenance or {})}
+    write(path, "potential", header, dict(potential.state_dict()))
+
+
+def load(path: str | os.PathLike, device: str | torch.device = "cpu") -> Potential:
+    """Read a potential, ready to be called.
+
+    Args:
+        path: A file written by ``pyg-schnet train`` or :func:`save`.
+        device: Where the weights go.
+
+    Returns:
+        The potential, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is truncated, was not written by pyg_schnet, or by a newer version.
+    """
+    header, tensors = read(path, "potential", device)
+    config = header.get("model", {})
+    unknown = set(config) - {field.name for field in fields(SchNetConfig)}
+    if unknown:
+        raise ValueError(
+            f"{path}: the model's configuration has the unknown entry {sorted(unknown)[0]!r}; the file "
+            f"was written by pyg_schnet {header['version']}, upgrade to it"
+        )
+    potential = Potential(SchNet(**config))
+    try:
+        potential.model.to(tensors["model.embedding.weight"].dtype)
+        potential.load_state_dict(tensors)
+    except (RuntimeError, KeyError) as error:
+        raise ValueError(
+            f"{path}: weights do not fit the configuration beside them: {error}"
+        ) from None
+    return potential.to(device).eval()
+
+
+def provenance(path: str | os.PathLike) -> dict[str, Any]:
+    """Read how a checkpoint came about, without its weights."""
+    return _read_header(path)["provenance"]
+
+
+def write(
+    path: str | os.PathLike, kind: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Write tensors and a header to a file at once or not at all."""
+    from pyg_schnet import __version__  # pyg_schnet imports this module
+
+    path = Path(path)
+    entry = {"format": FORMAT, "kind": kind, "version": __version__, **header}
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        save_file(contiguous, temporary, metadata={_KEY: json.dumps(entry)})
+        os.chmod(temporary, 0o644)  # mkstemp's files are private
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read(
+    path: str | os.PathLike, kind: str, device: str | torch.device = "cpu"
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read header and tensors of a file of a kind (``"potential"``, ``"training state"``)."""
+    header = _read_header(path)
+    if header["kind"] != kind:
+        raise ValueError(f"{path}: must hold a {kind}, got a {header['kind']}")
+    with safe_open(path, framework="pt", device=str(device)) as file:
+        return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def _read_header(path: str | os.PathLike) -> dict[str, Any]:
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"{path}: no such checkpoint; `pyg-schnet train` writes model.safetensors"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_KEY)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path}: not a complete safetensors file ({error}); it is truncated or of another kind, "
+            "copy or train it again"
+        ) from None
+    if text is None:
+        raise ValueError(f"{path}: a safetensors file, but not one of pyg_schnet's checkpoints")
+    try:
+        header = json.loads(text)
+        form, version = int(header["format"]), str(header["version"])
+        header["kind"]
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(
+            f"{path}: the header of this checkpoint is damaged; copy or train it again"
+        ) from None
+    if form > FORMAT:
+        raise ValueError(
+            f"{path}: written by pyg_schnet {version} in format {form}, this version reads up to "
+            f"{FORMAT}; upgrade with pip install -U pyg-schnet"
+        )
+    return header

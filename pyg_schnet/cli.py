@@ -1,0 +1,389 @@
+"""The command ``pyg-schnet``: train, evaluate, predict, relax, md."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from rich.console import Console
+from rich.table import Table
+
+# torch, ASE and matplotlib take seconds to import: each verb imports what it needs, so that --help and
+# mistakes in the command line are answered at once.
+if TYPE_CHECKING:
+    from pyg_schnet.evaluation import Evaluation
+
+_EXPECTED = (
+    ArgumentError,
+    ValueError,
+    TypeError,
+    OSError,
+    ImportError,
+    ArithmeticError,
+    RuntimeError,
+)
+_out = Console(soft_wrap=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb.
+
+    Args:
+        arguments: The command line without the program's name; ``sys.argv`` by default.
+
+    Returns:
+        The exit code: 0, or 1 after an error, which is told on standard error. Set the environment
+        variable ``PYG_SCHNET_TRACEBACK`` to see where an error comes from.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser(
+        prog="pyg-schnet",
+        description="Train SchNet potentials and run simulations with them. Energies are in eV, lengths in Å.",
+    )
+    verbs = parser.add_subcommands(dest="verb", metavar="VERB")
+    wanted = next((name for name in arguments if name in _VERBS), None)
+    for name, (build, _) in _VERBS.items():
+        help_line, subparser = build(full=name == wanted)
+        verbs.add_subcommand(name, subparser, help=help_line)
+    try:
+        if wanted == "train":
+            arguments = _with_recipe(arguments)
+        options = parser.parse_args(arguments)
+        return _VERBS[options.verb][1](options[options.verb])
+    except _EXPECTED as error:
+        if os.environ.get("PYG_SCHNET_TRACEBACK"):
+            raise
+        print(f"pyg-schnet: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("pyg-schnet: interrupted", file=sys.stderr)
+        return 130
+
+
+# train ------------------------------------------------------------------------------------------------
+
+
+def _build_train(full: bool) -> tuple[str, ArgumentParser]:
+    parser = _parser(
+        description="Train a potential. Example: pyg-schnet train RECIPE.yaml --data.path FILE --out RUN",
+    )
+    if full:
+        from pyg_schnet.training import TrainConfig
+
+        parser.add_argument("--config", action="config", metavar="RECIPE", help="a recipe, in YAML")
+        parser.add_class_arguments(TrainConfig)
+        parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+        parser.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+        parser.add_argument("--quiet", action="store_true", help="show errors only")
+    return "train a potential on energies and forces", parser
+
+
+def _with_recipe(arguments: list[str]) -> list[str]:
+    """Turn ``train RECIPE --a.b c`` into ``train --config RECIPE --a.b c``; check all names."""
+    from pyg_schnet.training import TrainConfig
+
+    known = set(_names(TrainConfig))
+    verb = arguments.index("train")
+    if len(arguments) > verb + 1 and not arguments[verb + 1].startswith("-"):
+        recipe = Path(arguments[verb + 1])
+        if not recipe.is_file():
+            raise FileNotFoundError(f"{recipe}: no such recipe; `train` takes a YAML file first")
+        try:
+            entries = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise ValueError(f"{recipe}: must be YAML: {error}") from None
+        if not isinstance(entries, dict):
+            raise ValueError(f"{recipe}: must hold options by name, got {type(entries).__name__}")
+        for name in _flatten(entries):
+            _check_name(name, known, f"{recipe}: ")
+        arguments[verb + 1 : verb + 2] = ["--config", str(recipe)]
+    flags = {"config", "resume", "overwrite", "quiet", "help", "print_config"}
+    for argument in arguments:
+        if argument.startswith("--"):
+            _check_name(argument[2:].split("=")[0], known | flags, "--")
+    return arguments
+
+
+def _names(config: type, prefix: str = "") -> Iterator[str]:
+    import typing
+
+    types = typing.get_type_hints(config)
+    for field in dataclasses.fields(config):
+        yield prefix + field.name
+        if dataclasses.is_dataclass(types[field.name]):
+            yield from _names(types[field.name], f"{prefix}{field.name}.")
+
+
+def _flatten(entries: dict, prefix: str = "") -> Iterator[str]:
+    for name, value in entries.items():
+        yield f"{prefix}{name}"
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{name}.")
+
+
+def _check_name(name: str, known: set[str], where: str) -> None:
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1)
+        hint = f"Did you mean `{nearest[0]}`?" if nearest else "See pyg-schnet train --help."
+        raise ValueError(f"{where}`{name}` is not an option. {hint}")
+
+
+def _train(options: Namespace) -> int:
+    from pyg_schnet.nn import SchNetConfig
+    from pyg_schnet.training import DataConfig, Report, TrainConfig, TrainerConfig, train
+
+    config = TrainConfig(
+        data=DataConfig(**options.data.as_dict()),
+        model=SchNetConfig(**options.model.as_dict()),
+        trainer=TrainerConfig(**options.trainer.as_dict()),
+        out=options.out,
+    )
+    train(config, Report(_out, options.quiet), options.resume, options.overwrite)
+    return 0
+
+
+# evaluate ---------------------------------------------------------------------------------------------
+
+
+def _build_evaluate(full: bool) -> tuple[str, ArgumentParser]:
+    parser = _with_model(
+        "Compare predictions with labels. Energies are per molecule; forces are over all atoms and "
+        "components. Example: pyg-schnet evaluate RUN/model.safetensors FILE --json",
+    )
+    parser.add_argument("file", help="labelled structures, as for train's data.path")
+    parser.add_argument("--energy_key", type=str | None, help="key of the energies")
+    parser.add_argument("--forces_key", type=str | None, help="key of the forces, 'none' for none")
+    parser.add_argument("--units", type=str | None, help='of the file, as "kcal/mol"')
+    parser.add_argument(
+        "--part",
+        type=str | None,
+        help="'train', 'val' or 'test': this part of FILE, by the split.npz beside MODEL",
+    )
+    parser.add_argument("--batch_size", type=int, default=32, help="structures at once")
+    parser.add_argument(
+        "--plot", type=str | None, help="draw predictions over labels into this picture"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object and nothing else"
+    )
+    return "errors on labelled structures", parser
+
+
+def _evaluate(options: Namespace) -> int:
+    from pyg_schnet import load
+    from pyg_schnet.datasets import AtomsDataset
+    from pyg_schnet.evaluation import evaluate
+    from pyg_schnet.plots import plot_parity
+
+    potential = load(options.model, options.device)
+    dataset = AtomsDataset(options.file, options.energy_key, options.forces_key, options.units)
+    if options.part is not None:
+        dataset = dataset[
+            _part(Path(options.model).parent / "split.npz", options.part, len(dataset))
+        ]
+    evaluation = evaluate(potential, dataset, options.batch_size)
+    if options.plot is not None:
+        plot_parity(evaluation, options.plot)
+    if options.json:
+        print(json.dumps(evaluation.as_dict()))
+    else:
+        _out.print(_table(evaluation))
+    return 0
+
+
+def _part(path: Path, part: str, structures: int) -> list[int]:
+    import numpy as np
+
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file; --part needs the split that training wrote there"
+        )
+    with np.load(path, allow_pickle=False) as split:
+        if part not in split.files:
+            raise ValueError(f"`--part` must be one of {', '.join(split.files)}; got {part!r}")
+        total = sum(len(split[name]) for name in split.files)
+        ids = split[part].tolist()
+    if total != structures:
+        raise ValueError(
+            f"{path}: splits a file of {total} structures, this one has {structures}; name the file that "
+            "the potential was trained on"
+        )
+    if not ids:
+        raise ValueError(f"{path}: the part {part!r} is empty; train with a smaller `data.n_train`")
+    return ids
+
+
+def _table(evaluation: Evaluation) -> Table:
+    from pyg_schnet.units import kcal_per_mol
+
+    table = Table(title=f"{evaluation.n:,} structures", title_justify="left")
+    for name in ("", "MAE", "RMSE", "unit", "MAE", "RMSE", "unit"):
+        table.add_column(name, justify="left" if name in ("", "unit") else "right")
+    rows = [("energy", evaluation.energy_mae, evaluation.energy_rmse, "meV", "kcal/mol")]
+    if evaluation.forces_mae is not None and evaluation.forces_rmse is not None:
+        rows.append(
+            ("forces", evaluation.forces_mae, evaluation.forces_rmse, "meV/Å", "kcal/mol/Å")
+        )
+    for name, mae, rmse, unit, chemists_unit in rows:
+        small = [f"{1e3 * value:.2f}" for value in (mae, rmse)]
+        large = [f"{value / kcal_per_mol:.4f}" for value in (mae, rmse)]
+        table.add_row(name, *small, unit, *large, chemists_unit)
+    return table
+
+
+# predict, relax, md -----------------------------------------------------------------------------------
+
+
+def _build_predict(full: bool) -> tuple[str, ArgumentParser]:
+    parser = _with_model(
+        "Predict energies and forces of all structures of a file. "
+        "Example: pyg-schnet predict RUN/model.safetensors in.xyz out.extxyz",
+    )
+    _add_files(parser)
+    parser.add_argument("--batch_size", type=int, default=32, help="structures at once")
+    return "energies and forces of structures", parser
+
+
+def _predict(options: Namespace) -> int:
+    from ase.io import iread, write
+
+    from pyg_schnet import load
+    from pyg_schnet.simulation import predict
+
+    _refuse(options.out, options.overwrite)
+    frames = predict(load(options.model, options.device), iread(options.input), options.batch_size)
+    results = list(frames)
+    write(options.out, results)
+    _out.print(f"{len(results):,} structures with energies (eV) and forces (eV/Å): {options.out}")
+    return 0
+
+
+def _build_relax(full: bool) -> tuple[str, ArgumentParser]:
+    parser = _with_model(
+        "Move the atoms of a structure to where no force is left. "
+        "Example: pyg-schnet relax RUN/model.safetensors in.xyz out.xyz --fmax 0.01",
+    )
+    _add_files(parser)
+    parser.add_argument("--fmax", type=float, default=0.01, help="longest force allowed, in eV/Å")
+    parser.add_argument("--steps", type=int, default=500, help="the most to take")
+    parser.add_argument("--optimizer", default="BFGS", help="BFGS, LBFGS or FIRE")
+    parser.add_argument("--index", default="-1", help="which structure of the file, from 0")
+    return "relax a structure", parser
+
+
+def _relax(options: Namespace) -> int:
+    from ase.io import write
+
+    from pyg_schnet.simulation import relax
+
+    _refuse(options.out, options.overwrite)
+    result = relax(
+        _structure(options), fmax=options.fmax, steps=options.steps, optimizer=options.optimizer
+    )
+    write(options.out, result.atoms)
+    state = "converged" if result.converged else "NOT converged"
+    _out.print(
+        f"{state} after {result.steps} steps: energy {result.energy:.6f} eV, longest force "
+        f"{result.fmax:.4f} eV/Å: {options.out}"
+    )
+    return 0 if result.converged else 1
+
+
+def _build_md(full: bool) -> tuple[str, ArgumentParser]:
+    parser = _with_model(
+        "Run molecular dynamics. "
+        "Example: pyg-schnet md RUN/model.safetensors in.xyz out.extxyz --duration 1",
+    )
+    _add_files(parser)
+    parser.add_argument("--temperature", type=float, default=300.0, help="in K")
+    parser.add_argument("--timestep", type=float, default=0.5, help="in fs")
+    parser.add_argument("--duration", type=float, default=1.0, help="in ps")
+    parser.add_argument(
+        "--equilibration", type=float, default=0.0, help="in ps, with the bath, before"
+    )
+    parser.add_argument("--thermostat", default="nve", help="'nve' (none) or 'langevin'")
+    parser.add_argument("--friction", type=float, default=0.01, help="of the bath, in 1/fs")
+    parser.add_argument("--interval", type=int, default=10, help="steps between two frames")
+    parser.add_argument("--seed", type=int, default=0, help="of velocities and bath")
+    parser.add_argument("--index", default="-1", help="which structure of the file, from 0")
+    return "molecular dynamics", parser
+
+
+def _md(options: Namespace) -> int:
+    from rich.progress import Progress
+
+    from pyg_schnet.simulation import run_md
+
+    names = ("temperature", "timestep", "duration", "equilibration", "thermostat", "friction")
+    settings = {name: options[name] for name in (*names, "interval", "seed", "overwrite")}
+    atoms = _structure(options)
+    with Progress(console=_out, disable=not _out.is_terminal) as progress:
+        task = progress.add_task(
+            "dynamics", total=round(1000 * options.duration / options.timestep)
+        )
+        result = run_md(
+            atoms,
+            **settings,
+            trajectory=options.out,
+            on_step=lambda step, _: progress.update(task, completed=step),
+        )
+    _out.print(
+        f"{result.duration:g} ps, mean temperature {result.temperature:.0f} K: {options.out}"
+    )
+    if result.drift is not None:
+        _out.print(
+            f"energy drift {result.drift:+.4f} meV/atom/ps, fluctuation {result.fluctuation:.4f} meV/atom"
+        )
+    return 0
+
+
+def _parser(**kwargs) -> ArgumentParser:
+    return ArgumentParser(exit_on_error=False, **kwargs)
+
+
+def _with_model(description: str) -> ArgumentParser:
+    parser = _parser(description=description)
+    parser.add_argument("model", help="a checkpoint, model.safetensors")
+    parser.add_argument("--device", default="cpu", help="'cpu' or 'cuda'")
+    return parser
+
+
+def _add_files(parser: ArgumentParser) -> None:
+    parser.add_argument("input", metavar="in", help="structures, in any format of ASE")
+    parser.add_argument("out", help="in any format of ASE, chosen by its ending")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+
+
+def _structure(options: Namespace):  # noqa: ANN202 - ASE is not imported here
+    from ase.io import read
+
+    from pyg_schnet.simulation import SchNetCalculator
+
+    atoms = read(options.input, index=int(options.index))
+    atoms.calc = SchNetCalculator(options.model, device=options.device)
+    return atoms
+
+
+def _refuse(path: str, overwrite: bool) -> None:
+    if Path(path).exists() and not overwrite:
+        raise FileExistsError(f"{path}: exists; give another name, or --overwrite to replace it")
+
+
+_VERBS = {
+    "train": (_build_train, _train),
+    "evaluate": (_build_evaluate, _evaluate),
+    "predict": (_build_predict, _predict),
+    "relax": (_build_relax, _relax),
+    "md": (_build_md, _md),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""Trajectories of one molecule in npz files, as MD17 and revised MD17 publish them."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pyg_schnet.units import Units
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The keys of an npz file, and the units that they imply.
+
+    Attributes:
+        name: Of the data set that is published so.
+        numbers: Key of the atomic numbers.
+        positions: Key of the positions.
+        labels: Keys of energies with the keys of the forces that belong to them; the first by default.
+        units: Of positions and labels.
+    """
+
+    name: str
+    numbers: str
+    positions: str
+    labels: dict[str, str]
+    units: Units = Units("kcal/mol")
+
+
+MD17 = Layout("MD17", numbers="z", positions="R", labels={"E": "F"})
+REVISED_MD17 = Layout(
+    "revised MD17",
+    numbers="nuclear_charges",
+    positions="coords",
+    labels={"energies": "forces", "old_energies": "old_forces"},
+)
+LAYOUTS = (MD17, REVISED_MD17)
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Frames of one molecule, in eV and Å.
+
+    Attributes:
+        numbers: Atomic numbers, shape ``(atoms,)``, int64.
+        positions: Shape ``(frames, atoms, 3)``, in Å, float64.
+        energy: Shape ``(frames,)``, in eV, float64.
+        forces: Shape ``(frames, atoms, 3)``, in eV/Å, float64, or ``None``.
+        units: The file's units.
+    """
+
+    numbers: np.ndarray
+    positions: np.ndarray
+    energy: np.ndarray
+    forces: np.ndarray | None
+    units: Units
+
+
+def read_npz(
+    path: str | os.PathLike,
+    energy_key: str | None = None,
+    forces_key: str | None = None,
+    units: Units | None = None,
+) -> Trajectory:
+    """Read a trajectory with its labels.
+
+    The layouts of MD17 (``z, R, E, F``) and revised MD17 (``nuclear_charges, coords, energies, forces``
+    and the original labels ``old_energies, old_forces``) are recognised; both are in kcal/mol and Å.
+
+    Args:
+        path: The npz file.
+        energy_key: Which energies; the layout's own by default.
+        forces_key: Which forces; by default those that belong to the energies, if they are there;
+            ``"none"`` reads no forces.
+        units: Units of the file; those of the layout by default.
+
+    Returns:
+        The frames in eV and Å.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged or holds pickles, if a key is missing, a shape is wrong or a
+            value is not finite, or if the units of a key are not known.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; `data.path` must name an npz file")
+    with _open(path) as file:
+        layout = _recognise(path, file.files)
+        energy_key = energy_key or next(iter(layout.labels))
+        if forces_key is None:
+            partner = layout.labels.get(energy_key, "none")
+            forces_key = partner if partner in file.files else "none"
+        known = {*layout.labels.keys(), *layout.labels.values(), "none"}
+        foreign = [key for key in (energy_key, forces_key) if key not in known]
+        numbers = _read(path, file, layout.numbers)
+        positions = _read(path, file, layout.positions)
+        energy = _read(path, file, energy_key)
+        forces = None if forces_key == "none" else _read(path, file, forces_key)
+    if units is None and foreign:
+        raise ValueError(
+            f"{path}: the unit of '{foreign[0]}' is not known; set `data.units`, "
+            'for example "kcal/mol" or "Hartree, Bohr"'
+        )
+    units = units or layout.units
+    numbers, positions = _check_structure(path, layout, numbers, positions)
+    frames, atoms, _ = positions.shape
+    energy = _shaped(path, energy_key, energy.reshape(-1), (frames,))
+    if forces is not None:
+        forces = _shaped(path, forces_key, forces, (frames, atoms, 3))
+        forces = forces * units.forces_in_eV_per_angstrom
+    return Trajectory(
+        numbers, positions * units.length_in_angstrom, energy * units.energy_in_eV, forces, units
+    )
+
+
+def _open(path: Path) -> np.lib.npyio.NpzFile:
+    try:
+        file = np.load(path, allow_pickle=False)
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path}: must be an npz file, which it is not or no longer ({error}); download or write it again"
+        ) from None
+    if not isinstance(file, np.lib.npyio.NpzFile):
+        raise ValueError(f"{path}: must be an npz file of several arrays, got one npy array")
+    return file
+
+
+def _recognise(path: Path, keys: list[str]) -> Layout:
+    for layout in LAYOUTS:
+        if layout.numbers in keys and layout.positions in keys:
+            return layout
+    known = " or ".join(f"'{x.numbers}' and '{x.positions}' ({x.name})" for x in LAYOUTS)
+    raise ValueError(
+        f"{path}: must have the keys {known}; got {', '.join(repr(key) for key in sorted(keys)) or 'none'}"
+    )
+
+
+def _read(path: Path, file: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
+    if key not in file.files:
+        raise ValueError(
+            f"{path}: has no key '{key}'; its keys are {', '.join(repr(k) for k in sorted(file.files))}"
+        )
+    try:
+        array = file[key]
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: '{key}' is damaged ({error}); download the file again") from None
+    except ValueError as error:
+        if "pickle" in str(error).lower() or "object" in str(error).lower():
+            raise ValueError(
+                f"{path}: '{key}' holds pickled objects, which are never loaded, for they may run code; "
+                "save it as an array of numbers"
+            ) from None
+        raise ValueError(f"{path}: '{key}' is damaged ({error}); download the file again") from None
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"{path}: '{key}' must hold numbers, got {array.dtype}")
+    return array
+
+
+def _check_structure(
+    path: Path, layout: Layout, numbers: np.ndarray, positions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    if numbers.ndim != 1 or not np.array_equal(numbers, numbers.astype(np.int64)):
+        raise ValueError(
+            f"{path}: '{layout.numbers}' must hold one atomic number for each atom, got shape {numbers.shape}"
+        )
+    if len(numbers) == 0 or numbers.min() < 1 or numbers.max() > 99:
+        wrong = [int(z) for z in numbers if not 1 <= z <= 99]
+        raise ValueError(
+            f"{path}: '{layout.numbers}' must hold atomic numbers 1 to 99, got {wrong[0] if wrong else 'none'}"
+        )
+    frames = positions.shape[0] if positions.ndim == 3 else -1
+    positions = _shaped(path, layout.positions, positions, (frames, len(numbers), 3))
+    if frames == 0:
+        raise ValueError(f"{path}: '{layout.positions}' must hold at least one frame, got 0")
+    return numbers.astype(np.int64), positions
+
+
+def _shaped(path: Path, key: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if array.shape != shape:
+        wanted = ", ".join("frames" if size == -1 else str(size) for size in shape)
+        raise ValueError(f"{path}: '{key}' must have shape ({wanted}), got {array.shape}")
+    array = array.astype(np.float64)
+    finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
+    if not finite.all():
+        raise ValueError(
+            f"{path}: '{key}' must be finite, got NaN or infinity in frame {int(np.argmin(finite))}; "
+            "remove the frame"
+        )
+    return array

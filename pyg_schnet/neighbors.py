@@ -1,0 +1,342 @@
+"""Neighbor search: from positions to the edges of a graph, exactly.
+
+The search compares all pairs of a molecule in blocks of bounded memory, so it needs no extra package,
+runs on the device of ``pos`` and drops nothing. ``torch_cluster`` gives the same edges where it is
+installed; it pays for large molecules only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch_geometric.data import Data
+from torch_geometric.transforms import BaseTransform
+
+try:
+    import torch_cluster
+except ImportError:  # the extra [ext], never needed
+    torch_cluster = None
+
+_BLOCK = 2**21  # candidate pairs compared at once: about 100 MB
+_LARGE = 1000  # atoms from which torch_cluster's tree beats comparing all pairs
+_BACKENDS = ("auto", "torch", "torch_cluster")
+
+
+def radius_graph(
+    pos: Float[Tensor, "points dimensions"],
+    r: float,
+    batch: Int[Tensor, " points"] | None = None,
+    loop: bool = False,
+    max_num_neighbors: int | None = None,
+    flow: str = "source_to_target",
+    backend: str = "auto",
+) -> Int[Tensor, "2 edges"]:
+    r"""Connect all points closer than a radius.
+
+    Takes the arguments of :func:`torch_geometric.nn.radius_graph` and returns the same, without its cap
+    on the number of neighbors. Points are of any dimension.
+
+    Args:
+        pos: Positions; for molecules in Å.
+        r: Radius in the unit of ``pos``; ``math.inf`` connects all pairs. A pair at distance ``r`` is
+            not connected.
+        batch: Number of the molecule of each point, sorted; all points are one molecule if ``None``.
+        loop: Whether each point is also its own neighbor.
+        max_num_neighbors: For callers who rely on a bound. Nothing is dropped: a point with more
+            neighbors is an error.
+        flow: ``"source_to_target"`` puts sources into row 0, ``"target_to_source"`` into row 1.
+        backend: ``"torch"``, ``"torch_cluster"``, or ``"auto"``, the faster one that is installed.
+
+    Returns:
+        Edges sorted by target, then source.
+
+    Raises:
+        ValueError: If an argument is out of range, positions are not finite, two points coincide, or a
+            point has more than ``max_num_neighbors`` neighbors.
+    """
+    if flow not in ("source_to_target", "target_to_source"):
+        raise ValueError(f"`flow` must be 'source_to_target' or 'target_to_source', got {flow!r}")
+    _check_radius(r, "r")
+    batch = _check(pos, batch, backend)
+    edge_index = _molecular_edges(pos, r, batch, backend)
+    if max_num_neighbors is not None and edge_index.size(1) > 0:
+        most = int(torch.bincount(edge_index[1]).max())
+        if most > max_num_neighbors:
+            raise ValueError(
+                f"`max_num_neighbors` is {max_num_neighbors}, but a point has {most} neighbors within "
+                f"{r}; nothing is dropped here, so raise it to {most} or leave it out"
+            )
+    if loop:
+        own = torch.arange(len(pos), device=pos.device).expand(2, -1)
+        edge_index = _sort_by_target(torch.cat([edge_index, own], dim=1), len(pos))
+    return edge_index if flow == "source_to_target" else edge_index.flip(0)
+
+
+def neighbor_list(
+    pos: Float[Tensor, "atoms 3"],
+    cutoff: float,
+    batch: Int[Tensor, " atoms"] | None = None,
+    cell: Float[Tensor, "*molecules 3 3"] | None = None,
+    pbc: Tensor | Sequence[bool] | bool | None = None,
+    backend: str = "auto",
+) -> tuple[Int[Tensor, "2 edges"], Int[Tensor, "edges 3"]]:
+    r"""Find all pairs closer than a cutoff, periodic images included.
+
+    The vector of edge :math:`j \to i` is ``pos[j] - pos[i] + shift @ cell``; its length is below the cutoff.
+
+    Args:
+        pos: Positions in Å, inside the cell or not.
+        cutoff: In Å; ``math.inf`` connects all pairs, without periodicity only.
+        batch: Number of the molecule of each atom, sorted; one molecule if ``None``.
+        cell: Lattice vectors in rows, in Å, for each molecule; ``(3, 3)`` for one.
+        pbc: Whether each lattice vector is periodic, ``(molecules, 3)``, ``(3,)`` or one flag for all;
+            by default no direction is periodic.
+        backend: As in :func:`radius_graph`; periodic systems use ``"torch"``.
+
+    Returns:
+        The edges, sorted by target, then source (row 0 the source j, row 1 the target i), and the
+        integer cell shift of each.
+
+    Raises:
+        ValueError: If an argument is out of range, positions are not finite or two atoms coincide.
+    """
+    _check_three_dimensional(pos)
+    _check_radius(cutoff, "cutoff")
+    batch = _check(pos, batch, backend)
+    molecules = int(batch[-1]) + 1 if len(batch) else 0
+    flags = torch.as_tensor(False if pbc is None else pbc, dtype=torch.bool, device=pos.device)
+    periodic = _one_for_each(flags, 2, molecules, "pbc")
+    if not bool(periodic.any()):
+        edge_index = _molecular_edges(pos, cutoff, batch, backend)
+        return edge_index, torch.zeros_like(edge_index[0])[:, None].expand(-1, 3).contiguous()
+    if cell is None:
+        raise ValueError("`cell` must be given, in Å, where `pbc` is true; got None")
+    if math.isinf(cutoff):
+        raise ValueError("`cutoff` must be finite in a periodic system, got inf")
+    cell = _one_for_each(cell.detach().to(pos.dtype), 3, molecules, "cell")
+    edges, shifts = [], []
+    first = 0
+    for molecule, atoms in enumerate(torch.bincount(batch, minlength=molecules).tolist()):
+        edge, shift = _periodic_edges(
+            pos[first : first + atoms].detach(), cutoff, cell[molecule], periodic[molecule]
+        )
+        edges.append(edge + first)
+        shifts.append(shift)
+        first += atoms
+    return torch.cat(edges, dim=1), torch.cat(shifts)
+
+
+def undirected_pairs(
+    edge_index: Int[Tensor, "2 edges"],
+) -> tuple[Int[Tensor, " pairs"], Int[Tensor, " edges"]]:
+    """Number the pairs of a symmetric graph, so that work can be done once a pair.
+
+    Args:
+        edge_index: Edges sorted by target, then source, each with its reverse and without loops, as
+            :func:`radius_graph` makes them.
+
+    Returns:
+        ``first``, one edge of each pair, and ``pair``, the number of each edge's pair.
+    """
+    source, target = edge_index
+    reverse = torch.argsort(source, stable=True)  # sorted by (source, target): the reversed list
+    is_first = source < target
+    first = is_first.nonzero().squeeze(-1)
+    number = is_first.cumsum(0) - 1
+    return first, torch.where(is_first, number, number.index_select(0, reverse))
+
+
+class RadiusGraph(BaseTransform):
+    """Turn molecules into graphs: add ``edge_index`` (and ``shift``, where there is a cell) to ``Data``.
+
+    Args:
+        r: Cutoff in Å; ``math.inf`` connects all pairs.
+
+    Example:
+        >>> import torch
+        >>> from torch_geometric.data import Data
+        >>> water = Data(z=torch.tensor([8, 1, 1]), pos=torch.eye(3))
+        >>> RadiusGraph(5.0)(water).edge_index.tolist()
+        [[1, 2, 0, 2, 0, 1], [0, 0, 1, 1, 2, 2]]
+    """
+
+    def __init__(self, r: float):
+        _check_radius(r, "r")
+        self.r = r
+
+    def forward(self, data: Data) -> Data:
+        cell, pbc = getattr(data, "cell", None), getattr(data, "pbc", None)
+        edge_index, shift = neighbor_list(data.pos, self.r, getattr(data, "batch", None), cell, pbc)
+        data.edge_index = edge_index
+        if cell is not None:
+            data.shift = shift
+        return data
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(r={self.r})"
+
+
+def _check_radius(r: float, name: str) -> None:
+    if not r > 0:
+        raise ValueError(f"`{name}` must be positive and in Å, got {r}")
+
+
+def _check_three_dimensional(pos: Tensor) -> None:
+    if pos.dim() != 2 or pos.size(1) != 3:
+        raise ValueError(f"`pos` must have shape (atoms, 3), got {tuple(pos.shape)}")
+
+
+def _check(pos: Tensor, batch: Tensor | None, backend: str) -> Tensor:
+    if backend not in _BACKENDS:
+        raise ValueError(f"`backend` must be one of {', '.join(_BACKENDS)}; got {backend!r}")
+    if pos.dim() != 2:
+        raise ValueError(f"`pos` must have shape (points, dimensions), got {tuple(pos.shape)}")
+    if not pos.is_floating_point():
+        raise TypeError(f"`pos` must be a floating-point tensor, got {pos.dtype}; use pos.double()")
+    finite = pos.isfinite()
+    if not bool(finite.all()):
+        atom = int((~finite).any(dim=1).nonzero()[0])
+        raise ValueError(
+            f"`pos` must be finite, got {pos[atom].tolist()} at atom {atom}; remove this structure"
+        )
+    if batch is None:
+        return torch.zeros(len(pos), dtype=torch.long, device=pos.device)
+    if batch.shape != pos.shape[:1]:
+        raise ValueError(
+            f"`batch` must have one entry for each of the {len(pos)} atoms, got shape {tuple(batch.shape)}"
+        )
+    if len(batch) and bool((batch.diff() < 0).any()):
+        raise ValueError(
+            "`batch` must be sorted, so that the atoms of a molecule are neighbors in memory; "
+            "order the atoms by torch.argsort(batch, stable=True)"
+        )
+    return batch
+
+
+def _one_for_each(value: Tensor, dimensions: int, molecules: int, name: str) -> Tensor:
+    """Give each molecule its cell or periodicity; those of trailing molecules without atoms go."""
+    shape = (molecules, *[3] * (dimensions - 1))
+    if value.dim() == dimensions and len(value) > 1:
+        value = value[:molecules]
+    try:
+        return value.expand(shape)
+    except RuntimeError:
+        raise ValueError(
+            f"`{name}` must have shape {shape}, one for each molecule, got {tuple(value.shape)}"
+        ) from None
+
+
+def _molecular_edges(pos: Tensor, r: float, batch: Tensor, backend: str) -> Tensor:
+    if backend == "torch_cluster" and torch_cluster is None:
+        raise ImportError(
+            "`backend='torch_cluster'` needs torch-cluster: pip install --no-build-isolation torch-cluster"
+        )
+    if len(pos) == 0:
+        return torch.empty(2, 0, dtype=torch.long, device=pos.device)
+    pos = pos.detach()
+    atoms = torch.bincount(batch)
+    if torch_cluster is not None and math.isfinite(r):
+        largest = int(atoms.max())
+        if backend == "torch_cluster" or (backend == "auto" and largest >= _LARGE):
+            return _torch_cluster_edges(pos, r, batch, largest)
+    return _all_pairs_edges(pos, r, batch, atoms)
+
+
+def _all_pairs_edges(pos: Tensor, r: float, batch: Tensor, atoms: Tensor) -> Tensor:
+    candidates = atoms.index_select(0, batch)  # (points,) each point meets its own molecule
+    begin = (atoms.cumsum(0) - atoms).index_select(0, batch)  # (points,) where the molecule begins
+    ends = candidates.cumsum(0)
+    blocks = []
+    low = 0
+    while low < len(pos):
+        done = int(ends[low] - candidates[low])
+        high = int(torch.searchsorted(ends, done + _BLOCK, right=True))
+        high = max(high, low + 1)
+        size = candidates[low:high]
+        target = torch.repeat_interleave(torch.arange(low, high, device=pos.device), size)
+        within = (
+            torch.arange(len(target), device=pos.device) - (size.cumsum(0) - size)[target - low]
+        )
+        source = within + begin.index_select(0, target)
+        blocks.append(_closer(pos, r, source, target))
+        low = high
+    return torch.cat(blocks, dim=1)
+
+
+def _closer(pos: Tensor, r: float, source: Tensor, target: Tensor) -> Tensor:
+    different = source != target
+    source, target = source[different], target[different]
+    square = (pos.index_select(0, source) - pos.index_select(0, target)).square().sum(dim=1)
+    if bool((square == 0).any()):
+        _raise_coincident(source[square == 0][0], target[square == 0][0])
+    edge_index = torch.stack([source, target])
+    return edge_index if math.isinf(r) else edge_index[:, square < r * r]
+
+
+def _raise_coincident(source: Tensor, target: Tensor) -> None:
+    first, second = sorted((int(source), int(target)))
+    raise ValueError(
+        f"`pos` must not place two atoms at one point, got atoms {first} and {second} at distance 0; "
+        "remove the duplicate"
+    )
+
+
+def _torch_cluster_edges(pos: Tensor, r: float, batch: Tensor, largest: int) -> Tensor:
+    assert torch_cluster is not None
+    edge_index = torch_cluster.radius_graph(pos, r, batch, max_num_neighbors=largest)
+    source, target = edge_index
+    return _closer(pos, r, *_sort_by_target(torch.stack([source, target]), len(pos)))
+
+
+def _sort_by_target(edge_index: Tensor, points: int) -> Tensor:
+    return edge_index[:, torch.argsort(edge_index[1] * points + edge_index[0])]
+
+
+def _periodic_edges(pos: Tensor, cutoff: float, cell: Tensor, pbc: Tensor) -> tuple[Tensor, Tensor]:
+    """Compare each atom with all images that can be closer than the cutoff."""
+    atoms = len(pos)
+    lattice = _complete(cell, pbc)
+    if bool(lattice.det().abs() <= 1e-6 * lattice.norm(dim=1).prod()):
+        raise ValueError(
+            f"`cell` must have independent lattice vectors where `pbc` is true, got {cell.tolist()}"
+        )
+    inverse = torch.linalg.inv(lattice)
+    heights = 1 / inverse.norm(dim=0)  # (3,) distances of the lattice planes
+    # Wrapped atoms differ by less than one lattice vector, hence one shell beyond the cutoff.
+    wrap = torch.where(pbc, (pos @ inverse).floor(), 0)  # (atoms, 3)
+    shells = torch.where(pbc, (cutoff / heights).floor() + 1, 0).long().tolist()
+    ranges = [torch.arange(-n, n + 1, device=pos.device) for n in shells]
+    images = torch.cartesian_prod(*ranges)  # (images, 3)
+    wrapped = pos - wrap @ lattice
+    between = wrapped[None, :] - wrapped[:, None]  # (targets, sources, 3)
+    itself = torch.eye(atoms, dtype=torch.bool, device=pos.device)
+    found = []
+    for block in images.split(max(1, _BLOCK // max(1, atoms * atoms))):
+        vector = between[None] + (block.to(pos.dtype) @ lattice)[:, None, None]
+        square = vector.square().sum(dim=-1)  # (images, targets, sources)
+        if bool(((square == 0) & ~(itself & (block == 0).all(1)[:, None, None])).any()):
+            where = ((square == 0) & ~itself).nonzero()[0]
+            _raise_coincident(where[2], where[1])
+        image, target, source = ((square < cutoff * cutoff) & (square > 0)).nonzero().T
+        found.append(torch.cat([target[:, None], source[:, None], block[image]], dim=1))
+    target, source, *_ = (edges := torch.cat(found)).T
+    shift = edges[:, 2:] + (wrap[target] - wrap[source]).long()
+    order = torch.argsort(target * atoms + source, stable=True)
+    return torch.stack([source, target])[:, order], shift[order]
+
+
+def _complete(cell: Tensor, pbc: Tensor) -> Tensor:
+    """Replace the lattice vectors of open directions, which may be zero, by unit normals."""
+    lattice = cell.clone()
+    if int(pbc.sum()) == 3:
+        return lattice
+    kept = cell[pbc]
+    if len(kept) == 0:
+        return torch.eye(3, dtype=cell.dtype, device=cell.device)
+    _, _, rows = torch.linalg.svd(kept, full_matrices=True)
+    lattice[~pbc] = rows[len(kept) :]
+    return lattice

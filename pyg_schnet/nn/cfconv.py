@@ -1,0 +1,89 @@
+"""The continuous-filter convolution."""
+
+from __future__ import annotations
+
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
+from torch_geometric.nn import MessagePassing
+from torch_geometric.nn.inits import reset
+from torch_geometric.typing import Adj
+
+
+class CFConv(MessagePassing):
+    r"""Continuous-filter convolution over a graph whose edges carry features.
+
+    .. math::
+        \mathbf{x}'_i = \sum_{j \in \mathcal{N}(i)} w_{ij}\, \mathbf{x}_j \circ W(\mathbf{e}_{ij})
+
+    The filter network :math:`W` maps the features of an edge to one factor for each channel; with a
+    function of :math:`\mathbf{r}_i - \mathbf{r}_j` for features this is equation (2) of the paper, and
+    with :class:`~pyg_schnet.nn.GaussianSmearing` and :class:`~pyg_schnet.nn.FilterNetwork` its radial
+    filter. Channels do not mix: put a linear layer before or after.
+
+    Args:
+        filter_network: Maps ``edge_attr`` to ``(edges, channels)``.
+        **kwargs: Arguments of :class:`torch_geometric.nn.MessagePassing`; ``aggr`` is ``"add"``.
+
+    Shapes:
+        - **input:** node features ``(nodes, channels)``, or ``(sources, channels)`` with
+          ``(targets, any)`` or ``None`` for a bipartite graph; edge indices ``(2, edges)``, in any
+          order; edge features ``(edges, ...)``; edge weights ``(edges,)`` (optional)
+        - **output:** ``(nodes, channels)``, or ``(targets, channels)``
+
+    Example:
+        >>> import torch
+        >>> conv = CFConv(torch.nn.Linear(3, 16))  # any network of any edge features
+        >>> edge_index = torch.tensor([[0, 1], [1, 0]])
+        >>> conv(torch.ones(2, 16), edge_index, torch.randn(2, 3)).shape
+        torch.Size([2, 16])
+
+    Source:
+        Schütt et al., NeurIPS 2017, section 3, equation (2) (arXiv:1706.08566).
+    """
+
+    def __init__(self, filter_network: nn.Module, **kwargs):
+        super().__init__(**{"aggr": "add", **kwargs})
+        self.filter_network = filter_network
+
+    def reset_parameters(self) -> None:
+        """Draw new weights of the filter network, as far as it knows how."""
+        super().reset_parameters()
+        reset(self.filter_network)
+
+    def forward(
+        self,
+        x: Tensor | tuple[Tensor, Tensor | None],
+        edge_index: Adj,
+        edge_attr: Shaped[Tensor, "rows ..."],
+        edge_weight: Float[Tensor, " rows"] | None = None,
+        pair: Int[Tensor, " edges"] | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> Float[Tensor, "targets channels"]:
+        """Convolve.
+
+        Args:
+            x: Node features.
+            edge_index: Edges; row 0 the sources, row 1 the targets.
+            edge_attr: Features of the edges, on which the filters depend.
+            edge_weight: Factor of each edge, for instance a cutoff envelope.
+            pair: The row of ``edge_attr`` and ``edge_weight`` that belongs to each edge, where edges
+                share them: both directions of a pair of atoms have one filter, so that the network is
+                evaluated once. By default each edge has its own row.
+            size: Numbers of sources and targets of a bipartite graph.
+        """
+        filters = self.filter_network(edge_attr)  # (rows, channels)
+        if edge_weight is not None:
+            filters = filters * edge_weight[:, None]
+        if pair is not None:
+            filters = filters.index_select(0, pair)  # (edges, channels)
+        if isinstance(x, Tensor):
+            x = (x, x)
+        return self.propagate(edge_index, x=(x[0], None), filters=filters, size=size or _size(x))
+
+    # Plain `Tensor`: PyG drops its generated `propagate` without a word where `message` has shapes.
+    def message(self, x_j: Tensor, filters: Tensor) -> Tensor:
+        return x_j * filters
+
+
+def _size(x: tuple[Tensor, Tensor | None]) -> tuple[int, int] | None:
+    return (x[0].size(0), x[1].size(0)) if x[1] is not None else None

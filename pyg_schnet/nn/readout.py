@@ -1,0 +1,188 @@
+"""Readouts: from the features of atoms to a property of the molecule."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch_geometric.nn.inits import reset
+
+from pyg_schnet.nn.radial import ShiftedSoftplus
+
+MAX_ATOMIC_NUMBER = 99  # hydrogen to einsteinium, as PyG's and SchNetPack's embeddings
+
+
+class Readout(Protocol):
+    """What :class:`~pyg_schnet.SchNet` asks of a readout; sums run in float64."""
+
+    def __call__(
+        self, x: Tensor, z: Tensor, pos: Tensor, batch: Tensor, molecules: int
+    ) -> Tensor: ...
+
+    def reset_parameters(self) -> None: ...
+
+
+class AtomwiseNetwork(nn.Module):
+    """One number for each atom: dense to half the channels, shifted softplus, dense to one.
+
+    Args:
+        hidden_channels: Number of features of an atom.
+        zero_output: Start with a last layer of zeros, so that the first prediction is zero.
+
+    Source:
+        Schütt et al., NeurIPS 2017, figure 2 (left): atom-wise 32, ssp, atom-wise 1.
+    """
+
+    def __init__(self, hidden_channels: int, zero_output: bool = False):
+        super().__init__()
+        self.dense1 = nn.Linear(hidden_channels, hidden_channels // 2)
+        self.activation = ShiftedSoftplus()
+        self.dense2 = nn.Linear(hidden_channels // 2, 1)
+        self.zero_output = zero_output
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new weights: Xavier-uniform, biases zero."""
+        for dense in (self.dense1, self.dense2):
+            nn.init.xavier_uniform_(dense.weight)
+            nn.init.zeros_(dense.bias)
+        if self.zero_output:
+            nn.init.zeros_(self.dense2.weight)
+
+    def forward(self, x: Float[Tensor, "atoms channels"]) -> Float[Tensor, " atoms"]:
+        return self.dense2(self.activation(self.dense1(x))).squeeze(-1)
+
+
+class DoubleBuffers(nn.Module):
+    """A module whose own buffers stay in float64, whatever the precision of its network becomes."""
+
+    def _apply(self, fn, recurse=True):  # noqa: ANN001, ANN202 - nn.Module's signature
+        exact = dict(self.named_buffers(recurse=False))
+        super()._apply(fn, recurse)
+        for name, buffer in self.named_buffers(recurse=False):
+            setattr(self, name, exact[name].to(buffer.device))
+        return self
+
+
+class AtomicSum(DoubleBuffers):
+    r"""Extensive properties: the sum of the atoms' contributions, :math:`\sum_i (\sigma e_i + \mu + a_{z_i})`.
+
+    Args:
+        network: Maps features to one number :math:`e_i` for each atom.
+        mean: :math:`\mu`, added to each atom.
+        std: :math:`\sigma`, the unit of the network's output.
+        atomref: Property :math:`a_z` of an isolated atom by atomic number, shape ``(100,)``; fixed, not
+            learned.
+    """
+
+    atomref: Tensor  # (100,)
+
+    def __init__(
+        self,
+        network: nn.Module,
+        mean: float | None = None,
+        std: float | None = None,
+        atomref: Tensor | None = None,
+    ):
+        super().__init__()
+        self.network = network
+        self.mean = 0.0 if mean is None else float(mean)
+        self.std = 1.0 if std is None else float(std)
+        self.register_buffer("atomref", _table(atomref))
+
+    def reset_parameters(self) -> None:
+        """Draw new weights of the network."""
+        reset(self.network)
+
+    def forward(
+        self,
+        x: Float[Tensor, "atoms channels"],
+        z: Int[Tensor, " atoms"],
+        pos: Float[Tensor, "atoms 3"],
+        batch: Int[Tensor, " atoms"],
+        molecules: int,
+    ) -> Float[Tensor, " molecules"]:
+        contribution = self.network(x).double() * self.std + self.mean
+        contribution = contribution + self.atomref.index_select(0, z)
+        return sum_by_molecule(contribution, batch, molecules)
+
+
+class AtomicMean(AtomicSum):
+    """Intensive properties: the mean of the atoms' contributions; zero for a molecule without atoms."""
+
+    def forward(
+        self,
+        x: Float[Tensor, "atoms channels"],
+        z: Int[Tensor, " atoms"],
+        pos: Float[Tensor, "atoms 3"],
+        batch: Int[Tensor, " atoms"],
+        molecules: int,
+    ) -> Float[Tensor, " molecules"]:
+        atoms = torch.bincount(batch, minlength=molecules).clamp(min=1)
+        return super().forward(x, z, pos, batch, molecules) / atoms
+
+
+class DipoleMagnitude(DoubleBuffers):
+    r"""Length of the dipole moment of the atoms' learned charges, :math:`|\sum_i q_i (\mathbf{r}_i - \mathbf{c})|`.
+
+    The origin :math:`\mathbf{c}` is the center of mass, which matters because the charges need not sum to
+    zero. A dipole of zero has the slope zero (its length has no derivative there).
+
+    Args:
+        network: Maps features to one charge for each atom.
+
+    Source:
+        Schütt et al., J. Chem. Phys. 148, 241722 (2018); the center is PyG's and SchNetPack 1's.
+    """
+
+    masses: Tensor  # (100,), u
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+        from ase.data import atomic_masses  # ASE is slow to import, and only dipoles need it
+
+        masses = torch.tensor(atomic_masses[: MAX_ATOMIC_NUMBER + 1], dtype=torch.float64)
+        self.register_buffer("masses", masses, persistent=False)
+
+    def reset_parameters(self) -> None:
+        """Draw new weights of the network."""
+        reset(self.network)
+
+    def forward(
+        self,
+        x: Float[Tensor, "atoms channels"],
+        z: Int[Tensor, " atoms"],
+        pos: Float[Tensor, "atoms 3"],
+        batch: Int[Tensor, " atoms"],
+        molecules: int,
+    ) -> Float[Tensor, " molecules"]:
+        pos, mass = pos.double(), self.masses.index_select(0, z)[:, None]
+        total = sum_by_molecule(mass, batch, molecules).clamp(min=1e-300)
+        center = sum_by_molecule(mass * pos, batch, molecules) / total
+        charge = self.network(x).double()[:, None]
+        dipole = sum_by_molecule(charge * (pos - center.index_select(0, batch)), batch, molecules)
+        square = dipole.square().sum(dim=-1)
+        nonzero = square > 0
+        return torch.where(nonzero, torch.where(nonzero, square, 1).sqrt(), 0)
+
+
+def sum_by_molecule(values: Tensor, batch: Tensor, molecules: int) -> Tensor:
+    """Add up rows by the number of their molecule; molecules without atoms get zero."""
+    return values.new_zeros(molecules, *values.shape[1:]).index_add(0, batch, values)
+
+
+def _table(atomref: Tensor | None) -> Tensor:
+    table = torch.zeros(MAX_ATOMIC_NUMBER + 1, dtype=torch.float64)
+    if atomref is None:
+        return table
+    atomref = torch.as_tensor(atomref, dtype=torch.float64).detach().reshape(-1)
+    if len(atomref) > len(table):
+        raise ValueError(
+            f"`atomref` must have at most {len(table)} entries, one for each atomic number from 0; "
+            f"got {len(atomref)}"
+        )
+    table[: len(atomref)] = atomref
+    return table

@@ -1,0 +1,463 @@
+"""SchNet, in the order of the paper's section 4."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pyg_schnet.neighbors import neighbor_list, radius_graph, undirected_pairs
+from pyg_schnet.nn.cfconv import CFConv
+from pyg_schnet.nn.filters import FilterNetwork
+from pyg_schnet.nn.radial import (
+    CosineEnvelope,
+    GaussianSmearing,
+    PolynomialEnvelope,
+    ShiftedSoftplus,
+)
+from pyg_schnet.nn.readout import (
+    MAX_ATOMIC_NUMBER,
+    AtomicMean,
+    AtomicSum,
+    AtomwiseNetwork,
+    DipoleMagnitude,
+)
+
+_ENVELOPES = {"cosine": CosineEnvelope, "polynomial": PolynomialEnvelope}
+_READOUTS = {"add": AtomicSum, "sum": AtomicSum, "mean": AtomicMean}
+
+
+@dataclass(frozen=True)
+class SchNetConfig:
+    """Everything that defines the shape of a :class:`SchNet`: ``SchNet(**asdict(config))`` rebuilds it.
+
+    Attributes:
+        hidden_channels: Number of features of an atom.
+        num_filters: Number of filters of a convolution.
+        num_interactions: Number of interaction blocks.
+        num_gaussians: Number of radial functions.
+        cutoff: In Å; null connects all pairs of a molecule.
+        readout: "add" for extensive, "mean" for intensive properties.
+        dipole: Predict the length of the dipole moment.
+        mean: Added to each atom's contribution.
+        std: Factor of each atom's contribution.
+        last_center: Position of the last Gaussian in Å; the cutoff by default.
+        gamma: Of the Gaussians, in Å⁻²; neighbors are one standard deviation apart by default.
+        envelope: "cosine", "polynomial" or null.
+        final_activation: Whether a shifted softplus ends the filter network, as in the paper.
+        zero_output: Whether the last layer starts at zero, as in the paper.
+    """
+
+    hidden_channels: int = 128
+    num_filters: int = 128
+    num_interactions: int = 6
+    num_gaussians: int = 50
+    cutoff: float | None = 10.0
+    readout: str = "add"
+    dipole: bool = False
+    mean: float | None = None
+    std: float | None = None
+    last_center: float | None = None
+    gamma: float | None = None
+    envelope: str | None = "cosine"
+    final_activation: bool = False
+    zero_output: bool = False
+
+    @classmethod
+    def paper(cls, **changes) -> SchNetConfig:
+        """Give the configuration of the 2017 paper, with changes by name."""
+        paper = {
+            "hidden_channels": 64,
+            "num_filters": 64,
+            "num_interactions": 3,
+            "num_gaussians": 301,
+            "cutoff": None,
+            "last_center": 30.0,
+            "gamma": 10.0,
+            "envelope": None,
+            "final_activation": True,
+            "zero_output": True,
+        }
+        return cls(**{**paper, **changes})
+
+
+class SchNet(nn.Module):
+    r"""The continuous-filter convolutional network for quantum interactions.
+
+    Published implementations disagree; both readings are here and pinned by tests:
+
+    ==========================  ===============================  =======================================
+    ..                          ``SchNet.paper()`` (2017)        ``SchNet()`` (PyG, SchNetPack)
+    ==========================  ===============================  =======================================
+    filter network              dense, ssp, dense, **ssp**       dense, ssp, dense
+    Gaussians                   301 centers 0 … 30 Å every       ``num_gaussians`` over [0, cutoff],
+                                0.1 Å, γ = 10 Å⁻² (the released  γ = 1/(2Δ²)
+                                code: ``num_gaussians=300``)
+    cutoff envelope             none, all pairs of a molecule    cosine, zero at and beyond the cutoff
+    features, interactions      64, 3                            128, 6
+    last layer at start         zero                             Xavier-uniform
+    ==========================  ===============================  =======================================
+
+    Args:
+        hidden_channels: Number of features :math:`F` of an atom.
+        num_filters: Number of filters of a continuous-filter convolution.
+        num_interactions: Number of interaction blocks :math:`T`.
+        num_gaussians: Number of radial functions, at least two.
+        cutoff: In Å; ``None`` connects all pairs of a molecule and needs ``last_center``.
+        interaction_graph: Called with ``(pos, batch)``, returns ``(edge_index, distance)``, instead of
+            the graph of all neighbors within the cutoff.
+        max_num_neighbors: A bound to be told of: nothing is dropped, more neighbors are an error.
+        readout: ``"add"`` for extensive, ``"mean"`` for intensive properties.
+        dipole: Predict the length of the dipole moment; ``readout``, ``mean``, ``std`` and ``atomref``
+            have no effect on it.
+        mean: Added to each atom's contribution.
+        std: Factor of each atom's contribution.
+        atomref: Property of isolated atoms by atomic number, ``(100,)`` or ``(100, 1)``; fixed.
+        last_center: Position of the last Gaussian in Å; the cutoff by default.
+        gamma: :math:`\gamma` of the Gaussians in Å⁻²; by default :math:`1/(2\Delta^2)`.
+        envelope: ``"cosine"``, ``"polynomial"`` (twice differentiable at the cutoff) or ``None``, which
+            leaves jumps at a cutoff.
+        final_activation: Whether a shifted softplus ends the filter network.
+        zero_output: Whether the last layer starts at zero.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> import torch
+        >>> z, pos = torch.tensor([8, 1, 1]), torch.eye(3)
+        >>> SchNet()(z, pos).shape
+        torch.Size([1, 1])
+
+    Source:
+        Schütt et al., "SchNet: A continuous-filter convolutional neural network for modeling quantum
+        interactions", NeurIPS 2017 (arXiv:1706.08566); Schütt et al., J. Chem. Phys. 148, 241722 (2018).
+    """
+
+    def __init__(
+        self,
+        hidden_channels: int = 128,
+        num_filters: int = 128,
+        num_interactions: int = 6,
+        num_gaussians: int = 50,
+        cutoff: float | None = 10.0,
+        interaction_graph: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+        max_num_neighbors: int | None = None,
+        readout: str = "add",
+        dipole: bool = False,
+        mean: float | None = None,
+        std: float | None = None,
+        atomref: Tensor | None = None,
+        *,
+        last_center: float | None = None,
+        gamma: float | None = None,
+        envelope: str | None = "cosine",
+        final_activation: bool = False,
+        zero_output: bool = False,
+    ):
+        super().__init__()
+        self.config = SchNetConfig(
+            hidden_channels=hidden_channels,
+            num_filters=num_filters,
+            num_interactions=num_interactions,
+            num_gaussians=num_gaussians,
+            cutoff=cutoff,
+            readout=readout,
+            dipole=dipole,
+            mean=mean,
+            std=std,
+            last_center=last_center,
+            gamma=gamma,
+            envelope=envelope if cutoff is not None else None,
+            final_activation=final_activation,
+            zero_output=zero_output,
+        )
+        _check(self.config)
+        self.interaction_graph = interaction_graph
+        self.max_num_neighbors = max_num_neighbors
+        # a_Z, equation (3). Row 0 is unused: PyG keeps it for padding, and weights transfer unchanged.
+        self.embedding = nn.Embedding(MAX_ATOMIC_NUMBER + 1, hidden_channels, padding_idx=0)
+        last_center = cutoff if last_center is None else last_center
+        assert last_center is not None  # _check
+        self.radial_basis = GaussianSmearing(num_gaussians, last_center, gamma)
+        self.envelope = None
+        if self.config.envelope is not None and cutoff is not None:
+            self.envelope = _ENVELOPES[self.config.envelope](cutoff)
+        self.interactions = nn.ModuleList(
+            Interaction(hidden_channels, num_filters, num_gaussians, final_activation)
+            for _ in range(num_interactions)
+        )
+        network = AtomwiseNetwork(hidden_channels, zero_output)
+        if dipole:
+            self.readout = DipoleMagnitude(network)
+        else:
+            self.readout = _READOUTS[readout](network, mean, std, atomref)
+
+    @classmethod
+    def paper(cls, **changes) -> SchNet:
+        """Build the network of the 2017 paper; see the table above. Arguments change it by name."""
+        return cls(**asdict(SchNetConfig.paper(**changes)))
+
+    @classmethod
+    def from_pyg(cls, model: nn.Module) -> SchNet:
+        """Take over the weights of a :class:`torch_geometric.nn.SchNet`.
+
+        Energies agree except where PyG drops neighbors (``max_num_neighbors``) or lets the envelope rise
+        again beyond the cutoff. A custom ``interaction_graph`` is taken over.
+
+        Args:
+            model: PyG's model, trained or not.
+
+        Returns:
+            A model of the same dtype, on the same device.
+
+        Raises:
+            TypeError: If ``model`` is not PyG's SchNet.
+        """
+        from pyg_schnet.nn.migration import from_pyg  # it needs PyG's class, and the model does not
+
+        return from_pyg(cls, model)
+
+    @classmethod
+    def from_schnetpack(cls, weights: Mapping[str, Tensor]) -> SchNet:
+        """Take over the weights of a SchNetPack 2 model; SchNetPack need not be installed.
+
+        Args:
+            weights: The model's ``state_dict()``: SchNet with Gaussians and cosine cutoff, and one
+                Atomwise output with shifted-softplus activation. SchNetPack's Atomwise has SiLU by
+                default, which no entry tells.
+
+        Returns:
+            A model of the same dtype, on the same device.
+
+        Raises:
+            ValueError: If an entry is missing, with its name.
+        """
+        from pyg_schnet.nn.migration import from_schnetpack
+
+        return from_schnetpack(cls, weights)
+
+    def reset_parameters(self) -> None:
+        """Draw new weights."""
+        self.embedding.reset_parameters()
+        for interaction in self.interactions:
+            interaction.reset_parameters()  # pyright: ignore[reportCallIssue]
+        self.readout.reset_parameters()
+
+    def forward(
+        self,
+        z: Int[Tensor, " atoms"],
+        pos: Float[Tensor, "atoms 3"],
+        batch: Int[Tensor, " atoms"] | None = None,
+        edge_index: Int[Tensor, "2 edges"] | None = None,
+        shift: Int[Tensor, "edges 3"] | None = None,
+        cell: Float[Tensor, "*molecules 3 3"] | None = None,
+        pbc: Tensor | Sequence[bool] | bool | None = None,
+        num_molecules: int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Float[Tensor, "molecules 1"]:
+        """Predict one property of each molecule.
+
+        Args:
+            z: Atomic numbers, 1 to 99.
+            pos: Positions in Å, in any floating-point type: distances are computed in it, and the
+                network runs in the type of its weights.
+            batch: Number of the molecule of each atom, sorted; one molecule if ``None``.
+            edge_index: Edges, if they are known; row 0 the sources. Edges beyond the cutoff add nothing.
+            shift: Integer cell shift of each edge of a periodic system.
+            cell: Lattice vectors in rows, in Å.
+            pbc: Whether each lattice vector is periodic.
+            num_molecules: Number of molecules, if trailing ones may be without atoms.
+            dtype: Of the result; that of the weights if ``None``. Sums over atoms run in float64, and
+                ``torch.float64`` returns them as they are.
+
+        Returns:
+            The property in the unit of the training data, one row for each molecule.
+
+        Raises:
+            ValueError: If the input is not a set of molecules, with the field and its requirement.
+        """
+        batch, num_molecules = _check_molecules(z, pos, batch, num_molecules)
+        graph = self._graph(pos, batch, edge_index, shift, cell, pbc)
+        weight = self.embedding.weight
+        distance = graph.distance.to(weight.dtype)  # (rows,), a row an edge or a pair
+        trim = not torch.compiler.is_compiling()
+        expansion = self.radial_basis(distance, trim=trim)  # (rows, gaussians)
+        envelope = self.envelope(distance) if self.envelope is not None else None
+
+        x = self.embedding(z)  # (atoms, channels), equation (3)
+        for interaction in self.interactions:
+            x = x + interaction(x, graph.edge_index, expansion, envelope, graph.pair)
+
+        out = self.readout(x, z, pos, batch, num_molecules)  # (molecules,), float64
+        return out.to(dtype or weight.dtype)[:, None]
+
+    def _graph(
+        self,
+        pos: Tensor,
+        batch: Tensor,
+        edge_index: Tensor | None,
+        shift: Tensor | None,
+        cell: Tensor | None,
+        pbc: Tensor | Sequence[bool] | bool | None,
+    ) -> _Graph:
+        if self.interaction_graph is not None and edge_index is None:
+            return _Graph(*self.interaction_graph(pos, batch))
+        periodic = pbc is not None and bool(torch.as_tensor(pbc).any())
+        if periodic and self.config.cutoff is None:
+            raise ValueError(
+                "`pbc` must be false for a SchNet without cutoff, which connects all pairs of a molecule; "
+                "use SchNet(cutoff=...)"
+            )
+        r = math.inf if self.config.cutoff is None else self.config.cutoff
+        if edge_index is None and not periodic:
+            edge_index = radius_graph(pos, r, batch, max_num_neighbors=self.max_num_neighbors)
+            first, pair = undirected_pairs(edge_index)
+            return _Graph(edge_index, _distance(pos, edge_index.index_select(1, first)), pair)
+        if edge_index is None:
+            edge_index, shift = neighbor_list(pos, r, batch, cell, pbc)
+        elif periodic and shift is None:
+            raise ValueError(
+                "`shift` must be given with `edge_index` where `pbc` is true; neighbor_list makes both"
+            )
+        distance = _distance(pos, edge_index, shift, cell, batch)
+        if not torch.compiler.is_compiling() and bool((distance == 0).any()):
+            source, target = edge_index[:, distance == 0][:, 0].tolist()
+            raise ValueError(
+                f"`edge_index` must not connect atoms at one point, got atoms {source} and {target} at "
+                "distance 0; remove loops and duplicated atoms"
+            )
+        return _Graph(edge_index, distance)
+
+    def __repr__(self) -> str:
+        c = self.config
+        return (
+            f"{type(self).__name__}(hidden_channels={c.hidden_channels}, num_filters={c.num_filters}, "
+            f"num_interactions={c.num_interactions}, num_gaussians={c.num_gaussians}, cutoff={c.cutoff})"
+        )
+
+
+class Interaction(nn.Module):
+    r"""How atoms influence each other: the residual of one interaction block.
+
+    .. math::
+        \mathbf{v} = \text{atomwise}(\mathrm{ssp}(\text{atomwise}(\text{cfconv}(\text{atomwise}(\mathbf{x})))))
+
+    Args:
+        hidden_channels: Number of features of an atom.
+        num_filters: Number of filters of the convolution.
+        num_gaussians: Number of radial functions.
+        final_activation: Whether a shifted softplus ends the filter network.
+
+    Source:
+        Schütt et al., NeurIPS 2017, section 4.1 and figure 2 (middle). The first layer has no bias, as
+        in the released code, SchNetPack and PyG.
+    """
+
+    def __init__(
+        self, hidden_channels: int, num_filters: int, num_gaussians: int, final_activation: bool
+    ):
+        super().__init__()
+        self.atomwise1 = nn.Linear(hidden_channels, num_filters, bias=False)
+        self.cfconv = CFConv(FilterNetwork(num_gaussians, num_filters, final_activation))
+        self.atomwise2 = nn.Linear(num_filters, hidden_channels)
+        self.activation = ShiftedSoftplus()
+        self.atomwise3 = nn.Linear(hidden_channels, hidden_channels)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw new weights: Xavier-uniform, biases zero."""
+        self.cfconv.reset_parameters()
+        nn.init.xavier_uniform_(self.atomwise1.weight)
+        for dense in (self.atomwise2, self.atomwise3):
+            nn.init.xavier_uniform_(dense.weight)
+            nn.init.zeros_(dense.bias)
+
+    def forward(
+        self,
+        x: Float[Tensor, "atoms channels"],
+        edge_index: Int[Tensor, "2 edges"],
+        expansion: Float[Tensor, "rows gaussians"],
+        envelope: Float[Tensor, " rows"] | None = None,
+        pair: Int[Tensor, " edges"] | None = None,
+    ) -> Float[Tensor, "atoms channels"]:
+        v = self.cfconv(self.atomwise1(x), edge_index, expansion, envelope, pair)
+        return self.atomwise3(self.activation(self.atomwise2(v)))
+
+
+class _Graph(NamedTuple):
+    """Edges and their distances: one a row of `distance`, or one a pair where `pair` maps edges to rows."""
+
+    edge_index: Tensor
+    distance: Tensor
+    pair: Tensor | None = None
+
+
+def _distance(
+    pos: Tensor,
+    edge_index: Tensor,
+    shift: Tensor | None = None,
+    cell: Tensor | None = None,
+    batch: Tensor | None = None,
+) -> Tensor:
+    source, target = edge_index
+    vector = pos.index_select(0, source) - pos.index_select(0, target)  # (edges, 3)
+    if shift is not None:
+        if cell is None:
+            raise ValueError("`cell` must be given, in Å, with `shift`; got None")
+        assert batch is not None
+        lattice = cell.view(-1, 3, 3).to(pos.dtype)
+        lattice = lattice[batch[target]] if len(lattice) > 1 else lattice.expand(len(target), 3, 3)
+        vector = vector + torch.einsum("ei,eij->ej", shift.to(pos.dtype), lattice)
+    return vector.norm(dim=1)
+
+
+def _check(config: SchNetConfig) -> None:
+    for name in ("hidden_channels", "num_filters", "num_interactions"):
+        value = getattr(config, name)
+        if value < 1 or (name == "hidden_channels" and value < 2):
+            least = 2 if name == "hidden_channels" else 1
+            raise ValueError(f"`{name}` must be at least {least}, got {value}")
+    if config.cutoff is None and config.last_center is None:
+        raise ValueError("`last_center` must be given, in Å, where `cutoff` is None")
+    if config.cutoff is not None and not 0 < config.cutoff < math.inf:
+        raise ValueError(
+            f"`cutoff` must be positive, finite and in Å (None connects all pairs), got {config.cutoff}"
+        )
+    if config.readout not in _READOUTS:
+        raise ValueError(f"`readout` must be 'add' or 'mean', got {config.readout!r}")
+    if config.envelope is not None and config.envelope not in _ENVELOPES:
+        raise ValueError(
+            f"`envelope` must be 'cosine', 'polynomial' or None, got {config.envelope!r}"
+        )
+
+
+def _check_molecules(
+    z: Tensor, pos: Tensor, batch: Tensor | None, num_molecules: int | None
+) -> tuple[Tensor, int]:
+    """Validate what the neighbor search does not see; count the molecules."""
+    if pos.dim() != 2 or pos.size(1) != 3:
+        raise ValueError(f"`pos` must have shape (atoms, 3), got {tuple(pos.shape)}")
+    if z.shape != pos.shape[:1]:
+        raise ValueError(
+            f"`z` must have shape ({len(pos)},), one for each atom, got {tuple(z.shape)}"
+        )
+    if z.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"`z` must hold integers (int64), got {z.dtype}; use z.long()")
+    if not torch.compiler.is_compiling() and len(z):
+        low, high = (int(value) for value in z.aminmax())
+        if low < 1 or high > MAX_ATOMIC_NUMBER:
+            raise ValueError(
+                f"`z` contains {low if low < 1 else high}; SchNet embeds atomic numbers 1 to "
+                f"{MAX_ATOMIC_NUMBER}"
+            )
+    if batch is None:
+        return torch.zeros_like(z), 1 if num_molecules is None else num_molecules
+    if num_molecules is None:
+        num_molecules = int(batch[-1]) + 1 if len(batch) else 0  # sorted
+    return batch, num_molecules

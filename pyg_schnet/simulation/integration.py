@@ -1,0 +1,72 @@
+"""Integration in time under guard."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from ase import Atoms
+from ase.md.md import MolecularDynamics
+
+from pyg_schnet.simulation.structures import snapshot
+from pyg_schnet.simulation.trajectory import FrameWriter
+
+_FARTHEST = 1.0  # Å in a step; a hydrogen atom at 300 K moves 0.014 Å in 0.5 fs
+
+
+def guarded_frames(
+    integrator: MolecularDynamics, steps: int, constraints: list, writer: FrameWriter
+) -> Iterator[Atoms]:
+    """Integrate, and stop with an error when the system explodes.
+
+    Args:
+        integrator: ASE's, at its start.
+        steps: Number of time steps.
+        constraints: What the frames keep of the system's constraints.
+        writer: Where the last good frame goes on an explosion, unless it is there already.
+
+    Yields:
+        The start and each step, with velocities, energy and forces.
+
+    Raises:
+        RuntimeError: If energy or forces are not finite, an atom moves 1 Å in a step, or the
+            potential refuses the positions.
+        ValueError: If the start is refused.
+    """
+    good = None
+    for step in range(steps + 1):
+        try:
+            if step > 0:
+                integrator.run(1)
+            frame = snapshot(integrator.atoms)
+            _check_frame(frame, good)
+        except ValueError as error:  # ours, or the potential's, which refuses positions
+            if good is None:
+                raise
+            writer.write(good)
+            raise RuntimeError(
+                f"the system exploded at step {step}, step {step - 1} is the last good frame: "
+                f"{error}; reduce `timestep` or `temperature`, or train on such structures"
+            ) from error
+        frame.set_constraint(constraints)  # without the bath's own
+        frame.info["step"] = step
+        yield frame
+        good = frame
+
+
+def _check_frame(frame: Atoms, previous: Atoms | None) -> None:
+    energy = frame.get_potential_energy(apply_constraint=False)
+    if not math.isfinite(energy):
+        raise ValueError(f"`atoms.calc` returned the energy {energy}")
+    forces = frame.get_forces(apply_constraint=False)
+    finite = np.isfinite(forces).all(axis=1)
+    if not finite.all():
+        atom = int(np.argmin(finite))
+        raise ValueError(f"`atoms.calc` returned the force {forces[atom].tolist()} on atom {atom}")
+    if previous is None:
+        return
+    moved = np.linalg.norm(frame.positions - previous.positions, axis=1)
+    if not (moved < _FARTHEST).all():
+        atom = int(np.argmax(moved))  # the first nan, if there is one
+        raise ValueError(f"atom {atom} moved {moved[atom]:.3g} Å in one step")

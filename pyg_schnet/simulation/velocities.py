@@ -1,0 +1,79 @@
+"""Velocities at a temperature."""
+
+from __future__ import annotations
+
+import numpy as np
+from ase import Atoms, units
+
+
+def degrees_of_freedom(atoms: Atoms, rotation: bool) -> int:
+    """Count the independent momenta among which the kinetic energy is shared.
+
+    Args:
+        atoms: With constraints, what they leave; without, 3N less the three of the center of mass.
+        rotation: Whether the molecule turns as a whole; if not, three more are gone, or two for a
+            linear one.
+
+    Raises:
+        ValueError: If nothing is left, as for one atom whose center of mass is at rest.
+    """
+    count = atoms.get_number_of_degrees_of_freedom()
+    if not atoms.constraints:
+        count -= 3
+        if not rotation:
+            count -= int(np.linalg.matrix_rank(_inertia(atoms), tol=1e-6, hermitian=True))
+    if count < 1:
+        raise ValueError(
+            f"`atoms` must be free to move, got {atoms.get_chemical_formula()}, whose {len(atoms)} "
+            "atoms have no degree of freedom besides those of the whole and the constrained ones"
+        )
+    return count
+
+
+def draw_momenta(
+    atoms: Atoms, temperature: float, rng: np.random.Generator, rotation: bool
+) -> None:
+    """Give a structure Maxwell-Boltzmann momenta, scaled to the temperature exactly.
+
+    Without constraints the center of mass is at rest; with constraints it moves as they allow.
+
+    Args:
+        atoms: Changed in place.
+        temperature: In K, over :func:`degrees_of_freedom`.
+        rng: Where randomness comes from.
+        rotation: Whether the molecule may turn as a whole.
+    """
+    count = degrees_of_freedom(atoms, rotation)
+    deviation = np.sqrt(atoms.get_masses() * units.kB * temperature)
+    atoms.set_momenta(rng.standard_normal((len(atoms), 3)) * deviation[:, None])
+    remove_drift(atoms, rotation)
+    if temperature > 0:
+        atoms.set_momenta(atoms.get_momenta() * np.sqrt(temperature / kinetic(atoms, count)))
+
+
+def remove_drift(atoms: Atoms, rotation: bool) -> None:
+    """Bring an unconstrained structure to rest as a whole and, unless ``rotation``, to a stop."""
+    if atoms.constraints:
+        return
+    masses = atoms.get_masses()
+    momenta = atoms.get_momenta()
+    momenta = momenta - masses[:, None] * momenta.sum(axis=0) / masses.sum()
+    if not rotation:
+        arms = atoms.positions - atoms.get_center_of_mass()
+        momentum = np.cross(arms, momenta).sum(axis=0)
+        # The pseudo-inverse leaves out the axis of a linear molecule, which has no inertia.
+        spin = np.linalg.pinv(_inertia(atoms), rcond=1e-9, hermitian=True) @ momentum
+        momenta -= masses[:, None] * np.cross(spin, arms)
+    atoms.set_momenta(momenta)
+
+
+def kinetic(atoms: Atoms, count: int) -> float:
+    """Compute the kinetic temperature in K, given the degrees of freedom."""
+    return float(2 * atoms.get_kinetic_energy() / (count * units.kB))
+
+
+def _inertia(atoms: Atoms) -> np.ndarray:
+    """Compute the tensor of inertia about the center of mass, in u Å²."""
+    arms = atoms.positions - atoms.get_center_of_mass()
+    products = np.einsum("i,ia,ib->ab", atoms.get_masses(), arms, arms)
+    return np.trace(products) * np.eye(3) - products

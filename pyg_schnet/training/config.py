@@ -1,0 +1,111 @@
+"""Everything a training run is defined by: read from a recipe, written into the run's directory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pyg_schnet.nn.schnet import SchNetConfig
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which structures and labels to train on.
+
+    Attributes:
+        path: File of structures with energies (and forces): npz with MD17's or revised MD17's keys.
+        val_path: File of further structures for validation; by default they are split off from path.
+        energy_key: Key of the energies; the file's own by default.
+        forces_key: Key of the forces; those that belong to the energies by default, "none" for none.
+        units: Of the file, as "kcal/mol" or "Hartree, Bohr"; those of its layout by default.
+        n_train: Number of structures to train on; all that are left by default.
+        n_val: Number of structures for validation; by default all of val_path, or a tenth of path
+            (1,000 at most).
+        seed: Of the random split.
+    """
+
+    path: str
+    val_path: str | None = None
+    energy_key: str | None = None
+    forces_key: str | None = None
+    units: str | None = None
+    n_train: int | None = None
+    n_val: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How to train.
+
+    Attributes:
+        max_steps: Number of steps, at which the learning rate arrives.
+        max_minutes: Stop earlier, after this time; the schedule then follows the clock, so that the
+            learning rate arrives all the same (and the run is not reproducible to the bit).
+        batch_size: Molecules a step.
+        lr: Learning rate at the start.
+        schedule: "cosine" to zero, "exponential" (the paper's decay in steps) or "constant".
+        decay_factor: Factor of the exponential schedule.
+        decay_steps: Steps after which the exponential schedule multiplies.
+        warmup_steps: Steps of linear increase before the schedule.
+        ema_decay: Decay of the exponential moving average of the weights, which is what is validated
+            and kept.
+        energy_weight: rho of equation (5); by default 0.01 with forces and 1 without.
+        clip_norm: Largest norm of the gradient; not clipped by default.
+        val_every: Steps between validations, and checkpoints.
+        patience: Stop after this many validations without improvement; never by default.
+        seed: Of the weights and of the order of the batches.
+        precision: Of the network, "float32" or "float64"; labels and energies are float64 always.
+        accelerator: "auto", "cpu" or "cuda".
+    """
+
+    max_steps: int = 50_000
+    max_minutes: float | None = None
+    batch_size: int = 32
+    lr: float = 1e-3
+    schedule: str = "cosine"
+    decay_factor: float = 0.96
+    decay_steps: int = 100_000
+    warmup_steps: int = 0
+    ema_decay: float = 0.99
+    energy_weight: float | None = None
+    clip_norm: float | None = None
+    val_every: int = 1000
+    patience: int | None = None
+    seed: int = 0
+    precision: str = "float32"
+    accelerator: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "batch_size", "val_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`trainer.{name}` must be at least 1, got {getattr(self, name)}")
+        if not self.lr > 0:
+            raise ValueError(f"`trainer.lr` must be positive, got {self.lr}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"`trainer.ema_decay` must be in [0, 1), got {self.ema_decay}")
+        _require_choice("schedule", self.schedule, ("cosine", "exponential", "constant"))
+        _require_choice("precision", self.precision, ("float32", "float64"))
+        _require_choice("accelerator", self.accelerator, ("auto", "cpu", "cuda"))
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run.
+
+    Attributes:
+        data: Which structures and labels to train on.
+        model: The network.
+        trainer: How to train.
+        out: Directory of the run, which must not exist yet.
+    """
+
+    data: DataConfig
+    model: SchNetConfig = field(default_factory=SchNetConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    out: str = "run"
+
+
+def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        allowed = ", ".join(f"'{choice}'" for choice in choices)
+        raise ValueError(f"`trainer.{name}` must be one of {allowed}; got {value!r}")

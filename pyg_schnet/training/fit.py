@@ -1,0 +1,160 @@
+"""The training loop, in plain sight."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.loggers import TensorBoardLogger
+from torch_geometric.data import Batch, InMemoryDataset
+
+from pyg_schnet import checkpoint
+from pyg_schnet.evaluation import Evaluation, evaluate
+from pyg_schnet.loader import collate
+from pyg_schnet.potential import Potential
+from pyg_schnet.training.config import TrainerConfig
+from pyg_schnet.training.loss import energy_forces_loss
+from pyg_schnet.training.progress import Report
+from pyg_schnet.training.run_directory import RunDirectory
+from pyg_schnet.training.schedule import batches, learning_rate
+from pyg_schnet.training.state import Counters, TrainingState
+
+
+def fit(
+    potential: Potential,
+    train: InMemoryDataset,
+    val: InMemoryDataset,
+    config: TrainerConfig,
+    run: RunDirectory,
+    report: Report,
+    provenance: Mapping[str, Any],
+    resume: bool = False,
+) -> Counters:
+    """Train a potential on energies and, where there are labels, forces.
+
+    Args:
+        potential: Trained in place; what is kept is the best average of its weights, in ``run.model``.
+        train: Structures to train on.
+        val: Structures to choose by.
+        config: How to train.
+        run: Where checkpoints and logs go.
+        report: What to show.
+        provenance: Written into the checkpoint.
+        resume: Go on from ``run.last``.
+
+    Returns:
+        Steps, best validation loss and time.
+
+    Raises:
+        FloatingPointError: If the loss is not finite, with the step and the structures of the batch.
+    """
+    fabric = Fabric(
+        accelerator=config.accelerator,
+        devices=1,
+        loggers=TensorBoardLogger(run.tensorboard, "", ""),
+    )
+    has_forces = "forces" in train[0]
+    energy_weight = config.energy_weight
+    if energy_weight is None:
+        energy_weight = 0.01 if has_forces else 1.0
+    potential.to(fabric.device, getattr(torch, config.precision)).train()
+    optimizer = torch.optim.Adam(potential.parameters(), config.lr, fused=True)
+    state = TrainingState(potential, optimizer, config.ema_decay)
+    count = state.counters
+    if resume:
+        state.restore(run.last)
+        count = state.counters
+        run.cut_metrics(count.step)
+        report.line(f"Resuming at step {count.step:,}.")
+    module, optimizer = fabric.setup(potential, optimizer)
+
+    losses: list[float] = []
+    began = time.perf_counter() - count.seconds
+    report.start(count.step, config.max_steps)
+    try:
+        for ids in batches(len(train), config.batch_size, config.seed, count.step):
+            if _is_over(count, config):
+                break
+            batch = collate(train, ids).to(fabric.device)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, count.step, count.seconds / 60)
+            out = module(batch, forces=has_forces)
+            loss = energy_forces_loss(out, batch, energy_weight, potential.scale)
+            losses.append(loss.item())
+            if not math.isfinite(losses[-1]):
+                raise FloatingPointError(_not_finite(losses[-1], count, batch, run))
+            optimizer.zero_grad()
+            fabric.backward(loss)
+            if config.clip_norm is not None:
+                fabric.clip_gradients(module, optimizer, max_norm=config.clip_norm)
+            optimizer.step()
+            state.average.update_parameters(potential)
+            count.step += 1
+            count.seconds = time.perf_counter() - began
+            report.step(count.step, losses[-1])
+            if count.step % config.val_every == 0 or _is_over(count, config):
+                errors = evaluate(state.averaged, val, config.batch_size)
+                row = _row(count, config, losses, errors)
+                improved = _judge(count, errors, energy_weight)
+                if improved:
+                    checkpoint.save(state.averaged, run.model, {**provenance, "validation": row})
+                state.save(run.last)
+                run.append_metrics(row)
+                fabric.log_dict({k: v for k, v in row.items() if k != "step"}, count.step)
+                report.validated(row, improved)
+                losses.clear()
+    finally:
+        report.stop()
+        fabric.logger.finalize("success")
+    return count
+
+
+def _is_over(count: Counters, config: TrainerConfig) -> bool:
+    return (
+        count.step >= config.max_steps
+        or (config.max_minutes is not None and count.seconds >= 60 * config.max_minutes)
+        or (config.patience is not None and count.stale >= config.patience)
+    )
+
+
+def _judge(count: Counters, errors: Evaluation, energy_weight: float) -> bool:
+    """Update the best loss; the same combination of squared errors as in training, in eV and Å."""
+    loss = energy_weight * errors.energy_rmse**2
+    if errors.forces_rmse is not None:
+        loss += 3 * errors.forces_rmse**2
+    improved = loss < count.best_loss
+    if improved:
+        count.best_loss, count.best_step, count.stale = loss, count.step, 0
+    else:
+        count.stale += 1
+    return improved
+
+
+def _row(
+    count: Counters, config: TrainerConfig, losses: list[float], errors: Evaluation
+) -> dict[str, float]:
+    row = {
+        "step": count.step,
+        "minutes": count.seconds / 60,
+        "lr": learning_rate(config, count.step - 1, count.seconds / 60),
+        "loss": sum(losses) / len(losses),
+        "val_energy_mae_eV": errors.energy_mae,
+        "val_energy_rmse_eV": errors.energy_rmse,
+    }
+    if errors.forces_mae is not None and errors.forces_rmse is not None:
+        row["val_forces_mae_eV_per_A"] = errors.forces_mae
+        row["val_forces_rmse_eV_per_A"] = errors.forces_rmse
+    return row
+
+
+def _not_finite(loss: float, count: Counters, batch: Batch, run: RunDirectory) -> str:
+    kept = f"{run.model} (step {count.best_step:,})" if run.model.exists() else "none yet"
+    return (
+        f"the loss is {loss} at step {count.step + 1:,}, for the structures "
+        f"{', '.join(map(str, batch.idx.tolist()))}; the last good checkpoint is {kept}. Look at these "
+        "structures' labels; if they are right, lower `trainer.lr` or set `trainer.clip_norm`"
+    )

@@ -1,0 +1,41 @@
+"""The loss of the paper."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch_geometric.data import Batch
+
+from pyg_schnet.nn.readout import sum_by_molecule
+
+
+def energy_forces_loss(
+    out: dict[str, Tensor], batch: Batch, energy_weight: float, scale: Tensor
+) -> Tensor:
+    r"""Mean over the molecules of a batch of the squared errors of energy and forces.
+
+    .. math::
+        \ell = \frac1B \sum_m \frac1{\sigma^2} \Big( \rho\, (E_m - \hat E_m)^2
+        + \frac1{n_m} \sum_{i=1}^{n_m} \| \mathbf F_{mi} - \hat{\mathbf F}_{mi} \|^2 \Big)
+
+    Both errors are divided by the potential's scale :math:`\sigma`, a number (in eV, and eV/Å): this
+    multiplies the paper's loss by a constant, so that the learning rate does not depend on the unit.
+
+    Args:
+        out: Energies ``(molecules,)`` in eV and, if they count, forces ``(atoms, 3)`` in eV/Å.
+        batch: The labels.
+        energy_weight: :math:`\rho`: 0.01 Å⁻² with forces, 1 for energies alone in the paper.
+        scale: :math:`\sigma`.
+
+    Returns:
+        A number without unit, float64.
+
+    Source:
+        Schütt et al., NeurIPS 2017, section 4.2, equation (5) (arXiv:1706.08566).
+    """
+    loss = energy_weight * ((out["energy"] - batch.energy) / scale).square().mean()
+    if "forces" in out:
+        square = ((out["forces"] - batch.forces) / scale).square().sum(dim=1)  # (atoms,)
+        atoms = batch.ptr.diff()
+        per_molecule = sum_by_molecule(square, batch.batch, len(atoms)) / atoms
+        loss = loss + per_molecule.mean()
+    return loss

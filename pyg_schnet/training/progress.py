@@ -1,0 +1,67 @@
+"""What a training run shows while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pyg_schnet.units import kcal_per_mol
+
+
+class Report:
+    """A progress bar on a terminal; a line for each validation everywhere.
+
+    Args:
+        console: Where to.
+        quiet: Show nothing but errors.
+    """
+
+    def __init__(self, console: Console, quiet: bool = False):
+        self.console = Console(quiet=True) if quiet else console
+        self._bar: Progress | None = None
+        self._task = None
+
+    def line(self, text: str) -> None:
+        """Print a line; it stays above the bar."""
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+    def start(self, step: int, max_steps: int) -> None:
+        """Begin to count steps."""
+        if not self.console.is_terminal or self.console.quiet:
+            return
+        self._bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            refresh_per_second=4,
+        )
+        self._task = self._bar.add_task("", total=max_steps, completed=step, loss="…")
+        self._bar.start()
+
+    def step(self, step: int, loss: float) -> None:
+        """Count a step."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=step, loss=f"{loss:.2e}")
+
+    def validated(self, row: Mapping[str, float], improved: bool) -> None:
+        """Tell the errors of a validation."""
+        parts = [f"step {row['step']:>7,}", f"loss {row['loss']:.2e}"]
+        parts.append(f"validation: energy {_both(row['val_energy_mae_eV'], 'meV', 'kcal/mol')}")
+        if "val_forces_mae_eV_per_A" in row:
+            parts.append(f"forces {_both(row['val_forces_mae_eV_per_A'], 'meV/Å', 'kcal/mol/Å')}")
+        self.line("  ".join(parts) + ("  best" if improved else ""))
+
+    def stop(self) -> None:
+        """End the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _both(value: float, unit: str, chemists_unit: str) -> str:
+    return f"{value * 1e3:.1f} {unit} ({value / kcal_per_mol:.3f} {chemists_unit})"

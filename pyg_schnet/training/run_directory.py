@@ -1,0 +1,123 @@
+"""The directory of a training run: what is in it, and that none is overwritten by accident."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from pyg_schnet.training.splits import Split
+
+
+class RunDirectory:
+    """Files of a run.
+
+    ============================  ===================================================================
+    ``model.safetensors``         the best potential by validation, with averaged weights
+    ``last.safetensors``          state of the training, for ``--resume``
+    ``config.yaml``               every option, resolved
+    ``split.npz``                 numbers of the structures: train, val, test
+    ``metrics.csv``               a row a validation
+    ``tensorboard/``              the same for TensorBoard
+    ``learning_curve.png``        drawn at the end
+    ============================  ===================================================================
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        self.model = self.path / "model.safetensors"
+        self.last = self.path / "last.safetensors"
+        self.config = self.path / "config.yaml"
+        self.split = self.path / "split.npz"
+        self.metrics = self.path / "metrics.csv"
+        self.tensorboard = self.path / "tensorboard"
+        self.learning_curve = self.path / "learning_curve.png"
+
+    def prepare(self, resume: bool, overwrite: bool) -> None:
+        """Make the directory, or refuse.
+
+        Raises:
+            ValueError: If both flags are given.
+            FileExistsError: If it exists and neither flag is given.
+            FileNotFoundError: If there is nothing to resume.
+        """
+        if resume and overwrite:
+            raise ValueError("`--resume` and `--overwrite` exclude each other; give one")
+        if resume:
+            if not self.last.is_file():
+                raise FileNotFoundError(
+                    f"{self.path}: holds no last.safetensors to resume from; start without --resume"
+                )
+            return
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            if not overwrite:
+                raise FileExistsError(
+                    f"{self.path}: exists; give another --out, --resume to go on with that run, or "
+                    "--overwrite to replace it"
+                )
+            self._clear()
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def _clear(self) -> None:
+        if not self.path.is_dir() or not self.config.is_file():
+            raise FileExistsError(
+                f"{self.path}: is not a run of pyg-schnet (it has no config.yaml), so --overwrite does not "
+                "touch it; give another --out"
+            )
+        for own in (
+            self.model,
+            self.last,
+            self.split,
+            self.metrics,
+            self.learning_curve,
+            self.config,
+        ):
+            own.unlink(missing_ok=True)
+        shutil.rmtree(self.tensorboard, ignore_errors=True)
+
+    def write_config(self, config: Mapping) -> None:
+        """Write the resolved configuration; it is a recipe again."""
+        text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+        self.config.write_text(text, encoding="utf-8")
+
+    def write_split(self, split: Split) -> None:
+        """Write which structure is where."""
+        np.savez(self.split, **{part: ids.numpy() for part, ids in split._asdict().items()})
+
+    def read_split(self) -> Split:
+        """Read which structure is where."""
+        with np.load(self.split, allow_pickle=False) as file:
+            return Split(*(torch.from_numpy(file[part]) for part in Split._fields))
+
+    def append_metrics(self, row: Mapping[str, float]) -> None:
+        """Add a row to ``metrics.csv``."""
+        is_new = not self.metrics.exists()
+        with self.metrics.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(row))
+            if is_new:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def cut_metrics(self, step: int) -> None:
+        """Drop the rows after a step, which a resumed run writes again."""
+        rows = self.read_metrics()
+        self.metrics.unlink(missing_ok=True)
+        for row in rows:
+            if row["step"] <= step:
+                self.append_metrics(row)
+
+    def read_metrics(self) -> list[dict[str, float]]:
+        """Read ``metrics.csv``; an empty list if there is none."""
+        if not self.metrics.exists():
+            return []
+        with self.metrics.open(newline="", encoding="utf-8") as file:
+            return [
+                {key: int(value) if key == "step" else float(value) for key, value in row.items()}
+                for row in csv.DictReader(file)
+            ]

@@ -1,0 +1,97 @@
+"""The state of a training run, complete enough to go on as if it had never stopped."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from pyg_schnet import checkpoint
+from pyg_schnet.potential import Potential
+
+_KIND = "training state"
+
+
+@dataclass
+class Counters:
+    """Numbers of a run.
+
+    Attributes:
+        step: Steps done.
+        best_loss: Lowest validation loss so far.
+        best_step: The step that had it.
+        stale: Validations since then.
+        seconds: Time spent in training.
+    """
+
+    step: int = 0
+    best_loss: float = float("inf")
+    best_step: int = 0
+    stale: int = 0
+    seconds: float = 0.0
+
+
+class TrainingState:
+    """Weights, their average, the optimizer's moments and the counters.
+
+    Args:
+        potential: What is trained.
+        optimizer: Over its parameters.
+        ema_decay: Decay of the average of the weights.
+    """
+
+    def __init__(self, potential: Potential, optimizer: Optimizer, ema_decay: float):
+        self.potential = potential
+        self.optimizer = optimizer
+        self.average = AveragedModel(potential, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
+        self.counters = Counters()
+
+    @property
+    def averaged(self) -> Potential:
+        """The potential with averaged weights."""
+        return self.average.module  # pyright: ignore[reportReturnType]
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write all of it to a file, at once or not at all."""
+        checkpoint.write(path, _KIND, {"counters": asdict(self.counters)}, self._tensors())
+
+    def restore(self, path: str | os.PathLike) -> None:
+        """Read it back.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is damaged, or of another model.
+        """
+        header, tensors = checkpoint.read(path, _KIND)
+        try:
+            self.counters = Counters(**header["counters"])
+            self.potential.load_state_dict(_under("potential.", tensors))
+            self.average.load_state_dict(_under("average.", tensors))
+            self._restore_optimizer(_under("optimizer.", tensors))
+        except (RuntimeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: does not fit this model and optimizer: {error}") from None
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {f"potential.{name}": t for name, t in self.potential.state_dict().items()}
+        tensors |= {f"average.{name}": t for name, t in self.average.state_dict().items()}
+        for index, entry in self.optimizer.state_dict()["state"].items():
+            tensors |= {
+                f"optimizer.{index}.{name}": torch.as_tensor(t) for name, t in entry.items()
+            }
+        return tensors
+
+    def _restore_optimizer(self, tensors: dict[str, Tensor]) -> None:
+        state: dict[int, dict[str, Any]] = {}
+        for key, tensor in tensors.items():
+            index, name = key.split(".")
+            state.setdefault(int(index), {})[name] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

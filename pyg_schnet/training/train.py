@@ -1,0 +1,156 @@
+"""A training run from its configuration: data, references, model, loop, results."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from ase.data import chemical_symbols
+
+from pyg_schnet.datasets import AtomsDataset
+from pyg_schnet.loader import collate
+from pyg_schnet.nn import SchNet
+from pyg_schnet.plots import plot_learning_curve
+from pyg_schnet.potential import Potential
+from pyg_schnet.training.config import DataConfig, TrainConfig
+from pyg_schnet.training.fit import fit
+from pyg_schnet.training.progress import Report
+from pyg_schnet.training.run_directory import RunDirectory
+from pyg_schnet.training.splits import Split, random_split, without_copies
+from pyg_schnet.units import kcal_per_mol
+
+
+def train(
+    config: TrainConfig, report: Report, resume: bool = False, overwrite: bool = False
+) -> RunDirectory:
+    """Train, from reading the file to drawing the learning curve.
+
+    Args:
+        config: The run.
+        report: What to show.
+        resume: Go on with the run in ``config.out`` from its last checkpoint.
+        overwrite: Replace the run in ``config.out``.
+
+    Returns:
+        The run's directory; its files are listed there.
+
+    Raises:
+        FileExistsError: If the directory holds something and neither resuming nor overwriting is asked for.
+        FileNotFoundError: If a file is missing.
+        ValueError: If data or options are wrong; nothing is written then.
+    """
+    run = RunDirectory(config.out)
+    train_set, val_set, split = _read(config.data, report)
+    potential = _potential(config, train_set)
+    if resume and run.config.is_file():
+        _check_same(config, run)
+    run.prepare(resume, overwrite)
+    run.write_config(asdict(config))
+    run.write_split(split)
+    _describe(potential, train_set, val_set, report)
+    provenance = _provenance(config, len(train_set), len(val_set))
+    count = fit(potential, train_set, val_set, config.trainer, run, report, provenance, resume)
+    plot_learning_curve(run.read_metrics(), run.learning_curve)
+    report.line(
+        f"Best validation at step {count.best_step:,} of {count.step:,}, after {count.seconds / 60:.1f} "
+        f"minutes: {run.model}"
+    )
+    return run
+
+
+def _read(data: DataConfig, report: Report) -> tuple[AtomsDataset, AtomsDataset, Split]:
+    whole = AtomsDataset(data.path, data.energy_key, data.forces_key, data.units)
+    if data.val_path is None:
+        split = random_split(len(whole), data.n_train, data.n_val, data.seed)
+        if len(split.val) == 0:
+            raise ValueError(
+                "`data.n_val` must be at least 1, to choose the best weights, got 0; or give `data.val_path`"
+            )
+        return whole[split.train], whole[split.val], split
+    split = random_split(len(whole), data.n_train, 0, data.seed)
+    train_set = whole[split.train]
+    val_set = AtomsDataset(data.val_path, data.energy_key, data.forces_key, data.units)
+    if val_set.has_forces != train_set.has_forces:
+        raise ValueError(
+            f"{data.val_path}: must have forces exactly if {data.path} has; set `data.forces_key`"
+        )
+    new = without_copies(_structures(val_set), _structures(train_set))
+    if len(new) < len(val_set):
+        report.line(
+            f"{len(val_set) - len(new)} of the {len(val_set):,} validation structures are training "
+            "structures too, and are left out."
+        )
+    if data.n_val is not None:
+        if data.n_val > len(new):
+            raise ValueError(f"`data.n_val` must be at most {len(new)} here, got {data.n_val}")
+        new = new[: data.n_val]
+    if len(new) == 0:
+        raise ValueError(f"{data.val_path}: must hold a structure that is not in the training set")
+    return train_set, val_set[new], split
+
+
+def _structures(dataset: AtomsDataset) -> torch.Tensor:
+    return collate(dataset, range(len(dataset))).pos.view(len(dataset), -1)
+
+
+def _potential(config: TrainConfig, train_set: AtomsDataset) -> Potential:
+    with torch.random.fork_rng():
+        torch.manual_seed(config.trainer.seed)
+        model = SchNet(**asdict(config.model))
+    return Potential(model, train_set.scale(), train_set.atomref(), train_set.elements())
+
+
+def _describe(
+    potential: Potential, train_set: AtomsDataset, val_set: AtomsDataset, report: Report
+) -> None:
+    batch = collate(train_set, range(len(train_set)))
+    labels = "energies and forces" if train_set.has_forces else "energies"
+    report.line(
+        f"{train_set.path}: {labels} in {train_set.units.energy} and {train_set.units.length}"
+    )
+    report.line(
+        f"Training on {len(train_set):,} structures, validating on {len(val_set):,}; elements "
+        f"{', '.join(chemical_symbols[z] for z in potential.elements)}"
+    )
+    spread = float(batch.energy.std()) if len(train_set) > 1 else 0.0
+    text = f"Energies spread by {spread * 1e3:.1f} meV ({spread / kcal_per_mol:.2f} kcal/mol)"
+    if train_set.has_forces:
+        rms = float(batch.forces.square().mean().sqrt())
+        text += f", forces' RMS is {rms * 1e3:.0f} meV/Å ({rms / kcal_per_mol:.1f} kcal/mol/Å)"
+    report.line(text)
+    weights = sum(p.numel() for p in potential.parameters())
+    report.line(f"{potential.model}, {weights:,} weights")
+
+
+def _check_same(config: TrainConfig, run: RunDirectory) -> None:
+    before = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    for section in ("data", "model"):
+        for name, value in asdict(getattr(config, section)).items():
+            if before.get(section, {}).get(name) != value:
+                raise ValueError(
+                    f"`{section}.{name}` must be {before.get(section, {}).get(name)!r} as in {run.config} "
+                    f"to resume that run, got {value!r}"
+                )
+
+
+def _provenance(config: TrainConfig, n_train: int, n_val: int) -> dict[str, Any]:
+    from pyg_schnet import __version__
+
+    data = asdict(config.data)
+    data["sha256"] = hashlib.sha256(Path(config.data.path).read_bytes()).hexdigest()
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "pyg_schnet": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "data": data,
+        "trainer": asdict(config.trainer),
+        "n_train": n_train,
+        "n_val": n_val,
+    }

@@ -1,0 +1,131 @@
+"""Fixtures of all tests: three molecules and tiny random models in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import settings
+from torch import nn
+from torch_geometric.data import Data
+
+from pyg_schnet import Potential, SchNet
+
+# The same examples in every run, and no folder of examples left behind.
+settings.register_profile(
+    "project", derandomize=True, database=None, deadline=None, max_examples=30
+)
+settings.load_profile("project")
+
+TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 2}
+
+# Å; equilibrium geometries, shaken by hand so that no symmetry hides a mistake.
+GEOMETRY = {
+    "water": ("OHH", [[0.0, 0.0, 0.119], [0.03, 0.763, -0.477], [-0.02, -0.801, -0.44]]),
+    "ethanol": (
+        "CCOHHHHHH",
+        [
+            [1.168, -0.4, 0.02],
+            [0.0, 0.559, -0.03],
+            [-1.19, -0.228, 0.01],
+            [-1.947, 0.382, 0.04],
+            [0.043, 1.208, 0.887],
+            [0.06, 1.19, -0.9],
+            [2.116, 0.145, -0.05],
+            [1.129, -1.037, 0.886],
+            [1.1, -1.06, -0.87],
+        ],
+    ),
+    "benzene": (
+        "CCCCCCHHHHHH",
+        [
+            [0.0, 1.395, 0.02],
+            [1.208, 0.698, -0.01],
+            [1.22, -0.698, 0.0],
+            [0.0, -1.38, 0.03],
+            [-1.208, -0.7, 0.0],
+            [-1.208, 0.698, -0.04],
+            [0.05, 2.482, 0.0],
+            [2.15, 1.26, 0.06],
+            [2.15, -1.241, 0.0],
+            [0.0, -2.46, 0.0],
+            [-2.17, -1.241, -0.02],
+            [-2.15, 1.241, 0.0],
+        ],
+    ),
+}
+NUMBER = {"H": 1, "C": 6, "O": 8}
+
+
+def build(name: str) -> Data:
+    symbols, pos = GEOMETRY[name]
+    z = torch.tensor([NUMBER[symbol] for symbol in symbols])
+    return Data(z=z, pos=torch.tensor(pos, dtype=torch.float64))
+
+
+def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Fill weights and biases: zero layers would make tests of energies and forces vacuous."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.copy_(0.4 * noise)
+    return module
+
+
+@pytest.fixture
+def water() -> Data:
+    return build("water")
+
+
+@pytest.fixture
+def ethanol() -> Data:
+    return build("ethanol")
+
+
+@pytest.fixture
+def benzene() -> Data:
+    return build("benzene")
+
+
+@pytest.fixture(params=list(GEOMETRY))
+def molecule(request) -> Data:
+    return build(request.param)
+
+
+@pytest.fixture
+def molecules() -> list[Data]:
+    return [build(name) for name in GEOMETRY]
+
+
+@pytest.fixture
+def without_shape_checks(request) -> None:
+    """For tests of our own messages on shapes and types, which the shape-checking run comes before."""
+    if request.config.getoption("jaxtyping_packages", default=None):
+        pytest.skip("jaxtyping refuses the argument first")
+
+
+@pytest.fixture(name="randomize")
+def randomize_fixture():
+    return randomize
+
+
+@pytest.fixture
+def paper() -> SchNet:
+    """The network of 2017, small: all pairs, no envelope."""
+    return randomize(SchNet.paper(**TINY, zero_output=False).double())
+
+
+@pytest.fixture
+def default() -> SchNet:
+    """Today's network, small: some pairs of ethanol and benzene lie beyond its cutoff."""
+    return randomize(SchNet(**TINY, num_gaussians=12, cutoff=4.0).double())
+
+
+@pytest.fixture(params=["paper", "default"])
+def model(request) -> SchNet:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def potential(model) -> Potential:
+    return Potential(model).eval()

@@ -1,0 +1,206 @@
+import copy
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms, units
+from ase.build import molecule
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS
+
+from pyg_schnet import SchNet, neighbor_list
+from pyg_schnet.checkpoint import save
+from pyg_schnet.simulation import SchNetCalculator
+from pyg_schnet.simulation.structures import from_ase
+from pyg_schnet.simulation.velocities import draw_momenta
+
+
+def test_energy_and_forces_are_those_of_the_model(potential, calculator, ethanol):
+    expected = potential(from_ase(ethanol))
+    ethanol.calc = calculator
+    assert ethanol.get_potential_energy() == pytest.approx(expected["energy"].item(), abs=1e-12)
+    assert np.abs(ethanol.get_forces() - expected["forces"].numpy()).max() < 1e-12
+    assert ethanol.get_potential_energy(force_consistent=True) == ethanol.get_potential_energy()
+
+
+def test_forces_are_minus_the_energy_gradient(calculator, ethanol):
+    ethanol.calc = calculator
+    forces = ethanol.get_forces()
+    h, energy = 1e-4, []  # Å
+    for sign in (1, -1):
+        moved = ethanol.copy()
+        moved.calc = calculator
+        moved.positions[4, 1] += sign * h
+        energy.append(moved.get_potential_energy())
+    assert forces[4, 1] == pytest.approx((energy[1] - energy[0]) / (2 * h), abs=1e-7)
+
+
+def test_a_crystal_feels_its_images(potential, calculator, crystal):
+    data = from_ase(crystal)
+    data.edge_index, data.shift = neighbor_list(data.pos, 4.0, cell=data.cell, pbc=data.pbc)
+    crystal.calc = calculator
+    expected = potential(data)
+    assert crystal.get_potential_energy() == pytest.approx(expected["energy"].item(), abs=1e-12)
+    crystal.pbc = False
+    assert abs(crystal.get_potential_energy() - expected["energy"].item()) > 0.01
+
+
+def test_a_supercell_has_twice_the_energy(calculator, crystal):
+    crystal.calc = calculator
+    double = crystal.repeat((2, 1, 1))
+    double.calc = calculator
+    energy = crystal.get_potential_energy()
+    assert double.get_potential_energy() == pytest.approx(2 * energy, abs=1e-9)
+
+
+def test_what_is_known_is_not_computed_again(calculator, ethanol, evaluations):
+    ethanol.calc = calculator
+    ethanol.get_forces()
+    ethanol.get_potential_energy()
+    ethanol.get_potential_energy(force_consistent=True)
+    ethanol.get_forces()
+    assert len(evaluations) == 1
+
+
+@pytest.mark.parametrize("change", ["positions", "numbers", "cell", "pbc"])
+def test_what_changed_is_computed_again(calculator, crystal, evaluations, change):
+    crystal.calc = calculator
+    crystal.get_forces()
+    if change == "positions":
+        crystal.positions[0, 0] += 1e-12
+    elif change == "numbers":
+        crystal.numbers[0] = 7
+    elif change == "cell":
+        crystal.cell[0, 0] += 0.1
+    else:
+        crystal.pbc = [True, True, False]
+    crystal.get_forces()
+    assert len(evaluations) == 2
+
+
+def test_the_energy_alone_needs_no_gradient(calculator, ethanol, no_gradient):
+    ethanol.calc = calculator
+    ethanol.get_potential_energy()
+
+
+def test_a_step_of_dynamics_is_one_evaluation(calculator, ethanol, evaluations):
+    ethanol.calc = calculator
+    VelocityVerlet(ethanol, 0.5 * units.fs).run(10)
+    ethanol.get_total_energy()
+    assert len(evaluations) == 11  # the start and ten steps
+
+
+def test_velocity_verlet_is_reversible(calculator, ethanol):
+    start = ethanol.copy()
+    ethanol.calc = calculator
+    draw_momenta(ethanol, 300, np.random.default_rng(0), rotation=False)
+    for _ in range(2):
+        VelocityVerlet(ethanol, 0.5 * units.fs).run(50)
+        ethanol.set_momenta(-ethanol.get_momenta())
+    # Measured 1e-14: the rounding of a hundred steps.
+    assert np.abs(ethanol.positions - start.positions).max() < 1e-11
+
+
+def test_bfgs_finds_a_minimum(calculator, ethanol):
+    ethanol.calc = calculator
+    before = ethanol.get_potential_energy()
+    assert BFGS(ethanol, logfile=None).run(fmax=0.01, steps=300)
+    assert ethanol.get_potential_energy() < before
+
+
+def test_copies_of_atoms_agree(calculator, ethanol):
+    ethanol.calc = calculator
+    twin = ethanol.copy()
+    twin.calc = calculator
+    assert twin.get_potential_energy() == ethanol.get_potential_energy()
+
+
+def test_a_file_serves_as_well(potential, ethanol, calculator, tmp_path):
+    path = tmp_path / "model.safetensors"
+    save(potential, path)
+    energies = []
+    for source in (path, str(path), potential):
+        ethanol.calc = SchNetCalculator(source)
+        energies.append(ethanol.get_potential_energy())
+    assert energies[0] == energies[1] == energies[2]
+
+
+def test_the_callers_potential_stays_in_training_mode(potential, ethanol):
+    mine = copy.deepcopy(potential).train()
+    ethanol.calc = SchNetCalculator(mine)
+    before = ethanol.get_forces()
+    assert mine.training
+    assert mine.model.training
+    assert all(parameter.requires_grad for parameter in mine.parameters())
+    with torch.no_grad():
+        mine.model.embedding.weight.zero_()
+    ethanol.positions += 1  # not from the cache
+    assert np.abs(ethanol.get_forces() - before).max() < 1e-10
+
+
+def test_results_are_the_callers_to_change(calculator, ethanol):
+    ethanol.calc = calculator
+    forces = ethanol.get_forces()
+    forces += 1
+    assert np.abs(ethanol.get_forces() - forces).max() > 0.5
+
+
+def test_positions_enter_in_float64_whatever_the_networks_precision(potential, ethanol):
+    ethanol.calc = SchNetCalculator(copy.deepcopy(potential).float())
+    energy = ethanol.get_potential_energy()
+    ethanol.positions += 1e6  # float32 would lose all but two digits of an ångström
+    assert ethanol.get_potential_energy() == pytest.approx(energy, abs=1e-5)
+
+
+def test_foreign_elements_are_refused(calculator):
+    atoms = molecule("SiH4")
+    atoms.calc = calculator
+    with pytest.raises(ValueError, match=r"`z` contains 14, which was absent .* 1, 6, 7, 8"):
+        atoms.get_potential_energy()
+
+
+def test_no_atoms_are_refused(calculator):
+    atoms = Atoms(calculator=calculator)
+    with pytest.raises(ValueError, match="`atoms` must hold at least one atom"):
+        atoms.get_potential_energy()
+
+
+def test_stress_is_not_there(calculator, crystal):
+    crystal.calc = calculator
+    with pytest.raises(PropertyNotImplementedError, match="stress"):
+        crystal.get_stress()
+
+
+def test_a_bare_model_is_refused():
+    with pytest.raises(
+        TypeError, match=r"`potential` must be .* got SchNet; .* Potential\(model\)"
+    ):
+        SchNetCalculator(SchNet.paper())
+
+
+def test_a_misspelled_argument_is_refused(potential):
+    with pytest.raises(TypeError, match="no parameter 'devise'"):
+        SchNetCalculator(potential, devise="cuda")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"absent.safetensors: no such checkpoint"):
+        SchNetCalculator(tmp_path / "absent.safetensors")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_gpu_gives_the_same_forces(potential, calculator, ethanol):
+    ethanol.calc = calculator
+    expected = ethanol.get_forces()
+    ethanol.calc = SchNetCalculator(potential, device="cuda")
+    assert np.abs(ethanol.get_forces() - expected).max() < 1e-10
+    assert potential.scale.device.type == "cpu"
+
+
+def test_the_package_does_not_import_ase():
+    code = "import sys, pyg_schnet; sys.exit('ase' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

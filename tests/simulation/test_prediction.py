@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import molecule
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read, write
+
+from pyg_schnet.checkpoint import save
+from pyg_schnet.simulation import SchNetCalculator, predict
+
+
+@pytest.fixture
+def frames(ethanol, crystal):
+    frames = [molecule("H2O"), ethanol, crystal, molecule("C6H6"), molecule("N2")]
+    for number, frame in enumerate(frames):
+        frame.info["number"] = number
+    return frames
+
+
+def one_by_one(calculator, frames):
+    for frame in frames:
+        frame = frame.copy()
+        frame.calc = calculator
+        yield frame.get_potential_energy(), frame.get_forces()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_a_batch_equals_one_by_one_in_order(potential, calculator, frames, batch_size):
+    results = list(predict(potential, frames, batch_size))
+    assert [frame.info["number"] for frame in results] == list(range(5))
+    for frame, (energy, forces) in zip(results, one_by_one(calculator, frames), strict=True):
+        assert frame.get_potential_energy() == pytest.approx(energy, abs=1e-10)
+        assert np.abs(frame.get_forces() - forces).max() < 1e-10
+
+
+def test_a_frame_may_be_an_atom(potential):
+    (result,) = predict(potential, [Atoms("O")])
+    assert result.get_potential_energy() == pytest.approx(
+        potential(_single(8), forces=False)["energy"].item(), abs=1e-12
+    )
+    assert (result.get_forces() == 0).all()
+
+
+def _single(z):
+    from torch_geometric.data import Data
+
+    return Data(z=torch.tensor([z]), pos=torch.zeros(1, 3, dtype=torch.float64))
+
+
+def test_frames_are_read_when_results_are_asked_for(potential, frames):
+    taken = []
+
+    def source():
+        for frame in frames:
+            taken.append(frame)
+            yield frame
+
+    results = predict(potential, source(), batch_size=2)
+    assert len(taken) == 0
+    next(results)
+    assert len(taken) == 2
+    next(results)
+    assert len(taken) == 2
+    next(results)
+    assert len(taken) == 4
+
+
+def test_energies_alone_need_no_gradient(potential, frames, no_gradient):
+    (result, *_) = predict(potential, frames, forces=False)
+    assert np.isfinite(result.get_potential_energy())
+    with pytest.raises(PropertyNotImplementedError, match="forces"):
+        result.get_forces()
+
+
+def test_info_and_arrays_are_kept_and_the_frames_unchanged(potential, ethanol):
+    ethanol.info["source"] = "here"
+    ethanol.arrays["label"] = np.arange(9)
+    ethanol.calc = SinglePointCalculator(ethanol, energy=-1.0)
+    (result,) = predict(potential, [ethanol])
+    assert result.info == {"source": "here"}
+    assert (result.arrays["label"] == np.arange(9)).all()
+    assert ethanol.get_potential_energy() == -1.0
+    result.positions += 1
+    assert np.abs(result.positions - ethanol.positions).min() > 0.5
+
+
+def test_results_survive_a_file(potential, frames, tmp_path):
+    results = list(predict(potential, frames))
+    write(tmp_path / "out.extxyz", results)
+    for frame, result in zip(read(tmp_path / "out.extxyz", ":"), results, strict=True):
+        energy = result.get_potential_energy()
+        assert frame.get_potential_energy() == pytest.approx(energy, rel=1e-8)
+        assert np.abs(frame.get_forces() - result.get_forces()).max() < 1e-7  # eight digits
+
+
+def test_a_file_of_a_potential_serves_as_well(potential, ethanol, tmp_path):
+    save(potential, tmp_path / "model.safetensors")
+    (result,) = predict(tmp_path / "model.safetensors", [ethanol])
+    ethanol.calc = SchNetCalculator(potential)
+    assert result.get_potential_energy() == ethanol.get_potential_energy()
+
+
+def test_nothing_in_nothing_out(potential):
+    assert list(predict(potential, [])) == []
+
+
+def test_one_structure_is_refused(potential, ethanol):
+    with pytest.raises(TypeError, match=r"got one Atoms; use \[atoms\]"):
+        predict(potential, ethanol)
+
+
+def test_other_things_are_refused(potential):
+    with pytest.raises(TypeError, match=r"frames 0 to 0, .* must hold ase.Atoms, got str"):
+        list(predict(potential, ["H2O"]))
+
+
+def test_a_batch_of_nothing_is_refused(potential):
+    with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
+        predict(potential, [], batch_size=0)
+
+
+def test_a_refused_structure_is_located(potential, frames):
+    frames[3] = molecule("SiH4")
+    results = predict(potential, frames, batch_size=2)
+    next(results), next(results)
+    with pytest.raises(ValueError, match=r"frames 2 to 3, counted from 0: `z` contains 14"):
+        next(results)

@@ -1,0 +1,245 @@
+import json
+import struct
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.testing import assert_close
+
+import pyg_schnet
+from pyg_schnet import Potential, SchNet, checkpoint, load
+
+TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 2}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.safetensors"
+
+
+@pytest.fixture
+def trained(model):
+    atomref = torch.linspace(-1000, 0, 100, dtype=torch.float64)
+    return Potential(model, scale=0.37, atomref=atomref, elements=[1, 6, 8]).eval()
+
+
+@pytest.fixture
+def saved(default, path):
+    checkpoint.save(Potential(default), path, {"dataset": "ethanol"})
+    return path
+
+
+def rewrite(path, change):
+    """Write the file again with a changed header, and tensors."""
+    header, tensors = checkpoint.read(path, "potential")
+    change(header, tensors)
+    save_file(tensors, path, metadata={"pyg_schnet": json.dumps(header)})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_potential_comes_back_bit_by_bit(trained, molecule, path, dtype):
+    checkpoint.save(trained.to(dtype), path)
+    assert_close(load(path)(molecule), trained(molecule), atol=0, rtol=0)
+
+
+def test_all_tensors_come_back_bit_by_bit(trained, path):
+    checkpoint.save(trained, path)
+    assert_close(load(path).state_dict(), trained.state_dict(), atol=0, rtol=0)
+
+
+def test_references_of_a_float32_network_come_back_in_float64(path):
+    atomref = torch.linspace(-1000, 0, 100, dtype=torch.float64)
+    checkpoint.save(Potential(SchNet(**TINY, atomref=atomref)), path)
+    assert_close(load(path).model.readout.atomref, atomref, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"dipole": True}, {"readout": "mean", "mean": 2.0, "std": 3.0}]
+)
+def test_a_model_with_another_readout_comes_back(arguments, water, path):
+    potential = Potential(SchNet(**TINY, **arguments)).eval()
+    checkpoint.save(potential, path)
+    assert_close(load(path)(water), potential(water), atol=0, rtol=0)
+
+
+def test_a_loaded_potential_is_in_evaluation_mode(saved):
+    assert not load(saved).training
+
+
+def test_a_loaded_potential_can_be_trained_further(saved, water):
+    load(saved).train()(water)["forces"].square().sum().backward()
+
+
+def test_the_elements_of_training_come_back(trained, path):
+    checkpoint.save(trained, path)
+    assert load(path).elements == [1, 6, 8]
+
+
+def test_the_provenance_comes_back(saved):
+    assert checkpoint.provenance(saved) == {"dataset": "ethanol"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("format", 1),
+        ("kind", "potential"),
+        ("version", pyg_schnet.__version__),
+        ("units", {"energy": "eV", "length": "Å"}),
+    ],
+)
+def test_the_header_names_format_version_and_units(saved, entry, value):
+    assert checkpoint.read(saved, "potential")[0][entry] == value
+
+
+def test_the_file_is_safetensors_that_any_reader_opens(saved):
+    assert "model.embedding.weight" in load_file(saved)
+
+
+def test_the_file_holds_no_pickle(saved):
+    content = saved.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
+    assert len(content) == 8 + length + end  # a JSON header and raw numbers, nothing else
+
+
+def test_a_potential_can_be_saved_over_itself(saved):
+    checkpoint.save(load(saved), saved, {"dataset": "again"})
+    assert checkpoint.provenance(saved) == {"dataset": "again"}
+
+
+def test_a_path_may_be_text(saved):
+    assert isinstance(load(str(saved)), Potential)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"none.safetensors: no such checkpoint; `pyg-schnet train`"
+    ):
+        load(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize("length", [0, 5, 100, -1])
+def test_a_truncated_file_is_refused(saved, length):
+    saved.write_bytes(saved.read_bytes()[:length])
+    with pytest.raises(
+        ValueError, match=r"model.safetensors: not a complete safetensors file .* truncated"
+    ):
+        load(saved)
+
+
+def test_a_file_of_another_kind_is_refused(path):
+    path.write_text("energy,forces\n" * 100)
+    with pytest.raises(ValueError, match=r"model.safetensors: not a complete safetensors file"):
+        load(path)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+def test_a_safetensors_file_of_another_program_is_refused(path, metadata):
+    save_file({"weight": torch.ones(2)}, path, metadata=metadata)
+    with pytest.raises(
+        ValueError, match="a safetensors file, but not one of pyg_schnet's checkpoints"
+    ):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", "null", '{"format": "one", "kind": "potential"}']
+)
+def test_a_damaged_header_is_refused(path, text):
+    save_file({"weight": torch.ones(2)}, path, metadata={"pyg_schnet": text})
+    with pytest.raises(ValueError, match="the header of this checkpoint is damaged"):
+        load(path)
+
+
+def test_a_newer_format_is_refused_with_the_version_that_wrote_it(saved):
+    rewrite(saved, lambda header, _: header.update(format=2, version="9.1.0"))
+    with pytest.raises(
+        ValueError, match=r"written by pyg_schnet 9.1.0 in format 2, .* reads up to 1; upgrade"
+    ):
+        load(saved)
+
+
+def test_a_checkpoint_of_another_kind_is_refused(path):
+    checkpoint.write(path, "training state", {}, {"step": torch.ones(1)})
+    with pytest.raises(
+        ValueError, match=r"model.safetensors: must hold a potential, got a training state"
+    ):
+        load(path)
+
+
+def test_an_unknown_entry_of_the_configuration_is_refused(saved):
+    rewrite(saved, lambda header, _: header["model"].update(num_heads=4))
+    with pytest.raises(
+        ValueError, match=r"the unknown entry 'num_heads'; .* written by pyg_schnet"
+    ):
+        load(saved)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda header, tensors: header["model"].update(hidden_channels=10),
+        lambda header, tensors: header.pop("model"),
+        lambda header, tensors: tensors.pop("scale"),
+        lambda header, tensors: tensors.pop("model.embedding.weight"),
+        lambda header, tensors: tensors.update(surplus=torch.ones(1)),
+    ],
+    ids=["another size", "no configuration", "no scale", "no embedding", "surplus"],
+)
+def test_weights_that_do_not_fit_are_refused(saved, change):
+    rewrite(saved, change)
+    with pytest.raises(
+        ValueError, match=r"model.safetensors: weights do not fit the configuration beside"
+    ):
+        load(saved)
+
+
+def fail_after_half(tensors, filename, metadata):
+    with open(filename, "wb") as file:
+        file.write(b"half a file")
+    raise KeyboardInterrupt
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    monkeypatch.setattr(checkpoint, "save_file", fail_after_half)
+
+
+def test_an_interrupted_write_leaves_the_old_file(saved, default, interrupted):
+    before = saved.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(Potential(default), saved)
+    assert saved.read_bytes() == before
+
+
+def test_an_interrupted_write_leaves_no_temporary_file(path, default, interrupted):
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(Potential(default), path)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_finished_write_leaves_no_temporary_file(saved):
+    assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_a_function_cannot_be_saved(path):
+    model = SchNet(**TINY, interaction_graph=lambda pos, batch: None)
+    with pytest.raises(
+        TypeError, match="`interaction_graph` is a function, which a checkpoint cannot hold"
+    ):
+        checkpoint.save(Potential(model), path)
+
+
+def test_another_model_cannot_be_saved(path):
+    with pytest.raises(
+        TypeError, match=r"`potential.model` must be a SchNet to be saved, got Linear"
+    ):
+        checkpoint.save(Potential(torch.nn.Linear(2, 2)), path)
+
+
+def test_provenance_that_json_cannot_hold_leaves_no_file(default, path):
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        checkpoint.save(Potential(default), path, {"when": object()})
+    assert list(path.parent.iterdir()) == []

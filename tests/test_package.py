@@ -1,0 +1,88 @@
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+
+SLOW_TO_IMPORT = ("ase", "rdkit", "lightning_fabric", "matplotlib", "jsonargparse", "torchmetrics")
+
+PROBE = """
+import json, sys, warnings
+import torch, torch_geometric
+
+def state():
+    return {
+        "dtype": str(torch.get_default_dtype()),
+        "seed": torch.initial_seed(),
+        "generator": torch.get_rng_state().tolist(),
+        "filters": str(warnings.filters),
+        "threads": torch.get_num_threads(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+
+before, modules = state(), set(sys.modules)
+import pyg_schnet
+print(json.dumps({"before": before, "after": state(), "new": sorted(set(sys.modules) - modules)}))
+"""
+
+
+@pytest.fixture(scope="module")
+def fresh() -> dict:
+    """What `import pyg_schnet` does in a fresh interpreter that has torch_geometric already."""
+    run = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True)
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", SLOW_TO_IMPORT)
+def test_importing_the_package_imports_nothing_slow(fresh, name):
+    assert [module for module in fresh["new"] if module.split(".")[0] == name] == []
+
+
+@pytest.mark.parametrize(
+    "name", ["dtype", "seed", "generator", "filters", "threads", "deterministic"]
+)
+def test_importing_the_package_changes_no_global_state(fresh, name):
+    assert fresh["after"][name] == fresh["before"][name]
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        *[
+            ("pyg_schnet", name)
+            for name in (
+                "SchNet",
+                "CFConv",
+                "Potential",
+                "load",
+                "radius_graph",
+                "neighbor_list",
+                "RadiusGraph",
+            )
+        ],
+        *[
+            ("pyg_schnet.nn", name)
+            for name in (
+                "CFConv",
+                "FilterNetwork",
+                "GaussianSmearing",
+                "CosineEnvelope",
+                "PolynomialEnvelope",
+                "ShiftedSoftplus",
+                "AtomicSum",
+                "AtomicMean",
+                "DipoleMagnitude",
+                "SchNet",
+                "SchNetConfig",
+            )
+        ],
+    ],
+)
+def test_a_public_name_can_be_imported(module, name):
+    assert hasattr(importlib.import_module(module), name)
+
+
+def test_the_version_is_a_version():
+    version = importlib.import_module("pyg_schnet").__version__
+    assert all(part.isdigit() for part in version.split("."))
