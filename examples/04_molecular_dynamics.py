@@ -5,9 +5,9 @@ python examples/04_molecular_dynamics.py runs/demo/model.safetensors
 
 import argparse
 
+import numpy as np
 from ase import units
 from ase.build import molecule
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
@@ -23,9 +23,11 @@ atoms.calc = SchNetCalculator(options.model)
 BFGS(atoms, logfile=None).run(fmax=0.01, steps=200)
 print(f"relaxed: {atoms.get_potential_energy():.4f} eV")
 
-# Half of the energy goes into the springs: twice the temperature to arrive at 300 K.
-MaxwellBoltzmannDistribution(atoms, temperature_K=600)
-Stationary(atoms)
+# Maxwell and Boltzmann's momenta, the center of mass at rest. Half of the energy goes into the springs:
+# start with twice the temperature to arrive at 300 K.
+masses = atoms.get_masses()[:, None]
+momenta = np.sqrt(masses * units.kB * 600) * np.random.default_rng(0).standard_normal((len(atoms), 3))
+atoms.set_momenta(momenta - masses / masses.sum() * momenta.sum(axis=0))
 dynamics = VelocityVerlet(atoms, timestep=0.5 * units.fs)
 for _ in range(10):
     dynamics.run(options.steps // 10)

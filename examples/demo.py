@@ -34,6 +34,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="directory of the run")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier demo")
     parser.add_argument("--minutes", type=float, default=2.5, help="of training")
+    parser.add_argument("--duration", type=float, default=1.0, help="of the dynamics, in ps")
     options = parser.parse_args()
 
     console.rule("1/3  Training on energies and forces of 1,000 frames of ethanol (GFN2-xTB)")
@@ -52,17 +53,17 @@ def main() -> int:
     plot_parity(evaluation, run.path / "parity.png", labels="GFN2-xTB")
     console.print(f"{evaluation.n} frames.")
 
-    console.rule("3/3  Molecular dynamics: 1 ps at constant energy, after 1 ps at 300 K")
+    console.rule(f"3/3  Molecular dynamics: {options.duration:g} ps at constant energy, after as much at 300 K")
     start = Atoms(test[0].z.numpy(), test[0].pos.numpy())
     start.calc = SchNetCalculator(potential)
     with Progress(console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("dynamics", total=2000)
+        task = progress.add_task("dynamics", total=round(2000 * options.duration))
         dynamics = run_md(
             start,
             temperature=300.0,
             timestep=0.5,
-            duration=1.0,
-            equilibration=1.0,
+            duration=options.duration,
+            equilibration=options.duration,
             trajectory=run.path / "dynamics.extxyz",
             overwrite=options.overwrite,
             on_step=lambda step, _: progress.update(task, completed=step),

@@ -2,7 +2,8 @@
 
 Loading a file executes no code. Its JSON header holds one entry, ``pyg_schnet``::
 
-    {"format": 1, "kind": "potential", "version": "0.1.0", "model": {...}, "units": {...}, "provenance": {...}}
+    {"format": 1, "kind": "potential", "version": "0.1.0",
+     "model": {...}, "units": {...}, "provenance": {...}}
 """
 
 from __future__ import annotations
@@ -28,9 +29,7 @@ _KEY = "pyg_schnet"
 _UNITS = {"energy": "eV", "length": "Å"}
 
 
-def save(
-    potential: Potential, path: str | os.PathLike, provenance: Mapping[str, Any] | None = None
-) -> None:
+def save(potential: Potential, path: str | os.PathLike, provenance: Mapping[str, Any] | None = None) -> None:
     """Write a potential to a file; a file that is there is replaced only when the new one is complete.
 
     Args:
@@ -44,9 +43,7 @@ def save(
     """
     model = potential.model
     if not isinstance(model, SchNet):
-        raise TypeError(
-            f"`potential.model` must be a SchNet to be saved, got {type(model).__name__}"
-        )
+        raise TypeError(f"`potential.model` must be a SchNet to be saved, got {type(model).__name__}")
     if model.interaction_graph is not None:
         raise TypeError(
             "`interaction_graph` is a function, which a checkpoint cannot hold; pass edge_index instead"
@@ -82,9 +79,7 @@ def load(path: str | os.PathLike, device: str | torch.device = "cpu") -> Potenti
         potential.model.to(tensors["model.embedding.weight"].dtype)
         potential.load_state_dict(tensors)
     except (RuntimeError, KeyError) as error:
-        raise ValueError(
-            f"{path}: weights do not fit the configuration beside them: {error}"
-        ) from None
+        raise ValueError(f"{path}: weights do not fit the configuration beside them: {error}") from None
     return potential.to(device).eval()
 
 
@@ -126,9 +121,7 @@ def read(
 
 def _read_header(path: str | os.PathLike) -> dict[str, Any]:
     if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"{path}: no such checkpoint; `pyg-schnet train` writes model.safetensors"
-        )
+        raise FileNotFoundError(f"{path}: no such checkpoint; `pyg-schnet train` writes model.safetensors")
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_KEY)

@@ -57,7 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if wanted == "train":
             arguments = _with_recipe(arguments)
         options = parser.parse_args(arguments)
-        return _VERBS[options.verb][1](options[options.verb])
+        verb = options[options.verb]
+        if "threads" in verb:
+            _use_threads(verb.threads)
+        return _VERBS[options.verb][1](verb)
     except _EXPECTED as error:
         if os.environ.get("PYG_SCHNET_TRACEBACK"):
             raise
@@ -353,7 +356,16 @@ def _with_model(description: str) -> ArgumentParser:
     parser = _parser(description=description)
     parser.add_argument("model", help="a checkpoint, model.safetensors")
     parser.add_argument("--device", default="cpu", help="'cpu' or 'cuda'")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU; molecules are small, one is fast")
     return parser
+
+
+def _use_threads(threads: int) -> None:
+    import torch
+
+    if threads < 1:
+        raise ValueError(f"`--threads` must be at least 1, got {threads}")
+    torch.set_num_threads(threads)
 
 
 def _add_files(parser: ArgumentParser) -> None:

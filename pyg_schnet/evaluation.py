@@ -58,7 +58,12 @@ def evaluate(potential: Potential, dataset: InMemoryDataset, batch_size: int = 3
         potential: In any mode; it is evaluated in evaluation mode and handed back as it was.
         dataset: With ``energy`` in eV and, if there are any, ``forces`` in eV/Å.
         batch_size: Molecules at once.
+
+    Raises:
+        ValueError: If the data set is empty.
     """
+    if len(dataset) == 0:
+        raise ValueError("`dataset` must hold at least one structure, got 0")
     device = potential.atomref.device
     has_forces = "forces" in dataset[0]
     metrics = [make().set_dtype(torch.float64).to(device) for make in _METRICS * (1 + has_forces)]

@@ -17,7 +17,7 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
 try:
-    import torch_cluster
+    import torch_cluster  # pyright: ignore[reportMissingImports] - optional
 except ImportError:  # the extra [ext], never needed
     torch_cluster = None
 
@@ -169,6 +169,8 @@ class RadiusGraph(BaseTransform):
         self.r = r
 
     def forward(self, data: Data) -> Data:
+        if data.pos is None:
+            raise ValueError("`data` must hold `pos`, positions in Å; got None")
         cell, pbc = getattr(data, "cell", None), getattr(data, "pbc", None)
         edge_index, shift = neighbor_list(data.pos, self.r, getattr(data, "batch", None), cell, pbc)
         data.edge_index = edge_index
@@ -258,9 +260,7 @@ def _all_pairs_edges(pos: Tensor, r: float, batch: Tensor, atoms: Tensor) -> Ten
         high = max(high, low + 1)
         size = candidates[low:high]
         target = torch.repeat_interleave(torch.arange(low, high, device=pos.device), size)
-        within = (
-            torch.arange(len(target), device=pos.device) - (size.cumsum(0) - size)[target - low]
-        )
+        within = torch.arange(len(target), device=pos.device) - (size.cumsum(0) - size)[target - low]
         source = within + begin.index_select(0, target)
         blocks.append(_closer(pos, r, source, target))
         low = high

@@ -26,18 +26,21 @@ def plot_learning_curve(rows: Sequence[dict[str, float]], path: str | os.PathLik
     Args:
         rows: Of ``metrics.csv``, see :class:`~pyg_schnet.training.RunDirectory`.
         path: The picture.
+
+    Raises:
+        ValueError: If there are no rows.
     """
+    if not rows:
+        raise ValueError("`rows` must hold at least one validation, got 0")
     figure = Figure(figsize=(5.0, 3.4), layout="constrained")
     axes = figure.subplots()
     steps = [row["step"] for row in rows]
     curves = [("val_energy_mae_eV", "energy (meV)", _ENERGY, "o")]
-    if rows and "val_forces_mae_eV_per_A" in rows[0]:
+    if "val_forces_mae_eV_per_A" in rows[0]:
         curves.append(("val_forces_mae_eV_per_A", "forces (meV/Å)", _FORCES, "s"))
     for key, label, color, marker in curves:
         values = [row[key] * 1e3 for row in rows]
-        axes.plot(
-            steps, values, color=color, marker=marker, markersize=3, linewidth=1.2, label=label
-        )
+        axes.plot(steps, values, color=color, marker=marker, markersize=3, linewidth=1.2, label=label)
         axes.annotate(
             f"{values[-1]:.3g}",
             (steps[-1], values[-1]),
@@ -69,9 +72,7 @@ def plot_parity(evaluation: Evaluation, path: str | os.PathLike, labels: str = "
     figure = Figure(figsize=(3.5 * panels, 3.5), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
     reference, prediction = (evaluation.energy - evaluation.energy[0].mean()).numpy()
-    axes[0].plot(
-        reference, prediction, ".", color=_ENERGY, markersize=3, alpha=0.7, markeredgewidth=0
-    )
+    axes[0].plot(reference, prediction, ".", color=_ENERGY, markersize=3, alpha=0.7, markeredgewidth=0)
     _parity_axes(axes[0], "energy − mean", "eV", labels)
     _note_errors(axes[0], evaluation.energy_mae, evaluation.energy_rmse, "meV", "kcal/mol")
     if evaluation.forces is not None:

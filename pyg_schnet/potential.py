@@ -87,12 +87,16 @@ class Potential(DoubleBuffers):
             ValueError: If the input is not a set of molecules, or holds an element that was absent from
                 training.
         """
+        pos = data.pos
+        if pos is None:
+            raise ValueError("`data` must hold `pos`, positions in Å; got None")
         self._check_elements(data.z)
         if not forces:
             with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
-                return {"energy": self._energy(data, data.pos)}
+                return {"energy": self._energy(data, pos)}
         with torch.enable_grad():
-            pos = data.pos if data.pos.requires_grad else data.pos.detach().requires_grad_()
+            if not pos.requires_grad:
+                pos = pos.detach().requires_grad_()
             energy = self._energy(data, pos)
             (gradient,) = torch.autograd.grad(energy.sum(), pos, create_graph=self.training)
         if not self.training:
@@ -103,9 +107,7 @@ class Potential(DoubleBuffers):
         batch = getattr(data, "batch", None)
         if batch is None:
             batch, molecules = torch.zeros_like(data.z), 1
-        elif (
-            molecules := getattr(data, "num_graphs", None)
-        ) is None:  # not a Batch, but one by hand
+        elif (molecules := getattr(data, "num_graphs", None)) is None:  # not a Batch, but one by hand
             molecules = int(batch[-1]) + 1 if len(batch) else 0
         relative = self.model(
             data.z,
@@ -127,8 +129,7 @@ class Potential(DoubleBuffers):
         known = (z >= 1) & (z <= MAX_ATOMIC_NUMBER)
         if not bool(known.all()):
             raise ValueError(
-                f"`z` contains {int(z[~known][0])}; SchNet embeds atomic numbers 1 to "
-                f"{MAX_ATOMIC_NUMBER}"
+                f"`z` contains {int(z[~known][0])}; SchNet embeds atomic numbers 1 to {MAX_ATOMIC_NUMBER}"
             )
         allowed = self.allowed.index_select(0, z)
         if not bool(allowed.all()):

@@ -54,7 +54,7 @@ class Units:
         return cls(*parts)
 
     @property
-    def energy_in_eV(self) -> float:  # noqa: N802 - the unit is spelled so
+    def energy_in_eV(self) -> float:
         """Factor from the file's energies to eV."""
         return ENERGY[self.energy]
 
@@ -64,7 +64,7 @@ class Units:
         return LENGTH[self.length]
 
     @property
-    def forces_in_eV_per_angstrom(self) -> float:  # noqa: N802
+    def forces_in_eV_per_angstrom(self) -> float:
         """Factor from the file's forces to eV/Å."""
         return self.energy_in_eV / self.length_in_angstrom
 
@@ -74,6 +74,4 @@ def _require(name: str, known: dict[str, float], kind: str) -> None:
         nearest = {key.lower(): key for key in known}
         match = difflib.get_close_matches(name.lower(), nearest, n=1)
         hint = f" Did you mean '{nearest[match[0]]}'?" if match else ""
-        raise ValueError(
-            f"`units` must name {kind} unit out of {', '.join(known)}; got {name!r}.{hint}"
-        )
+        raise ValueError(f"`units` must name {kind} unit out of {', '.join(known)}; got {name!r}.{hint}")

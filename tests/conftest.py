@@ -11,9 +11,7 @@ from torch_geometric.data import Data
 from pyg_schnet import Potential, SchNet
 
 # The same examples in every run, and no folder of examples left behind.
-settings.register_profile(
-    "project", derandomize=True, database=None, deadline=None, max_examples=30
-)
+settings.register_profile("project", derandomize=True, database=None, deadline=None, max_examples=100)
 settings.load_profile("project")
 
 TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 2}

@@ -53,9 +53,7 @@ def test_references_of_a_float32_network_come_back_in_float64(path):
     assert_close(load(path).model.readout.atomref, atomref, atol=0, rtol=0)
 
 
-@pytest.mark.parametrize(
-    "arguments", [{"dipole": True}, {"readout": "mean", "mean": 2.0, "std": 3.0}]
-)
+@pytest.mark.parametrize("arguments", [{"dipole": True}, {"readout": "mean", "mean": 2.0, "std": 3.0}])
 def test_a_model_with_another_readout_comes_back(arguments, water, path):
     potential = Potential(SchNet(**TINY, **arguments)).eval()
     checkpoint.save(potential, path)
@@ -114,18 +112,14 @@ def test_a_path_may_be_text(saved):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"none.safetensors: no such checkpoint; `pyg-schnet train`"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"none.safetensors: no such checkpoint; `pyg-schnet train`"):
         load(tmp_path / "none.safetensors")
 
 
 @pytest.mark.parametrize("length", [0, 5, 100, -1])
 def test_a_truncated_file_is_refused(saved, length):
     saved.write_bytes(saved.read_bytes()[:length])
-    with pytest.raises(
-        ValueError, match=r"model.safetensors: not a complete safetensors file .* truncated"
-    ):
+    with pytest.raises(ValueError, match=r"model.safetensors: not a complete safetensors file .* truncated"):
         load(saved)
 
 
@@ -138,15 +132,11 @@ def test_a_file_of_another_kind_is_refused(path):
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
 def test_a_safetensors_file_of_another_program_is_refused(path, metadata):
     save_file({"weight": torch.ones(2)}, path, metadata=metadata)
-    with pytest.raises(
-        ValueError, match="a safetensors file, but not one of pyg_schnet's checkpoints"
-    ):
+    with pytest.raises(ValueError, match="a safetensors file, but not one of pyg_schnet's checkpoints"):
         load(path)
 
 
-@pytest.mark.parametrize(
-    "text", ["{", "[]", "{}", "null", '{"format": "one", "kind": "potential"}']
-)
+@pytest.mark.parametrize("text", ["{", "[]", "{}", "null", '{"format": "one", "kind": "potential"}'])
 def test_a_damaged_header_is_refused(path, text):
     save_file({"weight": torch.ones(2)}, path, metadata={"pyg_schnet": text})
     with pytest.raises(ValueError, match="the header of this checkpoint is damaged"):
@@ -163,17 +153,13 @@ def test_a_newer_format_is_refused_with_the_version_that_wrote_it(saved):
 
 def test_a_checkpoint_of_another_kind_is_refused(path):
     checkpoint.write(path, "training state", {}, {"step": torch.ones(1)})
-    with pytest.raises(
-        ValueError, match=r"model.safetensors: must hold a potential, got a training state"
-    ):
+    with pytest.raises(ValueError, match=r"model.safetensors: must hold a potential, got a training state"):
         load(path)
 
 
 def test_an_unknown_entry_of_the_configuration_is_refused(saved):
     rewrite(saved, lambda header, _: header["model"].update(num_heads=4))
-    with pytest.raises(
-        ValueError, match=r"the unknown entry 'num_heads'; .* written by pyg_schnet"
-    ):
+    with pytest.raises(ValueError, match=r"the unknown entry 'num_heads'; .* written by pyg_schnet"):
         load(saved)
 
 
@@ -190,9 +176,7 @@ def test_an_unknown_entry_of_the_configuration_is_refused(saved):
 )
 def test_weights_that_do_not_fit_are_refused(saved, change):
     rewrite(saved, change)
-    with pytest.raises(
-        ValueError, match=r"model.safetensors: weights do not fit the configuration beside"
-    ):
+    with pytest.raises(ValueError, match=r"model.safetensors: weights do not fit the configuration beside"):
         load(saved)
 
 
@@ -226,16 +210,12 @@ def test_a_finished_write_leaves_no_temporary_file(saved):
 
 def test_a_function_cannot_be_saved(path):
     model = SchNet(**TINY, interaction_graph=lambda pos, batch: None)
-    with pytest.raises(
-        TypeError, match="`interaction_graph` is a function, which a checkpoint cannot hold"
-    ):
+    with pytest.raises(TypeError, match="`interaction_graph` is a function, which a checkpoint cannot hold"):
         checkpoint.save(Potential(model), path)
 
 
 def test_another_model_cannot_be_saved(path):
-    with pytest.raises(
-        TypeError, match=r"`potential.model` must be a SchNet to be saved, got Linear"
-    ):
+    with pytest.raises(TypeError, match=r"`potential.model` must be a SchNet to be saved, got Linear"):
         checkpoint.save(Potential(torch.nn.Linear(2, 2)), path)
 
 

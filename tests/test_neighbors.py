@@ -33,10 +33,7 @@ def ase_edges(pos, cutoff, cell=None, pbc=(False,) * 3) -> set[tuple[int, ...]]:
     if len(d) and abs(d - cutoff).min() < 1e-5:  # float32 resolves 1e-6 Å here
         reject()
     keep = d < cutoff
-    return {
-        (int(b), int(a), *map(int, s))
-        for a, b, s in zip(i[keep], j[keep], shift[keep], strict=True)
-    }
+    return {(int(b), int(a), *map(int, s)) for a, b, s in zip(i[keep], j[keep], shift[keep], strict=True)}
 
 
 def random_molecules(rng, sizes, dtype):
@@ -80,9 +77,7 @@ def test_neighbors_are_numbered_as_the_atoms_are(seed, cutoff):
     rng = np.random.default_rng(seed)
     pos, _ = random_molecules(rng, [8], torch.float64)
     order = torch.from_numpy(rng.permutation(8))
-    renamed = {
-        (int(order[s]), int(order[t])) for s, t in edge_set(radius_graph(pos[order], cutoff))
-    }
+    renamed = {(int(order[s]), int(order[t])) for s, t in edge_set(radius_graph(pos[order], cutoff))}
     assert renamed == edge_set(radius_graph(pos, cutoff))
 
 
@@ -102,9 +97,7 @@ def test_a_slab_needs_no_lattice_vector_in_its_open_directions(seed, pbc):
     cell = random_cell(rng, 1.0)
     cell[~np.array(pbc)] = 0
     pos = rng.uniform(-4, 4, (4, 3))
-    edges = neighbor_list(
-        torch.from_numpy(pos), 3.5, cell=torch.from_numpy(cell), pbc=torch.tensor(pbc)
-    )
+    edges = neighbor_list(torch.from_numpy(pos), 3.5, cell=torch.from_numpy(cell), pbc=torch.tensor(pbc))
     assert edge_set(*edges) == ase_edges(pos, 3.5, cell, pbc)
 
 
@@ -218,9 +211,7 @@ def test_a_bound_on_neighbors_that_holds_changes_nothing():
 
 def test_a_bound_on_neighbors_that_fails_is_an_error_with_the_true_number():
     pos = torch.tensor([[0.0], [1], [2], [3]])
-    with pytest.raises(
-        ValueError, match=r"`max_num_neighbors` is 1, but a point has 2 neighbors within 1.5"
-    ):
+    with pytest.raises(ValueError, match=r"`max_num_neighbors` is 1, but a point has 2 neighbors within 1.5"):
         radius_graph(pos, 1.5, max_num_neighbors=1)
 
 
@@ -298,11 +289,13 @@ class TestRadiusGraph:
         with pytest.raises(ValueError, match=f"`r` must be positive and in Å, got {r}"):
             RadiusGraph(r)
 
+    def test_data_without_positions_are_refused(self):
+        with pytest.raises(ValueError, match="`data` must hold `pos`, positions in Å; got None"):
+            RadiusGraph(3.0)(Data(z=torch.ones(3)))
+
     def test_periodicity_without_a_cell_is_refused(self):
         data = Data(pos=torch.eye(3), pbc=torch.tensor([[True] * 3]))
-        with pytest.raises(
-            ValueError, match="`cell` must be given, in Å, where `pbc` is true; got None"
-        ):
+        with pytest.raises(ValueError, match="`cell` must be given, in Å, where `pbc` is true; got None"):
             RadiusGraph(3.0)(data)
 
 
@@ -426,9 +419,7 @@ def test_wrong_arguments_of_neighbor_list_are_refused(arguments, error, message)
 
 def test_atoms_a_lattice_vector_apart_in_an_open_direction_do_not_coincide():
     pos = torch.tensor([[0.0, 0, 0], [1, 0, 0]])
-    edge_index, _ = neighbor_list(
-        pos, 1.1, cell=torch.eye(3), pbc=torch.tensor([False, True, True])
-    )
+    edge_index, _ = neighbor_list(pos, 1.1, cell=torch.eye(3), pbc=torch.tensor([False, True, True]))
     assert torch.bincount(edge_index[1]).tolist() == [5, 5]
 
 

@@ -39,9 +39,7 @@ def test_importing_the_package_imports_nothing_slow(fresh, name):
     assert [module for module in fresh["new"] if module.split(".")[0] == name] == []
 
 
-@pytest.mark.parametrize(
-    "name", ["dtype", "seed", "generator", "filters", "threads", "deterministic"]
-)
+@pytest.mark.parametrize("name", ["dtype", "seed", "generator", "filters", "threads", "deterministic"])
 def test_importing_the_package_changes_no_global_state(fresh, name):
     assert fresh["after"][name] == fresh["before"][name]
 

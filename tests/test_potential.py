@@ -113,6 +113,11 @@ def test_the_input_is_not_modified(potential, water, training):
     assert not water.pos.requires_grad
 
 
+def test_data_without_positions_are_refused(potential, water):
+    with pytest.raises(ValueError, match="`data` must hold `pos`, positions in Å; got None"):
+        potential(Data(z=water.z))
+
+
 def test_positions_that_require_a_gradient_keep_none(potential, water):
     water.pos.requires_grad_()
     potential(water)
@@ -145,17 +150,13 @@ def test_a_crystal_with_a_precomputed_graph_gives_the_same(default, water):
 
 
 def test_data_with_its_own_batch_vector_are_molecules(potential, water):
-    data = Data(
-        z=water.z.repeat(2), pos=water.pos.repeat(2, 1), batch=torch.tensor([0] * 3 + [1] * 3)
-    )
+    data = Data(z=water.z.repeat(2), pos=water.pos.repeat(2, 1), batch=torch.tensor([0] * 3 + [1] * 3))
     assert potential(data)["energy"].shape == (2,)
 
 
 def test_an_element_absent_from_training_is_refused(default, ethanol):
     potential = Potential(default, elements=[1, 8])
-    with pytest.raises(
-        ValueError, match=r"`z` contains 6, which was absent from training; .* 1, 8$"
-    ):
+    with pytest.raises(ValueError, match=r"`z` contains 6, which was absent from training; .* 1, 8$"):
         potential(ethanol)
 
 
@@ -174,9 +175,7 @@ def test_a_potential_without_restriction_knows_all_elements(default):
 @pytest.mark.parametrize("number", [-2, 0, 100])
 def test_atomic_numbers_beyond_the_embedding_are_refused(potential, water, number):
     water.z[0] = number
-    with pytest.raises(
-        ValueError, match=f"`z` contains {number}; SchNet embeds atomic numbers 1 to 99"
-    ):
+    with pytest.raises(ValueError, match=f"`z` contains {number}; SchNet embeds atomic numbers 1 to 99"):
         potential(water)
 
 

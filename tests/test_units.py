@@ -20,7 +20,7 @@ from pyg_schnet.units import Units
     ],
 )
 def test_an_energy_unit_has_its_published_value_in_electronvolts(name, in_eV):
-    assert Units(name).energy_in_eV == pytest.approx(in_eV, rel=1e-11)
+    assert Units(name).energy_in_eV == pytest.approx(in_eV, rel=1e-11, abs=0)
 
 
 @pytest.mark.parametrize(
@@ -28,13 +28,13 @@ def test_an_energy_unit_has_its_published_value_in_electronvolts(name, in_eV):
     [("Å", 1.0), ("Angstrom", 1.0), ("nm", 10.0), ("Bohr", 0.529177210903)],
 )
 def test_a_length_unit_has_its_published_value_in_angstrom(name, in_angstrom):
-    assert Units("eV", name).length_in_angstrom == pytest.approx(in_angstrom, rel=1e-11)
+    assert Units("eV", name).length_in_angstrom == pytest.approx(in_angstrom, rel=1e-11, abs=0)
 
 
 # CODATA 2018: the atomic unit of force is 8.2387234983e-8 N, of which 1 eV/Å is 1.602176634e-9 N.
 def test_forces_in_hartree_per_bohr_are_the_atomic_unit_of_force():
     factor = Units("Hartree", "Bohr").forces_in_eV_per_angstrom
-    assert factor == pytest.approx(8.2387234983e-8 / 1.602176634e-9, rel=1e-10)
+    assert factor == pytest.approx(8.2387234983e-8 / 1.602176634e-9, rel=1e-10, abs=0)
 
 
 def test_forces_in_kcal_per_mol_and_angstrom_scale_like_energies():

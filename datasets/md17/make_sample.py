@@ -21,12 +21,11 @@ from ase import Atoms, units
 from ase.build import molecule
 from ase.constraints import FixCom
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 SAMPLE = Path(__file__).with_name("ethanol_gfn2_xtb.npz")
 KCAL_PER_MOL = 4184 / (6.02214076e23 * 1.602176634e-19)  # eV, exact in the SI of 2019
 TEMPERATURE = 500.0  # K, as in MD17
-TIMESTEP = 0.5 * units.fs  # as in MD17
+STEP = 0.5 * units.fs  # as in MD17
 FRICTION = 0.02 / units.fs  # a vibration forgets its energy within about 50 fs
 INTERVAL = 800  # steps between frames: 400 fs, where the energy has no memory left
 EQUILIBRATION = 20_000  # steps, 10 ps
@@ -43,7 +42,10 @@ def ethanol() -> Atoms:
 
 
 def walk(
-    frames: int, seed: list[int], interval: int = INTERVAL, equilibration: int = EQUILIBRATION
+    frames: int,
+    seed: list[int],
+    interval: int = INTERVAL,
+    equilibration: int = EQUILIBRATION,
 ) -> dict[str, np.ndarray]:
     """Run Langevin dynamics of ethanol and collect frames.
 
@@ -63,14 +65,13 @@ def walk(
     rng = np.random.default_rng(seed)
     atoms = ethanol()
     atoms.set_constraint(FixCom())
-    MaxwellBoltzmannDistribution(atoms, temperature_K=TEMPERATURE, rng=rng)
-    dynamics = Langevin(
-        atoms, TIMESTEP, temperature_K=TEMPERATURE, friction=FRICTION, fixcm=False, rng=rng
-    )
-    dynamics.run(equilibration)
+    thermal = np.sqrt(atoms.get_masses() * (units.kB * TEMPERATURE))[:, None]
+    atoms.set_momenta(rng.standard_normal((len(atoms), 3)) * thermal)
+    md = Langevin(atoms, STEP, temperature_K=TEMPERATURE, friction=FRICTION, fixcm=False, rng=rng)
+    md.run(equilibration)
     records = []
     for _ in range(frames):
-        dynamics.run(interval)
+        md.run(interval)
         # Plain xTB forces: a constraint must not leave its mark in the labels.
         forces = atoms.get_forces(apply_constraint=False) / KCAL_PER_MOL
         energy = [atoms.get_potential_energy() / KCAL_PER_MOL]

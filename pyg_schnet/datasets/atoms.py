@@ -17,8 +17,8 @@ from pyg_schnet.units import Units
 class AtomsDataset(InMemoryDataset):
     """Structures with energies and forces from a file, in eV and Å.
 
-    Each item is a :class:`~torch_geometric.data.Data` with ``z (atoms,)``, ``pos (atoms, 3)`` in Å and the
-    default dtype, ``energy (1,)`` in eV and ``forces (atoms, 3)`` in eV/Å, both float64, and ``idx (1,)``,
+    Each item is a :class:`~torch_geometric.data.Data` with ``z (atoms,)``, ``pos (atoms, 3)`` in Å,
+    ``energy (1,)`` in eV and ``forces (atoms, 3)`` in eV/Å, both float64, and ``idx (1,)``,
     the number of the frame in the file, from 0.
 
     Args:
@@ -27,6 +27,7 @@ class AtomsDataset(InMemoryDataset):
         forces_key: Which forces; the file's own by default, ``"none"`` for none.
         units: As ``"kcal/mol"`` or ``"Hartree, Bohr"``; those of the layout by default.
         transform: Applied to each item, for instance :class:`~pyg_schnet.RadiusGraph`.
+        dtype: Of the positions; PyTorch's own by default. Labels are always float64.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -40,17 +41,17 @@ class AtomsDataset(InMemoryDataset):
         forces_key: str | None = None,
         units: str | None = None,
         transform: Callable | None = None,
+        *,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__(None, transform)
-        trajectory = read_npz(
-            path, energy_key, forces_key, Units.parse(units) if units is not None else None
-        )
+        trajectory = read_npz(path, energy_key, forces_key, Units.parse(units) if units is not None else None)
         self.path = os.fspath(path)
         self.units = trajectory.units
         frames, atoms, _ = trajectory.positions.shape
         fields = {
             "z": torch.from_numpy(trajectory.numbers).repeat(frames),
-            "pos": torch.from_numpy(trajectory.positions).to(torch.get_default_dtype()).view(-1, 3),
+            "pos": torch.from_numpy(trajectory.positions).to(dtype or torch.get_default_dtype()).view(-1, 3),
             "energy": torch.from_numpy(trajectory.energy),
             "idx": torch.arange(frames),
         }
@@ -59,8 +60,7 @@ class AtomsDataset(InMemoryDataset):
         self.data = Data(**fields)
         per_molecule = torch.arange(frames + 1)
         self.slices = {
-            key: per_molecule if key in ("energy", "idx") else per_molecule * atoms
-            for key in fields
+            key: per_molecule if key in ("energy", "idx") else per_molecule * atoms for key in fields
         }
 
     @property
@@ -102,7 +102,5 @@ class AtomsDataset(InMemoryDataset):
     def _compositions(self) -> tuple[Tensor, Tensor]:
         batch = self._whole()
         counts = torch.zeros(len(self), 100, dtype=torch.float64)
-        counts.index_put_(
-            (batch.batch, batch.z), torch.ones(1, dtype=torch.float64), accumulate=True
-        )
+        counts.index_put_((batch.batch, batch.z), torch.ones(1, dtype=torch.float64), accumulate=True)
         return counts, batch.energy

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from pyg_schnet.units import Units
 
@@ -29,7 +32,7 @@ class Layout:
     numbers: str
     positions: str
     labels: dict[str, str]
-    units: Units = Units("kcal/mol")
+    units: Units = field(default=Units("kcal/mol"))
 
 
 MD17 = Layout("MD17", numbers="z", positions="R", labels={"E": "F"})
@@ -40,6 +43,8 @@ REVISED_MD17 = Layout(
     labels={"energies": "forces", "old_energies": "old_forces"},
 )
 LAYOUTS = (MD17, REVISED_MD17)
+# What NumPy lets through; zipfile raises RuntimeErrors for methods and versions that it does not know.
+_DAMAGES = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,9 @@ def read_npz(
     units = units or layout.units
     numbers, positions = _check_structure(path, layout, numbers, positions)
     frames, atoms, _ = positions.shape
-    energy = _shaped(path, energy_key, energy.reshape(-1), (frames,))
+    if energy.shape == (frames, 1):  # as MD17 has it
+        energy = energy[:, 0]
+    energy = _shaped(path, energy_key, energy, (frames,))
     if forces is not None:
         forces = _shaped(path, forces_key, forces, (frames, atoms, 3))
         forces = forces * units.forces_in_eV_per_angstrom
@@ -119,16 +126,24 @@ def read_npz(
     )
 
 
-def _open(path: Path) -> np.lib.npyio.NpzFile:
-    try:
-        file = np.load(path, allow_pickle=False)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path}: must be an npz file, which it is not or no longer ({error}); download or write it again"
-        ) from None
-    if not isinstance(file, np.lib.npyio.NpzFile):
-        raise ValueError(f"{path}: must be an npz file of several arrays, got one npy array")
-    return file
+@contextmanager
+def _open(path: Path) -> Iterator[NpzFile]:
+    with path.open("rb") as stream:  # by ourselves, for NumPy leaves it open where the archive is damaged
+        try:
+            magic = stream.read(6)
+            if magic[:2] != b"PK" and magic != b"\x93NUMPY":  # NumPy would take it for a pickle, and say so
+                raise ValueError("it starts otherwise" if magic else "it is empty")
+            stream.seek(0)
+            file = np.load(stream, allow_pickle=False)
+        except (*_DAMAGES, ValueError) as error:
+            raise ValueError(
+                f"{path}: must be an npz file, which it is not or no longer ({error}); "
+                "download or write it again"
+            ) from None
+        if not isinstance(file, NpzFile):
+            raise ValueError(f"{path}: must be an npz file of several arrays, got one npy array")
+        with file:
+            yield file
 
 
 def _recognise(path: Path, keys: list[str]) -> Layout:
@@ -141,14 +156,14 @@ def _recognise(path: Path, keys: list[str]) -> Layout:
     )
 
 
-def _read(path: Path, file: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
+def _read(path: Path, file: NpzFile, key: str) -> np.ndarray:
     if key not in file.files:
         raise ValueError(
             f"{path}: has no key '{key}'; its keys are {', '.join(repr(k) for k in sorted(file.files))}"
         )
     try:
         array = file[key]
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGES as error:
         raise ValueError(f"{path}: '{key}' is damaged ({error}); download the file again") from None
     except ValueError as error:
         if "pickle" in str(error).lower() or "object" in str(error).lower():
@@ -157,27 +172,28 @@ def _read(path: Path, file: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
                 "save it as an array of numbers"
             ) from None
         raise ValueError(f"{path}: '{key}' is damaged ({error}); download the file again") from None
-    if array.dtype.kind not in "fiu":
-        raise ValueError(f"{path}: '{key}' must hold numbers, got {array.dtype}")
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":  # bytes, if it is no array
+        raise ValueError(f"{path}: '{key}' must hold numbers, got {getattr(array, 'dtype', 'no array')}")
     return array
 
 
 def _check_structure(
     path: Path, layout: Layout, numbers: np.ndarray, positions: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    if numbers.ndim != 1 or not np.array_equal(numbers, numbers.astype(np.int64)):
+    if numbers.ndim != 1:
         raise ValueError(
             f"{path}: '{layout.numbers}' must hold one atomic number for each atom, got shape {numbers.shape}"
         )
-    if len(numbers) == 0 or numbers.min() < 1 or numbers.max() > 99:
-        wrong = [int(z) for z in numbers if not 1 <= z <= 99]
+    wrong = [z for z in numbers.tolist() if not 1 <= z <= 99 or z != int(z)]
+    if len(numbers) == 0 or wrong:
         raise ValueError(
-            f"{path}: '{layout.numbers}' must hold atomic numbers 1 to 99, got {wrong[0] if wrong else 'none'}"
+            f"{path}: '{layout.numbers}' must hold atomic numbers 1 to 99, "
+            f"got {wrong[0] if wrong else 'none'}"
         )
     frames = positions.shape[0] if positions.ndim == 3 else -1
-    positions = _shaped(path, layout.positions, positions, (frames, len(numbers), 3))
     if frames == 0:
         raise ValueError(f"{path}: '{layout.positions}' must hold at least one frame, got 0")
+    positions = _shaped(path, layout.positions, positions, (frames, len(numbers), 3))
     return numbers.astype(np.int64), positions
 
 

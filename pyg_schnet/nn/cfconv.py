@@ -78,12 +78,8 @@ class CFConv(MessagePassing):
             filters = filters.index_select(0, pair)  # (edges, channels)
         if isinstance(x, Tensor):
             x = (x, x)
-        return self.propagate(edge_index, x=(x[0], None), filters=filters, size=size or _size(x))
+        return self.propagate(edge_index, x=x, filters=filters, size=size)
 
     # Plain `Tensor`: PyG drops its generated `propagate` without a word where `message` has shapes.
     def message(self, x_j: Tensor, filters: Tensor) -> Tensor:
         return x_j * filters
-
-
-def _size(x: tuple[Tensor, Tensor | None]) -> tuple[int, int] | None:
-    return (x[0].size(0), x[1].size(0)) if x[1] is not None else None

@@ -38,9 +38,7 @@ class FilterNetwork(nn.Module):
             nn.init.xavier_uniform_(dense.weight)
             nn.init.zeros_(dense.bias)
 
-    def forward(
-        self, expansion: Float[Tensor, "edges gaussians"]
-    ) -> Float[Tensor, "edges filters"]:
+    def forward(self, expansion: Float[Tensor, "edges gaussians"]) -> Float[Tensor, "edges filters"]:
         # An expansion without its last functions, where they are zero, needs the first weights only.
         weight = self.dense1.weight[:, : expansion.size(1)]
         hidden = self.activation(nn.functional.linear(expansion, weight, self.dense1.bias))

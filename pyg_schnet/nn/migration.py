@@ -26,12 +26,14 @@ def from_pyg(cls: type[SchNet], model: nn.Module) -> SchNet:
     custom_graph = not isinstance(model.interaction_graph, RadiusInteractionGraph)
     readout = _PYG_READOUTS.get(type(model.readout).__name__)
     if readout is None:
-        raise ValueError(
-            f"`model.readout` must be a sum or a mean, got {type(model.readout).__name__}"
-        )
+        raise ValueError(f"`model.readout` must be a sum or a mean, got {type(model.readout).__name__}")
     scale = 1.0 if model.scale is None else float(model.scale)
     # PyG adds `mean` and multiplies by `std` only where both are given.
-    standardized = model.mean is not None and model.std is not None
+    mean, std = model.mean, model.std
+    if mean is None or std is None:
+        mean, std = None, (scale if scale != 1 else None)
+    else:
+        mean, std = float(mean) * scale, float(std) * scale
     atomref = None if model.atomref is None else model.atomref.weight.detach().reshape(-1) * scale
     ours = cls(
         hidden_channels=model.hidden_channels,
@@ -42,16 +44,16 @@ def from_pyg(cls: type[SchNet], model: nn.Module) -> SchNet:
         interaction_graph=model.interaction_graph if custom_graph else None,
         readout=readout,
         dipole=model.dipole,
-        mean=float(model.mean) * scale if standardized else None,
-        std=float(model.std) * scale if standardized else (scale if scale != 1 else None),
+        mean=mean,
+        std=std,
         atomref=atomref,
     )
     ours = ours.to(model.lin1.weight)
     _load(ours, _translate_pyg(model.state_dict()))
     if model.dipole and scale != 1:
         with torch.no_grad():
-            ours.readout.network.dense2.weight.mul_(scale)
-            ours.readout.network.dense2.bias.mul_(scale)
+            for parameter in ours.get_submodule("readout.network.dense2").parameters():
+                parameter.mul_(scale)
     return ours
 
 
@@ -67,9 +69,7 @@ def from_schnetpack(cls: type[SchNet], weights: Mapping[str, Tensor]) -> SchNet:
         cutoff = float(renamed["cutoff"])
         channels = renamed["embedding.weight"].size(1)
         filters, gaussians = renamed["interactions.0.cfconv.filter_network.dense1.weight"].shape
-        interactions = 1 + max(
-            int(n.split(".")[1]) for n in renamed if n.startswith("interactions.")
-        )
+        interactions = 1 + max(int(n.split(".")[1]) for n in renamed if n.startswith("interactions."))
     except KeyError as error:
         raise _incomplete(error.args[0]) from None
     spaced = torch.linspace(0, float(offsets[-1]), gaussians, dtype=torch.float64)
@@ -137,9 +137,7 @@ def _incomplete(name: str) -> ValueError:
 
 
 def _close(tensor: Tensor, expected: Tensor) -> bool:
-    return torch.allclose(
-        tensor.double().cpu(), expected, rtol=1e-5, atol=1e-5
-    )  # theirs are float32
+    return torch.allclose(tensor.double().cpu(), expected, rtol=1e-5, atol=1e-5)  # theirs are float32
 
 
 def _load(model: SchNet, weights: dict[str, Tensor]) -> None:

@@ -22,7 +22,7 @@ class ShiftedSoftplus(nn.Module):
         Schütt et al., NeurIPS 2017, section 4.1 (arXiv:1706.08566).
     """
 
-    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         return nn.functional.softplus(x, threshold=80.0) - math.log(2.0)
 
 
@@ -66,7 +66,7 @@ class GaussianSmearing(nn.Module):
         centers = torch.linspace(0, self.last_center, self.num_gaussians, dtype=torch.float64)
         self.centers = centers.to(self.centers)
 
-    def _apply(self, fn, recurse=True):  # noqa: ANN001, ANN202 - nn.Module's signature
+    def _apply(self, fn, recurse=True):
         super()._apply(fn, recurse)
         self._place()  # exact centers in float64 too, not those of float32 widened
         return self

@@ -17,9 +17,7 @@ MAX_ATOMIC_NUMBER = 99  # hydrogen to einsteinium, as PyG's and SchNetPack's emb
 class Readout(Protocol):
     """What :class:`~pyg_schnet.SchNet` asks of a readout; sums run in float64."""
 
-    def __call__(
-        self, x: Tensor, z: Tensor, pos: Tensor, batch: Tensor, molecules: int
-    ) -> Tensor: ...
+    def __call__(self, x: Tensor, z: Tensor, pos: Tensor, batch: Tensor, molecules: int) -> Tensor: ...
 
     def reset_parameters(self) -> None: ...
 
@@ -58,7 +56,7 @@ class AtomwiseNetwork(nn.Module):
 class DoubleBuffers(nn.Module):
     """A module whose own buffers stay in float64, whatever the precision of its network becomes."""
 
-    def _apply(self, fn, recurse=True):  # noqa: ANN001, ANN202 - nn.Module's signature
+    def _apply(self, fn, recurse=True):
         exact = dict(self.named_buffers(recurse=False))
         super()._apply(fn, recurse)
         for name, buffer in self.named_buffers(recurse=False):
@@ -67,7 +65,10 @@ class DoubleBuffers(nn.Module):
 
 
 class AtomicSum(DoubleBuffers):
-    r"""Extensive properties: the sum of the atoms' contributions, :math:`\sum_i (\sigma e_i + \mu + a_{z_i})`.
+    r"""Extensive properties: the sum of the atoms' contributions.
+
+    .. math::
+        \sum_i (\sigma e_i + \mu + a_{z_i})
 
     Args:
         network: Maps features to one number :math:`e_i` for each atom.
@@ -125,7 +126,10 @@ class AtomicMean(AtomicSum):
 
 
 class DipoleMagnitude(DoubleBuffers):
-    r"""Length of the dipole moment of the atoms' learned charges, :math:`|\sum_i q_i (\mathbf{r}_i - \mathbf{c})|`.
+    r"""Length of the dipole moment of the atoms' learned charges.
+
+    .. math::
+        \Big| \sum_i q_i (\mathbf{r}_i - \mathbf{c}) \Big|
 
     The origin :math:`\mathbf{c}` is the center of mass, which matters because the charges need not sum to
     zero. A dipole of zero has the slope zero (its length has no derivative there).

@@ -346,7 +346,8 @@ class Interaction(nn.Module):
     r"""How atoms influence each other: the residual of one interaction block.
 
     .. math::
-        \mathbf{v} = \text{atomwise}(\mathrm{ssp}(\text{atomwise}(\text{cfconv}(\text{atomwise}(\mathbf{x})))))
+        \mathbf{v} = \text{atomwise}(\mathrm{ssp}(\text{atomwise}(
+            \text{cfconv}(\text{atomwise}(\mathbf{x})))))
 
     Args:
         hidden_channels: Number of features of an atom.
@@ -359,9 +360,7 @@ class Interaction(nn.Module):
         in the released code, SchNetPack and PyG.
     """
 
-    def __init__(
-        self, hidden_channels: int, num_filters: int, num_gaussians: int, final_activation: bool
-    ):
+    def __init__(self, hidden_channels: int, num_filters: int, num_gaussians: int, final_activation: bool):
         super().__init__()
         self.atomwise1 = nn.Linear(hidden_channels, num_filters, bias=False)
         self.cfconv = CFConv(FilterNetwork(num_gaussians, num_filters, final_activation))
@@ -391,7 +390,7 @@ class Interaction(nn.Module):
 
 
 class _Graph(NamedTuple):
-    """Edges and their distances: one a row of `distance`, or one a pair where `pair` maps edges to rows."""
+    """Edges and their distances: one a row of `distance`, or a pair where `pair` maps edges to rows."""
 
     edge_index: Tensor
     distance: Tensor
@@ -432,9 +431,7 @@ def _check(config: SchNetConfig) -> None:
     if config.readout not in _READOUTS:
         raise ValueError(f"`readout` must be 'add' or 'mean', got {config.readout!r}")
     if config.envelope is not None and config.envelope not in _ENVELOPES:
-        raise ValueError(
-            f"`envelope` must be 'cosine', 'polynomial' or None, got {config.envelope!r}"
-        )
+        raise ValueError(f"`envelope` must be 'cosine', 'polynomial' or None, got {config.envelope!r}")
 
 
 def _check_molecules(
@@ -444,9 +441,7 @@ def _check_molecules(
     if pos.dim() != 2 or pos.size(1) != 3:
         raise ValueError(f"`pos` must have shape (atoms, 3), got {tuple(pos.shape)}")
     if z.shape != pos.shape[:1]:
-        raise ValueError(
-            f"`z` must have shape ({len(pos)},), one for each atom, got {tuple(z.shape)}"
-        )
+        raise ValueError(f"`z` must have shape ({len(pos)},), one for each atom, got {tuple(z.shape)}")
     if z.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"`z` must hold integers (int64), got {z.dtype}; use z.long()")
     if not torch.compiler.is_compiling() and len(z):

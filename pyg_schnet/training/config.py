@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from pyg_schnet.nn.schnet import SchNetConfig
@@ -76,11 +77,18 @@ class TrainerConfig:
     accelerator: str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "batch_size", "val_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`trainer.{name}` must be at least 1, got {getattr(self, name)}")
-        if not self.lr > 0:
-            raise ValueError(f"`trainer.lr` must be positive, got {self.lr}")
+        for name in ("max_steps", "batch_size", "val_every", "decay_steps", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`trainer.{name}` must be at least 1, got {value}")
+        for name in ("lr", "max_minutes", "decay_factor", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"`trainer.{name}` must be positive and finite, got {value}")
+        for name in ("warmup_steps", "energy_weight"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise ValueError(f"`trainer.{name}` must be at least 0 and finite, got {value}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"`trainer.ema_decay` must be in [0, 1), got {self.ema_decay}")
         _require_choice("schedule", self.schedule, ("cosine", "exponential", "constant"))

@@ -85,12 +85,14 @@ def fit(
             out = module(batch, forces=has_forces)
             loss = energy_forces_loss(out, batch, energy_weight, potential.scale)
             losses.append(loss.item())
-            if not math.isfinite(losses[-1]):
-                raise FloatingPointError(_not_finite(losses[-1], count, batch, run))
+            _require_finite("loss", losses[-1], count, batch, run)
             optimizer.zero_grad()
             fabric.backward(loss)
             if config.clip_norm is not None:
-                fabric.clip_gradients(module, optimizer, max_norm=config.clip_norm)
+                norm = fabric.clip_gradients(
+                    module, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False
+                )
+                _require_finite("norm of the gradient", float(norm), count, batch, run)
             optimizer.step()
             state.average.update_parameters(potential)
             count.step += 1
@@ -99,11 +101,12 @@ def fit(
             if count.step % config.val_every == 0 or _is_over(count, config):
                 errors = evaluate(state.averaged, val, config.batch_size)
                 row = _row(count, config, losses, errors)
+                _require_finite("validation error", errors.energy_rmse, count, batch, run)
                 improved = _judge(count, errors, energy_weight)
                 if improved:
                     checkpoint.save(state.averaged, run.model, {**provenance, "validation": row})
+                run.append_metrics(row)  # before the state: resuming cuts rows that are ahead of it
                 state.save(run.last)
-                run.append_metrics(row)
                 fabric.log_dict({k: v for k, v in row.items() if k != "step"}, count.step)
                 report.validated(row, improved)
                 losses.clear()
@@ -134,9 +137,7 @@ def _judge(count: Counters, errors: Evaluation, energy_weight: float) -> bool:
     return improved
 
 
-def _row(
-    count: Counters, config: TrainerConfig, losses: list[float], errors: Evaluation
-) -> dict[str, float]:
+def _row(count: Counters, config: TrainerConfig, losses: list[float], errors: Evaluation) -> dict[str, float]:
     row = {
         "step": count.step,
         "minutes": count.seconds / 60,
@@ -151,10 +152,12 @@ def _row(
     return row
 
 
-def _not_finite(loss: float, count: Counters, batch: Batch, run: RunDirectory) -> str:
+def _require_finite(name: str, value: float, count: Counters, batch: Batch, run: RunDirectory) -> None:
+    if math.isfinite(value):
+        return
     kept = f"{run.model} (step {count.best_step:,})" if run.model.exists() else "none yet"
-    return (
-        f"the loss is {loss} at step {count.step + 1:,}, for the structures "
+    raise FloatingPointError(
+        f"the {name} is {value} after {count.step:,} steps, for the structures "
         f"{', '.join(map(str, batch.idx.tolist()))}; the last good checkpoint is {kept}. Look at these "
         "structures' labels; if they are right, lower `trainer.lr` or set `trainer.clip_norm`"
     )

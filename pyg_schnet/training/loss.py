@@ -8,9 +8,7 @@ from torch_geometric.data import Batch
 from pyg_schnet.nn.readout import sum_by_molecule
 
 
-def energy_forces_loss(
-    out: dict[str, Tensor], batch: Batch, energy_weight: float, scale: Tensor
-) -> Tensor:
+def energy_forces_loss(out: dict[str, Tensor], batch: Batch, energy_weight: float, scale: Tensor) -> Tensor:
     r"""Mean over the molecules of a batch of the squared errors of energy and forces.
 
     .. math::

@@ -25,7 +25,7 @@ class Report:
 
     def line(self, text: str) -> None:
         """Print a line; it stays above the bar."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def start(self, step: int, max_steps: int) -> None:
         """Begin to count steps."""

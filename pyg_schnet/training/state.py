@@ -80,9 +80,7 @@ class TrainingState:
         tensors = {f"potential.{name}": t for name, t in self.potential.state_dict().items()}
         tensors |= {f"average.{name}": t for name, t in self.average.state_dict().items()}
         for index, entry in self.optimizer.state_dict()["state"].items():
-            tensors |= {
-                f"optimizer.{index}.{name}": torch.as_tensor(t) for name, t in entry.items()
-            }
+            tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(t) for name, t in entry.items()}
         return tensors
 
     def _restore_optimizer(self, tensors: dict[str, Tensor]) -> None:

@@ -18,7 +18,7 @@ from pyg_schnet.loader import collate
 from pyg_schnet.nn import SchNet
 from pyg_schnet.plots import plot_learning_curve
 from pyg_schnet.potential import Potential
-from pyg_schnet.training.config import DataConfig, TrainConfig
+from pyg_schnet.training.config import TrainConfig
 from pyg_schnet.training.fit import fit
 from pyg_schnet.training.progress import Report
 from pyg_schnet.training.run_directory import RunDirectory
@@ -26,9 +26,7 @@ from pyg_schnet.training.splits import Split, random_split, without_copies
 from pyg_schnet.units import kcal_per_mol
 
 
-def train(
-    config: TrainConfig, report: Report, resume: bool = False, overwrite: bool = False
-) -> RunDirectory:
+def train(config: TrainConfig, report: Report, resume: bool = False, overwrite: bool = False) -> RunDirectory:
     """Train, from reading the file to drawing the learning curve.
 
     Args:
@@ -46,7 +44,7 @@ def train(
         ValueError: If data or options are wrong; nothing is written then.
     """
     run = RunDirectory(config.out)
-    train_set, val_set, split = _read(config.data, report)
+    train_set, val_set, split = _read(config, report)
     potential = _potential(config, train_set)
     if resume and run.config.is_file():
         _check_same(config, run)
@@ -64,8 +62,10 @@ def train(
     return run
 
 
-def _read(data: DataConfig, report: Report) -> tuple[AtomsDataset, AtomsDataset, Split]:
-    whole = AtomsDataset(data.path, data.energy_key, data.forces_key, data.units)
+def _read(config: TrainConfig, report: Report) -> tuple[AtomsDataset, AtomsDataset, Split]:
+    data, dtype = config.data, getattr(torch, config.trainer.precision)
+    keys = (data.energy_key, data.forces_key, data.units)
+    whole = AtomsDataset(data.path, *keys, dtype=dtype)
     if data.val_path is None:
         split = random_split(len(whole), data.n_train, data.n_val, data.seed)
         if len(split.val) == 0:
@@ -75,10 +75,15 @@ def _read(data: DataConfig, report: Report) -> tuple[AtomsDataset, AtomsDataset,
         return whole[split.train], whole[split.val], split
     split = random_split(len(whole), data.n_train, 0, data.seed)
     train_set = whole[split.train]
-    val_set = AtomsDataset(data.val_path, data.energy_key, data.forces_key, data.units)
+    val_set = AtomsDataset(data.val_path, *keys, dtype=dtype)
     if val_set.has_forces != train_set.has_forces:
         raise ValueError(
             f"{data.val_path}: must have forces exactly if {data.path} has; set `data.forces_key`"
+        )
+    foreign = sorted(set(val_set.elements()) - set(train_set.elements()))
+    if foreign:
+        raise ValueError(
+            f"{data.val_path}: must hold elements of {data.path} only, got atomic number {foreign[0]}"
         )
     new = without_copies(_structures(val_set), _structures(train_set))
     if len(new) < len(val_set):
@@ -86,12 +91,12 @@ def _read(data: DataConfig, report: Report) -> tuple[AtomsDataset, AtomsDataset,
             f"{len(val_set) - len(new)} of the {len(val_set):,} validation structures are training "
             "structures too, and are left out."
         )
-    if data.n_val is not None:
-        if data.n_val > len(new):
-            raise ValueError(f"`data.n_val` must be at most {len(new)} here, got {data.n_val}")
-        new = new[: data.n_val]
     if len(new) == 0:
         raise ValueError(f"{data.val_path}: must hold a structure that is not in the training set")
+    if data.n_val is not None:
+        if not 1 <= data.n_val <= len(new):
+            raise ValueError(f"`data.n_val` must be 1 to {len(new)} here, got {data.n_val}")
+        new = new[: data.n_val]
     return train_set, val_set[new], split
 
 
@@ -100,20 +105,16 @@ def _structures(dataset: AtomsDataset) -> torch.Tensor:
 
 
 def _potential(config: TrainConfig, train_set: AtomsDataset) -> Potential:
-    with torch.random.fork_rng():
-        torch.manual_seed(config.trainer.seed)
+    with torch.random.fork_rng(devices=[]):  # the weights are drawn on the CPU
+        torch.random.default_generator.manual_seed(config.trainer.seed)
         model = SchNet(**asdict(config.model))
     return Potential(model, train_set.scale(), train_set.atomref(), train_set.elements())
 
 
-def _describe(
-    potential: Potential, train_set: AtomsDataset, val_set: AtomsDataset, report: Report
-) -> None:
+def _describe(potential: Potential, train_set: AtomsDataset, val_set: AtomsDataset, report: Report) -> None:
     batch = collate(train_set, range(len(train_set)))
     labels = "energies and forces" if train_set.has_forces else "energies"
-    report.line(
-        f"{train_set.path}: {labels} in {train_set.units.energy} and {train_set.units.length}"
-    )
+    report.line(f"{train_set.path}: {labels} in {train_set.units.energy} and {train_set.units.length}")
     report.line(
         f"Training on {len(train_set):,} structures, validating on {len(val_set):,}; elements "
         f"{', '.join(chemical_symbols[z] for z in potential.elements)}"

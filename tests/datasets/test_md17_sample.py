@@ -15,7 +15,6 @@ from ase import Atoms, units
 FOLDER = Path(__file__).parents[2] / "datasets" / "md17"
 SAMPLE = FOLDER / "ethanol_gfn2_xtb.npz"
 EV = 0.0433641042418009  # eV in a kcal/mol: 4184 / (6.02214076e23 * 1.602176634e-19)
-BOND, REST = 1.9, 4.7  # Å: no bond is longer, no two atoms of ethanol are further apart
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +36,18 @@ def card():
     return (FOLDER / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def tblite():
+    with pytest.MonkeyPatch.context() as patch:
+        # Read when the library is loaded. Two threads that wait for each other on a busy machine
+        # make nine atoms twenty times slower, and one is as fast on an idle one.
+        patch.setenv("OMP_NUM_THREADS", "1")
+        return pytest.importorskip("tblite.interface")
+
+
 @pytest.fixture
-def xtb(script):
+def xtb(script, tblite):
     """Return energy (kcal/mol) and forces (kcal/mol/Å) as functions of positions."""
-    pytest.importorskip("tblite")
     atoms = script.ethanol()
 
     def label(positions):
@@ -79,27 +86,28 @@ def test_the_fingerprint_is_the_md5_of_the_digests_of_z_r_e_f(sample):
 
 
 def test_the_first_frame_has_these_values_in_published_units(sample):
-    assert sample["E"][0, 0] == pytest.approx(FRAME0_E, abs=1e-9)  # kcal/mol
-    assert sample["F"][0, 2, 1] == pytest.approx(FRAME0_F, abs=1e-9)  # kcal/mol/Å, y of the oxygen
-    assert sample["R"][0, 2, 1] == pytest.approx(FRAME0_R, abs=1e-9)  # Å
+    assert sample["E"][0, 0] == pytest.approx(-7139.096976725, abs=1e-9)  # kcal/mol
+    assert sample["F"][0, 2, 1] == pytest.approx(-2.336387728779, abs=1e-9)  # kcal/mol/Å, oxygen
+    assert sample["R"][0, 2, 1] == pytest.approx(-0.299615959203, abs=1e-9)  # Å
 
 
 def test_the_forces_of_each_frame_sum_to_zero(sample):
-    # Rounding of nine forces of up to 300 kcal/mol/Å leaves NETF; MD17's DFT forces leave 0.3.
+    # Measured: 2e-13, the rounding of nine forces of up to 123 kcal/mol/Å. MD17's leave 0.3.
     np.testing.assert_allclose(sample["F"].sum(axis=1), 0, atol=1e-11)
 
 
 def test_the_forces_of_each_frame_exert_no_torque(sample):
     torque = np.cross(sample["R"], sample["F"]).sum(axis=1)
-    np.testing.assert_allclose(torque, 0, atol=1e-5)  # SCC convergence leaves TORQUE
+    np.testing.assert_allclose(torque, 0, atol=2e-5)  # measured: 1.5e-6 kcal/mol, SCC convergence
 
 
 def test_the_molecule_stays_whole(sample):
     distance = np.linalg.norm(sample["R"][:, :, None] - sample["R"][:, None], axis=-1)
-    pairs = {"C-C": (0, 1), "C-O": (1, 2), "O-H": (2, 3)}
-    for name, (i, j) in pairs.items():
-        assert distance[:, i, j].max() < BOND, name
-    assert distance.max() < REST
+    bonds = [(0, 1), (1, 2), (2, 3), (1, 4), (1, 5), (0, 6), (0, 7), (0, 8)]
+    stretched = max(distance[:, first, second].max() for first, second in bonds)
+    # Measured: 1.74 Å (C-C), and 4.30 Å between the two furthest atoms.
+    assert stretched < 1.9
+    assert distance.max() < 4.7
 
 
 def test_all_frames_differ(sample):
@@ -120,20 +128,20 @@ def test_the_velocities_had_500_kelvin(sample):
 
 def test_the_energies_spread_as_equipartition_says(sample):
     # 21 harmonic vibrations: std = sqrt(21 / 2) kT = 3.22 kcal/mol at 500 K, sampled to 2 %.
-    # At 650 K it would be 4.18. Anharmonicity may add a few per cent.
+    # Measured: 3.29, as torsions are not harmonic. At 650 K it would be 4.2.
     harmonic = np.sqrt(21 / 2) * units.kB * 500 / EV
-    assert sample["E"].std() == pytest.approx(harmonic, rel=0.15)
+    assert sample["E"].std() == pytest.approx(harmonic, rel=0.1)
 
 
 def test_the_forces_have_a_plausible_size(sample):
-    # MD17's own ethanol has an RMS of 26.3 kcal/mol/Å.
-    assert np.sqrt((sample["F"] ** 2).mean()) == pytest.approx(26, rel=0.15)
+    # Measured: 22.8 kcal/mol/Å; 26.3 in MD17's own ethanol. In eV/Å it would be 1.
+    assert 20 < np.sqrt((sample["F"] ** 2).mean()) < 27
 
 
 def test_successive_frames_are_uncorrelated(sample):
     deviation = sample["E"][:, 0] - sample["E"].mean()
     correlation = (deviation[1:] * deviation[:-1]).mean() / deviation.var()
-    # Noise alone gives 1 / sqrt(1500) = 0.026; frames 40 fs apart give 0.33.
+    # Measured: -0.04. Noise alone gives 1 / sqrt(1500) = 0.026; frames 40 fs apart give 0.33.
     assert abs(correlation) < 5 * 0.026
 
 
@@ -148,7 +156,8 @@ def test_the_card_shows_what_the_script_measures(script, card):
 
 
 def test_the_script_converts_with_the_si_of_2019(script):
-    assert script.KCAL_PER_MOL == pytest.approx(EV, rel=1e-15)
+    factor = script.KCAL_PER_MOL
+    assert factor == pytest.approx(0.0433641042418009, rel=1e-15)  # eV
 
 
 @pytest.mark.parametrize("frame", [0, 749, 1499])
@@ -160,7 +169,7 @@ def test_tblite_gives_the_stored_labels_again(sample, xtb, frame):
     np.testing.assert_allclose(forces, sample["F"][frame], atol=1e-4)
 
 
-@pytest.mark.parametrize("frame", [0, 749, 1499])
+@pytest.mark.parametrize("frame", [0, 1499])
 def test_stored_forces_are_minus_the_gradient_of_the_xtb_energy(sample, xtb, frame):
     step = 1e-3  # Å; the stencil's error is of fourth order
     gradient = np.zeros((9, 3))
@@ -173,29 +182,25 @@ def test_stored_forces_are_minus_the_gradient_of_the_xtb_energy(sample, xtb, fra
 
 
 def test_the_stored_geometries_have_500_kelvin(sample, xtb):
-    """Configurational temperature, kT = <F²> / <tr H>: needs no velocities."""
+    """Configurational temperature, kT = <F²> / <trace of the Hessian>: needs no velocities."""
     step = 1e-3  # Å
-    frames = range(0, 1500, 75)
     traces = []
-    for frame in frames:
+    for positions, forces in zip(sample["R"][::150], sample["F"][::150], strict=True):
         trace = 0.0
         for index in np.ndindex(9, 3):
-            forward, backward = sample["R"][frame].copy(), sample["R"][frame].copy()
-            forward[index] += step
-            backward[index] -= step
-            difference = xtb(backward)[1][index] - xtb(forward)[1][index]
-            trace += difference / (2 * step)
+            shifted = positions.copy()
+            shifted[index] += step
+            trace += (forces[index] - xtb(shifted)[1][index]) / step
         traces.append(trace)
     squares = (sample["F"] ** 2).sum(axis=(1, 2))
+    # The trace varies by 6 % from frame to frame, the mean square by 1.2 %: 2.2 %, 11 K, in all.
     temperature = squares.mean() / np.mean(traces) * EV / units.kB
-    assert temperature == pytest.approx(500, abs=30)
+    assert temperature == pytest.approx(500, abs=50)
 
 
-def test_the_same_seed_gives_the_same_frames_and_another_seed_others(script):
-    pytest.importorskip("tblite")
-    first, again, other = (
-        script.walk(2, [seed, 0], interval=10, equilibration=10) for seed in (1, 1, 2)
-    )
+def test_the_same_seed_gives_the_same_frames_and_another_seed_others(script, tblite):
+    short = {"frames": 2, "interval": 10, "equilibration": 10}
+    first, again, other = (script.walk(seed=[seed, 0], **short) for seed in (1, 1, 2))
     np.testing.assert_allclose(first["R"], again["R"], atol=1e-9)
     assert np.abs(first["R"] - other["R"]).max() > 1e-2
 
@@ -224,8 +229,7 @@ def test_an_interrupted_save_keeps_the_old_file(script, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_thermostat_holds_500_kelvin(script):
-    pytest.importorskip("tblite")
+def test_the_thermostat_holds_500_kelvin(script, tblite):
     walk = script.walk(1000, [3, 0], interval=20, equilibration=2000)  # 10 ps after 1 ps
     # Kinetic energy forgets itself in 50 fs: 100 independent values, so 144 / sqrt(100) = 14 K.
     # `Langevin(fixcm=True)` gives 650 K and more here.

@@ -65,9 +65,7 @@ def test_a_node_without_neighbors_gets_zero(conv, graph):
 
 def test_a_graph_without_edges_gives_zeros(conv):
     x = torch.ones(2, CHANNELS, dtype=torch.float64)
-    out = conv(
-        x, torch.empty(2, 0, dtype=torch.long), torch.empty(0, FEATURES, dtype=torch.float64)
-    )
+    out = conv(x, torch.empty(2, 0, dtype=torch.long), torch.empty(0, FEATURES, dtype=torch.float64))
     assert out.tolist() == [[0] * CHANNELS] * 2
 
 
@@ -97,14 +95,24 @@ def test_targets_without_features_and_size_are_as_many_as_sources(conv, graph):
     assert_close(conv((x, None), edge_index, edge_attr), conv(*graph), atol=0, rtol=0)
 
 
-def test_the_flow_can_be_reversed(conv, graph):
+@pytest.mark.parametrize("generated", [True, False], ids=["generated propagate", "general propagate"])
+def test_the_flow_can_be_reversed(conv, graph, generated):
     x, edge_index, edge_attr = graph
     against = CFConv(conv.filter_network, flow="target_to_source")
+    if not generated:  # what PyG uses under hooks and explanations
+        against.propagate = MessagePassing.propagate.__get__(against)
     assert_close(against(x, edge_index.flip(0), edge_attr), conv(*graph), atol=1e-14, rtol=0)
 
 
+def test_hooks_of_message_passing_see_the_messages(conv, graph):
+    seen = []
+    conv.register_message_forward_hook(lambda _, inputs, messages: seen.append(messages.shape))
+    conv(*graph)
+    assert seen == [(15, CHANNELS)]
+
+
 def test_another_aggregation_can_be_chosen(conv, graph):
-    x, edge_index, edge_attr = graph
+    edge_index = graph[1]
     degree = torch.bincount(edge_index[1], minlength=6).clamp(min=1)[:, None]
     mean = CFConv(conv.filter_network, aggr="mean")
     assert_close(mean(*graph) * degree, conv(*graph), atol=1e-14, rtol=0)
@@ -120,9 +128,7 @@ def test_edges_may_carry_integers(graph):
     x, edge_index, _ = graph
     bond = torch.arange(15) % 3
     conv = CFConv(torch.nn.Embedding(3, CHANNELS).double())
-    assert_close(
-        conv(x, edge_index, bond), double_loop(conv, x, edge_index, bond, 6), atol=1e-14, rtol=0
-    )
+    assert_close(conv(x, edge_index, bond), double_loop(conv, x, edge_index, bond, 6), atol=1e-14, rtol=0)
 
 
 def test_edges_may_carry_matrices(graph, generator):
@@ -176,21 +182,17 @@ def test_reset_parameters_leaves_the_last_word_to_the_filter_network():
 
 
 def test_reset_parameters_reaches_the_layers_of_any_filter_network():
-    conv = CFConv(
-        torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Sequential(torch.nn.Linear(2, 2)))
-    )
+    conv = CFConv(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Sequential(torch.nn.Linear(2, 2))))
     before = [parameter.clone() for parameter in conv.parameters()]
     torch.manual_seed(1)
     conv.reset_parameters()
-    assert not any(
-        torch.equal(old, new) for old, new in zip(before, conv.parameters(), strict=True)
-    )
+    assert not any(torch.equal(old, new) for old, new in zip(before, conv.parameters(), strict=True))
 
 
 # 1e-14: torch_scatter adds the same terms in another order.
-def test_aggregation_through_torch_scatter_gives_the_same(conv, graph, monkeypatch):
-    pytest.importorskip("torch_scatter")
-    utils = pytest.importorskip("torch_geometric.utils._scatter")
-    with_scatter = conv(*graph)
-    monkeypatch.setattr(utils.torch_geometric.typing, "WITH_TORCH_SCATTER", False)
-    assert_close(conv(*graph), with_scatter, atol=1e-14, rtol=0)
+def test_aggregation_through_torch_scatter_gives_the_same(conv, graph):
+    torch_scatter = pytest.importorskip("torch_scatter")
+    x, (source, target), edge_attr = graph
+    messages = x[source] * conv.filter_network(edge_attr)
+    scattered = torch_scatter.scatter(messages, target, dim=0, dim_size=6, reduce="sum")
+    assert_close(conv(*graph), scattered, atol=1e-14, rtol=0)

@@ -24,11 +24,11 @@ def test_a_gaussian_is_one_at_its_center():
     assert smearing(smearing.centers).diagonal().eq(1).all()
 
 
-# 1e-15: both sides round an exponential once.
+# 1e-14: both sides round an exponential once, after rounding the spacing.
 def test_neighboring_centers_are_one_standard_deviation_apart_by_default():
     smearing = nn.GaussianSmearing(11, last_center=5.0).double()
     at_next_center = smearing(smearing.centers[3:4])[0, 4]
-    assert float(at_next_center) == pytest.approx(math.exp(-0.5), rel=1e-15)
+    assert float(at_next_center) == pytest.approx(math.exp(-0.5), rel=1e-14, abs=0)
 
 
 def test_gamma_is_the_inverse_square_in_the_exponent():
@@ -137,11 +137,12 @@ def test_the_shifted_softplus_is_the_logarithm_of_the_paper(x):
     assert value == pytest.approx(math.log(0.5 * math.exp(x) + 0.5), abs=2e-15)
 
 
-# Relative 1e-12, where PyTorch's own softplus has lost the number: its second derivative is 0 from 20.
+# 1 %: sigmoid(30) is so near 1 that three digits of its slope are left; PyTorch's own softplus has none
+# from 20, where its second derivative is 0.
 @pytest.mark.parametrize("x", [19.0, 20.0, 21.0, 30.0])
 def test_the_shifted_softplus_keeps_its_curvature_where_pytorchs_ends(x):
     *_, curvature = derivatives(nn.ShiftedSoftplus(), x, order=2)
-    assert curvature == pytest.approx(1 / (math.exp(x) * (1 + math.exp(-x)) ** 2), rel=1e-8)
+    assert curvature == pytest.approx(1 / (math.exp(x) * (1 + math.exp(-x)) ** 2), rel=1e-2, abs=0)
 
 
 def test_the_shifted_softplus_is_twice_differentiable_around_twenty():

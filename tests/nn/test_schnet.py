@@ -142,17 +142,13 @@ def test_edges_beyond_the_cutoff_change_nothing(default, benzene, wider):
 
 def test_a_given_loop_is_refused(default, water):
     edge_index = radius_graph(water.pos, 4.0, loop=True)
-    with pytest.raises(
-        ValueError, match=r"`edge_index` must not connect .* got atoms 0 and 0 at distance 0"
-    ):
+    with pytest.raises(ValueError, match=r"`edge_index` must not connect .* got atoms 0 and 0 at distance 0"):
         default(water.z, water.pos, edge_index=edge_index)
 
 
 def test_a_users_graph_replaces_the_models_own(molecules, default, randomize):
     batch = Batch.from_data_list(molecules)
-    with_graph = randomize(
-        SchNet(**TINY, num_gaussians=12, cutoff=4.0, interaction_graph=all_pairs).double()
-    )
+    with_graph = randomize(SchNet(**TINY, num_gaussians=12, cutoff=4.0, interaction_graph=all_pairs).double())
     out = with_graph(batch.z, batch.pos, batch.batch)
     assert_close(out, default(batch.z, batch.pos, batch.batch), atol=1e-13, rtol=0)
 
@@ -195,17 +191,13 @@ def test_arguments_out_of_range_are_refused(arguments, message):
 @pytest.mark.parametrize("number", [-1, 0, 100, 119])
 def test_atomic_numbers_beyond_the_embedding_are_refused(model, water, number):
     water.z[1] = number
-    with pytest.raises(
-        ValueError, match=f"`z` contains {number}; SchNet embeds atomic numbers 1 to 99"
-    ):
+    with pytest.raises(ValueError, match=f"`z` contains {number}; SchNet embeds atomic numbers 1 to 99"):
         model(water.z, water.pos)
 
 
 @pytest.mark.usefixtures("without_shape_checks")
 def test_atomic_numbers_in_floating_point_are_refused(model, water):
-    with pytest.raises(
-        TypeError, match=r"`z` must hold integers \(int64\), got torch.float32; use z.long"
-    ):
+    with pytest.raises(TypeError, match=r"`z` must hold integers \(int64\), got torch.float32; use z.long"):
         model(water.z.float(), water.pos)
 
 
@@ -274,9 +266,7 @@ def test_crystals_in_a_batch_keep_their_cells(default, crystal):
     z, pos, cell = crystal
     cells = torch.stack([cell, 1.1 * cell])
     pbc = torch.tensor([[True] * 3, [True, False, True]])
-    batched = default(
-        z.repeat(2), pos.repeat(2, 1), torch.tensor([0] * 3 + [1] * 3), cell=cells, pbc=pbc
-    )
+    batched = default(z.repeat(2), pos.repeat(2, 1), torch.tensor([0] * 3 + [1] * 3), cell=cells, pbc=pbc)
     single = [default(z, pos, cell=cells[i : i + 1], pbc=pbc[i : i + 1]) for i in range(2)]
     assert_close(batched, torch.cat(single), atol=1e-13, rtol=0)
 
@@ -306,9 +296,7 @@ def test_shifts_without_a_cell_are_refused(default, crystal):
 
 def test_a_given_periodic_graph_without_shifts_is_refused(default, crystal):
     z, pos, cell = crystal
-    with pytest.raises(
-        ValueError, match="`shift` must be given with `edge_index` where `pbc` is true"
-    ):
+    with pytest.raises(ValueError, match="`shift` must be given with `edge_index` where `pbc` is true"):
         default(
             z,
             pos,
@@ -343,9 +331,7 @@ def test_only_pygs_schnet_can_be_taken_over(model):
 
 
 def test_a_readout_that_we_lack_is_not_taken_over():
-    with pytest.raises(
-        ValueError, match=r"`model.readout` must be a sum or a mean, got MaxAggregation"
-    ):
+    with pytest.raises(ValueError, match=r"`model.readout` must be a sum or a mean, got MaxAggregation"):
         SchNet.from_pyg(torch_geometric.nn.SchNet(**TINY, readout="max"))
 
 

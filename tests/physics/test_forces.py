@@ -55,7 +55,7 @@ def test_the_energy_of_the_paper_is_twice_differentiable(paper, water):
     assert gradgradcheck(lambda pos: paper(water.z, pos), pos)
 
 
-# Along one random direction for each parameter. Measured 3e-10 of loss gradients of order 1.
+# Along one random direction for each parameter. Measured 2e-8 of a slope of 10: h² of the third derivative.
 def test_gradients_of_a_loss_of_forces_are_its_finite_differences(model, molecules):
     batch = Batch.from_data_list(molecules[:2])
     potential = Potential(model, scale=2.0).train()

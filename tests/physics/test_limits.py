@@ -49,12 +49,8 @@ def test_an_atom_without_neighbors_beside_a_molecule_keeps_its_energy(default, w
 # 1e-13: other sums of ten numbers of order one.
 def test_two_molecules_40_angstrom_apart_add_up(default, ethanol, water):
     potential = Potential(default).eval()
-    ethanol_alone, water_alone, both = map(
-        potential, (ethanol, water, combine(ethanol, water, 40.0))
-    )
-    assert_close(
-        both["energy"], ethanol_alone["energy"] + water_alone["energy"], atol=1e-13, rtol=0
-    )
+    ethanol_alone, water_alone, both = map(potential, (ethanol, water, combine(ethanol, water, 40.0)))
+    assert_close(both["energy"], ethanol_alone["energy"] + water_alone["energy"], atol=1e-13, rtol=0)
     forces = torch.cat([ethanol_alone["forces"], water_alone["forces"]])
     assert_close(both["forces"], forces, atol=1e-13, rtol=0)
 
@@ -96,7 +92,5 @@ def test_no_atoms_have_no_energy_and_no_forces(potential):
 
 
 def test_coincident_atoms_are_refused(potential):
-    with pytest.raises(
-        ValueError, match="`pos` must not place two atoms at one point, got atoms 0 and 1"
-    ):
+    with pytest.raises(ValueError, match="`pos` must not place two atoms at one point, got atoms 0 and 1"):
         potential(combine(atom(1), atom(1), 0.0))

@@ -19,9 +19,7 @@ def with_neon(molecule: Data, x: float) -> Data:
     """The molecule with a neon atom on the x axis, x Å from its atom on the far right."""
     right = molecule.pos[:, 0].argmax()
     neon = molecule.pos[right] + torch.tensor([x, 0.0, 0.0], dtype=torch.float64)
-    return Data(
-        z=torch.cat([molecule.z, torch.tensor([10])]), pos=torch.vstack([molecule.pos, neon])
-    )
+    return Data(z=torch.cat([molecule.z, torch.tensor([10])]), pos=torch.vstack([molecule.pos, neon]))
 
 
 @pytest.mark.parametrize("distance", [CUTOFF + 1e-12, 4.1, 8.0, 500.0])
@@ -56,9 +54,7 @@ def test_forces_fade_out_towards_the_cutoff(smooth, ethanol):
 
 def test_information_travels_one_cutoff_with_each_interaction(default):
     # A chain of atoms every 3 Å, cutoff 4 Å: in two interactions, the first atom sees three.
-    pos = torch.arange(5, dtype=torch.float64)[:, None] * torch.tensor(
-        [3.0, 0, 0], dtype=torch.float64
-    )
+    pos = torch.arange(5, dtype=torch.float64)[:, None] * torch.tensor([3.0, 0, 0], dtype=torch.float64)
     seen = []
     default.readout.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0]))
     for z in ([6, 6, 6, 6, 6], [6, 6, 6, 8, 6], [6, 6, 8, 6, 6]):

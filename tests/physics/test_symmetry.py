@@ -30,17 +30,13 @@ def test_energy_is_invariant_and_forces_turn_with_the_molecule(potential, molecu
 # 1e-11: positions of 100 Å round by 1e-14, which curvatures of 10 eV/Å² enlarge; measured 3e-13.
 def test_energy_and_forces_do_not_change_when_the_molecule_is_moved(potential, molecule):
     moved = potential(
-        Data(
-            z=molecule.z, pos=molecule.pos + torch.tensor([30.0, -100.0, 7.0], dtype=torch.float64)
-        )
+        Data(z=molecule.z, pos=molecule.pos + torch.tensor([30.0, -100.0, 7.0], dtype=torch.float64))
     )
     assert_close(moved, potential(molecule), atol=1e-11, rtol=0)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_energy_does_not_change_and_forces_follow_when_atoms_are_renumbered(
-    potential, molecule, seed
-):
+def test_energy_does_not_change_and_forces_follow_when_atoms_are_renumbered(potential, molecule, seed):
     order = torch.randperm(len(molecule.z), generator=torch.Generator().manual_seed(seed))
     renumbered = potential(Data(z=molecule.z[order], pos=molecule.pos[order]))
     still = potential(molecule)

@@ -87,16 +87,12 @@ def test_hyperparameters_are_read_from_the_weights(golden, weights):
 )
 def test_weights_without_an_entry_are_refused_with_its_name(weights, missing, named):
     del weights[missing]
-    with pytest.raises(
-        ValueError, match=f"`weights` must be the state_dict of .* got one without .*{named}"
-    ):
+    with pytest.raises(ValueError, match=f"`weights` must be the state_dict of .* got one without .*{named}"):
         SchNet.from_schnetpack(weights)
 
 
 def test_gaussians_of_another_width_are_refused(weights):
     # SchNetPack's `trainable_rbf` changes them; ours have one width.
-    weights["representation.radial_basis.widths"] = (
-        weights["representation.radial_basis.widths"] * 1.1
-    )
+    weights["representation.radial_basis.widths"] = weights["representation.radial_basis.widths"] * 1.1
     with pytest.raises(ValueError, match="`weights` must have equally spaced Gaussians"):
         SchNet.from_schnetpack(weights)

@@ -10,7 +10,7 @@ from pyg_schnet.simulation import SchNetCalculator
 
 
 class Springs(Calculator):
-    """Harmonic springs between all pairs of atoms, at rest in the structure given; cheap and exact."""
+    """Harmonic springs between all pairs of atoms, at rest in the structure given."""
 
     implemented_properties = ["energy", "forces"]  # noqa: RUF012
 

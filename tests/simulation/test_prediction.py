@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import torch
 from ase import Atoms
 from ase.build import molecule
 from ase.calculators.calculator import PropertyNotImplementedError
@@ -9,6 +8,7 @@ from ase.io import read, write
 
 from pyg_schnet.checkpoint import save
 from pyg_schnet.simulation import SchNetCalculator, predict
+from pyg_schnet.simulation.structures import from_ase
 
 
 @pytest.fixture
@@ -36,17 +36,11 @@ def test_a_batch_equals_one_by_one_in_order(potential, calculator, frames, batch
 
 
 def test_a_frame_may_be_an_atom(potential):
-    (result,) = predict(potential, [Atoms("O")])
-    assert result.get_potential_energy() == pytest.approx(
-        potential(_single(8), forces=False)["energy"].item(), abs=1e-12
-    )
+    atom = Atoms("O")
+    (result,) = predict(potential, [atom])
+    expected = potential(from_ase(atom))["energy"].item()
+    assert result.get_potential_energy() == pytest.approx(expected, abs=1e-12)
     assert (result.get_forces() == 0).all()
-
-
-def _single(z):
-    from torch_geometric.data import Data
-
-    return Data(z=torch.tensor([z]), pos=torch.zeros(1, 3, dtype=torch.float64))
 
 
 def test_frames_are_read_when_results_are_asked_for(potential, frames):
@@ -124,6 +118,7 @@ def test_a_batch_of_nothing_is_refused(potential):
 def test_a_refused_structure_is_located(potential, frames):
     frames[3] = molecule("SiH4")
     results = predict(potential, frames, batch_size=2)
-    next(results), next(results)
+    next(results)
+    next(results)
     with pytest.raises(ValueError, match=r"frames 2 to 3, counted from 0: `z` contains 14"):
         next(results)

@@ -113,5 +113,5 @@ def test_forces_that_are_not_numbers_stop_the_search(ethanol, springs):
     calculator = Broken(ethanol)
     ethanol.rattle(0.05, seed=3)
     ethanol.calc = calculator
-    with pytest.raises(RuntimeError, match="energy and forces must be finite, got .* at step 2"):
+    with pytest.raises(RuntimeError, match=r"energy and forces must be finite, got .* at step 2"):
         relax(ethanol, fmax=1e-8)

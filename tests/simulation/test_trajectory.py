@@ -48,7 +48,7 @@ def test_an_existing_file_is_replaced_by_the_first_frame_only(frame, tmp_path):
 
 
 def test_another_suffix_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="`trajectory` must end in .*, .extxyz, .*; got 'a.cif'"):
+    with pytest.raises(ValueError, match=r"`trajectory` must end in .*, .extxyz, .*; got 'a.cif'"):
         FrameWriter(tmp_path / "a.cif")
 
 

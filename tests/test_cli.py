@@ -1,0 +1,248 @@
+"""The command line: each verb on the sample, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+import yaml
+from ase.build import molecule
+
+from pyg_schnet import Potential, SchNet, cli, load
+from pyg_schnet.checkpoint import provenance, save
+from pyg_schnet.nn import SchNetConfig
+
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT / "datasets" / "md17" / "ethanol_gfn2_xtb.npz"
+RECIPES = sorted((ROOT / "datasets").glob("*/recipes/*.yaml"))
+
+TINY = {
+    "data": {"path": str(SAMPLE), "n_train": 64, "n_val": 16},
+    "model": {"hidden_channels": 8, "num_filters": 8, "num_interactions": 1, "cutoff": 4.0},
+    "trainer": {"max_steps": 4, "val_every": 2},
+}
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(TINY))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(TINY))
+    assert cli.main(["train", str(folder / "recipe.yaml"), "--out", str(folder / "run"), "--quiet"]) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def ethanol(tmp_path):
+    path = tmp_path / "ethanol.xyz"
+    ase.io.write(path, molecule("CH3CH2OH"))
+    return str(path)
+
+
+def fails(capsys, arguments: list[str]) -> str:
+    """Run, expect exit code 1 and nothing but one message, and return it."""
+    assert cli.main(arguments) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("pyg-schnet: ")
+    assert "Traceback" not in message
+    return message
+
+
+def test_train_writes_the_files_of_a_run(run):
+    files = {path.name for path in run.iterdir()}
+    assert files == {
+        "model.safetensors",
+        "last.safetensors",
+        "config.yaml",
+        "split.npz",
+        "metrics.csv",
+        "tensorboard",
+        "learning_curve.png",
+    }
+
+
+def test_the_resolved_configuration_is_a_recipe_again(run, tmp_path):
+    out = str(tmp_path / "again")
+    assert cli.main(["train", str(run / "config.yaml"), "--out", out, "--quiet"]) == 0
+    first, again = (load(folder / "model.safetensors").state_dict() for folder in (run, tmp_path / "again"))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_options_win_over_the_recipe(recipe, tmp_path):
+    out = tmp_path / "run"
+    options = ["--trainer.max_steps", "2", "--data.n_val=8", "--out", str(out), "--quiet"]
+    assert cli.main(["train", recipe, *options]) == 0
+    told = provenance(out / "model.safetensors")
+    assert told["trainer"]["max_steps"] == 2
+    assert told["n_val"] == 8
+
+
+def test_an_existing_run_is_refused_resumed_or_overwritten(recipe, tmp_path, capsys):
+    out = str(tmp_path / "run")
+    arguments = ["train", recipe, "--out", out, "--quiet"]
+    assert cli.main(arguments) == 0
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    assert "exists; give another --out, --resume" in fails(capsys, arguments)
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+    assert cli.main([*arguments, "--resume", "--trainer.max_steps", "6"]) == 0
+    assert "6" in (tmp_path / "run" / "metrics.csv").read_text().splitlines()[-1].split(",")[0]
+    assert cli.main([*arguments, "--overwrite"]) == 0
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3
+
+
+def test_evaluate_prints_one_json_object_with_the_promised_keys(run, capsys):
+    arguments = ["evaluate", str(run / "model.safetensors"), str(SAMPLE), "--part", "test", "--json"]
+    assert cli.main(arguments) == 0
+    errors = json.loads(capsys.readouterr().out)
+    names = {"energy_mae", "energy_rmse", "forces_mae", "forces_rmse"}
+    assert set(errors) == {"n", *names, *(f"{name}_kcal" for name in names)}
+    assert errors["n"] == 1500 - 64 - 16
+    assert errors["forces_mae_kcal"] == pytest.approx(errors["forces_mae"] / 0.0433641042)
+
+
+def test_evaluate_prints_a_table_and_draws(run, capsys, tmp_path):
+    picture = tmp_path / "parity.png"
+    arguments = ["evaluate", str(run / "model.safetensors"), str(SAMPLE), "--plot", str(picture)]
+    assert cli.main(arguments) == 0
+    assert re.search(r"energy .* meV .* kcal/mol", capsys.readouterr().out)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_predict_writes_what_the_potential_says(run, ethanol, tmp_path):
+    out = tmp_path / "out.extxyz"
+    assert cli.main(["predict", str(run / "model.safetensors"), ethanol, str(out)]) == 0
+    written = ase.io.read(out)
+    atoms = ase.io.read(ethanol)
+    from pyg_schnet.simulation import SchNetCalculator
+
+    atoms.calc = SchNetCalculator(run / "model.safetensors")
+    assert written.get_potential_energy() == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
+    np.testing.assert_allclose(written.get_forces(), atoms.get_forces(), atol=1e-6)  # 8 decimals in the file
+
+
+def test_relax_lowers_the_force_and_its_exit_code_tells_convergence(run, ethanol, tmp_path, capsys):
+    out = str(tmp_path / "relaxed.xyz")
+    arguments = ["relax", str(run / "model.safetensors"), ethanol, out]
+    assert cli.main([*arguments, "--steps", "1", "--fmax", "1e-9"]) == 1
+    assert "NOT converged after 1 steps" in capsys.readouterr().out
+    assert cli.main([*arguments, "--overwrite", "--fmax", "100"]) == 0
+    assert "converged after 0 steps" in capsys.readouterr().out
+
+
+def test_md_writes_a_trajectory_and_tells_the_drift(run, ethanol, tmp_path, capsys):
+    out = tmp_path / "md.extxyz"
+    arguments = ["md", str(run / "model.safetensors"), ethanol, str(out), "--duration", "0.01"]
+    assert cli.main([*arguments, "--temperature", "50"]) == 0
+    assert re.search(r"energy drift [+-]\d+\.\d{4} meV/atom/ps", capsys.readouterr().out)
+    assert len(ase.io.read(out, ":")) == 3  # steps 0, 10, 20
+
+
+@pytest.mark.parametrize("verb", ["predict", "relax", "md"])
+def test_an_existing_output_is_refused_and_left_alone(verb, run, ethanol, tmp_path, capsys):
+    out = tmp_path / "out.xyz"
+    out.write_text("precious")
+    message = fails(capsys, [verb, str(run / "model.safetensors"), ethanol, str(out)])
+    assert "exists" in message
+    assert out.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data.pth", "x"], r"`data\.pth` is not an option\. Did you mean `data\.path`\?"),
+        (["--trainer.max_step=3"], r"`trainer\.max_step` is not an option\. Did you mean `trainer\.max_steps`"),
+        (["--trainer.lr", "fast"], r'"trainer\.lr"[\s\S]*fast'),
+        (["--trainer.schedule", "linear"], r"`trainer\.schedule` must be one of 'cosine', .* got 'linear'"),
+        (["--data.path", "nowhere.npz"], r"nowhere\.npz: no such file"),
+        (["--model.cutoff", "-5"], r"`cutoff` must be positive and in Å, got -5\.0"),
+        (["--data.n_train", "100000"], r"`data\.n_train` and `data\.n_val` must .* fit into the 1500"),
+        (["--resume", "--overwrite"], r"`--resume` and `--overwrite` exclude each other"),
+        (["--resume"], r"holds no last\.safetensors to resume from"),
+    ],
+)
+def test_a_wrong_option_is_named_and_nothing_is_written(arguments, message, recipe, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert re.search(message, fails(capsys, ["train", recipe, "--out", str(out), *arguments]))
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trainer: {max_step: 3}", r"`trainer\.max_step` is not an option\. Did you mean `trainer\.max_steps`"),
+        ("- a\n- b", r"must hold options by name, got list"),
+        ("a: [", r"must be YAML"),
+        ("!!python/object/apply:os.system ['true']", r"must be YAML"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_with_its_name(text, message, tmp_path, capsys):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    told = fails(capsys, ["train", str(path)])
+    assert re.search(message, told)
+    assert str(path) in told
+
+
+def test_a_missing_recipe_is_named(capsys):
+    assert "nowhere.yaml: no such recipe" in fails(capsys, ["train", "nowhere.yaml"])
+
+
+def test_a_foreign_element_is_refused(run, tmp_path, capsys):
+    path = tmp_path / "in.xyz"
+    ase.io.write(path, molecule("CH3Cl"))
+    message = fails(capsys, ["predict", str(run / "model.safetensors"), str(path), str(tmp_path / "out.xyz")])
+    assert "`z` contains 17, which was absent from training" in message
+    assert not (tmp_path / "out.xyz").exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [("tset", r"`--part` must be one of train, val, test; got 'tset'")],
+)
+def test_a_wrong_part_is_named(part, message, run, capsys):
+    assert re.search(
+        message, fails(capsys, ["evaluate", str(run / "model.safetensors"), str(SAMPLE), "--part", part])
+    )
+
+
+def test_part_needs_the_split_of_the_run(tmp_path, capsys):
+    path = tmp_path / "model.safetensors"
+    save(Potential(SchNet(8, 8, 1, 8, 4.0)), path)
+    message = fails(capsys, ["evaluate", str(path), str(SAMPLE), "--part", "test"])
+    assert "--part needs the split that training wrote there" in message
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_every_recipe_is_a_configuration(path):
+    parser = cli._build_train(full=True)[1]
+    options = parser.parse_args(["--config", str(path)])
+    assert options.trainer.max_steps > 0
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_the_md17_recipes_train_the_paper_s_network(path):
+    assert SchNetConfig(**yaml.safe_load(path.read_text())["model"]) == SchNetConfig.paper()
+
+
+@pytest.mark.parametrize("verb", ["", "train", "evaluate", "predict", "relax", "md"])
+def test_help_fits_80_columns_and_gives_an_example(verb, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*([verb] if verb else []), "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert max(len(line) for line in text.splitlines()) <= 80
+    if verb:
+        assert f"Example: pyg-schnet {verb}" in " ".join(text.split())

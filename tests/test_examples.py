@@ -1,0 +1,81 @@
+"""Each example runs, on the sample, in a process of its own as a user would start it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pyg_schnet import Potential, SchNet
+from pyg_schnet.checkpoint import save
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    torch.manual_seed(0)
+    small = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 1}
+    save(Potential(SchNet.paper(**small), elements=[1, 6, 8]), path)
+    return str(path)
+
+
+def run(name: str, *arguments: str) -> str:
+    """Start a script and return what it prints; warnings are errors, as for all tests."""
+    command = [sys.executable, str(EXAMPLES / name), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr, done.stderr
+    return done.stdout
+
+
+def test_every_example_is_tested():
+    text = Path(__file__).read_text(encoding="utf-8")
+    for path in EXAMPLES.glob("*.py"):
+        assert f'"{path.name}"' in text
+
+
+def test_the_energy_of_a_smiles_is_printed(model):
+    assert re.search(r"CO: 6 atoms, energy -?\d+\.\d{4} eV", run("01_energy_from_smiles.py", "CO", "--model", model))
+
+
+def test_forces_are_the_slope_of_the_energy():
+    text = run("02_forces.py")
+    change = float(re.search(r"energy change along the forces: *(\S+) eV", text)[1])
+    work = float(re.search(r"work of the forces on this way: *(\S+) eV", text)[1])
+    assert change == pytest.approx(-work, rel=1e-6)  # float64, step 1e-4 Å: measured 2e-8
+    assert change < 0
+
+
+def test_the_training_loop_lowers_the_loss(tmp_path):
+    text = run("03_training_loop.py", "--steps", "200", "--out", str(tmp_path / "model.safetensors"))
+    losses = [float(value) for value in re.findall(r"loss (\S+)", text)]
+    assert losses[-1] < losses[0]
+    assert re.search(r"500 test frames: energy \d+\.\d+ kcal/mol, forces \d+\.\d+ kcal/mol/Å", text)
+
+
+def test_dynamics_with_a_checkpoint_print_the_total_energy(model):
+    text = run("04_molecular_dynamics.py", model, "--steps", "20")
+    assert len(re.findall(r"total energy -?\d+\.\d{4} eV", text)) == 10
+
+
+def test_cfconv_in_another_model_learns_better_than_guessing():
+    text = run("05_cfconv_in_your_model.py", "--epochs", "10")
+    error, guess = map(float, re.search(r"error (\S+), guessing the mean (\S+)", text).groups())
+    assert error < guess / 2
+
+
+def test_the_demo_ends_with_its_table_and_files(tmp_path):
+    text = run("demo.py", "--out", str(tmp_path / "demo"), "--minutes", "0.05", "--duration", "0.01")
+    assert "GFN2-xTB" in text
+    assert "cannot be compared" in text
+    assert re.search(r"energy drift [+-]\d+\.\d{4} meV/atom/ps", text)
+    for name in ("model.safetensors", "learning_curve.png", "parity.png", "dynamics.extxyz"):
+        assert (tmp_path / "demo" / name).stat().st_size > 1000, name

@@ -1,0 +1,114 @@
+"""Pictures are drawn for every kind of run, and are not empty."""
+
+import matplotlib.figure
+import matplotlib.image
+import numpy as np
+import pytest
+import torch
+
+from pyg_schnet.evaluation import Evaluation
+from pyg_schnet.plots import plot_learning_curve, plot_parity
+
+
+def rows(number, forces=True):
+    made = []
+    for i in range(number):
+        row = {"step": 10 * (i + 1), "val_energy_mae_eV": 0.5**i, "val_energy_rmse_eV": 1.0}
+        made.append(row | ({"val_forces_mae_eV_per_A": 0.7**i} if forces else {}))
+    return made
+
+
+def evaluation(n, forces=True, z=(8, 1, 1)):
+    generator = torch.Generator().manual_seed(0)
+
+    def some(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    return Evaluation(
+        n=n,
+        energy_mae=0.0123,
+        energy_rmse=0.0456,
+        forces_mae=0.0789 if forces else None,
+        forces_rmse=0.1011 if forces else None,
+        energy=some(2, n) - 17638.0,
+        forces=some(2, n * len(z), 3) if forces else None,
+        z=torch.tensor(z).repeat(n),
+    )
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were saved, to ask for their texts and lines."""
+    figures, save = [], matplotlib.figure.Figure.savefig
+    monkeypatch.setattr(
+        matplotlib.figure.Figure,
+        "savefig",
+        lambda self, *args, **kwargs: (figures.append(self), save(self, *args, **kwargs)),
+    )
+    return figures
+
+
+def is_a_picture(path):
+    image = matplotlib.image.imread(path)
+    return path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and min(image.shape[:2]) > 400 and image.std() > 0.02
+
+
+@pytest.mark.parametrize("forces", [True, False])
+@pytest.mark.parametrize("number", [1, 5])
+def test_a_learning_curve_is_a_picture(tmp_path, number, forces):
+    plot_learning_curve(rows(number, forces), tmp_path / "curve.png")
+    assert is_a_picture(tmp_path / "curve.png")
+
+
+def test_a_learning_curve_shows_the_errors_in_mev(tmp_path, drawn):
+    plot_learning_curve(rows(3), tmp_path / "curve.png")
+    (axes,) = drawn[0].axes
+    energy, forces = axes.get_lines()
+    assert energy.get_xydata().tolist() == [[10, 1000], [20, 500], [30, 250]]
+    np.testing.assert_allclose(forces.get_ydata(), [1000, 700, 490])
+    assert [text.get_text() for text in axes.texts] == ["250", "490"]
+
+
+def test_a_learning_curve_without_errors_left_is_drawn(tmp_path):
+    row = {"step": 1, "val_energy_mae_eV": 0.0}
+    plot_learning_curve([row | {"val_energy_mae_eV": 1.0}, row], tmp_path / "curve.png")
+    assert is_a_picture(tmp_path / "curve.png")
+
+
+def test_a_learning_curve_without_rows_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="^`rows` must hold at least one validation, got 0$"):
+        plot_learning_curve([], tmp_path / "curve.png")
+
+
+@pytest.mark.parametrize("forces", [True, False])
+@pytest.mark.parametrize("n", [1, 30])
+def test_a_parity_plot_is_a_picture(tmp_path, n, forces):
+    plot_parity(evaluation(n, forces), tmp_path / "parity.png")
+    assert is_a_picture(tmp_path / "parity.png")
+
+
+def test_a_parity_plot_has_a_panel_for_forces_only_where_there_are_any(tmp_path, drawn):
+    plot_parity(evaluation(9), tmp_path / "both.png", labels="GFN2-xTB")
+    plot_parity(evaluation(9, forces=False), tmp_path / "energy.png")
+    assert [len(figure.axes) for figure in drawn] == [2, 1]
+    energy, forces = drawn[0].axes
+    assert (energy.get_xlabel(), energy.get_ylabel()) == (
+        "GFN2-xTB energy − mean (eV)",
+        "SchNet energy − mean (eV)",
+    )
+    assert forces.get_xlabel() == "GFN2-xTB force component (eV/Å)"
+    # 1 kcal/mol is 43.4 meV.
+    assert energy.texts[0].get_text() == "MAE 12.3 meV (0.284 kcal/mol)\nRMSE 45.6 meV (1.052 kcal/mol)"
+    assert forces.texts[0].get_text() == "MAE 78.9 meV/Å (1.819 kcal/mol/Å)\nRMSE 101.1 meV/Å (2.331 kcal/mol/Å)"
+
+
+def test_a_parity_plot_has_labels_across_and_predictions_up(tmp_path, drawn):
+    result = evaluation(9, z=(79, 1))
+    plot_parity(result, tmp_path / "parity.png")
+    energy, forces = drawn[0].axes
+    relative = (result.energy - result.energy[0].mean()).numpy()
+    np.testing.assert_array_equal(energy.get_lines()[0].get_xydata().T, relative)
+    hydrogen = next(line for line in forces.get_lines() if line.get_label() == "H")
+    np.testing.assert_array_equal(hydrogen.get_xydata()[:3].T, result.forces[:, 1].numpy())
+    assert {text.get_text() for text in forces.get_legend().texts} == {"H", "Z = 79"}
+    assert forces.get_xlim() == forces.get_ylim()
