@@ -16,7 +16,7 @@ test: $(VENV)/installed ## all tests
 lint: $(VENV)/installed ## formatting, style, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: $(VENV)/installed ## put the code into its form
 	$(BIN)/ruff format .

@@ -53,7 +53,9 @@ def main() -> int:
     plot_parity(evaluation, run.path / "parity.png", labels="GFN2-xTB")
     console.print(f"{evaluation.n} frames.")
 
-    console.rule(f"3/3  Molecular dynamics: {options.duration:g} ps at constant energy, after as much at 300 K")
+    console.rule(
+        f"3/3  Molecular dynamics: {options.duration:g} ps at constant energy, after as much at 300 K"
+    )
     start = Atoms(test[0].z.numpy(), test[0].pos.numpy())
     start.calc = SchNetCalculator(potential)
     with Progress(console=console, disable=not console.is_terminal) as progress:

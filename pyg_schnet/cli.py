@@ -19,6 +19,8 @@ from rich.table import Table
 # torch, ASE and matplotlib take seconds to import: each verb imports what it needs, so that --help and
 # mistakes in the command line are answered at once.
 if TYPE_CHECKING:
+    from ase import Atoms
+
     from pyg_schnet.evaluation import Evaluation
 
 _EXPECTED = (
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser(
         prog="pyg-schnet",
-        description="Train SchNet potentials and run simulations with them. Energies are in eV, lengths in Å.",
+        description="Train SchNet potentials and run simulations with them, in eV and Å.",
     )
     verbs = parser.add_subcommands(dest="verb", metavar="VERB")
     wanted = next((name for name in arguments if name in _VERBS), None)
@@ -171,12 +173,8 @@ def _build_evaluate(full: bool) -> tuple[str, ArgumentParser]:
         help="'train', 'val' or 'test': this part of FILE, by the split.npz beside MODEL",
     )
     parser.add_argument("--batch_size", type=int, default=32, help="structures at once")
-    parser.add_argument(
-        "--plot", type=str | None, help="draw predictions over labels into this picture"
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object and nothing else"
-    )
+    parser.add_argument("--plot", type=str | None, help="draw predictions over labels into this picture")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     return "errors on labelled structures", parser
 
 
@@ -189,9 +187,9 @@ def _evaluate(options: Namespace) -> int:
     potential = load(options.model, options.device)
     dataset = AtomsDataset(options.file, options.energy_key, options.forces_key, options.units)
     if options.part is not None:
-        dataset = dataset[
-            _part(Path(options.model).parent / "split.npz", options.part, len(dataset))
-        ]
+        split = Path(options.model).parent / "split.npz"
+        dataset = dataset[_part(split, options.part, len(dataset))]
+        assert isinstance(dataset, AtomsDataset)
     evaluation = evaluate(potential, dataset, options.batch_size)
     if options.plot is not None:
         plot_parity(evaluation, options.plot)
@@ -206,9 +204,7 @@ def _part(path: Path, part: str, structures: int) -> list[int]:
     import numpy as np
 
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such file; --part needs the split that training wrote there"
-        )
+        raise FileNotFoundError(f"{path}: no such file; --part needs the split that training wrote there")
     with np.load(path, allow_pickle=False) as split:
         if part not in split.files:
             raise ValueError(f"`--part` must be one of {', '.join(split.files)}; got {part!r}")
@@ -232,9 +228,7 @@ def _table(evaluation: Evaluation) -> Table:
         table.add_column(name, justify="left" if name in ("", "unit") else "right")
     rows = [("energy", evaluation.energy_mae, evaluation.energy_rmse, "meV", "kcal/mol")]
     if evaluation.forces_mae is not None and evaluation.forces_rmse is not None:
-        rows.append(
-            ("forces", evaluation.forces_mae, evaluation.forces_rmse, "meV/Å", "kcal/mol/Å")
-        )
+        rows.append(("forces", evaluation.forces_mae, evaluation.forces_rmse, "meV/Å", "kcal/mol/Å"))
     for name, mae, rmse, unit, chemists_unit in rows:
         small = [f"{1e3 * value:.2f}" for value in (mae, rmse)]
         large = [f"{value / kcal_per_mol:.4f}" for value in (mae, rmse)]
@@ -278,7 +272,7 @@ def _build_relax(full: bool) -> tuple[str, ArgumentParser]:
     parser.add_argument("--fmax", type=float, default=0.01, help="longest force allowed, in eV/Å")
     parser.add_argument("--steps", type=int, default=500, help="the most to take")
     parser.add_argument("--optimizer", default="BFGS", help="BFGS, LBFGS or FIRE")
-    parser.add_argument("--index", default="-1", help="which structure of the file, from 0")
+    parser.add_argument("--index", type=int, default=-1, help="which structure of the file, from 0")
     return "relax a structure", parser
 
 
@@ -288,9 +282,7 @@ def _relax(options: Namespace) -> int:
     from pyg_schnet.simulation import relax
 
     _refuse(options.out, options.overwrite)
-    result = relax(
-        _structure(options), fmax=options.fmax, steps=options.steps, optimizer=options.optimizer
-    )
+    result = relax(_structure(options), fmax=options.fmax, steps=options.steps, optimizer=options.optimizer)
     write(options.out, result.atoms)
     state = "converged" if result.converged else "NOT converged"
     _out.print(
@@ -302,21 +294,18 @@ def _relax(options: Namespace) -> int:
 
 def _build_md(full: bool) -> tuple[str, ArgumentParser]:
     parser = _with_model(
-        "Run molecular dynamics. "
-        "Example: pyg-schnet md RUN/model.safetensors in.xyz out.extxyz --duration 1",
+        "Run molecular dynamics. Example: pyg-schnet md RUN/model.safetensors in.xyz out.extxyz --duration 1",
     )
     _add_files(parser)
     parser.add_argument("--temperature", type=float, default=300.0, help="in K")
     parser.add_argument("--timestep", type=float, default=0.5, help="in fs")
     parser.add_argument("--duration", type=float, default=1.0, help="in ps")
-    parser.add_argument(
-        "--equilibration", type=float, default=0.0, help="in ps, with the bath, before"
-    )
+    parser.add_argument("--equilibration", type=float, default=0.0, help="in ps, with the bath, before")
     parser.add_argument("--thermostat", default="nve", help="'nve' (none) or 'langevin'")
     parser.add_argument("--friction", type=float, default=0.01, help="of the bath, in 1/fs")
     parser.add_argument("--interval", type=int, default=10, help="steps between two frames")
     parser.add_argument("--seed", type=int, default=0, help="of velocities and bath")
-    parser.add_argument("--index", default="-1", help="which structure of the file, from 0")
+    parser.add_argument("--index", type=int, default=-1, help="which structure of the file, from 0")
     return "molecular dynamics", parser
 
 
@@ -329,18 +318,14 @@ def _md(options: Namespace) -> int:
     settings = {name: options[name] for name in (*names, "interval", "seed", "overwrite")}
     atoms = _structure(options)
     with Progress(console=_out, disable=not _out.is_terminal) as progress:
-        task = progress.add_task(
-            "dynamics", total=round(1000 * options.duration / options.timestep)
-        )
+        task = progress.add_task("dynamics", total=round(1000 * options.duration / options.timestep))
         result = run_md(
             atoms,
             **settings,
             trajectory=options.out,
             on_step=lambda step, _: progress.update(task, completed=step),
         )
-    _out.print(
-        f"{result.duration:g} ps, mean temperature {result.temperature:.0f} K: {options.out}"
-    )
+    _out.print(f"{result.duration:g} ps, mean temperature {result.temperature:.0f} K: {options.out}")
     if result.drift is not None:
         _out.print(
             f"energy drift {result.drift:+.4f} meV/atom/ps, fluctuation {result.fluctuation:.4f} meV/atom"
@@ -374,12 +359,17 @@ def _add_files(parser: ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
 
 
-def _structure(options: Namespace):  # noqa: ANN202 - ASE is not imported here
+def _structure(options: Namespace) -> Atoms:
+    from ase import Atoms
     from ase.io import read
 
     from pyg_schnet.simulation import SchNetCalculator
 
-    atoms = read(options.input, index=int(options.index))
+    try:
+        atoms = read(options.input, index=options.index)
+    except IndexError:
+        raise ValueError(f"{options.input}: has no structure {options.index}; they count from 0") from None
+    assert isinstance(atoms, Atoms)
     atoms.calc = SchNetCalculator(options.model, device=options.device)
     return atoms
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch_geometric.data import InMemoryDataset
 from torchmetrics import MeanAbsoluteError, MeanSquaredError
 
-from pyg_schnet.loader import DataLoader
+from pyg_schnet.loader import DataLoader, collate
 from pyg_schnet.potential import Potential
 from pyg_schnet.units import kcal_per_mol
 
@@ -65,13 +65,14 @@ def evaluate(potential: Potential, dataset: InMemoryDataset, batch_size: int = 3
     if len(dataset) == 0:
         raise ValueError("`dataset` must hold at least one structure, got 0")
     device = potential.atomref.device
-    has_forces = "forces" in dataset[0]
+    has_forces = "forces" in collate(dataset, [0])
     metrics = [make().set_dtype(torch.float64).to(device) for make in _METRICS * (1 + has_forces)]
     parts: list[tuple[Tensor, ...]] = []
     training = potential.training
     potential.eval()
     try:
-        for batch in DataLoader(dataset, batch_size):
+        # A generator of its own: loaders draw from one even if they do not shuffle.
+        for batch in DataLoader(dataset, batch_size, generator=torch.Generator()):
             batch = batch.to(device)
             with torch.no_grad():
                 out = potential(batch, forces=has_forces)

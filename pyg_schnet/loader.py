@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data, Dataset, InMemoryDataset
+from torch_geometric.data.data import BaseData
 
 
-def collate(dataset: InMemoryDataset, indices: Sequence[int] | Tensor) -> Batch:
+def collate(dataset: InMemoryDataset, indices: Sequence[int] | Tensor) -> Data:
     """Gather items of a data set into a batch, as ``Batch.from_data_list`` would.
 
     Args:
@@ -19,11 +21,12 @@ def collate(dataset: InMemoryDataset, indices: Sequence[int] | Tensor) -> Batch:
         indices: Which items, in this order.
 
     Returns:
-        The batch; ``energy`` of shape ``(molecules,)``, ``pos`` and ``forces`` of shape ``(atoms, 3)``.
+        A :class:`~torch_geometric.data.Batch`; its ``energy`` has the shape ``(molecules,)``, its ``pos``
+        and ``forces`` have ``(atoms, 3)``.
     """
-    numbers = indices.tolist() if isinstance(indices, Tensor) else list(indices)
+    numbers: list[int] = torch.as_tensor(indices, dtype=torch.long).tolist()
     if not _is_gatherable(dataset):
-        return Batch.from_data_list([dataset[number] for number in numbers])
+        return _as_data(Batch.from_data_list(_items(dataset, numbers)))
     own = dataset.indices()
     rows = torch.tensor([own[number] for number in numbers], dtype=torch.long)
     store, slices = dataset._data, dataset.slices
@@ -51,7 +54,15 @@ def collate(dataset: InMemoryDataset, indices: Sequence[int] | Tensor) -> Batch:
     batch._num_graphs = len(rows)
     batch._slice_dict = batch_slices
     batch._inc_dict = increments
-    return batch
+    return _as_data(batch)
+
+
+def _as_data(batch: Batch) -> Data:
+    return cast(Data, batch)  # which it is at run time; type checkers do not see its fields otherwise
+
+
+def _items(dataset: Dataset, numbers: Iterable[int]) -> list[BaseData]:
+    return [cast(BaseData, dataset[number]) for number in numbers]
 
 
 def _is_gatherable(dataset: InMemoryDataset) -> bool:
@@ -87,16 +98,16 @@ class _Gathered(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> Data:
+    def __getitem__(self, index: int) -> Any:
         return self.dataset[index]
 
-    def __getitems__(self, indices: list[int]) -> Batch:
+    def __getitems__(self, indices: list[int]) -> Data:
         if isinstance(self.dataset, InMemoryDataset) and not any(self.options.values()):
             return collate(self.dataset, indices)
-        return Batch.from_data_list([self.dataset[index] for index in indices], **self.options)
+        return _as_data(Batch.from_data_list(_items(self.dataset, indices), **self.options))
 
 
-def _identity(batch: Batch) -> Batch:
+def _identity(batch: Any) -> Any:
     return batch
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from pyg_schnet.evaluation import Evaluation
 from pyg_schnet.units import kcal_per_mol
@@ -51,6 +52,9 @@ def plot_learning_curve(rows: Sequence[dict[str, float]], path: str | os.PathLik
             fontsize=8,
         )
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("training step")
     axes.set_ylabel("mean absolute error")
     axes.set_title("Validation, averaged weights", fontsize=10)
@@ -107,6 +111,8 @@ def _parity_axes(axes: Axes, quantity: str, unit: str, labels: str) -> None:
     axes.set_xlim(low, high)
     axes.set_ylim(low, high)
     axes.set_aspect("equal")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel(f"{labels} {quantity} ({unit})")
     axes.set_ylabel(f"SchNet {quantity} ({unit})")
     _tidy(axes)

@@ -162,11 +162,14 @@ def test_an_existing_output_is_refused_and_left_alone(verb, run, ethanol, tmp_pa
     ("arguments", "message"),
     [
         (["--data.pth", "x"], r"`data\.pth` is not an option\. Did you mean `data\.path`\?"),
-        (["--trainer.max_step=3"], r"`trainer\.max_step` is not an option\. Did you mean `trainer\.max_steps`"),
+        (
+            ["--trainer.max_step=3"],
+            r"`trainer\.max_step` is not an option\. Did you mean `trainer\.max_steps`",
+        ),
         (["--trainer.lr", "fast"], r'"trainer\.lr"[\s\S]*fast'),
         (["--trainer.schedule", "linear"], r"`trainer\.schedule` must be one of 'cosine', .* got 'linear'"),
         (["--data.path", "nowhere.npz"], r"nowhere\.npz: no such file"),
-        (["--model.cutoff", "-5"], r"`cutoff` must be positive and in Å, got -5\.0"),
+        (["--model.cutoff", "-5"], r"`cutoff` must be positive, finite and in Å .*, got -5\.0"),
         (["--data.n_train", "100000"], r"`data\.n_train` and `data\.n_val` must .* fit into the 1500"),
         (["--resume", "--overwrite"], r"`--resume` and `--overwrite` exclude each other"),
         (["--resume"], r"holds no last\.safetensors to resume from"),
@@ -181,7 +184,10 @@ def test_a_wrong_option_is_named_and_nothing_is_written(arguments, message, reci
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("trainer: {max_step: 3}", r"`trainer\.max_step` is not an option\. Did you mean `trainer\.max_steps`"),
+        (
+            "trainer: {max_step: 3}",
+            r"`trainer\.max_step` is not an option\. Did you mean `trainer\.max_steps`",
+        ),
         ("- a\n- b", r"must hold options by name, got list"),
         ("a: [", r"must be YAML"),
         ("!!python/object/apply:os.system ['true']", r"must be YAML"),

@@ -118,8 +118,14 @@ def test_the_potential_is_handed_back_as_it_was_after_an_error(dataset):
     assert potential.training
 
 
+def test_the_global_generator_is_left_alone(dataset, errors):
+    before = torch.get_rng_state()
+    evaluate(Shifted(dataset, *errors), dataset, 2)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_an_empty_data_set_is_refused(dataset, errors):
-    with pytest.raises(ValueError, match="^`dataset` must hold at least one structure, got 0$"):
+    with pytest.raises(ValueError, match=r"^`dataset` must hold at least one structure, got 0$"):
         evaluate(Shifted(dataset, *errors), dataset[[]])
 
 

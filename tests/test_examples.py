@@ -43,7 +43,9 @@ def test_every_example_is_tested():
 
 
 def test_the_energy_of_a_smiles_is_printed(model):
-    assert re.search(r"CO: 6 atoms, energy -?\d+\.\d{4} eV", run("01_energy_from_smiles.py", "CO", "--model", model))
+    assert re.search(
+        r"CO: 6 atoms, energy -?\d+\.\d{4} eV", run("01_energy_from_smiles.py", "CO", "--model", model)
+    )
 
 
 def test_forces_are_the_slope_of_the_energy():

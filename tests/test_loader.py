@@ -1,5 +1,7 @@
 """Batches by index operations are PyG's batches."""
 
+from itertools import chain
+
 import numpy as np
 import pytest
 import torch
@@ -86,7 +88,9 @@ def test_a_batch_of_a_file_equals_pygs(frames, indices, transform):
     assert_same(collate(dataset, indices), Batch.from_data_list([dataset[i] for i in indices]))
 
 
-@pytest.mark.parametrize("rows", [[2, 0], torch.tensor([1, 2]), slice(1, None), torch.tensor([True, False, True])])
+@pytest.mark.parametrize(
+    "rows", [[2, 0], torch.tensor([1, 2]), slice(1, None), torch.tensor([True, False, True])]
+)
 def test_a_batch_of_a_subset_counts_within_the_subset(stored, rows):
     subset = stored[rows]
     assert_same(collate(subset, [1, 0]), Batch.from_data_list([subset[1], subset[0]]))
@@ -177,7 +181,7 @@ def test_shuffling_follows_the_generator(frames):
 
     assert order(0) == order(0)
     assert order(0) != order(1)
-    assert sorted(sum(order(0), [])) == list(range(7))
+    assert sorted(chain.from_iterable(order(0))) == list(range(7))
 
 
 def test_each_epoch_is_shuffled_anew(frames):
@@ -186,7 +190,9 @@ def test_each_epoch_is_shuffled_anew(frames):
     assert first != second
 
 
-@pytest.mark.parametrize("options", [{"follow_batch": ["edge_index"]}, {"exclude_keys": ["edge_attr", "energy"]}])
+@pytest.mark.parametrize(
+    "options", [{"follow_batch": ["edge_index"]}, {"exclude_keys": ["edge_attr", "energy"]}]
+)
 def test_pygs_options_do_what_they_do_in_pyg(stored, options):
     (batch,) = DataLoader(stored, 3, **options)
     (expected,) = torch_geometric.loader.DataLoader(stored, 3, **options)

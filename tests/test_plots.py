@@ -76,7 +76,7 @@ def test_a_learning_curve_without_errors_left_is_drawn(tmp_path):
 
 
 def test_a_learning_curve_without_rows_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="^`rows` must hold at least one validation, got 0$"):
+    with pytest.raises(ValueError, match=r"^`rows` must hold at least one validation, got 0$"):
         plot_learning_curve([], tmp_path / "curve.png")
 
 
@@ -99,7 +99,9 @@ def test_a_parity_plot_has_a_panel_for_forces_only_where_there_are_any(tmp_path,
     assert forces.get_xlabel() == "GFN2-xTB force component (eV/Å)"
     # 1 kcal/mol is 43.4 meV.
     assert energy.texts[0].get_text() == "MAE 12.3 meV (0.284 kcal/mol)\nRMSE 45.6 meV (1.052 kcal/mol)"
-    assert forces.texts[0].get_text() == "MAE 78.9 meV/Å (1.819 kcal/mol/Å)\nRMSE 101.1 meV/Å (2.331 kcal/mol/Å)"
+    assert (
+        forces.texts[0].get_text() == "MAE 78.9 meV/Å (1.819 kcal/mol/Å)\nRMSE 101.1 meV/Å (2.331 kcal/mol/Å)"
+    )
 
 
 def test_a_parity_plot_has_labels_across_and_predictions_up(tmp_path, drawn):

@@ -49,7 +49,7 @@ def walk(
 ) -> dict[str, np.ndarray]:
     """Run Langevin dynamics of ethanol and collect frames.
 
-    ASE's ``Langevin(fixcm=True)`` heats nine atoms to 650-700 K; the constraint does not, and
+    ASE's ``Langevin(fixcm=True)`` heats nine atoms to over 650 K; the constraint does not, and
     ``get_temperature`` knows that it leaves 24 degrees of freedom.
 
     Args:

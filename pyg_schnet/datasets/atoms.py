@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Batch, Data, InMemoryDataset
+from torch_geometric.data import Data, InMemoryDataset
 
 from pyg_schnet.datasets.npz import read_npz
 from pyg_schnet.loader import collate
@@ -66,7 +66,7 @@ class AtomsDataset(InMemoryDataset):
     @property
     def has_forces(self) -> bool:
         """Whether the file has forces."""
-        return "forces" in self.slices
+        return "forces" in (self.slices or {})
 
     def atomref(self) -> Tensor:
         """Fit atomic references, in eV by atomic number, shape ``(100,)``, float64.
@@ -96,7 +96,7 @@ class AtomsDataset(InMemoryDataset):
         """Atomic numbers that occur, sorted."""
         return self._compositions()[0].sum(0).nonzero().flatten().tolist()
 
-    def _whole(self) -> Batch:
+    def _whole(self) -> Data:
         return collate(self, range(len(self)))
 
     def _compositions(self) -> tuple[Tensor, Tensor]:

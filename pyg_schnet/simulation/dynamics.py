@@ -175,9 +175,7 @@ def _steps(duration: float, timestep: float) -> int:
 
 def _check(thermostat: str, interval: int) -> None:
     if thermostat not in _THERMOSTATS:
-        raise ValueError(
-            f"`thermostat` must be one of {', '.join(_THERMOSTATS)}; got {thermostat!r}"
-        )
+        raise ValueError(f"`thermostat` must be one of {', '.join(_THERMOSTATS)}; got {thermostat!r}")
     if interval < 1:
         raise ValueError(f"`interval` must be at least 1 step, got {interval}")
 

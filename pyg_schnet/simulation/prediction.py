@@ -50,9 +50,7 @@ def predict(
     return _predict(for_evaluation(potential, device), iter(frames), batch_size, forces)
 
 
-def _predict(
-    potential: Potential, frames: Iterator[Atoms], batch_size: int, forces: bool
-) -> Iterator[Atoms]:
+def _predict(potential: Potential, frames: Iterator[Atoms], batch_size: int, forces: bool) -> Iterator[Atoms]:
     first = 0
     while batch := list(islice(frames, batch_size)):
         try:

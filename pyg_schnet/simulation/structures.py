@@ -25,9 +25,7 @@ def from_ase(atoms: Atoms, lattice: bool | None = None) -> Data:
         ValueError: If there are no atoms, or a periodic direction has no lattice vector.
     """
     if len(atoms) == 0:
-        raise ValueError(
-            "`atoms` must hold at least one atom, got none; remove the empty structure"
-        )
+        raise ValueError("`atoms` must hold at least one atom, got none; remove the empty structure")
     data = Data(
         z=torch.tensor(atoms.numbers, dtype=torch.long),
         pos=torch.tensor(atoms.positions, dtype=torch.float64),
@@ -70,8 +68,7 @@ def own_copy(atoms: Atoms) -> Atoms:
         raise ValueError("`atoms` must hold at least one atom, got none")
     if atoms.calc is None:
         raise ValueError(
-            "`atoms.calc` must be set, got None; use "
-            'atoms.calc = SchNetCalculator("model.safetensors")'
+            '`atoms.calc` must be set, got None; use atoms.calc = SchNetCalculator("model.safetensors")'
         )
     copy = atoms.copy()
     copy.calc = atoms.calc

@@ -33,9 +33,7 @@ class FrameWriter:
         if self.path is None:
             return
         if self.path.suffix not in _SUFFIXES:
-            raise ValueError(
-                f"`trajectory` must end in {', '.join(_SUFFIXES)}; got {self.path.name!r}"
-            )
+            raise ValueError(f"`trajectory` must end in {', '.join(_SUFFIXES)}; got {self.path.name!r}")
         if not self.path.parent.is_dir():
             raise FileNotFoundError(
                 f"`trajectory` must be in a folder that exists; create {self.path.parent}"

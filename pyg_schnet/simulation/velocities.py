@@ -30,9 +30,7 @@ def degrees_of_freedom(atoms: Atoms, rotation: bool) -> int:
     return count
 
 
-def draw_momenta(
-    atoms: Atoms, temperature: float, rng: np.random.Generator, rotation: bool
-) -> None:
+def draw_momenta(atoms: Atoms, temperature: float, rng: np.random.Generator, rotation: bool) -> None:
     """Give a structure Maxwell-Boltzmann momenta, scaled to the temperature exactly.
 
     Without constraints the center of mass is at rest; with constraints it moves as they allow.

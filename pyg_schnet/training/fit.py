@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.loggers import TensorBoardLogger
-from torch_geometric.data import Batch, InMemoryDataset
+from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+from torch_geometric.data import Data, InMemoryDataset
 
 from pyg_schnet import checkpoint
 from pyg_schnet.evaluation import Evaluation, evaluate
@@ -20,7 +20,7 @@ from pyg_schnet.training.config import TrainerConfig
 from pyg_schnet.training.loss import energy_forces_loss
 from pyg_schnet.training.progress import Report
 from pyg_schnet.training.run_directory import RunDirectory
-from pyg_schnet.training.schedule import batches, learning_rate
+from pyg_schnet.training.schedule import batches, learning_rate, progress
 from pyg_schnet.training.state import Counters, TrainingState
 
 
@@ -57,7 +57,7 @@ def fit(
         devices=1,
         loggers=TensorBoardLogger(run.tensorboard, "", ""),
     )
-    has_forces = "forces" in train[0]
+    has_forces = "forces" in collate(train, [0])
     energy_weight = config.energy_weight
     if energy_weight is None:
         energy_weight = 0.01 if has_forces else 1.0
@@ -74,7 +74,7 @@ def fit(
 
     losses: list[float] = []
     began = time.perf_counter() - count.seconds
-    report.start(count.step, config.max_steps)
+    report.start(count.step, progress(config, count.step, count.seconds / 60))
     try:
         for ids in batches(len(train), config.batch_size, config.seed, count.step):
             if _is_over(count, config):
@@ -92,12 +92,13 @@ def fit(
                 norm = fabric.clip_gradients(
                     module, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False
                 )
-                _require_finite("norm of the gradient", float(norm), count, batch, run)
+                assert norm is not None
+                _require_finite("norm of the gradient", norm.item(), count, batch, run)
             optimizer.step()
             state.average.update_parameters(potential)
             count.step += 1
             count.seconds = time.perf_counter() - began
-            report.step(count.step, losses[-1])
+            report.step(count.step, progress(config, count.step, count.seconds / 60), losses[-1])
             if count.step % config.val_every == 0 or _is_over(count, config):
                 errors = evaluate(state.averaged, val, config.batch_size)
                 row = _row(count, config, losses, errors)
@@ -117,11 +118,8 @@ def fit(
 
 
 def _is_over(count: Counters, config: TrainerConfig) -> bool:
-    return (
-        count.step >= config.max_steps
-        or (config.max_minutes is not None and count.seconds >= 60 * config.max_minutes)
-        or (config.patience is not None and count.stale >= config.patience)
-    )
+    stale = config.patience is not None and count.stale >= config.patience
+    return stale or progress(config, count.step, count.seconds / 60) >= 1
 
 
 def _judge(count: Counters, errors: Evaluation, energy_weight: float) -> bool:
@@ -152,7 +150,7 @@ def _row(count: Counters, config: TrainerConfig, losses: list[float], errors: Ev
     return row
 
 
-def _require_finite(name: str, value: float, count: Counters, batch: Batch, run: RunDirectory) -> None:
+def _require_finite(name: str, value: float, count: Counters, batch: Data, run: RunDirectory) -> None:
     if math.isfinite(value):
         return
     kept = f"{run.model} (step {count.best_step:,})" if run.model.exists() else "none yet"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch_geometric.data import Batch
+from torch_geometric.data import Data
 
 from pyg_schnet.nn.readout import sum_by_molecule
 
 
-def energy_forces_loss(out: dict[str, Tensor], batch: Batch, energy_weight: float, scale: Tensor) -> Tensor:
+def energy_forces_loss(out: dict[str, Tensor], batch: Data, energy_weight: float, scale: Tensor) -> Tensor:
     r"""Mean over the molecules of a batch of the squared errors of energy and forces.
 
     .. math::
@@ -20,7 +20,7 @@ def energy_forces_loss(out: dict[str, Tensor], batch: Batch, energy_weight: floa
 
     Args:
         out: Energies ``(molecules,)`` in eV and, if they count, forces ``(atoms, 3)`` in eV/Å.
-        batch: The labels.
+        batch: A batch with the labels.
         energy_weight: :math:`\rho`: 0.01 Å⁻² with forces, 1 for energies alone in the paper.
         scale: :math:`\sigma`.
 
@@ -34,6 +34,7 @@ def energy_forces_loss(out: dict[str, Tensor], batch: Batch, energy_weight: floa
     if "forces" in out:
         square = ((out["forces"] - batch.forces) / scale).square().sum(dim=1)  # (atoms,)
         atoms = batch.ptr.diff()
+        assert batch.batch is not None
         per_molecule = sum_by_molecule(square, batch.batch, len(atoms)) / atoms
         loss = loss + per_molecule.mean()
     return loss

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pyg_schnet.units import kcal_per_mol
 
@@ -27,26 +27,26 @@ class Report:
         """Print a line; it stays above the bar."""
         self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
-    def start(self, step: int, max_steps: int) -> None:
-        """Begin to count steps."""
+    def start(self, step: int, done: float) -> None:
+        """Begin to count steps; ``done`` is the part of the run that is over, from 0 to 1."""
         if not self.console.is_terminal or self.console.quiet:
             return
         self._bar = Progress(
             TextColumn("training"),
             BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}"),
-            TimeRemainingColumn(),
+            TextColumn("step {task.fields[step]:,}  loss {task.fields[loss]}  remaining"),
+            TimeRemainingColumn(compact=True),
             console=self.console,
             refresh_per_second=4,
         )
-        self._task = self._bar.add_task("", total=max_steps, completed=step, loss="…")
+        self._task = self._bar.add_task("", total=1.0, step=step, loss="…")
+        self._bar.update(self._task, completed=done)
         self._bar.start()
 
-    def step(self, step: int, loss: float) -> None:
+    def step(self, step: int, done: float, loss: float) -> None:
         """Count a step."""
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=step, loss=f"{loss:.2e}")
+            self._bar.update(self._task, completed=done, step=step, loss=f"{loss:.2e}")
 
     def validated(self, row: Mapping[str, float], improved: bool) -> None:
         """Tell the errors of a validation."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
 from ase.data import chemical_symbols
+from torch import Tensor
 
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.loader import collate
@@ -53,13 +56,24 @@ def train(config: TrainConfig, report: Report, resume: bool = False, overwrite: 
     run.write_split(split)
     _describe(potential, train_set, val_set, report)
     provenance = _provenance(config, len(train_set), len(val_set))
-    count = fit(potential, train_set, val_set, config.trainer, run, report, provenance, resume)
+    with _threads(config.trainer.threads):
+        count = fit(potential, train_set, val_set, config.trainer, run, report, provenance, resume)
     plot_learning_curve(run.read_metrics(), run.learning_curve)
     report.line(
         f"Best validation at step {count.best_step:,} of {count.step:,}, after {count.seconds / 60:.1f} "
         f"minutes: {run.model}"
     )
     return run
+
+
+@contextmanager
+def _threads(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _read(config: TrainConfig, report: Report) -> tuple[AtomsDataset, AtomsDataset, Split]:
@@ -72,9 +86,9 @@ def _read(config: TrainConfig, report: Report) -> tuple[AtomsDataset, AtomsDatas
             raise ValueError(
                 "`data.n_val` must be at least 1, to choose the best weights, got 0; or give `data.val_path`"
             )
-        return whole[split.train], whole[split.val], split
+        return _subset(whole, split.train), _subset(whole, split.val), split
     split = random_split(len(whole), data.n_train, 0, data.seed)
-    train_set = whole[split.train]
+    train_set = _subset(whole, split.train)
     val_set = AtomsDataset(data.val_path, *keys, dtype=dtype)
     if val_set.has_forces != train_set.has_forces:
         raise ValueError(
@@ -97,16 +111,22 @@ def _read(config: TrainConfig, report: Report) -> tuple[AtomsDataset, AtomsDatas
         if not 1 <= data.n_val <= len(new):
             raise ValueError(f"`data.n_val` must be 1 to {len(new)} here, got {data.n_val}")
         new = new[: data.n_val]
-    return train_set, val_set[new], split
+    return train_set, _subset(val_set, new), split
 
 
-def _structures(dataset: AtomsDataset) -> torch.Tensor:
-    return collate(dataset, range(len(dataset))).pos.view(len(dataset), -1)
+def _subset(dataset: AtomsDataset, numbers: Tensor) -> AtomsDataset:
+    return cast(AtomsDataset, dataset[numbers])
+
+
+def _structures(dataset: AtomsDataset) -> Tensor:
+    pos = collate(dataset, range(len(dataset))).pos
+    assert pos is not None
+    return pos.view(len(dataset), -1)
 
 
 def _potential(config: TrainConfig, train_set: AtomsDataset) -> Potential:
     with torch.random.fork_rng(devices=[]):  # the weights are drawn on the CPU
-        torch.random.default_generator.manual_seed(config.trainer.seed)
+        torch.default_generator.manual_seed(config.trainer.seed)
         model = SchNet(**asdict(config.model))
     return Potential(model, train_set.scale(), train_set.atomref(), train_set.elements())
 

@@ -114,7 +114,9 @@ def test_compressed_files_are_read(md17, tmp_path):
     assert len(read_npz(tmp_path / "small.npz").energy) == 2
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the reference data of revised MD17 are not beside the repository")
+@pytest.mark.skipif(
+    not SHARED.is_dir(), reason="the reference data of revised MD17 are not beside the repository"
+)
 def test_revised_md17_itself_has_the_energies_of_dft():
     paths = sorted(SHARED.glob("*ethanol*.npz"))
     if not paths:
@@ -128,12 +130,13 @@ def test_revised_md17_itself_has_the_energies_of_dft():
 # keys and units ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("energy_key", "forces_key", "foreign"), [("ccsd", None, "ccsd"), (None, "grad", "grad")])
+@pytest.mark.parametrize(
+    ("energy_key", "forces_key", "foreign"), [("ccsd", None, "ccsd"), (None, "grad", "grad")]
+)
 def test_labels_of_other_keys_need_units(md17, write, energy_key, forces_key, foreign):
     path = write({**md17, "ccsd": np.zeros(2), "grad": md17["F"]})
     assert refused(path, energy_key, forces_key) == (
-        f"the unit of '{foreign}' is not known; set `data.units`, "
-        'for example "kcal/mol" or "Hartree, Bohr"'
+        f'the unit of \'{foreign}\' is not known; set `data.units`, for example "kcal/mol" or "Hartree, Bohr"'
     )
 
 
@@ -228,8 +231,7 @@ def test_a_pickle_is_refused_and_not_executed(tmp_path):
     trap, path = tmp_path / "executed", tmp_path / "frames.npz"
     path.write_bytes(pickle.dumps(Creates(trap)))
     assert refused(path) == (
-        "must be an npz file, which it is not or no longer (it starts otherwise); "
-        "download or write it again"
+        "must be an npz file, which it is not or no longer (it starts otherwise); download or write it again"
     )
     assert not trap.exists()
 
@@ -287,7 +289,7 @@ def test_changed_bytes_of_an_array_are_noticed(md17, tmp_path, compressed):
     assert re.fullmatch(r"'E' is damaged \(.*\); download the file again", refused(path), re.DOTALL)
 
 
-@pytest.mark.parametrize(("offset", "value"), [(6, 63), (8, 1), (10, 97)])
+@pytest.mark.parametrize(("offset", "value"), [(6, 99), (8, 1), (10, 97)])
 def test_changed_bytes_of_the_directory_are_noticed(md17, write, offset, value):
     """The version, a flag of encryption and the method of compression, which zipfile does not know then."""
     path = write(md17)

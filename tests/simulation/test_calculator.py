@@ -175,9 +175,7 @@ def test_stress_is_not_there(calculator, crystal):
 
 
 def test_a_bare_model_is_refused():
-    with pytest.raises(
-        TypeError, match=r"`potential` must be .* got SchNet; .* Potential\(model\)"
-    ):
+    with pytest.raises(TypeError, match=r"`potential` must be .* got SchNet; .* Potential\(model\)"):
         SchNetCalculator(SchNet.paper())
 
 

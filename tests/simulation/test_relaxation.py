@@ -92,9 +92,7 @@ def test_arguments_out_of_range_are_refused(molecule, options, message):
 
 
 def test_atoms_without_a_calculator_are_refused(ethanol):
-    with pytest.raises(
-        ValueError, match=r"`atoms.calc` must be set, got None; .* SchNetCalculator"
-    ):
+    with pytest.raises(ValueError, match=r"`atoms.calc` must be set, got None; .* SchNetCalculator"):
         relax(ethanol)
 
 

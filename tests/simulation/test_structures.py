@@ -39,7 +39,5 @@ def test_no_atoms_are_refused():
 
 def test_periodic_atoms_without_a_cell_are_refused(ethanol):
     ethanol.pbc = True
-    with pytest.raises(
-        ValueError, match=r"`atoms.cell` must have a lattice vector .* set the cell"
-    ):
+    with pytest.raises(ValueError, match=r"`atoms.cell` must have a lattice vector .* set the cell"):
         from_ase(ethanol)

@@ -1,0 +1,51 @@
+"""Options that cannot be meant are refused with their name."""
+
+import pytest
+
+from pyg_schnet.training import DataConfig, TrainConfig, TrainerConfig
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"max_steps": 0}, "`trainer.max_steps` must be at least 1, got 0"),
+        ({"batch_size": 0}, "`trainer.batch_size` must be at least 1, got 0"),
+        ({"val_every": -1}, "`trainer.val_every` must be at least 1, got -1"),
+        ({"decay_steps": 0}, "`trainer.decay_steps` must be at least 1, got 0"),
+        ({"patience": 0}, "`trainer.patience` must be at least 1, got 0"),
+        ({"lr": 0.0}, "`trainer.lr` must be positive and finite, got 0.0"),
+        ({"lr": -1e-3}, "`trainer.lr` must be positive and finite, got -0.001"),
+        ({"lr": float("nan")}, "`trainer.lr` must be positive and finite, got nan"),
+        ({"lr": float("inf")}, "`trainer.lr` must be positive and finite, got inf"),
+        ({"max_minutes": 0.0}, "`trainer.max_minutes` must be positive and finite, got 0.0"),
+        ({"decay_factor": -0.5}, "`trainer.decay_factor` must be positive and finite, got -0.5"),
+        ({"clip_norm": 0.0}, "`trainer.clip_norm` must be positive and finite, got 0.0"),
+        ({"energy_weight": -1.0}, "`trainer.energy_weight` must be at least 0 and finite, got -1.0"),
+        ({"warmup_steps": -1}, "`trainer.warmup_steps` must be at least 0 and finite, got -1"),
+        ({"ema_decay": 1.0}, "`trainer.ema_decay` must be in [0, 1), got 1.0"),
+        ({"ema_decay": -0.1}, "`trainer.ema_decay` must be in [0, 1), got -0.1"),
+        (
+            {"schedule": "cosin"},
+            "`trainer.schedule` must be one of 'cosine', 'exponential', 'constant'; got 'cosin'",
+        ),
+        ({"precision": "float16"}, "`trainer.precision` must be one of 'float32', 'float64'; got 'float16'"),
+        ({"accelerator": "gpu"}, "`trainer.accelerator` must be one of 'auto', 'cpu', 'cuda'; got 'gpu'"),
+    ],
+)  # fmt: skip
+def test_wrong_options_are_refused(options, reason):
+    with pytest.raises(ValueError, match=r"^`trainer") as caught:
+        TrainerConfig(**options)
+    assert str(caught.value) == reason
+
+
+@pytest.mark.parametrize(
+    "options", [{"energy_weight": 0.0}, {"warmup_steps": 0}, {"ema_decay": 0.0}, {"patience": 1}]
+)
+def test_options_at_their_bounds_are_taken(options):
+    ((name, value),) = options.items()
+    assert getattr(TrainerConfig(**options), name) == value
+
+
+def test_a_path_is_all_that_a_run_needs():
+    config = TrainConfig(DataConfig("frames.npz"))
+    assert (config.out, config.trainer, config.data.seed) == ("run", TrainerConfig(), 0)

@@ -1,0 +1,147 @@
+"""A run's directory is never overwritten by accident, and its files come back."""
+
+import pytest
+import torch
+import yaml
+
+from pyg_schnet.training import RunDirectory
+from pyg_schnet.training.splits import Split
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunDirectory(tmp_path / "run")
+
+
+@pytest.fixture
+def used(run):
+    """A run with all its files, and a file of the user's."""
+    run.prepare(False, False)
+    run.tensorboard.mkdir()
+    for file in (run.model, run.last, run.config, run.split, run.metrics, run.learning_curve):
+        file.write_text("old")
+    (run.tensorboard / "events").write_text("old")
+    (run.path / "notes.txt").write_text("mine")
+    return run
+
+
+def contents(run):
+    return {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
+
+
+def test_a_new_directory_is_made_with_its_parents(tmp_path):
+    run = RunDirectory(tmp_path / "a" / "b")
+    run.prepare(False, False)
+    assert run.path.is_dir()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_empty_directory_is_taken(run, overwrite):
+    run.path.mkdir()
+    run.prepare(False, overwrite)
+
+
+def test_a_directory_with_something_in_it_is_refused(used):
+    before = contents(used)
+    with pytest.raises(FileExistsError) as caught:
+        used.prepare(False, False)
+    assert str(caught.value) == (
+        f"{used.path}: exists; give another --out, --resume to go on with that run, or --overwrite to "
+        "replace it"
+    )
+    assert contents(used) == before
+
+
+def test_a_file_in_the_place_of_the_directory_is_refused(run):
+    run.path.write_text("a file")
+    with pytest.raises(FileExistsError, match=r"exists; give another --out"):
+        run.prepare(False, False)
+
+
+def test_overwriting_removes_the_runs_files_and_no_others(used):
+    used.prepare(False, True)
+    assert contents(used) == {"notes.txt"}
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_overwriting_does_not_touch_what_is_no_run(run, kind):
+    own = run.path
+    if kind == "folder":
+        run.path.mkdir()
+        own = run.path / "thesis.tex"
+    own.write_text("years of work")
+    with pytest.raises(FileExistsError) as caught:
+        run.prepare(False, True)
+    assert str(caught.value) == (
+        f"{run.path}: is not a run of pyg-schnet (it has no config.yaml), so --overwrite does not touch it; "
+        "give another --out"
+    )
+    assert own.read_text() == "years of work"
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_resuming_needs_a_checkpoint(run, exists):
+    if exists:
+        run.prepare(False, False)
+    with pytest.raises(FileNotFoundError) as caught:
+        run.prepare(True, False)
+    assert str(caught.value) == (
+        f"{run.path}: holds no last.safetensors to resume from; start without --resume"
+    )
+
+
+def test_resuming_leaves_all_files(used):
+    before = contents(used)
+    used.prepare(True, False)
+    assert contents(used) == before
+
+
+def test_resuming_and_overwriting_exclude_each_other(used):
+    before = contents(used)
+    with pytest.raises(ValueError, match=r"^`--resume` and `--overwrite` exclude each other; give one$"):
+        used.prepare(True, True)
+    assert contents(used) == before
+
+
+def test_the_configuration_is_a_recipe_again(run):
+    run.prepare(False, False)
+    config = {"data": {"path": "Benzol für Å.npz", "units": None}, "trainer": {"lr": 1e-05, "max_steps": 3}}
+    run.write_config(config)
+    assert yaml.safe_load(run.config.read_text(encoding="utf-8")) == config
+    assert "für Å" in run.config.read_text(encoding="utf-8")
+
+
+def test_the_split_comes_back(run):
+    run.prepare(False, False)
+    split = Split(torch.tensor([0, 3]), torch.tensor([1]), torch.tensor([], dtype=torch.long))
+    run.write_split(split)
+    assert [part.tolist() for part in run.read_split()] == [[0, 3], [1], []]
+
+
+ROWS = [{"step": step, "loss": step / 3, "minutes": 0.1 * step} for step in (5, 10, 15)]
+
+
+def test_metrics_come_back_with_all_digits(run):
+    run.prepare(False, False)
+    assert run.read_metrics() == []
+    for row in ROWS:
+        run.append_metrics(row)
+    assert run.read_metrics() == ROWS
+    assert all(isinstance(row["step"], int) for row in run.read_metrics())
+    assert len(run.metrics.read_text().splitlines()) == 4  # with one header
+
+
+@pytest.mark.parametrize(("step", "kept"), [(0, 0), (5, 1), (12, 2), (15, 3), (99, 3)])
+def test_rows_after_a_step_are_cut(run, step, kept):
+    run.prepare(False, False)
+    for row in ROWS:
+        run.append_metrics(row)
+    run.cut_metrics(step)
+    run.append_metrics(ROWS[-1])
+    assert run.read_metrics() == [*ROWS[:kept], ROWS[-1]]
+
+
+def test_cutting_no_metrics_is_possible(run):
+    run.prepare(False, False)
+    run.cut_metrics(3)
+    assert run.read_metrics() == []

@@ -1,0 +1,96 @@
+"""The state of a training comes back complete, or the file is refused."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from pyg_schnet import Potential, SchNet
+from pyg_schnet.training.state import TrainingState
+
+TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 1, "num_gaussians": 5}
+
+
+def make(seed, dtype=torch.float32, **changes):
+    torch.manual_seed(seed)
+    potential = Potential(SchNet(**TINY | changes).to(dtype), scale=0.1 + seed)
+    optimizer = torch.optim.Adam(potential.parameters(), 1e-2)
+    return TrainingState(potential, optimizer, ema_decay=0.5)
+
+
+def advance(state, molecule, steps):
+    for _ in range(steps):
+        state.optimizer.zero_grad()
+        state.potential(molecule)["energy"].square().sum().backward()
+        state.optimizer.step()
+        state.average.update_parameters(state.potential)
+        state.counters.step += 1
+
+
+def tensors(state):
+    return {**state._tensors(), "step": torch.tensor(state.counters.step)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_everything_comes_back_bit_by_bit(tmp_path, water, dtype):
+    state, other = make(0, dtype), make(1, dtype)
+    advance(state, water, 3)
+    state.counters.best_loss, state.counters.seconds = 1 / 3, 12.3
+    state.save(tmp_path / "last.safetensors")
+    other.restore(tmp_path / "last.safetensors")
+    assert_close(tensors(other), tensors(state), atol=0, rtol=0)
+    assert other.counters == state.counters
+
+
+def test_training_goes_on_as_if_it_had_never_stopped(tmp_path, water):
+    state, other = make(0), make(1)
+    advance(state, water, 3)
+    state.save(tmp_path / "last.safetensors")
+    advance(state, water, 4)
+    other.restore(tmp_path / "last.safetensors")
+    advance(other, water, 4)
+    assert_close(tensors(other), tensors(state), atol=0, rtol=0)
+
+
+def test_a_state_before_the_first_step_comes_back(tmp_path):
+    state, other = make(0), make(1)
+    state.save(tmp_path / "last.safetensors")
+    other.restore(tmp_path / "last.safetensors")
+    assert other.counters.best_loss == float("inf")
+    assert_close(tensors(other), tensors(state), atol=0, rtol=0)
+
+
+def test_the_average_is_the_exponential_moving_one(water):
+    state = make(0)
+    name = "model.embedding.weight"
+    expected = None
+    for _ in range(3):
+        advance(state, water, 1)
+        current = state.potential.state_dict()[name].clone()
+        expected = current if expected is None else 0.5 * expected + 0.5 * current
+    assert_close(state.averaged.state_dict()[name], expected, atol=1e-7, rtol=0)
+
+
+def test_the_average_is_of_weights_only(water):
+    state = make(0)
+    advance(state, water, 2)
+    assert state.averaged.scale.item() == state.potential.scale.item() == 0.1
+
+
+@pytest.mark.parametrize("changes", [{"hidden_channels": 10}, {"num_interactions": 2}])
+def test_the_state_of_another_model_is_refused(tmp_path, changes):
+    make(0).save(tmp_path / "last.safetensors")
+    with pytest.raises(ValueError, match=r"last\.safetensors: does not fit this model and optimizer: "):
+        make(0, **changes).restore(tmp_path / "last.safetensors")
+
+
+def test_a_potential_is_no_state(tmp_path):
+    from pyg_schnet import checkpoint
+
+    checkpoint.save(make(0).potential, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"must hold a training state, got a potential$"):
+        make(0).restore(tmp_path / "model.safetensors")
+
+
+def test_a_missing_state_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such checkpoint"):
+        make(0).restore(tmp_path / "last.safetensors")
