@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pyg_schnet.nn.schnet import SchNet, SchNetConfig
+from pyg_schnet.nn import SchNet, SchNetConfig
 from pyg_schnet.potential import Potential
 
 FORMAT = 1  # raise it when an older pyg_schnet could not read the file

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Table
@@ -57,7 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verbs.add_subcommand(name, subparser, help=help_line)
     try:
         if wanted == "train":
-            arguments = _with_recipe(arguments)
+            from pyg_schnet.training.recipe import with_recipe
+
+            arguments = with_recipe(arguments)
         options = parser.parse_args(arguments)
         verb = options[options.verb]
         if "threads" in verb:
@@ -71,9 +70,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("pyg-schnet: interrupted", file=sys.stderr)
         return 130
-
-
-# train ------------------------------------------------------------------------------------------------
 
 
 def _build_train(full: bool) -> tuple[str, ArgumentParser]:
@@ -91,56 +87,6 @@ def _build_train(full: bool) -> tuple[str, ArgumentParser]:
     return "train a potential on energies and forces", parser
 
 
-def _with_recipe(arguments: list[str]) -> list[str]:
-    """Turn ``train RECIPE --a.b c`` into ``train --config RECIPE --a.b c``; check all names."""
-    from pyg_schnet.training import TrainConfig
-
-    known = set(_names(TrainConfig))
-    verb = arguments.index("train")
-    if len(arguments) > verb + 1 and not arguments[verb + 1].startswith("-"):
-        recipe = Path(arguments[verb + 1])
-        if not recipe.is_file():
-            raise FileNotFoundError(f"{recipe}: no such recipe; `train` takes a YAML file first")
-        try:
-            entries = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise ValueError(f"{recipe}: must be YAML: {error}") from None
-        if not isinstance(entries, dict):
-            raise ValueError(f"{recipe}: must hold options by name, got {type(entries).__name__}")
-        for name in _flatten(entries):
-            _check_name(name, known, f"{recipe}: ")
-        arguments[verb + 1 : verb + 2] = ["--config", str(recipe)]
-    flags = {"config", "resume", "overwrite", "quiet", "help", "print_config"}
-    for argument in arguments:
-        if argument.startswith("--"):
-            _check_name(argument[2:].split("=")[0], known | flags, "--")
-    return arguments
-
-
-def _names(config: type, prefix: str = "") -> Iterator[str]:
-    import typing
-
-    types = typing.get_type_hints(config)
-    for field in dataclasses.fields(config):
-        yield prefix + field.name
-        if dataclasses.is_dataclass(types[field.name]):
-            yield from _names(types[field.name], f"{prefix}{field.name}.")
-
-
-def _flatten(entries: dict, prefix: str = "") -> Iterator[str]:
-    for name, value in entries.items():
-        yield f"{prefix}{name}"
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{name}.")
-
-
-def _check_name(name: str, known: set[str], where: str) -> None:
-    if name not in known:
-        nearest = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean `{nearest[0]}`?" if nearest else "See pyg-schnet train --help."
-        raise ValueError(f"{where}`{name}` is not an option. {hint}")
-
-
 def _train(options: Namespace) -> int:
     from pyg_schnet.nn import SchNetConfig
     from pyg_schnet.training import DataConfig, Report, TrainConfig, TrainerConfig, train
@@ -153,9 +99,6 @@ def _train(options: Namespace) -> int:
     )
     train(config, Report(_out, options.quiet), options.resume, options.overwrite)
     return 0
-
-
-# evaluate ---------------------------------------------------------------------------------------------
 
 
 def _build_evaluate(full: bool) -> tuple[str, ArgumentParser]:
@@ -183,12 +126,13 @@ def _evaluate(options: Namespace) -> int:
     from pyg_schnet.datasets import AtomsDataset
     from pyg_schnet.evaluation import evaluate
     from pyg_schnet.plots import plot_parity
+    from pyg_schnet.training import RunDirectory
 
     potential = load(options.model, options.device)
     dataset = AtomsDataset(options.file, options.energy_key, options.forces_key, options.units)
     if options.part is not None:
-        split = Path(options.model).parent / "split.npz"
-        dataset = dataset[_part(split, options.part, len(dataset))]
+        run = RunDirectory(Path(options.model).parent)
+        dataset = dataset[run.read_part(options.part, len(dataset))]
         assert isinstance(dataset, AtomsDataset)
     evaluation = evaluate(potential, dataset, options.batch_size)
     if options.plot is not None:
@@ -198,26 +142,6 @@ def _evaluate(options: Namespace) -> int:
     else:
         _out.print(_table(evaluation))
     return 0
-
-
-def _part(path: Path, part: str, structures: int) -> list[int]:
-    import numpy as np
-
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; --part needs the split that training wrote there")
-    with np.load(path, allow_pickle=False) as split:
-        if part not in split.files:
-            raise ValueError(f"`--part` must be one of {', '.join(split.files)}; got {part!r}")
-        total = sum(len(split[name]) for name in split.files)
-        ids = split[part].tolist()
-    if total != structures:
-        raise ValueError(
-            f"{path}: splits a file of {total} structures, this one has {structures}; name the file that "
-            "the potential was trained on"
-        )
-    if not ids:
-        raise ValueError(f"{path}: the part {part!r} is empty; train with a smaller `data.n_train`")
-    return ids
 
 
 def _table(evaluation: Evaluation) -> Table:
@@ -234,9 +158,6 @@ def _table(evaluation: Evaluation) -> Table:
         large = [f"{value / kcal_per_mol:.4f}" for value in (mae, rmse)]
         table.add_row(name, *small, unit, *large, chemists_unit)
     return table
-
-
-# predict, relax, md -----------------------------------------------------------------------------------
 
 
 def _build_predict(full: bool) -> tuple[str, ArgumentParser]:

@@ -16,6 +16,15 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
+from pyg_schnet.lattice import periodic_edges
+from pyg_schnet.molecules import (
+    check_positions,
+    check_radius,
+    check_three_dimensional,
+    count_molecules,
+    raise_coincident,
+)
+
 try:
     import torch_cluster  # pyright: ignore[reportMissingImports] - optional
 except ImportError:  # the extra [ext], never needed
@@ -60,8 +69,9 @@ def radius_graph(
     """
     if flow not in ("source_to_target", "target_to_source"):
         raise ValueError(f"`flow` must be 'source_to_target' or 'target_to_source', got {flow!r}")
-    _check_radius(r, "r")
-    batch = _check(pos, batch, backend)
+    check_radius(r, "r")
+    batch = check_positions(pos, batch)
+    _check_backend(backend)
     edge_index = _molecular_edges(pos, r, batch, backend)
     if max_num_neighbors is not None and edge_index.size(1) > 0:
         most = int(torch.bincount(edge_index[1]).max())
@@ -104,10 +114,11 @@ def neighbor_list(
     Raises:
         ValueError: If an argument is out of range, positions are not finite or two atoms coincide.
     """
-    _check_three_dimensional(pos)
-    _check_radius(cutoff, "cutoff")
-    batch = _check(pos, batch, backend)
-    molecules = int(batch[-1]) + 1 if len(batch) else 0
+    check_three_dimensional(pos)
+    check_radius(cutoff, "cutoff")
+    batch = check_positions(pos, batch)
+    _check_backend(backend)
+    molecules = count_molecules(batch)
     flags = torch.as_tensor(False if pbc is None else pbc, dtype=torch.bool, device=pos.device)
     periodic = _one_for_each(flags, 2, molecules, "pbc")
     if not bool(periodic.any()):
@@ -121,8 +132,8 @@ def neighbor_list(
     edges, shifts = [], []
     first = 0
     for molecule, atoms in enumerate(torch.bincount(batch, minlength=molecules).tolist()):
-        edge, shift = _periodic_edges(
-            pos[first : first + atoms].detach(), cutoff, cell[molecule], periodic[molecule]
+        edge, shift = periodic_edges(
+            pos[first : first + atoms].detach(), cutoff, cell[molecule], periodic[molecule], _BLOCK
         )
         edges.append(edge + first)
         shifts.append(shift)
@@ -165,7 +176,7 @@ class RadiusGraph(BaseTransform):
     """
 
     def __init__(self, r: float):
-        _check_radius(r, "r")
+        check_radius(r, "r")
         self.r = r
 
     def forward(self, data: Data) -> Data:
@@ -182,41 +193,13 @@ class RadiusGraph(BaseTransform):
         return f"{type(self).__name__}(r={self.r})"
 
 
-def _check_radius(r: float, name: str) -> None:
-    if not r > 0:
-        raise ValueError(f"`{name}` must be positive and in Å, got {r}")
-
-
-def _check_three_dimensional(pos: Tensor) -> None:
-    if pos.dim() != 2 or pos.size(1) != 3:
-        raise ValueError(f"`pos` must have shape (atoms, 3), got {tuple(pos.shape)}")
-
-
-def _check(pos: Tensor, batch: Tensor | None, backend: str) -> Tensor:
+def _check_backend(backend: str) -> None:
     if backend not in _BACKENDS:
         raise ValueError(f"`backend` must be one of {', '.join(_BACKENDS)}; got {backend!r}")
-    if pos.dim() != 2:
-        raise ValueError(f"`pos` must have shape (points, dimensions), got {tuple(pos.shape)}")
-    if not pos.is_floating_point():
-        raise TypeError(f"`pos` must be a floating-point tensor, got {pos.dtype}; use pos.double()")
-    finite = pos.isfinite()
-    if not bool(finite.all()):
-        atom = int((~finite).any(dim=1).nonzero()[0])
-        raise ValueError(
-            f"`pos` must be finite, got {pos[atom].tolist()} at atom {atom}; remove this structure"
+    if backend == "torch_cluster" and torch_cluster is None:
+        raise ImportError(
+            "`backend='torch_cluster'` needs torch-cluster: pip install --no-build-isolation torch-cluster"
         )
-    if batch is None:
-        return torch.zeros(len(pos), dtype=torch.long, device=pos.device)
-    if batch.shape != pos.shape[:1]:
-        raise ValueError(
-            f"`batch` must have one entry for each of the {len(pos)} atoms, got shape {tuple(batch.shape)}"
-        )
-    if len(batch) and bool((batch.diff() < 0).any()):
-        raise ValueError(
-            "`batch` must be sorted, so that the atoms of a molecule are neighbors in memory; "
-            "order the atoms by torch.argsort(batch, stable=True)"
-        )
-    return batch
 
 
 def _one_for_each(value: Tensor, dimensions: int, molecules: int, name: str) -> Tensor:
@@ -233,10 +216,6 @@ def _one_for_each(value: Tensor, dimensions: int, molecules: int, name: str) -> 
 
 
 def _molecular_edges(pos: Tensor, r: float, batch: Tensor, backend: str) -> Tensor:
-    if backend == "torch_cluster" and torch_cluster is None:
-        raise ImportError(
-            "`backend='torch_cluster'` needs torch-cluster: pip install --no-build-isolation torch-cluster"
-        )
     if len(pos) == 0:
         return torch.empty(2, 0, dtype=torch.long, device=pos.device)
     pos = pos.detach()
@@ -272,17 +251,9 @@ def _closer(pos: Tensor, r: float, source: Tensor, target: Tensor) -> Tensor:
     source, target = source[different], target[different]
     square = (pos.index_select(0, source) - pos.index_select(0, target)).square().sum(dim=1)
     if bool((square == 0).any()):
-        _raise_coincident(source[square == 0][0], target[square == 0][0])
+        raise_coincident(source[square == 0][0], target[square == 0][0])
     edge_index = torch.stack([source, target])
     return edge_index if math.isinf(r) else edge_index[:, square < r * r]
-
-
-def _raise_coincident(source: Tensor, target: Tensor) -> None:
-    first, second = sorted((int(source), int(target)))
-    raise ValueError(
-        f"`pos` must not place two atoms at one point, got atoms {first} and {second} at distance 0; "
-        "remove the duplicate"
-    )
 
 
 def _torch_cluster_edges(pos: Tensor, r: float, batch: Tensor, largest: int) -> Tensor:
@@ -294,49 +265,3 @@ def _torch_cluster_edges(pos: Tensor, r: float, batch: Tensor, largest: int) -> 
 
 def _sort_by_target(edge_index: Tensor, points: int) -> Tensor:
     return edge_index[:, torch.argsort(edge_index[1] * points + edge_index[0])]
-
-
-def _periodic_edges(pos: Tensor, cutoff: float, cell: Tensor, pbc: Tensor) -> tuple[Tensor, Tensor]:
-    """Compare each atom with all images that can be closer than the cutoff."""
-    atoms = len(pos)
-    lattice = _complete(cell, pbc)
-    if bool(lattice.det().abs() <= 1e-6 * lattice.norm(dim=1).prod()):
-        raise ValueError(
-            f"`cell` must have independent lattice vectors where `pbc` is true, got {cell.tolist()}"
-        )
-    inverse = torch.linalg.inv(lattice)
-    heights = 1 / inverse.norm(dim=0)  # (3,) distances of the lattice planes
-    # Wrapped atoms differ by less than one lattice vector, hence one shell beyond the cutoff.
-    wrap = torch.where(pbc, (pos @ inverse).floor(), 0)  # (atoms, 3)
-    shells = torch.where(pbc, (cutoff / heights).floor() + 1, 0).long().tolist()
-    ranges = [torch.arange(-n, n + 1, device=pos.device) for n in shells]
-    images = torch.cartesian_prod(*ranges)  # (images, 3)
-    wrapped = pos - wrap @ lattice
-    between = wrapped[None, :] - wrapped[:, None]  # (targets, sources, 3)
-    itself = torch.eye(atoms, dtype=torch.bool, device=pos.device)
-    found = []
-    for block in images.split(max(1, _BLOCK // max(1, atoms * atoms))):
-        vector = between[None] + (block.to(pos.dtype) @ lattice)[:, None, None]
-        square = vector.square().sum(dim=-1)  # (images, targets, sources)
-        if bool(((square == 0) & ~(itself & (block == 0).all(1)[:, None, None])).any()):
-            where = ((square == 0) & ~itself).nonzero()[0]
-            _raise_coincident(where[2], where[1])
-        image, target, source = ((square < cutoff * cutoff) & (square > 0)).nonzero().T
-        found.append(torch.cat([target[:, None], source[:, None], block[image]], dim=1))
-    target, source, *_ = (edges := torch.cat(found)).T
-    shift = edges[:, 2:] + (wrap[target] - wrap[source]).long()
-    order = torch.argsort(target * atoms + source, stable=True)
-    return torch.stack([source, target])[:, order], shift[order]
-
-
-def _complete(cell: Tensor, pbc: Tensor) -> Tensor:
-    """Replace the lattice vectors of open directions, which may be zero, by unit normals."""
-    lattice = cell.clone()
-    if int(pbc.sum()) == 3:
-        return lattice
-    kept = cell[pbc]
-    if len(kept) == 0:
-        return torch.eye(3, dtype=cell.dtype, device=cell.device)
-    _, _, rows = torch.linalg.svd(kept, full_matrices=True)
-    lattice[~pbc] = rows[len(kept) :]
-    return lattice

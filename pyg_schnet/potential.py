@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from pyg_schnet.nn.readout import MAX_ATOMIC_NUMBER, DoubleBuffers, sum_by_molecule
+from pyg_schnet.molecules import MAX_ATOMIC_NUMBER, check_atomic_numbers, count_molecules
+from pyg_schnet.nn.readout import DoubleBuffers, sum_by_molecule
 
 
 class Potential(DoubleBuffers):
@@ -108,7 +109,7 @@ class Potential(DoubleBuffers):
         if batch is None:
             batch, molecules = torch.zeros_like(data.z), 1
         elif (molecules := getattr(data, "num_graphs", None)) is None:  # not a Batch, but one by hand
-            molecules = int(batch[-1]) + 1 if len(batch) else 0
+            molecules = count_molecules(batch)
         relative = self.model(
             data.z,
             pos,
@@ -124,13 +125,9 @@ class Potential(DoubleBuffers):
         return self.scale * relative.squeeze(-1) + references
 
     def _check_elements(self, z: Tensor) -> None:
-        if torch.compiler.is_compiling() or z.is_floating_point() or len(z) == 0:
+        check_atomic_numbers(z)
+        if torch.compiler.is_compiling():
             return
-        known = (z >= 1) & (z <= MAX_ATOMIC_NUMBER)
-        if not bool(known.all()):
-            raise ValueError(
-                f"`z` contains {int(z[~known][0])}; SchNet embeds atomic numbers 1 to {MAX_ATOMIC_NUMBER}"
-            )
         allowed = self.allowed.index_select(0, z)
         if not bool(allowed.all()):
             foreign = sorted(set(z[~allowed].tolist()))

@@ -14,6 +14,9 @@ from pyg_schnet import Potential, SchNet
 settings.register_profile("project", derandomize=True, database=None, deadline=None, max_examples=100)
 settings.load_profile("project")
 
+# The models are tiny: a second thread costs more than it brings, and far more on a busy machine.
+torch.set_num_threads(1)
+
 TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 2}
 
 # Å; equilibrium geometries, shaken by hand so that no symmetry hides a mistake.

@@ -215,7 +215,7 @@ def test_a_foreign_element_is_refused(run, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("part", "message"),
-    [("tset", r"`--part` must be one of train, val, test; got 'tset'")],
+    [("tset", r"`part` must be one of train, val, test; got 'tset'")],
 )
 def test_a_wrong_part_is_named(part, message, run, capsys):
     assert re.search(
@@ -223,11 +223,22 @@ def test_a_wrong_part_is_named(part, message, run, capsys):
     )
 
 
+def test_a_part_of_another_file_is_refused(run, tmp_path, capsys):
+    with np.load(SAMPLE) as file:
+        np.savez(
+            tmp_path / "short.npz", **{key: file[key][:9] if key in "EFR" else file[key] for key in "EFRz"}
+        )
+    message = fails(
+        capsys, ["evaluate", str(run / "model.safetensors"), str(tmp_path / "short.npz"), "--part", "test"]
+    )
+    assert "splits a file of 1500 structures, this one has 9" in message
+
+
 def test_part_needs_the_split_of_the_run(tmp_path, capsys):
     path = tmp_path / "model.safetensors"
     save(Potential(SchNet(8, 8, 1, 8, 4.0)), path)
     message = fails(capsys, ["evaluate", str(path), str(SAMPLE), "--part", "test"])
-    assert "--part needs the split that training wrote there" in message
+    assert "split.npz: no such file; training writes it beside its model" in message
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)

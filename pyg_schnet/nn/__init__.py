@@ -1,6 +1,7 @@
 """Layers: the continuous-filter convolution, its filters, SchNet and its readouts."""
 
 from pyg_schnet.nn.cfconv import CFConv as CFConv
+from pyg_schnet.nn.config import SchNetConfig as SchNetConfig
 from pyg_schnet.nn.filters import FilterNetwork as FilterNetwork
 from pyg_schnet.nn.radial import CosineEnvelope as CosineEnvelope
 from pyg_schnet.nn.radial import GaussianSmearing as GaussianSmearing
@@ -12,4 +13,3 @@ from pyg_schnet.nn.readout import AtomwiseNetwork as AtomwiseNetwork
 from pyg_schnet.nn.readout import DipoleMagnitude as DipoleMagnitude
 from pyg_schnet.nn.schnet import Interaction as Interaction
 from pyg_schnet.nn.schnet import SchNet as SchNet
-from pyg_schnet.nn.schnet import SchNetConfig as SchNetConfig

@@ -9,9 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch_geometric.nn.inits import reset
 
+from pyg_schnet.molecules import MAX_ATOMIC_NUMBER
 from pyg_schnet.nn.radial import ShiftedSoftplus
-
-MAX_ATOMIC_NUMBER = 99  # hydrogen to einsteinium, as PyG's and SchNetPack's embeddings
 
 
 class Readout(Protocol):

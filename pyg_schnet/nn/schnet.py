@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from dataclasses import asdict
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pyg_schnet.neighbors import neighbor_list, radius_graph, undirected_pairs
+from pyg_schnet.molecules import MAX_ATOMIC_NUMBER, check_molecules
 from pyg_schnet.nn.cfconv import CFConv
+from pyg_schnet.nn.config import SchNetConfig
 from pyg_schnet.nn.filters import FilterNetwork
+from pyg_schnet.nn.geometry import Geometry, measure
 from pyg_schnet.nn.radial import (
     CosineEnvelope,
     GaussianSmearing,
@@ -21,7 +21,6 @@ from pyg_schnet.nn.radial import (
     ShiftedSoftplus,
 )
 from pyg_schnet.nn.readout import (
-    MAX_ATOMIC_NUMBER,
     AtomicMean,
     AtomicSum,
     AtomwiseNetwork,
@@ -30,60 +29,6 @@ from pyg_schnet.nn.readout import (
 
 _ENVELOPES = {"cosine": CosineEnvelope, "polynomial": PolynomialEnvelope}
 _READOUTS = {"add": AtomicSum, "sum": AtomicSum, "mean": AtomicMean}
-
-
-@dataclass(frozen=True)
-class SchNetConfig:
-    """Everything that defines the shape of a :class:`SchNet`: ``SchNet(**asdict(config))`` rebuilds it.
-
-    Attributes:
-        hidden_channels: Number of features of an atom.
-        num_filters: Number of filters of a convolution.
-        num_interactions: Number of interaction blocks.
-        num_gaussians: Number of radial functions.
-        cutoff: In Å; null connects all pairs of a molecule.
-        readout: "add" for extensive, "mean" for intensive properties.
-        dipole: Predict the length of the dipole moment.
-        mean: Added to each atom's contribution.
-        std: Factor of each atom's contribution.
-        last_center: Position of the last Gaussian in Å; the cutoff by default.
-        gamma: Of the Gaussians, in Å⁻²; neighbors are one standard deviation apart by default.
-        envelope: "cosine", "polynomial" or null.
-        final_activation: Whether a shifted softplus ends the filter network, as in the paper.
-        zero_output: Whether the last layer starts at zero, as in the paper.
-    """
-
-    hidden_channels: int = 128
-    num_filters: int = 128
-    num_interactions: int = 6
-    num_gaussians: int = 50
-    cutoff: float | None = 10.0
-    readout: str = "add"
-    dipole: bool = False
-    mean: float | None = None
-    std: float | None = None
-    last_center: float | None = None
-    gamma: float | None = None
-    envelope: str | None = "cosine"
-    final_activation: bool = False
-    zero_output: bool = False
-
-    @classmethod
-    def paper(cls, **changes) -> SchNetConfig:
-        """Give the configuration of the 2017 paper, with changes by name."""
-        paper = {
-            "hidden_channels": 64,
-            "num_filters": 64,
-            "num_interactions": 3,
-            "num_gaussians": 301,
-            "cutoff": None,
-            "last_center": 30.0,
-            "gamma": 10.0,
-            "envelope": None,
-            "final_activation": True,
-            "zero_output": True,
-        }
-        return cls(**{**paper, **changes})
 
 
 class SchNet(nn.Module):
@@ -177,7 +122,6 @@ class SchNet(nn.Module):
             final_activation=final_activation,
             zero_output=zero_output,
         )
-        _check(self.config)
         self.interaction_graph = interaction_graph
         self.max_num_neighbors = max_num_neighbors
         # a_Z, equation (3). Row 0 is unused: PyG keeps it for padding, and weights transfer unchanged.
@@ -282,8 +226,12 @@ class SchNet(nn.Module):
         Raises:
             ValueError: If the input is not a set of molecules, with the field and its requirement.
         """
-        batch, num_molecules = _check_molecules(z, pos, batch, num_molecules)
-        graph = self._graph(pos, batch, edge_index, shift, cell, pbc)
+        batch, num_molecules = check_molecules(z, pos, batch, num_molecules)
+        if self.interaction_graph is not None and edge_index is None:
+            graph = Geometry(*self.interaction_graph(pos, batch))
+        else:
+            cutoff, bound = self.config.cutoff, self.max_num_neighbors
+            graph = measure(pos, batch, cutoff, edge_index, shift, cell, pbc, bound)
         weight = self.embedding.weight
         distance = graph.distance.to(weight.dtype)  # (rows,), a row an edge or a pair
         trim = not torch.compiler.is_compiling()
@@ -296,43 +244,6 @@ class SchNet(nn.Module):
 
         out = self.readout(x, z, pos, batch, num_molecules)  # (molecules,), float64
         return out.to(dtype or weight.dtype)[:, None]
-
-    def _graph(
-        self,
-        pos: Tensor,
-        batch: Tensor,
-        edge_index: Tensor | None,
-        shift: Tensor | None,
-        cell: Tensor | None,
-        pbc: Tensor | Sequence[bool] | bool | None,
-    ) -> _Graph:
-        if self.interaction_graph is not None and edge_index is None:
-            return _Graph(*self.interaction_graph(pos, batch))
-        periodic = pbc is not None and bool(torch.as_tensor(pbc).any())
-        if periodic and self.config.cutoff is None:
-            raise ValueError(
-                "`pbc` must be false for a SchNet without cutoff, which connects all pairs of a molecule; "
-                "use SchNet(cutoff=...)"
-            )
-        r = math.inf if self.config.cutoff is None else self.config.cutoff
-        if edge_index is None and not periodic:
-            edge_index = radius_graph(pos, r, batch, max_num_neighbors=self.max_num_neighbors)
-            first, pair = undirected_pairs(edge_index)
-            return _Graph(edge_index, _distance(pos, edge_index.index_select(1, first)), pair)
-        if edge_index is None:
-            edge_index, shift = neighbor_list(pos, r, batch, cell, pbc)
-        elif periodic and shift is None:
-            raise ValueError(
-                "`shift` must be given with `edge_index` where `pbc` is true; neighbor_list makes both"
-            )
-        distance = _distance(pos, edge_index, shift, cell, batch)
-        if not torch.compiler.is_compiling() and bool((distance == 0).any()):
-            source, target = edge_index[:, distance == 0][:, 0].tolist()
-            raise ValueError(
-                f"`edge_index` must not connect atoms at one point, got atoms {source} and {target} at "
-                "distance 0; remove loops and duplicated atoms"
-            )
-        return _Graph(edge_index, distance)
 
     def __repr__(self) -> str:
         c = self.config
@@ -387,72 +298,3 @@ class Interaction(nn.Module):
     ) -> Float[Tensor, "atoms channels"]:
         v = self.cfconv(self.atomwise1(x), edge_index, expansion, envelope, pair)
         return self.atomwise3(self.activation(self.atomwise2(v)))
-
-
-class _Graph(NamedTuple):
-    """Edges and their distances: one a row of `distance`, or a pair where `pair` maps edges to rows."""
-
-    edge_index: Tensor
-    distance: Tensor
-    pair: Tensor | None = None
-
-
-def _distance(
-    pos: Tensor,
-    edge_index: Tensor,
-    shift: Tensor | None = None,
-    cell: Tensor | None = None,
-    batch: Tensor | None = None,
-) -> Tensor:
-    source, target = edge_index
-    vector = pos.index_select(0, source) - pos.index_select(0, target)  # (edges, 3)
-    if shift is not None:
-        if cell is None:
-            raise ValueError("`cell` must be given, in Å, with `shift`; got None")
-        assert batch is not None
-        lattice = cell.view(-1, 3, 3).to(pos.dtype)
-        lattice = lattice[batch[target]] if len(lattice) > 1 else lattice.expand(len(target), 3, 3)
-        vector = vector + torch.einsum("ei,eij->ej", shift.to(pos.dtype), lattice)
-    return vector.norm(dim=1)
-
-
-def _check(config: SchNetConfig) -> None:
-    for name in ("hidden_channels", "num_filters", "num_interactions"):
-        value = getattr(config, name)
-        if value < 1 or (name == "hidden_channels" and value < 2):
-            least = 2 if name == "hidden_channels" else 1
-            raise ValueError(f"`{name}` must be at least {least}, got {value}")
-    if config.cutoff is None and config.last_center is None:
-        raise ValueError("`last_center` must be given, in Å, where `cutoff` is None")
-    if config.cutoff is not None and not 0 < config.cutoff < math.inf:
-        raise ValueError(
-            f"`cutoff` must be positive, finite and in Å (None connects all pairs), got {config.cutoff}"
-        )
-    if config.readout not in _READOUTS:
-        raise ValueError(f"`readout` must be 'add' or 'mean', got {config.readout!r}")
-    if config.envelope is not None and config.envelope not in _ENVELOPES:
-        raise ValueError(f"`envelope` must be 'cosine', 'polynomial' or None, got {config.envelope!r}")
-
-
-def _check_molecules(
-    z: Tensor, pos: Tensor, batch: Tensor | None, num_molecules: int | None
-) -> tuple[Tensor, int]:
-    """Validate what the neighbor search does not see; count the molecules."""
-    if pos.dim() != 2 or pos.size(1) != 3:
-        raise ValueError(f"`pos` must have shape (atoms, 3), got {tuple(pos.shape)}")
-    if z.shape != pos.shape[:1]:
-        raise ValueError(f"`z` must have shape ({len(pos)},), one for each atom, got {tuple(z.shape)}")
-    if z.dtype not in (torch.int64, torch.int32):
-        raise TypeError(f"`z` must hold integers (int64), got {z.dtype}; use z.long()")
-    if not torch.compiler.is_compiling() and len(z):
-        low, high = (int(value) for value in z.aminmax())
-        if low < 1 or high > MAX_ATOMIC_NUMBER:
-            raise ValueError(
-                f"`z` contains {low if low < 1 else high}; SchNet embeds atomic numbers 1 to "
-                f"{MAX_ATOMIC_NUMBER}"
-            )
-    if batch is None:
-        return torch.zeros_like(z), 1 if num_molecules is None else num_molecules
-    if num_molecules is None:
-        num_molecules = int(batch[-1]) + 1 if len(batch) else 0  # sorted
-    return batch, num_molecules

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from pyg_schnet.nn.schnet import SchNetConfig
+from pyg_schnet.nn import SchNetConfig
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
+from torch import Tensor
 
 from pyg_schnet.training.splits import Split
 
@@ -94,6 +95,32 @@ class RunDirectory:
         """Read which structure is where."""
         with np.load(self.split, allow_pickle=False) as file:
             return Split(*(torch.from_numpy(file[part]) for part in Split._fields))
+
+    def read_part(self, part: str, structures: int) -> Tensor:
+        """Read the numbers of the structures that train, validate or test.
+
+        Args:
+            part: "train", "val" or "test".
+            structures: Number of structures of the file that is to be split so.
+
+        Raises:
+            FileNotFoundError: If there is no split.
+            ValueError: If there is no such part, or if it is empty, or if the file is another one.
+        """
+        if part not in Split._fields:
+            raise ValueError(f"`part` must be one of {', '.join(Split._fields)}; got {part!r}")
+        if not self.split.is_file():
+            raise FileNotFoundError(f"{self.split}: no such file; training writes it beside its model")
+        split = self.read_split()
+        if (total := sum(map(len, split))) != structures:
+            raise ValueError(
+                f"{self.split}: splits a file of {total} structures, this one has {structures}; name the "
+                "file that the potential was trained on"
+            )
+        ids = getattr(split, part)
+        if len(ids) == 0:
+            raise ValueError(f"{self.split}: the part {part!r} is empty; train with a smaller `data.n_train`")
+        return ids
 
     def append_metrics(self, row: Mapping[str, float]) -> None:
         """Add a row to ``metrics.csv``."""

@@ -338,3 +338,11 @@ def test_a_readout_that_we_lack_is_not_taken_over():
 def test_a_model_taken_over_keeps_its_precision():
     model = SchNet.from_pyg(torch_geometric.nn.SchNet(**TINY).double())
     assert model.embedding.weight.dtype == torch.float64
+
+
+def test_positions_are_checked_where_the_edges_are_given(ethanol):
+    pos = ethanol.pos.clone()
+    pos[3, 1] = float("nan")
+    edge_index = radius_graph(ethanol.pos, 4.0)
+    with pytest.raises(ValueError, match=r"`pos` must be finite, got .* at atom 3"):
+        SchNet(8, 8, 1, 8, 4.0).double()(ethanol.z, pos, edge_index=edge_index)

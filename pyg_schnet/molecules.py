@@ -1,0 +1,88 @@
+"""What a set of molecules must be: checked once, where it enters."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+MAX_ATOMIC_NUMBER = 99  # hydrogen to einsteinium, as PyG's and SchNetPack's embeddings
+
+
+def check_molecules(
+    z: Tensor, pos: Tensor, batch: Tensor | None, num_molecules: int | None
+) -> tuple[Tensor, int]:
+    """Validate what the neighbor search does not see; count the molecules."""
+    check_three_dimensional(pos)
+    if z.shape != pos.shape[:1]:
+        raise ValueError(f"`z` must have shape ({len(pos)},), one for each atom, got {tuple(z.shape)}")
+    check_atomic_numbers(z)
+    if batch is None:
+        return torch.zeros_like(z), 1 if num_molecules is None else num_molecules
+    return batch, count_molecules(batch) if num_molecules is None else num_molecules
+
+
+def check_atomic_numbers(z: Tensor) -> None:
+    """Validate atomic numbers, except while compiling."""
+    if z.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"`z` must hold integers (int64), got {z.dtype}; use z.long()")
+    if torch.compiler.is_compiling() or len(z) == 0:
+        return
+    low, high = (int(value) for value in z.aminmax())
+    if low < 1 or high > MAX_ATOMIC_NUMBER:
+        raise ValueError(
+            f"`z` contains {low if low < 1 else high}; SchNet embeds atomic numbers 1 to {MAX_ATOMIC_NUMBER}"
+        )
+
+
+def count_molecules(batch: Tensor) -> int:
+    """Count the molecules of a sorted batch vector; trailing ones without atoms are not known to it."""
+    return int(batch[-1]) + 1 if len(batch) else 0
+
+
+def check_positions(pos: Tensor, batch: Tensor | None) -> Tensor:
+    """Validate positions of any dimension; number their molecules if ``batch`` does not."""
+    if pos.dim() != 2:
+        raise ValueError(f"`pos` must have shape (points, dimensions), got {tuple(pos.shape)}")
+    if not pos.is_floating_point():
+        raise TypeError(f"`pos` must be a floating-point tensor, got {pos.dtype}; use pos.double()")
+    finite = pos.isfinite()
+    if not bool(finite.all()):
+        atom = int((~finite).any(dim=1).nonzero()[0])
+        raise ValueError(
+            f"`pos` must be finite, got {pos[atom].tolist()} at atom {atom}; remove this structure"
+        )
+    if batch is None:
+        return torch.zeros(len(pos), dtype=torch.long, device=pos.device)
+    if batch.shape != pos.shape[:1]:
+        raise ValueError(
+            f"`batch` must have one entry for each of the {len(pos)} atoms, got shape {tuple(batch.shape)}"
+        )
+    if len(batch) and bool((batch.diff() < 0).any()):
+        raise ValueError(
+            "`batch` must be sorted, so that the atoms of a molecule are neighbors in memory; "
+            "order the atoms by torch.argsort(batch, stable=True)"
+        )
+    return batch
+
+
+def check_three_dimensional(pos: Tensor) -> None:
+    """Validate the shape of positions in space."""
+    if pos.dim() != 2 or pos.size(1) != 3:
+        raise ValueError(f"`pos` must have shape (atoms, 3), got {tuple(pos.shape)}")
+
+
+def check_radius(r: float, name: str) -> None:
+    """Validate a radius in Å."""
+    if not r > 0:
+        raise ValueError(f"`{name}` must be positive and in Å, got {r}")
+
+
+def raise_coincident(source: Tensor, target: Tensor) -> NoReturn:
+    """Refuse two atoms at one point, where a distance has no direction."""
+    first, second = sorted((int(source), int(target)))
+    raise ValueError(
+        f"`pos` must not place two atoms at one point, got atoms {first} and {second} at distance 0; "
+        "remove the duplicate"
+    )

@@ -1,0 +1,80 @@
+"""The configuration of SchNet."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+ENVELOPES = ("cosine", "polynomial")
+READOUTS = ("add", "sum", "mean")
+
+
+@dataclass(frozen=True)
+class SchNetConfig:
+    """Everything that defines the shape of a :class:`SchNet`: ``SchNet(**asdict(config))`` rebuilds it.
+
+    Attributes:
+        hidden_channels: Number of features of an atom.
+        num_filters: Number of filters of a convolution.
+        num_interactions: Number of interaction blocks.
+        num_gaussians: Number of radial functions.
+        cutoff: In Å; null connects all pairs of a molecule.
+        readout: "add" for extensive, "mean" for intensive properties.
+        dipole: Predict the length of the dipole moment.
+        mean: Added to each atom's contribution.
+        std: Factor of each atom's contribution.
+        last_center: Position of the last Gaussian in Å; the cutoff by default.
+        gamma: Of the Gaussians, in Å⁻²; neighbors are one standard deviation apart by default.
+        envelope: "cosine", "polynomial" or null.
+        final_activation: Whether a shifted softplus ends the filter network, as in the paper.
+        zero_output: Whether the last layer starts at zero, as in the paper.
+    """
+
+    hidden_channels: int = 128
+    num_filters: int = 128
+    num_interactions: int = 6
+    num_gaussians: int = 50
+    cutoff: float | None = 10.0
+    readout: str = "add"
+    dipole: bool = False
+    mean: float | None = None
+    std: float | None = None
+    last_center: float | None = None
+    gamma: float | None = None
+    envelope: str | None = "cosine"
+    final_activation: bool = False
+    zero_output: bool = False
+
+    @classmethod
+    def paper(cls, **changes) -> SchNetConfig:
+        """Give the configuration of the 2017 paper, with changes by name."""
+        paper = {
+            "hidden_channels": 64,
+            "num_filters": 64,
+            "num_interactions": 3,
+            "num_gaussians": 301,
+            "cutoff": None,
+            "last_center": 30.0,
+            "gamma": 10.0,
+            "envelope": None,
+            "final_activation": True,
+            "zero_output": True,
+        }
+        return cls(**{**paper, **changes})
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_channels", "num_filters", "num_interactions"):
+            value = getattr(self, name)
+            if value < 1 or (name == "hidden_channels" and value < 2):
+                least = 2 if name == "hidden_channels" else 1
+                raise ValueError(f"`{name}` must be at least {least}, got {value}")
+        if self.cutoff is None and self.last_center is None:
+            raise ValueError("`last_center` must be given, in Å, where `cutoff` is None")
+        if self.cutoff is not None and not 0 < self.cutoff < math.inf:
+            raise ValueError(
+                f"`cutoff` must be positive, finite and in Å (None connects all pairs), got {self.cutoff}"
+            )
+        if self.readout not in READOUTS:
+            raise ValueError(f"`readout` must be 'add' or 'mean', got {self.readout!r}")
+        if self.envelope is not None and self.envelope not in ENVELOPES:
+            raise ValueError(f"`envelope` must be 'cosine', 'polynomial' or None, got {self.envelope!r}")
