@@ -42,6 +42,9 @@ def radius_graph(
     loop: bool = False,
     max_num_neighbors: int | None = None,
     flow: str = "source_to_target",
+    num_workers: int = 1,
+    batch_size: int | None = None,
+    *,
     backend: str = "auto",
 ) -> Int[Tensor, "2 edges"]:
     r"""Connect all points closer than a radius.
@@ -58,6 +61,8 @@ def radius_graph(
         max_num_neighbors: For callers who rely on a bound. Nothing is dropped: a point with more
             neighbors is an error.
         flow: ``"source_to_target"`` puts sources into row 0, ``"target_to_source"`` into row 1.
+        num_workers: PyG's; without effect.
+        batch_size: PyG's; without effect, the molecules are counted from ``batch``.
         backend: ``"torch"``, ``"torch_cluster"``, or ``"auto"``, the faster one that is installed.
 
     Returns:

@@ -154,9 +154,6 @@ def test_batches_do_not_share_memory_with_the_data_set(stored):
     assert stored[1].energy.item() == 1.0
 
 
-# the loader -------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 10])
 def test_the_loader_gives_pygs_batches(frames, batch_size):
     dataset = AtomsDataset(frames)

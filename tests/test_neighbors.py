@@ -1,3 +1,4 @@
+import inspect
 import math
 
 import numpy as np
@@ -435,3 +436,10 @@ def test_torch_cluster_finds_the_same_edges(dtype):
     pos, batch = random_molecules(np.random.default_rng(8), [50, 0, 1, 200], dtype)
     expected = radius_graph(pos, 1.5, batch, backend="torch")
     assert torch.equal(radius_graph(pos, 1.5, batch, backend="torch_cluster"), expected)
+
+
+def test_radius_graph_takes_pyg_s_arguments_in_pyg_s_order():
+    from torch_geometric.nn import radius_graph as theirs
+
+    names = list(inspect.signature(theirs).parameters)
+    assert list(inspect.signature(radius_graph).parameters)[: len(names)] == ["pos", *names[1:]]

@@ -95,9 +95,6 @@ def test_a_transform_is_applied_to_each_item(md17, write):
     assert sorted(dataset[1].edge_index.T.tolist()) == [[0, 1], [1, 0]]  # 0.906 Å apart
 
 
-# statistics -------------------------------------------------------------------------------------------
-
-
 def test_references_of_one_composition_are_those_of_minimum_norm(dataset):
     atomref = dataset.atomref()
     # OH of mean energy -99.5 kcal/mol: the shortest (a_O, a_H) with a_O + a_H = mean shares it equally.

@@ -34,9 +34,6 @@ def replaced(arrays, key, value):
     return {**arrays, key: np.asarray(value)}
 
 
-# values -----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("layout", ["md17", "revised"])
 def test_energies_forces_and_positions_of_a_layout_are_in_ev_and_angstrom(layout, request, write):
     trajectory = read_npz(write(request.getfixturevalue(layout)))
@@ -127,9 +124,6 @@ def test_revised_md17_itself_has_the_energies_of_dft():
     assert 0.5 < np.sqrt((trajectory.forces**2).mean()) < 2.0
 
 
-# keys and units ---------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("energy_key", "forces_key", "foreign"), [("ccsd", None, "ccsd"), (None, "grad", "grad")]
 )
@@ -160,9 +154,6 @@ def test_a_missing_key_is_named(md17, write, energy_key, forces_key, missing):
         del md17["E"]
     keys = ", ".join(f"'{key}'" for key in sorted(md17))
     assert refused(write(md17), energy_key, forces_key) == f"has no key '{missing}'; its keys are {keys}"
-
-
-# shapes and values ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -198,9 +189,6 @@ def test_a_frame_that_is_not_finite_is_named(md17, write, key, value):
     assert refused(write(replaced(md17, key, array))) == (
         f"'{key}' must be finite, got NaN or infinity in frame 1; remove the frame"
     )
-
-
-# damaged and foreign files ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("key", ["z", "R", "E", "F"])

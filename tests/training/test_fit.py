@@ -181,9 +181,6 @@ def test_the_learning_rate_of_the_schedule_is_used(dataset, start):
     assert [row["lr"] for row in directory.read_metrics()] == pytest.approx([0.5e-3, 1e-3, 1e-3, 1e-3])
 
 
-# when it goes wrong -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("key", ["energy", "forces"])
 def test_a_label_that_is_no_number_stops_the_run_with_its_structure(dataset, write, start, tmp_path, key):
     good = AtomsDataset(write("good.npz"))

@@ -34,9 +34,6 @@ def with_data(config, **changes):
     return replace(config, data=replace(config.data, **changes))
 
 
-# what is written --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("forces_key", [None, "none"])
 def test_a_run_writes_its_files(recipe, report, forces_key):
     directory = train(recipe(data={"forces_key": forces_key}), report())
@@ -143,9 +140,6 @@ def test_one_training_structure_is_enough(recipe, run):
     assert run(recipe(data={"n_train": 1, "n_val": 1}, max_steps=5)).model.is_file()
 
 
-# reproducibility --------------------------------------------------------------------------------------
-
-
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(recipe, run):
     first, again, other = (run(recipe(out, seed=seed)) for out, seed in (("a", 1), ("b", 1), ("c", 2)))
     assert same(first.model, again.model)
@@ -166,9 +160,6 @@ def test_the_global_generator_is_left_alone(recipe, run):
     before = torch.get_rng_state()
     run(recipe(max_steps=5))
     assert torch.equal(torch.get_rng_state(), before)
-
-
-# resuming ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -270,9 +261,6 @@ def test_overwriting_begins_anew(recipe, run):
     assert without_time(run(recipe(), overwrite=True)) == rows
 
 
-# wrong data -------------------------------------------------------------------------------------------
-
-
 def refused(config, run, kind=ValueError):
     with pytest.raises(kind) as caught:
         run(config)
@@ -302,10 +290,7 @@ def test_a_run_needs_structures_for_validation(recipe, run):
 
 
 def test_a_wrong_model_writes_nothing(recipe, run):
-    assert "`cutoff` must be positive" in refused(recipe(model={"cutoff": -1.0}), run)
-
-
-# a file for validation --------------------------------------------------------------------------------
+    assert "`gamma` must be positive" in refused(recipe(model={"gamma": -1.0}), run)
 
 
 @pytest.fixture
@@ -371,9 +356,6 @@ def test_a_file_for_validation_may_not_have_other_elements(two_files, run):
     assert refused(config, run) == (
         f"{config.data.val_path}: must hold elements of {config.data.path} only, got atomic number 7"
     )
-
-
-# warnings ---------------------------------------------------------------------------------------------
 
 
 def test_no_warning_reaches_the_user(recipe, report):
