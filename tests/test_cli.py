@@ -161,10 +161,10 @@ def test_an_existing_output_is_refused_and_left_alone(verb, run, ethanol, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data.pth", "x"], r"`data\.pth` is not an option\. Did you mean `data\.path`\?"),
+        (["--data.pth", "x"], r"`--data\.pth` is not an option\. Did you mean `--data\.path`\?"),
         (
             ["--trainer.max_step=3"],
-            r"`trainer\.max_step` is not an option\. Did you mean `trainer\.max_steps`",
+            r"`--trainer\.max_step` is not an option\. Did you mean `--trainer\.max_steps`",
         ),
         (["--trainer.lr", "fast"], r'"trainer\.lr"[\s\S]*fast'),
         (["--trainer.schedule", "linear"], r"`trainer\.schedule` must be one of 'cosine', .* got 'linear'"),

@@ -33,7 +33,7 @@ def with_recipe(arguments: list[str]) -> list[str]:
     flags = {"config", "resume", "overwrite", "quiet", "help", "print_config"}
     for argument in arguments:
         if argument.startswith("--"):
-            _check_name(argument[2:].split("=")[0], known | flags, "--")
+            _check_name(argument[2:].split("=")[0], known | flags, dashes="--")
     return arguments
 
 
@@ -52,8 +52,8 @@ def _flatten(entries: dict, prefix: str = "") -> Iterator[str]:
             yield from _flatten(value, f"{prefix}{name}.")
 
 
-def _check_name(name: str, known: set[str], where: str) -> None:
+def _check_name(name: str, known: set[str], where: str = "", dashes: str = "") -> None:
     if name not in known:
         nearest = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean `{nearest[0]}`?" if nearest else "See pyg-schnet train --help."
-        raise ValueError(f"{where}`{name}` is not an option. {hint}")
+        hint = f"Did you mean `{dashes}{nearest[0]}`?" if nearest else "See pyg-schnet train --help."
+        raise ValueError(f"{where}`{dashes}{name}` is not an option. {hint}")
