@@ -2,13 +2,14 @@
 
 The search compares all pairs of a molecule in blocks of bounded memory, so it needs no extra package,
 runs on the device of ``pos`` and drops nothing. ``torch_cluster`` gives the same edges where it is
-installed; it pays for large molecules only.
+installed; it pays for large molecules only, where its tree is used.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 import torch
 from jaxtyping import Float, Int
@@ -25,13 +26,11 @@ from pyg_schnet.molecules import (
     raise_coincident,
 )
 
-try:
-    import torch_cluster  # pyright: ignore[reportMissingImports] - optional
-except ImportError:  # the extra [ext], never needed
-    torch_cluster = None
-
+_HAS_TORCH_CLUSTER = find_spec("torch_cluster") is not None  # the extra [ext], never needed
 _BLOCK = 2**21  # candidate pairs compared at once: about 100 MB
-_LARGE = 1000  # atoms from which torch_cluster's tree beats comparing all pairs
+_LARGE = (
+    200  # atoms from which torch_cluster's tree beats comparing all pairs: 0.9 ms for 1.6, at 1,000 6 for 57
+)
 _BACKENDS = ("auto", "torch", "torch_cluster")
 
 
@@ -201,7 +200,7 @@ class RadiusGraph(BaseTransform):
 def _check_backend(backend: str) -> None:
     if backend not in _BACKENDS:
         raise ValueError(f"`backend` must be one of {', '.join(_BACKENDS)}; got {backend!r}")
-    if backend == "torch_cluster" and torch_cluster is None:
+    if backend == "torch_cluster" and not _HAS_TORCH_CLUSTER:
         raise ImportError(
             "`backend='torch_cluster'` needs torch-cluster: pip install --no-build-isolation torch-cluster"
         )
@@ -225,7 +224,7 @@ def _molecular_edges(pos: Tensor, r: float, batch: Tensor, backend: str) -> Tens
         return torch.empty(2, 0, dtype=torch.long, device=pos.device)
     pos = pos.detach()
     atoms = torch.bincount(batch)
-    if torch_cluster is not None and math.isfinite(r):
+    if _HAS_TORCH_CLUSTER and math.isfinite(r):
         largest = int(atoms.max())
         if backend == "torch_cluster" or (backend == "auto" and largest >= _LARGE):
             return _torch_cluster_edges(pos, r, batch, largest)
@@ -262,7 +261,8 @@ def _closer(pos: Tensor, r: float, source: Tensor, target: Tensor) -> Tensor:
 
 
 def _torch_cluster_edges(pos: Tensor, r: float, batch: Tensor, largest: int) -> Tensor:
-    assert torch_cluster is not None
+    import torch_cluster  # pyright: ignore[reportMissingImports] - optional
+
     edge_index = torch_cluster.radius_graph(pos, r, batch, max_num_neighbors=largest)
     source, target = edge_index
     return _closer(pos, r, *_sort_by_target(torch.stack([source, target]), len(pos)))

@@ -425,7 +425,7 @@ def test_atoms_a_lattice_vector_apart_in_an_open_direction_do_not_coincide():
 
 
 def test_a_missing_torch_cluster_is_named_with_its_installation(monkeypatch):
-    monkeypatch.setattr(neighbors, "torch_cluster", None)
+    monkeypatch.setattr(neighbors, "_HAS_TORCH_CLUSTER", False)
     with pytest.raises(ImportError, match="pip install --no-build-isolation torch-cluster"):
         radius_graph(POS, 2.0, backend="torch_cluster")
 
