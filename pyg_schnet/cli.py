@@ -59,8 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             arguments = with_recipe(arguments)
         options = parser.parse_args(arguments)
         verb = options[options.verb]
-        if "threads" in verb:
-            _use_threads(verb.threads)
+        if "device" in verb:
+            _prepare_device(verb.device, verb.threads)
         return _VERBS[options.verb][1](verb)
     except _EXPECTED as error:
         if os.environ.get("PYG_SCHNET_TRACEBACK"):
@@ -128,6 +128,8 @@ def _evaluate(options: Namespace) -> int:
     from pyg_schnet.plots import plot_parity
     from pyg_schnet.training import RunDirectory
 
+    if options.plot is not None:
+        _check_output(options.plot, overwrite=True, structures=False)
     potential = load(options.model, options.device)
     dataset = AtomsDataset(options.file, options.energy_key, options.forces_key, options.units)
     if options.part is not None:
@@ -135,12 +137,12 @@ def _evaluate(options: Namespace) -> int:
         dataset = dataset[run.read_part(options.part, len(dataset))]
         assert isinstance(dataset, AtomsDataset)
     evaluation = evaluate(potential, dataset, options.batch_size)
-    if options.plot is not None:
-        plot_parity(evaluation, options.plot)
     if options.json:
         print(json.dumps(evaluation.as_dict()))
     else:
         _out.print(_table(evaluation))
+    if options.plot is not None:
+        plot_parity(evaluation, options.plot)
     return 0
 
 
@@ -171,14 +173,14 @@ def _build_predict(full: bool) -> tuple[str, ArgumentParser]:
 
 
 def _predict(options: Namespace) -> int:
-    from ase.io import iread, write
+    from ase.io import write
 
     from pyg_schnet import load
     from pyg_schnet.simulation import predict
 
-    _refuse(options.out, options.overwrite)
-    frames = predict(load(options.model, options.device), iread(options.input), options.batch_size)
-    results = list(frames)
+    _check_output(options.out, options.overwrite)
+    frames = _read_structures(options.input, ":")
+    results = list(predict(load(options.model, options.device), frames, options.batch_size))
     write(options.out, results)
     _out.print(f"{len(results):,} structures with energies (eV) and forces (eV/Å): {options.out}")
     return 0
@@ -202,7 +204,7 @@ def _relax(options: Namespace) -> int:
 
     from pyg_schnet.simulation import relax
 
-    _refuse(options.out, options.overwrite)
+    _check_output(options.out, options.overwrite)
     result = relax(_structure(options), fmax=options.fmax, steps=options.steps, optimizer=options.optimizer)
     write(options.out, result.atoms)
     state = "converged" if result.converged else "NOT converged"
@@ -217,7 +219,7 @@ def _build_md(full: bool) -> tuple[str, ArgumentParser]:
     parser = _with_model(
         "Run molecular dynamics. Example: pyg-schnet md RUN/model.safetensors in.xyz out.extxyz --duration 1",
     )
-    _add_files(parser)
+    _add_files(parser, "a trajectory: .traj, .extxyz or .xyz")
     parser.add_argument("--temperature", type=float, default=300.0, help="in K")
     parser.add_argument("--timestep", type=float, default=0.5, help="in fs")
     parser.add_argument("--duration", type=float, default=1.0, help="in ps")
@@ -237,7 +239,11 @@ def _md(options: Namespace) -> int:
 
     names = ("temperature", "timestep", "duration", "equilibration", "thermostat", "friction")
     settings = {name: options[name] for name in (*names, "interval", "seed", "overwrite")}
+    if Path(options.out).exists() and not options.overwrite:
+        raise FileExistsError(f"{options.out}: exists; give another name, or --overwrite to replace it")
     atoms = _structure(options)
+    if not options.timestep > 0:
+        raise ValueError(f"`timestep` must be positive and in fs, got {options.timestep}")
     with Progress(console=_out, disable=not _out.is_terminal) as progress:
         task = progress.add_task("dynamics", total=round(1000 * options.duration / options.timestep))
         result = run_md(
@@ -266,38 +272,62 @@ def _with_model(description: str) -> ArgumentParser:
     return parser
 
 
-def _use_threads(threads: int) -> None:
+def _prepare_device(device: str, threads: int) -> None:
     import torch
 
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"`--device` must be 'cpu' or 'cuda', got {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("`--device` must be 'cpu' here, got 'cuda': torch sees no GPU")
     if threads < 1:
         raise ValueError(f"`--threads` must be at least 1, got {threads}")
     torch.set_num_threads(threads)
 
 
-def _add_files(parser: ArgumentParser) -> None:
+def _add_files(parser: ArgumentParser, out: str = "in any format of ASE, chosen by its ending") -> None:
     parser.add_argument("input", metavar="in", help="structures, in any format of ASE")
-    parser.add_argument("out", help="in any format of ASE, chosen by its ending")
+    parser.add_argument("out", help=out)
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
 
 
 def _structure(options: Namespace) -> Atoms:
-    from ase import Atoms
-    from ase.io import read
-
     from pyg_schnet.simulation import SchNetCalculator
 
-    try:
-        atoms = read(options.input, index=options.index)
-    except IndexError:
-        raise ValueError(f"{options.input}: has no structure {options.index}; they count from 0") from None
-    assert isinstance(atoms, Atoms)
+    (atoms,) = _read_structures(options.input, options.index)
     atoms.calc = SchNetCalculator(options.model, device=options.device)
     return atoms
 
 
-def _refuse(path: str, overwrite: bool) -> None:
+def _read_structures(path: str, index: int | str) -> list[Atoms]:
+    from ase import Atoms
+    from ase.io import ParseError, read
+    from ase.io.formats import UnknownFileTypeError
+
+    try:
+        read_in = read(path, index=index)
+    except (IndexError, StopIteration):
+        raise ValueError(f"{path}: has no structure {index}; they count from 0") from None
+    except (UnknownFileTypeError, ParseError) as error:
+        raise ValueError(f"{path}: ASE cannot read it ({error}); its ending must tell its format") from None
+    frames = [read_in] if isinstance(read_in, Atoms) else read_in
+    if not frames:
+        raise ValueError(f"{path}: must hold at least one structure, got none")
+    return frames
+
+
+def _check_output(path: str, overwrite: bool, structures: bool = True) -> None:
+    """Refuse before the work what could not be written after it."""
+    from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
+
     if Path(path).exists() and not overwrite:
         raise FileExistsError(f"{path}: exists; give another name, or --overwrite to replace it")
+    if not Path(path).absolute().parent.is_dir():
+        raise FileNotFoundError(f"{path}: its folder does not exist; make it first")
+    if structures:
+        try:
+            get_ioformat(filetype(path, read=False))
+        except UnknownFileTypeError:
+            raise ValueError(f"{path}: ASE knows no format of this ending; .extxyz is a good one") from None
 
 
 _VERBS = {

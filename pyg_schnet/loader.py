@@ -28,10 +28,12 @@ def collate(dataset: InMemoryDataset, indices: Sequence[int] | Tensor) -> Data:
     if not _is_gatherable(dataset):
         return _as_data(Batch.from_data_list(_items(dataset, numbers)))
     own = dataset.indices()
-    rows = torch.tensor([own[number] for number in numbers], dtype=torch.long)
     store, slices = dataset._data, dataset.slices
     assert store is not None
     assert slices is not None
+    device = store["z"].device
+    rows = torch.tensor([own[number] for number in numbers], dtype=torch.long, device=device)
+    slices = {key: value.to(device) for key, value in slices.items()}
     atoms = _lengths(slices["z"], rows)
     ptr = _offsets(atoms)
     batch = Batch(_base_cls=Data)
@@ -40,7 +42,9 @@ def collate(dataset: InMemoryDataset, indices: Sequence[int] | Tensor) -> Data:
         lengths = _lengths(slices[key], rows)
         offsets = _offsets(lengths)
         dimension = int(store.__cat_dim__(key, store[key]))
-        position = torch.arange(int(offsets[-1])) - torch.repeat_interleave(offsets[:-1], lengths)
+        position = torch.arange(int(offsets[-1]), device=device) - torch.repeat_interleave(
+            offsets[:-1], lengths
+        )
         position += torch.repeat_interleave(slices[key].index_select(0, rows), lengths)
         value = store[key].index_select(dimension, position)
         increments[key] = torch.zeros_like(lengths)
@@ -49,7 +53,7 @@ def collate(dataset: InMemoryDataset, indices: Sequence[int] | Tensor) -> Data:
             value = value + torch.repeat_interleave(ptr[:-1], lengths)
         batch[key] = value
         batch_slices[key] = offsets
-    batch.batch = torch.repeat_interleave(torch.arange(len(rows)), atoms)
+    batch.batch = torch.repeat_interleave(torch.arange(len(rows), device=device), atoms)
     batch.ptr = ptr
     batch._num_graphs = len(rows)
     batch._slice_dict = batch_slices
@@ -132,5 +136,6 @@ class DataLoader(torch.utils.data.DataLoader):
         exclude_keys: list[str] | None = None,
         **kwargs,
     ):
+        kwargs.pop("collate_fn", None)  # as PyG's does: batches are gathered, not collated
         gathered = _Gathered(dataset, follow_batch, exclude_keys)
         super().__init__(gathered, batch_size, shuffle, collate_fn=_identity, **kwargs)

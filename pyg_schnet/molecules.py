@@ -15,6 +15,7 @@ def check_molecules(
 ) -> tuple[Tensor, int]:
     """Validate what the neighbor search does not see; count the molecules."""
     check_three_dimensional(pos)
+    _check_floating(pos)
     if z.shape != pos.shape[:1]:
         raise ValueError(f"`z` must have shape ({len(pos)},), one for each atom, got {tuple(z.shape)}")
     check_atomic_numbers(z)
@@ -23,16 +24,17 @@ def check_molecules(
     return batch, count_molecules(batch) if num_molecules is None else num_molecules
 
 
-def check_atomic_numbers(z: Tensor) -> None:
+def check_atomic_numbers(z: Tensor, name: str = "z") -> None:
     """Validate atomic numbers, except while compiling."""
     if z.dtype not in (torch.int64, torch.int32):
-        raise TypeError(f"`z` must hold integers (int64), got {z.dtype}; use z.long()")
+        raise TypeError(f"`{name}` must hold integers (int64), got {z.dtype}; use z.long()")
     if torch.compiler.is_compiling() or len(z) == 0:
         return
     low, high = (int(value) for value in z.aminmax())
     if low < 1 or high > MAX_ATOMIC_NUMBER:
         raise ValueError(
-            f"`z` contains {low if low < 1 else high}; SchNet embeds atomic numbers 1 to {MAX_ATOMIC_NUMBER}"
+            f"`{name}` contains {low if low < 1 else high}; SchNet embeds atomic numbers 1 to "
+            f"{MAX_ATOMIC_NUMBER}"
         )
 
 
@@ -45,8 +47,7 @@ def check_positions(pos: Tensor, batch: Tensor | None) -> Tensor:
     """Validate positions of any dimension; number their molecules if ``batch`` does not."""
     if pos.dim() != 2:
         raise ValueError(f"`pos` must have shape (points, dimensions), got {tuple(pos.shape)}")
-    if not pos.is_floating_point():
-        raise TypeError(f"`pos` must be a floating-point tensor, got {pos.dtype}; use pos.double()")
+    _check_floating(pos)
     finite = pos.isfinite()
     if not bool(finite.all()):
         atom = int((~finite).any(dim=1).nonzero()[0])
@@ -59,12 +60,43 @@ def check_positions(pos: Tensor, batch: Tensor | None) -> Tensor:
         raise ValueError(
             f"`batch` must have one entry for each of the {len(pos)} atoms, got shape {tuple(batch.shape)}"
         )
+    if batch.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"`batch` must hold integers (int64), got {batch.dtype}; use batch.long()")
+    if len(batch) and int(batch[0]) < 0:
+        raise ValueError(f"`batch` must count molecules from 0, got {int(batch[0])}")
     if len(batch) and bool((batch.diff() < 0).any()):
         raise ValueError(
             "`batch` must be sorted, so that the atoms of a molecule are neighbors in memory; "
             "order the atoms by torch.argsort(batch, stable=True)"
         )
     return batch
+
+
+def check_edges(edge_index: Tensor, batch: Tensor) -> None:
+    """Validate edges that were given: two rows of atoms, within molecules."""
+    if edge_index.dim() != 2 or len(edge_index) != 2:
+        raise ValueError(f"`edge_index` must have shape (2, edges), got {tuple(edge_index.shape)}")
+    if edge_index.dtype != torch.int64:
+        raise TypeError(f"`edge_index` must hold integers (int64), got {edge_index.dtype}")
+    if edge_index.numel() == 0:
+        return
+    low, high = (int(value) for value in edge_index.aminmax())
+    if low < 0 or high >= len(batch):
+        raise ValueError(
+            f"`edge_index` must name atoms 0 to {len(batch) - 1}, got {low if low < 0 else high}"
+        )
+    source, target = batch[edge_index]
+    if bool((source != target).any()):
+        edge = int((source != target).nonzero()[0])
+        raise ValueError(
+            f"`edge_index` must connect atoms of one molecule, got atoms {edge_index[0, edge]} and "
+            f"{edge_index[1, edge]} of two"
+        )
+
+
+def _check_floating(pos: Tensor) -> None:
+    if not pos.is_floating_point():
+        raise TypeError(f"`pos` must be a floating-point tensor, got {pos.dtype}; use pos.double()")
 
 
 def check_three_dimensional(pos: Tensor) -> None:

@@ -226,7 +226,9 @@ def _molecular_edges(pos: Tensor, r: float, batch: Tensor, backend: str) -> Tens
     atoms = torch.bincount(batch)
     if _HAS_TORCH_CLUSTER and math.isfinite(r):
         largest = int(atoms.max())
-        if backend == "torch_cluster" or (backend == "auto" and largest >= _LARGE):
+        if backend == "torch_cluster" or (
+            backend == "auto" and largest >= _LARGE and pos.device.type == "cpu"
+        ):
             return _torch_cluster_edges(pos, r, batch, largest)
     return _all_pairs_edges(pos, r, batch, atoms)
 

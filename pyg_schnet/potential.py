@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from pyg_schnet.molecules import MAX_ATOMIC_NUMBER, check_atomic_numbers, count_molecules
-from pyg_schnet.nn.readout import DoubleBuffers, sum_by_molecule
+from pyg_schnet.molecules import MAX_ATOMIC_NUMBER, check_atomic_numbers, check_molecules, count_molecules
+from pyg_schnet.nn.readout import DoubleBuffers, element_table, sum_by_molecule
 
 
 class Potential(DoubleBuffers):
@@ -56,11 +56,10 @@ class Potential(DoubleBuffers):
     ):
         super().__init__()
         self.model = model
-        table = torch.zeros(MAX_ATOMIC_NUMBER + 1, dtype=torch.float64)
-        if atomref is not None:
-            table[: len(atomref)] = torch.as_tensor(atomref, dtype=torch.float64)
+        table = element_table(atomref)
         allowed = torch.ones(MAX_ATOMIC_NUMBER + 1, dtype=torch.bool)
         if elements is not None:
+            check_atomic_numbers(torch.tensor(elements, dtype=torch.long), "elements")
             allowed[:] = False
             allowed[list(elements)] = True
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float64))
@@ -76,8 +75,10 @@ class Potential(DoubleBuffers):
         """Compute energies and forces.
 
         Args:
-            data: A molecule or a batch, with ``z`` and ``pos`` in Å; ``edge_index``, ``shift``, ``cell``
-                and ``pbc`` where there are any. It is not modified.
+            data: A molecule or a batch, with ``z`` and ``pos`` in Å; ``cell`` and ``pbc`` where there are
+                any. ``edge_index`` and ``shift`` are used where they are there, and must then hold all
+                pairs within the model's cutoff, as :class:`~pyg_schnet.RadiusGraph` makes them. It is not
+                modified.
             forces: Whether forces are wanted; energies alone cost no gradient.
 
         Returns:
@@ -91,6 +92,14 @@ class Potential(DoubleBuffers):
         pos = data.pos
         if pos is None:
             raise ValueError("`data` must hold `pos`, positions in Å; got None")
+        if "z" not in data:
+            raise ValueError("`data` must hold `z`, atomic numbers; got None")
+        check_molecules(data.z, pos, getattr(data, "batch", None), 0)
+        if forces and torch.is_inference_mode_enabled():
+            raise RuntimeError(
+                "`forces` need gradients, which torch.inference_mode() switches off for good; use "
+                "torch.no_grad() instead"
+            )
         self._check_elements(data.z)
         if not forces:
             with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
@@ -125,7 +134,6 @@ class Potential(DoubleBuffers):
         return self.scale * relative.squeeze(-1) + references
 
     def _check_elements(self, z: Tensor) -> None:
-        check_atomic_numbers(z)
         if torch.compiler.is_compiling():
             return
         allowed = self.allowed.index_select(0, z)

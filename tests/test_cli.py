@@ -241,6 +241,44 @@ def test_part_needs_the_split_of_the_run(tmp_path, capsys):
     assert "split.npz: no such file; training writes it beside its model" in message
 
 
+@pytest.mark.parametrize(
+    ("verb", "files", "options", "message"),
+    [
+        ("predict", ("in.foo", "out.xyz"), [], r"in\.foo: ASE cannot read it"),
+        ("predict", ("empty.xyz", "out.xyz"), [], r"empty\.xyz: "),
+        ("predict", ("in.xyz", "out.foo"), [], r"out\.foo: ASE knows no format of this ending"),
+        ("predict", ("in.xyz", "no/out.xyz"), [], r"no/out\.xyz: its folder does not exist"),
+        (
+            "predict",
+            ("in.xyz", "out.xyz"),
+            ["--device", "tpu"],
+            r"`--device` must be 'cpu' or 'cuda', got 'tpu'",
+        ),
+        ("predict", ("in.xyz", "out.xyz"), ["--threads", "0"], r"`--threads` must be at least 1, got 0"),
+        ("relax", ("in.xyz", "out.xyz"), ["--index", "5"], r"in\.xyz: has no structure 5; they count from 0"),
+        ("relax", ("none.xyz", "out.xyz"), [], r"none\.xyz"),
+        ("md", ("in.xyz", "out.xyz"), ["--timestep", "0"], r"`timestep` must be positive and in fs, got 0"),
+        ("md", ("in.xyz", "out.foo"), [], r"out\.foo"),
+    ],
+)
+def test_wrong_files_and_settings_are_named_before_any_work(
+    verb, files, options, message, run, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    ase.io.write("in.xyz", molecule("CH3CH2OH"))
+    Path("in.foo").write_text("what is this")
+    Path("empty.xyz").write_text("")
+    before = sorted(tmp_path.iterdir())
+    assert re.search(message, fails(capsys, [verb, str(run / "model.safetensors"), *files, *options]))
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_picture_that_cannot_be_written_is_named_before_the_work(run, tmp_path, capsys):
+    picture = str(tmp_path / "no" / "parity.png")
+    message = fails(capsys, ["evaluate", str(run / "model.safetensors"), str(SAMPLE), "--plot", picture])
+    assert "its folder does not exist" in message
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_every_recipe_is_a_configuration(path):
     parser = cli._build_train(full=True)[1]

@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 from torch_geometric.data import Batch, Data
 
-from pyg_schnet import Potential, RadiusGraph
+from pyg_schnet import Potential, RadiusGraph, SchNet
 
 
 @pytest.fixture
@@ -214,3 +214,64 @@ def test_references_and_scale_are_part_of_the_state(default, atomref):
     other.load_state_dict(potential.state_dict())
     assert torch.equal(other.atomref, atomref)
     assert (float(other.scale), other.elements) == (3.0, [1])
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        (
+            {"pos": torch.zeros(3, 3, dtype=torch.long)},
+            TypeError,
+            r"`pos` must be a floating-point tensor, got",
+        ),
+        ({"z": torch.tensor([[8], [1], [1]])}, ValueError, r"`z` must have shape \(3,\), .* got \(3, 1\)"),
+        (
+            {"z": torch.tensor([8.0, 1.0, 1.0])},
+            TypeError,
+            r"`z` must hold integers \(int64\), got torch\.float32",
+        ),
+        ({"batch": torch.zeros(3)}, TypeError, r"`batch` must hold integers \(int64\), got torch\.float32"),
+        ({"batch": torch.tensor([-1, 0, 0])}, ValueError, r"`batch` must count molecules from 0, got -1"),
+        ({"edge_index": torch.zeros(2, 1)}, TypeError, r"`edge_index` must hold integers"),
+        ({"edge_index": torch.tensor([[0], [3]])}, ValueError, r"`edge_index` must name atoms 0 to 2, got 3"),
+        ({"edge_index": torch.tensor([0, 1])}, ValueError, r"`edge_index` must have shape \(2, edges\)"),
+        (
+            {"edge_index": torch.tensor([[0], [2]]), "batch": torch.tensor([0, 0, 1])},
+            ValueError,
+            r"`edge_index` must connect atoms of one molecule, got atoms 0 and 2 of two",
+        ),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+@pytest.mark.usefixtures("without_shape_checks")
+def test_wrong_molecules_are_named(change, kind, message):
+    water = {"z": torch.tensor([8, 1, 1]), "pos": torch.eye(3), **change}
+    with pytest.raises(kind, match=message):
+        Potential(SchNet(8, 8, 1, 8, 4.0))(Data(**water))
+
+
+def test_a_molecule_without_atomic_numbers_is_named():
+    with pytest.raises(ValueError, match=r"`data` must hold `z`, atomic numbers; got None"):
+        Potential(SchNet(8, 8, 1, 8, 4.0))(Data(pos=torch.eye(3)))
+
+
+def test_forces_in_inference_mode_are_refused_with_the_way_out():
+    potential = Potential(SchNet(8, 8, 1, 8, 4.0)).eval()
+    water = Data(z=torch.tensor([8, 1, 1]), pos=torch.eye(3))
+    with torch.inference_mode():
+        assert potential(water, forces=False)["energy"].shape == (1,)
+        with pytest.raises(RuntimeError, match=r"`forces` need gradients.* use torch\.no_grad\(\) instead"):
+            potential(water)
+
+
+@pytest.mark.parametrize("z", [-1, 0, 100])
+def test_elements_that_do_not_exist_are_refused(z):
+    with pytest.raises(ValueError, match=rf"`elements` contains {z}; SchNet embeds atomic numbers 1 to 99"):
+        Potential(SchNet(8, 8, 1, 8, 4.0), elements=[1, z])
+
+
+def test_references_may_be_a_column_as_pyg_has_them():
+    references = torch.arange(100.0)[:, None]
+    assert torch.equal(
+        Potential(SchNet(8, 8, 1, 8, 4.0), atomref=references).atomref, torch.arange(100.0).double()
+    )

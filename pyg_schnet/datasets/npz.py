@@ -42,6 +42,7 @@ REVISED_MD17 = Layout(
     positions="coords",
     labels={"energies": "forces", "old_energies": "old_forces"},
 )
+_SGDML_UNITS = {"Ang": "Å", "A": "Å", "bohr": "Bohr", "Eh": "Hartree", "hartree": "Hartree"}
 LAYOUTS = (MD17, REVISED_MD17)
 # What NumPy lets through; zipfile raises RuntimeErrors for methods and versions that it does not know.
 _DAMAGES = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
@@ -82,7 +83,8 @@ def read_npz(
         energy_key: Which energies; the layout's own by default.
         forces_key: Which forces; by default those that belong to the energies, if they are there;
             ``"none"`` reads no forces.
-        units: Units of the file; those of the layout by default.
+        units: Units of the file; by default those of its entries ``e_unit`` and ``r_unit`` (sGDML's), else
+            those of the layout.
 
     Returns:
         The frames in eV and Å.
@@ -90,11 +92,11 @@ def read_npz(
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is damaged or holds pickles, if a key is missing, a shape is wrong or a
-            value is not finite, or if the units of a key are not known.
+            value is not finite, if two atoms coincide, or if the units of a key are not known.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; `data.path` must name an npz file")
+        raise FileNotFoundError(f"{path}: no such file; an npz file of structures is needed")
     with _open(path) as file:
         layout = _recognise(path, file.files)
         energy_key = energy_key or next(iter(layout.labels))
@@ -107,6 +109,7 @@ def read_npz(
         positions = _read(path, file, layout.positions)
         energy = _read(path, file, energy_key)
         forces = None if forces_key == "none" else _read(path, file, forces_key)
+        units = units or _own_units(path, file)
     if units is None and foreign:
         raise ValueError(
             f"{path}: the unit of '{foreign[0]}' is not known; set `data.units`, "
@@ -124,6 +127,21 @@ def read_npz(
     return Trajectory(
         numbers, positions * units.length_in_angstrom, energy * units.energy_in_eV, forces, units
     )
+
+
+def _own_units(path: Path, file: NpzFile) -> Units | None:
+    names = [
+        str(file[key]) for key in ("e_unit", "r_unit") if key in file.files and file[key].dtype.kind == "U"
+    ]
+    if not names:
+        return None
+    try:
+        return Units(*(_SGDML_UNITS.get(name, name) for name in names))
+    except ValueError:
+        raise ValueError(
+            f"{path}: says that its units are {' and '.join(names)}, which are not known; set `data.units`, "
+            'for example "kcal/mol" or "Hartree, Bohr"'
+        ) from None
 
 
 @contextmanager
@@ -194,7 +212,24 @@ def _check_structure(
     if frames == 0:
         raise ValueError(f"{path}: '{layout.positions}' must hold at least one frame, got 0")
     positions = _shaped(path, layout.positions, positions, (frames, len(numbers), 3))
+    _check_distances(path, layout.positions, positions)
     return numbers.astype(np.int64), positions
+
+
+def _check_distances(path: Path, key: str, positions: np.ndarray) -> None:
+    """Refuse frames with two atoms at one point, a few thousand frames at a time."""
+    frames, atoms, _ = positions.shape
+    first, second = np.triu_indices(atoms, k=1)
+    step = max(1, 2**20 // max(1, len(first)))
+    for start in range(0, frames, step):
+        part = positions[start : start + step]
+        same = (part[:, first] == part[:, second]).all(axis=-1)
+        if same.any():
+            frame, pair = np.argwhere(same)[0]
+            raise ValueError(
+                f"{path}: '{key}' must not place two atoms at one point, got atoms {first[pair]} and "
+                f"{second[pair]} of frame {start + frame} there; remove the frame"
+            )
 
 
 def _shaped(path: Path, key: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

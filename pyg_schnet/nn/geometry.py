@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyg_schnet.molecules import check_positions
+from pyg_schnet.molecules import check_edges, check_positions
 from pyg_schnet.neighbors import neighbor_list, radius_graph, undirected_pairs
 
 
@@ -56,6 +56,7 @@ def measure(
             )
         if not torch.compiler.is_compiling():
             check_positions(pos, batch)
+            check_edges(edge_index, batch)
     distance = _distance(pos, edge_index, shift, cell, batch)
     if not torch.compiler.is_compiling() and bool((distance == 0).any()):
         source, target = edge_index[:, distance == 0][:, 0].tolist()

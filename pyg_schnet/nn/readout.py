@@ -90,7 +90,7 @@ class AtomicSum(DoubleBuffers):
         self.network = network
         self.mean = 0.0 if mean is None else float(mean)
         self.std = 1.0 if std is None else float(std)
-        self.register_buffer("atomref", _table(atomref))
+        self.register_buffer("atomref", element_table(atomref))
 
     def reset_parameters(self) -> None:
         """Draw new weights of the network."""
@@ -177,7 +177,8 @@ def sum_by_molecule(values: Tensor, batch: Tensor, molecules: int) -> Tensor:
     return values.new_zeros(molecules, *values.shape[1:]).index_add(0, batch, values)
 
 
-def _table(atomref: Tensor | None) -> Tensor:
+def element_table(atomref: Tensor | None) -> Tensor:
+    """Give a property of the elements the shape ``(100,)`` and float64; zero where it says nothing."""
     table = torch.zeros(MAX_ATOMIC_NUMBER + 1, dtype=torch.float64)
     if atomref is None:
         return table

@@ -212,7 +212,8 @@ class SchNet(nn.Module):
             pos: Positions in Å, in any floating-point type: distances are computed in it, and the
                 network runs in the type of its weights.
             batch: Number of the molecule of each atom, sorted; one molecule if ``None``.
-            edge_index: Edges, if they are known; row 0 the sources. Edges beyond the cutoff add nothing.
+            edge_index: Edges, if they are known; row 0 the sources. Edges beyond the cutoff add nothing, but
+                all within it must be there: bonds, or a graph of a smaller radius, give another energy.
             shift: Integer cell shift of each edge of a periodic system.
             cell: Lattice vectors in rows, in Å.
             pbc: Whether each lattice vector is periodic.

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from torch_geometric.data import Data, InMemoryDataset
 
 from pyg_schnet import checkpoint
@@ -25,6 +24,7 @@ from pyg_schnet.training.state import Counters, TrainingState
 
 
 def fit(
+    fabric: Fabric,
     potential: Potential,
     train: InMemoryDataset,
     val: InMemoryDataset,
@@ -37,6 +37,7 @@ def fit(
     """Train a potential on energies and, where there are labels, forces.
 
     Args:
+        fabric: The device, and TensorBoard's logger.
         potential: Trained in place; what is kept is the best average of its weights, in ``run.model``.
         train: Structures to train on.
         val: Structures to choose by.
@@ -52,11 +53,6 @@ def fit(
     Raises:
         FloatingPointError: If the loss is not finite, with the step and the structures of the batch.
     """
-    fabric = Fabric(
-        accelerator=config.accelerator,
-        devices=1,
-        loggers=TensorBoardLogger(run.tensorboard, "", ""),
-    )
     has_forces = "forces" in collate(train, [0])
     energy_weight = config.energy_weight
     if energy_weight is None:
@@ -102,7 +98,7 @@ def fit(
             if count.step % config.val_every == 0 or _is_over(count, config):
                 errors = evaluate(state.averaged, val, config.batch_size)
                 row = _row(count, config, losses, errors)
-                _require_finite("validation error", errors.energy_rmse, count, batch, run)
+                _require_finite("validation error", errors.energy_rmse, count, None, run)
                 improved = _judge(count, errors, energy_weight)
                 if improved:
                     checkpoint.save(state.averaged, run.model, {**provenance, "validation": row})
@@ -150,12 +146,12 @@ def _row(count: Counters, config: TrainerConfig, losses: list[float], errors: Ev
     return row
 
 
-def _require_finite(name: str, value: float, count: Counters, batch: Data, run: RunDirectory) -> None:
+def _require_finite(name: str, value: float, count: Counters, batch: Data | None, run: RunDirectory) -> None:
     if math.isfinite(value):
         return
+    where = "" if batch is None else f", for the structures {', '.join(map(str, batch.idx.tolist()))}"
     kept = f"{run.model} (step {count.best_step:,})" if run.model.exists() else "none yet"
     raise FloatingPointError(
-        f"the {name} is {value} after {count.step:,} steps, for the structures "
-        f"{', '.join(map(str, batch.idx.tolist()))}; the last good checkpoint is {kept}. Look at these "
-        "structures' labels; if they are right, lower `trainer.lr` or set `trainer.clip_norm`"
+        f"the {name} is {value} after {count.step:,} steps{where}; the last good checkpoint is {kept}. "
+        "Look at the structures' labels; if they are right, lower `trainer.lr` or set `trainer.clip_norm`"
     )

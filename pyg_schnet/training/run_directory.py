@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from pyg_schnet import checkpoint
 from pyg_schnet.training.splits import Split
 
 
@@ -53,8 +54,10 @@ class RunDirectory:
         if resume:
             if not self.last.is_file():
                 raise FileNotFoundError(
-                    f"{self.path}: holds no last.safetensors to resume from; start without --resume"
+                    f"{self.path}: holds no last.safetensors to resume from, which the first validation "
+                    "writes; begin anew, with --overwrite if the directory exists"
                 )
+            checkpoint.read(self.last, "training state")  # all of it, before anything is changed
             return
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             if not overwrite:
@@ -87,9 +90,15 @@ class RunDirectory:
         text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
         self.config.write_text(text, encoding="utf-8")
 
-    def write_split(self, split: Split) -> None:
-        """Write which structure is where."""
-        np.savez(self.split, **{part: ids.numpy() for part, ids in split._asdict().items()})
+    def write_split(self, split: Split, hashes: Sequence[str] = ()) -> None:
+        """Write which structure is where, and the SHA-256 of the files that were split."""
+        parts = {part: ids.numpy() for part, ids in split._asdict().items()}
+        np.savez(self.split, **parts, sha256=np.array(hashes, dtype="U64"))
+
+    def read_hashes(self) -> list[str]:
+        """Read the SHA-256 of the files that were split."""
+        with np.load(self.split, allow_pickle=False) as file:
+            return file["sha256"].tolist()
 
     def read_split(self) -> Split:
         """Read which structure is where."""
@@ -126,18 +135,20 @@ class RunDirectory:
         """Add a row to ``metrics.csv``."""
         is_new = not self.metrics.exists()
         with self.metrics.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
+            writer = csv.DictWriter(file, fieldnames=list(row), lineterminator="\n")
             if is_new:
                 writer.writeheader()
             writer.writerow(row)
 
     def cut_metrics(self, step: int) -> None:
         """Drop the rows after a step, which a resumed run writes again."""
-        rows = self.read_metrics()
-        self.metrics.unlink(missing_ok=True)
-        for row in rows:
-            if row["step"] <= step:
-                self.append_metrics(row)
+        if not self.metrics.exists():
+            return
+        header, *lines = self.metrics.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if line.split(",")[0].isdigit() and int(line.split(",")[0]) <= step]
+        temporary = self.metrics.with_suffix(".tmp")
+        temporary.write_text("\n".join([header, *kept, ""]), encoding="utf-8")
+        temporary.replace(self.metrics)
 
     def read_metrics(self) -> list[dict[str, float]]:
         """Read ``metrics.csv``; an empty list if there is none."""

@@ -14,6 +14,8 @@ from typing import Any, cast
 import torch
 import yaml
 from ase.data import chemical_symbols
+from lightning_fabric import Fabric
+from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from torch import Tensor
 
 from pyg_schnet.datasets import AtomsDataset
@@ -47,23 +49,35 @@ def train(config: TrainConfig, report: Report, resume: bool = False, overwrite: 
         ValueError: If data or options are wrong; nothing is written then.
     """
     run = RunDirectory(config.out)
+    fabric = _fabric(config, run)
     train_set, val_set, split = _read(config, report)
     potential = _potential(config, train_set)
-    if resume and run.config.is_file():
-        _check_same(config, run)
-    run.prepare(resume, overwrite)
-    run.write_config(asdict(config))
-    run.write_split(split)
-    _describe(potential, train_set, val_set, report)
     provenance = _provenance(config, len(train_set), len(val_set))
+    run.prepare(resume, overwrite)
+    if resume:
+        _check_same(config, run, split, provenance)
+    else:
+        run.write_split(split, _hashes(provenance))
+    run.write_config(asdict(config))
+    _describe(potential, train_set, val_set, report)
     with _threads(config.trainer.threads):
-        count = fit(potential, train_set, val_set, config.trainer, run, report, provenance, resume)
+        count = fit(fabric, potential, train_set, val_set, config.trainer, run, report, provenance, resume)
     plot_learning_curve(run.read_metrics(), run.learning_curve)
     report.line(
         f"Best validation at step {count.best_step:,} of {count.step:,}, after {count.seconds / 60:.1f} "
         f"minutes: {run.model}"
     )
     return run
+
+
+def _fabric(config: TrainConfig, run: RunDirectory) -> Fabric:
+    accelerator = config.trainer.accelerator
+    if accelerator == "auto":  # Fabric's own choice may be one without float64, as Apple's
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise ValueError("`trainer.accelerator` must be 'auto' or 'cpu' here, got 'cuda': torch sees no GPU")
+    logger = TensorBoardLogger(run.tensorboard, "", "")
+    return Fabric(accelerator=accelerator, devices=1, loggers=logger)
 
 
 @contextmanager
@@ -149,22 +163,38 @@ def _describe(potential: Potential, train_set: AtomsDataset, val_set: AtomsDatas
     report.line(f"{potential.model}, {weights:,} weights")
 
 
-def _check_same(config: TrainConfig, run: RunDirectory) -> None:
+# What a resumed run may change: how long it goes on, and where it computes.
+_FREE = ("max_steps", "max_minutes", "val_every", "patience", "threads", "accelerator")
+_PATHS = ("path", "val_path")  # compared by their content
+
+
+def _check_same(config: TrainConfig, run: RunDirectory, split: Split, provenance: dict[str, Any]) -> None:
     before = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-    for section in ("data", "model"):
+    for section in ("data", "model", "trainer"):
         for name, value in asdict(getattr(config, section)).items():
-            if before.get(section, {}).get(name) != value:
+            old = before.get(section, {}).get(name)
+            if name not in (*_FREE, *_PATHS) and old != value:
                 raise ValueError(
-                    f"`{section}.{name}` must be {before.get(section, {}).get(name)!r} as in {run.config} "
-                    f"to resume that run, got {value!r}"
+                    f"`{section}.{name}` must be {old!r} as in {run.config} to resume that run, got {value!r}"
                 )
+    same = all(torch.equal(*parts) for parts in zip(run.read_split(), split, strict=True))
+    if run.read_hashes() != _hashes(provenance) or not same:
+        raise ValueError(
+            f"`data.path` and `data.val_path` must hold what they held when {run.path} began, got other "
+            "files; begin a new run with them"
+        )
+
+
+def _hashes(provenance: dict[str, Any]) -> list[str]:
+    return [provenance["data"][name] or "" for name in ("sha256", "val_sha256")]
 
 
 def _provenance(config: TrainConfig, n_train: int, n_val: int) -> dict[str, Any]:
     from pyg_schnet import __version__
 
     data = asdict(config.data)
-    data["sha256"] = hashlib.sha256(Path(config.data.path).read_bytes()).hexdigest()
+    for name, path in (("sha256", config.data.path), ("val_sha256", config.data.val_path)):
+        data[name] = None if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "pyg_schnet": __version__,

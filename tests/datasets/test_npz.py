@@ -224,8 +224,10 @@ def test_a_pickle_is_refused_and_not_executed(tmp_path):
     assert not trap.exists()
 
 
-def test_a_missing_file_is_told_with_its_option(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no\.npz: no such file; `data\.path` must name an npz file"):
+def test_a_missing_file_is_told(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"no\.npz: no such file; an npz file of structures is needed"
+    ):
         read_npz(tmp_path / "no.npz")
 
 
@@ -295,3 +297,32 @@ def test_a_text_in_place_of_an_array_is_refused(md17, write):
     with zipfile.ZipFile(path, "a") as file:
         file.writestr("E", "minus one hundred")
     assert refused(path) == "'E' must hold numbers, got no array"
+
+
+def test_atoms_at_one_point_are_named_with_their_frame(tmp_path):
+    positions = np.random.default_rng(0).normal(size=(5, 3, 3))
+    positions[3, 2] = positions[3, 0]
+    np.savez(tmp_path / "a.npz", z=[8, 1, 1], R=positions, E=np.zeros(5), F=np.zeros((5, 3, 3)))
+    with pytest.raises(
+        ValueError, match=r"'R' must not place two atoms at one point, got atoms 0 and 2 of frame 3"
+    ):
+        read_npz(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(
+    ("given", "units", "energy"),
+    [({"e_unit": "eV", "r_unit": "Ang"}, None, 2.0), ({"e_unit": "eV", "r_unit": "Ang"}, "meV", 0.002)],
+)
+def test_the_units_that_a_file_states_hold_unless_others_are_given(given, units, energy, tmp_path):
+    positions = np.eye(3)[None]
+    np.savez(tmp_path / "a.npz", z=[8, 1, 1], R=positions, E=[2.0], F=np.ones((1, 3, 3)), **given)
+    read = read_npz(tmp_path / "a.npz", units=None if units is None else Units.parse(units))
+    assert read.energy[0] == energy
+
+
+def test_units_that_a_file_states_and_nobody_knows_are_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", z=[1], R=np.zeros((1, 1, 3)), E=[0.0], e_unit="furlong", r_unit="Ang")
+    with pytest.raises(
+        ValueError, match=r"says that its units are furlong and Ang, which are not known; set"
+    ):
+        read_npz(tmp_path / "a.npz")

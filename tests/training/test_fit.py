@@ -5,6 +5,8 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from safetensors.torch import load_file
 
 from pyg_schnet import Potential, SchNet, load
@@ -26,7 +28,9 @@ def start(recipe, report, tmp_path):
         potential = Potential(model, references.scale(), references.atomref(), references.elements())
         directory = RunDirectory(tmp_path / "fit")
         directory.prepare(False, False)
-        count = fit(potential, train, val, config.trainer, directory, report(), {"note": "test"})
+        logger = TensorBoardLogger(directory.tensorboard, "", "")
+        fabric = Fabric(accelerator="cpu", devices=1, loggers=logger)
+        count = fit(fabric, potential, train, val, config.trainer, directory, report(), {"note": "test"})
         return potential, directory, count
 
     return begin
@@ -191,7 +195,7 @@ def test_a_label_that_is_no_number_stops_the_run_with_its_structure(dataset, wri
     assert 0 <= done < 4  # four structures, one a step
     assert str(caught.value) == (
         f"the loss is nan after {done} steps, for the structures 15; the last good checkpoint is none yet. "
-        "Look at these structures' labels; if they are right, lower `trainer.lr` or set `trainer.clip_norm`"
+        "Look at the structures' labels; if they are right, lower `trainer.lr` or set `trainer.clip_norm`"
     )
     assert not (tmp_path / "fit" / "model.safetensors").exists()
 

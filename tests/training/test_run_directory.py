@@ -4,6 +4,7 @@ import pytest
 import torch
 import yaml
 
+from pyg_schnet import checkpoint
 from pyg_schnet.training import RunDirectory
 from pyg_schnet.training.splits import Split
 
@@ -86,11 +87,20 @@ def test_resuming_needs_a_checkpoint(run, exists):
     with pytest.raises(FileNotFoundError) as caught:
         run.prepare(True, False)
     assert str(caught.value) == (
-        f"{run.path}: holds no last.safetensors to resume from; start without --resume"
+        f"{run.path}: holds no last.safetensors to resume from, which the first validation writes; begin "
+        "anew, with --overwrite if the directory exists"
     )
 
 
+def test_a_damaged_state_is_refused_before_anything_changes(used):
+    before = contents(used)
+    with pytest.raises(ValueError, match=r"last\.safetensors: not a complete safetensors file"):
+        used.prepare(True, False)
+    assert contents(used) == before
+
+
 def test_resuming_leaves_all_files(used):
+    checkpoint.write(used.last, "training state", {}, {})
     before = contents(used)
     used.prepare(True, False)
     assert contents(used) == before

@@ -200,7 +200,9 @@ def test_a_row_that_is_ahead_of_the_checkpoint_is_not_written_twice(recipe, run,
 def test_a_run_that_was_interrupted_before_its_first_checkpoint_cannot_be_resumed(recipe, run):
     with pytest.raises(KeyboardInterrupt):
         run(recipe(), 5)  # after the step, before its validation
-    with pytest.raises(FileNotFoundError, match=r"holds no last\.safetensors to resume from; start without"):
+    with pytest.raises(
+        FileNotFoundError, match=r"holds no last\.safetensors to resume from, which the first"
+    ):
         run(recipe(), resume=True)
 
 
@@ -364,3 +366,31 @@ def test_no_warning_reaches_the_user(recipe, report):
         train(recipe(), report())
         train(recipe(max_steps=30), report(), resume=True)
     assert [str(warning.message) for warning in caught] == []
+
+
+def test_a_device_that_is_not_there_leaves_an_old_run_alone(recipe, run):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has the device")
+    directory = run(recipe())
+    before = {path: path.read_bytes() for path in directory.path.iterdir() if path.is_file()}
+    with pytest.raises(ValueError, match=r"`trainer\.accelerator` must be 'auto' or 'cpu' here, got 'cuda'"):
+        run(recipe(accelerator="cuda"), overwrite=True)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize("option", [{"seed": 5}, {"batch_size": 2}, {"precision": "float64"}, {"lr": 0.1}])
+def test_a_resumed_run_keeps_its_options(option, recipe, run):
+    run(recipe())
+    (name, value), *_ = option.items()
+    with pytest.raises(ValueError, match=rf"`trainer\.{name}` must be .* to resume that run, got {value!r}"):
+        run(recipe(**option), resume=True)
+
+
+def test_a_resumed_run_keeps_its_data(recipe, run, write):
+    config = recipe()
+    directory = run(config)
+    before = directory.split.read_bytes()
+    write(seed=99)  # another content of the same file
+    with pytest.raises(ValueError, match=r"`data\.path` and `data\.val_path` must hold what they held"):
+        run(config, resume=True)
+    assert directory.split.read_bytes() == before
