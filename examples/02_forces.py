@@ -24,5 +24,5 @@ step = 1e-4 * torch.nn.functional.normalize(out["forces"].flatten(), dim=0).view
 ahead = Data(z=data.z, pos=data.pos + step)
 behind = Data(z=data.z, pos=data.pos - step)
 energies = [potential(moved, forces=False)["energy"].item() for moved in (ahead, behind)]
-print(f"energy change along the forces:  {energies[0] - energies[1]:.12f} eV")
-print(f"work of the forces on this way:   {2 * (out['forces'] * step).sum().item():.12f} eV")
+print(f"energy lost along the forces:   {energies[1] - energies[0]:.12f} eV")
+print(f"work of the forces on this way: {2 * (out['forces'] * step).sum().item():.12f} eV")

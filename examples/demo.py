@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import torch
 from ase import Atoms
 from rich.console import Console
 from rich.progress import Progress
@@ -36,6 +37,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=2.5, help="of training")
     parser.add_argument("--duration", type=float, default=1.0, help="of the dynamics, in ps")
     options = parser.parse_args()
+    torch.set_num_threads(1)  # the molecule is small: a second thread costs more than it brings
 
     console.rule("1/3  Training on energies and forces of 1,000 frames of ethanol (GFN2-xTB)")
     train = ["train", str(RECIPE), "--data.path", str(SAMPLE), "--out", str(options.out)]

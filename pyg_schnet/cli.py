@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, or 1 after an error, which is told on standard error. Set the environment
         variable ``PYG_SCHNET_TRACEBACK`` to see where an error comes from.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     parser = _parser(
         prog="pyg-schnet",
         description="Train SchNet potentials and run simulations with them, in eV and Å.",
@@ -143,13 +143,16 @@ def _evaluate(options: Namespace) -> int:
         _out.print(_table(evaluation))
     if options.plot is not None:
         plot_parity(evaluation, options.plot)
+        if not options.json:
+            _out.print(f"predictions over labels: {options.plot}")
     return 0
 
 
 def _table(evaluation: Evaluation) -> Table:
     from pyg_schnet.units import kcal_per_mol
 
-    table = Table(title=f"{evaluation.n:,} structures", title_justify="left")
+    title = f"Errors on {evaluation.n:,} structures"
+    table = Table(title=title, title_justify="left")
     for name in ("", "MAE", "RMSE", "unit", "MAE", "RMSE", "unit"):
         table.add_column(name, justify="left" if name in ("", "unit") else "right")
     rows = [("energy", evaluation.energy_mae, evaluation.energy_rmse, "meV", "kcal/mol")]
@@ -220,7 +223,12 @@ def _build_md(full: bool) -> tuple[str, ArgumentParser]:
         "Run molecular dynamics. Example: pyg-schnet md RUN/model.safetensors in.xyz out.extxyz --duration 1",
     )
     _add_files(parser, "a trajectory: .traj, .extxyz or .xyz")
-    parser.add_argument("--temperature", type=float, default=300.0, help="in K")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        default=300.0,
+        help="in K: of the start, or of the bath; without a bath, a relaxed structure settles at half of it",
+    )
     parser.add_argument("--timestep", type=float, default=0.5, help="in fs")
     parser.add_argument("--duration", type=float, default=1.0, help="in ps")
     parser.add_argument("--equilibration", type=float, default=0.0, help="in ps, with the bath, before")

@@ -50,10 +50,10 @@ def test_the_energy_of_a_smiles_is_printed(model):
 
 def test_forces_are_the_slope_of_the_energy():
     text = run("02_forces.py")
-    change = float(re.search(r"energy change along the forces: *(\S+) eV", text)[1])
+    change = float(re.search(r"energy lost along the forces: *(\S+) eV", text)[1])
     work = float(re.search(r"work of the forces on this way: *(\S+) eV", text)[1])
-    assert change == pytest.approx(-work, rel=1e-6)  # float64, step 1e-4 Å: measured 2e-8
-    assert change < 0
+    assert change == pytest.approx(work, rel=1e-6)  # float64, step 1e-4 Å: measured 2e-8
+    assert change > 0
 
 
 def test_the_training_loop_lowers_the_loss(tmp_path):

@@ -112,7 +112,7 @@ def read_npz(
         units = units or _own_units(path, file)
     if units is None and foreign:
         raise ValueError(
-            f"{path}: the unit of '{foreign[0]}' is not known; set `data.units`, "
+            f"{path}: the unit of '{foreign[0]}' is not known; set the units, "
             'for example "kcal/mol" or "Hartree, Bohr"'
         )
     units = units or layout.units
@@ -139,7 +139,7 @@ def _own_units(path: Path, file: NpzFile) -> Units | None:
         return Units(*(_SGDML_UNITS.get(name, name) for name in names))
     except ValueError:
         raise ValueError(
-            f"{path}: says that its units are {' and '.join(names)}, which are not known; set `data.units`, "
+            f"{path}: says that its units are {' and '.join(names)}, which are not known; set the units, "
             'for example "kcal/mol" or "Hartree, Bohr"'
         ) from None
 
@@ -177,7 +177,8 @@ def _recognise(path: Path, keys: list[str]) -> Layout:
 def _read(path: Path, file: NpzFile, key: str) -> np.ndarray:
     if key not in file.files:
         raise ValueError(
-            f"{path}: has no key '{key}'; its keys are {', '.join(repr(k) for k in sorted(file.files))}"
+            f"{path}: has no key '{key}'; its keys are {', '.join(repr(k) for k in sorted(file.files))}; "
+            "choose others with energy_key and forces_key"
         )
     try:
         array = file[key]

@@ -23,6 +23,8 @@ def with_recipe(arguments: list[str]) -> list[str]:
             raise FileNotFoundError(f"{recipe}: no such recipe; `train` takes a YAML file first")
         try:
             entries = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+        except UnicodeDecodeError:
+            raise ValueError(f"{recipe}: must be a recipe in YAML; a data file goes to --data.path") from None
         except yaml.YAMLError as error:
             raise ValueError(f"{recipe}: must be YAML: {error}") from None
         if not isinstance(entries, dict):

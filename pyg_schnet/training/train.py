@@ -59,7 +59,7 @@ def train(config: TrainConfig, report: Report, resume: bool = False, overwrite: 
     else:
         run.write_split(split, _hashes(provenance))
     run.write_config(asdict(config))
-    _describe(potential, train_set, val_set, report)
+    _describe(config, potential, train_set, val_set, len(split.test), report)
     with _threads(config.trainer.threads):
         count = fit(fabric, potential, train_set, val_set, config.trainer, run, report, provenance, resume)
     plot_learning_curve(run.read_metrics(), run.learning_curve)
@@ -145,12 +145,23 @@ def _potential(config: TrainConfig, train_set: AtomsDataset) -> Potential:
     return Potential(model, train_set.scale(), train_set.atomref(), train_set.elements())
 
 
-def _describe(potential: Potential, train_set: AtomsDataset, val_set: AtomsDataset, report: Report) -> None:
+def _describe(
+    config: TrainConfig,
+    potential: Potential,
+    train_set: AtomsDataset,
+    val_set: AtomsDataset,
+    tested: int,
+    report: Report,
+) -> None:
     batch = collate(train_set, range(len(train_set)))
     labels = "energies and forces" if train_set.has_forces else "energies"
-    report.line(f"{train_set.path}: {labels} in {train_set.units.energy} and {train_set.units.length}")
+    assumed = "" if config.data.units else " (by the file; give --data.units if not)"
     report.line(
-        f"Training on {len(train_set):,} structures, validating on {len(val_set):,}; elements "
+        f"{train_set.path}: {labels} in {train_set.units.energy} and {train_set.units.length}{assumed}"
+    )
+    report.line(
+        f"Training on {len(train_set):,} structures, validating on {len(val_set):,}, leaving {tested:,} to "
+        "test; elements "
         f"{', '.join(chemical_symbols[z] for z in potential.elements)}"
     )
     spread = float(batch.energy.std()) if len(train_set) > 1 else 0.0

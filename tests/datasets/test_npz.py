@@ -130,7 +130,7 @@ def test_revised_md17_itself_has_the_energies_of_dft():
 def test_labels_of_other_keys_need_units(md17, write, energy_key, forces_key, foreign):
     path = write({**md17, "ccsd": np.zeros(2), "grad": md17["F"]})
     assert refused(path, energy_key, forces_key) == (
-        f'the unit of \'{foreign}\' is not known; set `data.units`, for example "kcal/mol" or "Hartree, Bohr"'
+        f'the unit of \'{foreign}\' is not known; set the units, for example "kcal/mol" or "Hartree, Bohr"'
     )
 
 
@@ -153,7 +153,9 @@ def test_a_missing_key_is_named(md17, write, energy_key, forces_key, missing):
     if missing == "E":
         del md17["E"]
     keys = ", ".join(f"'{key}'" for key in sorted(md17))
-    assert refused(write(md17), energy_key, forces_key) == f"has no key '{missing}'; its keys are {keys}"
+    assert refused(write(md17), energy_key, forces_key) == (
+        f"has no key '{missing}'; its keys are {keys}; choose others with energy_key and forces_key"
+    )
 
 
 @pytest.mark.parametrize(

@@ -122,8 +122,9 @@ def test_the_report_tells_the_data_in_their_size(recipe, report):
     config, told = recipe(), report()
     train(config, told)
     lines = told.text.getvalue().splitlines()
-    assert lines[0] == f"{config.data.path}: energies and forces in kcal/mol and Å"
-    assert lines[1] == "Training on 12 structures, validating on 4; elements H, O"
+    units = "kcal/mol and Å (by the file; give --data.units if not)"
+    assert lines[0] == f"{config.data.path}: energies and forces in {units}"
+    assert lines[1] == "Training on 12 structures, validating on 4, leaving 0 to test; elements H, O"
     assert re.fullmatch(
         r"Energies spread by [\d.]+ meV \([\d.]+ kcal/mol\), forces' RMS is \d+ meV/Å \([\d.]+ kcal/mol/Å\)",
         lines[2],
