@@ -56,9 +56,9 @@ def plot_learning_curve(rows: Sequence[dict[str, float]], path: str | os.PathLik
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("training step")
-    axes.set_ylabel("mean absolute error")
+    axes.set_ylabel("mean absolute error (meV, meV/Å)")
     axes.set_title("Validation, averaged weights", fontsize=10)
-    axes.margins(x=0.08)
+    axes.margins(x=0.1)  # room for the last values
     axes.legend(frameon=False, fontsize=9)
     _tidy(axes)
     figure.savefig(path, dpi=200)
