@@ -7,6 +7,7 @@ in the SI of 2019; Hartree and Bohr are CODATA 2018 (https://physics.nist.gov/cu
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 _ELEMENTARY_CHARGE = 1.602176634e-19  # C, exact
@@ -27,6 +28,56 @@ ENERGY = {
     "Rydberg": 0.5 * Hartree,
 }
 LENGTH = {"Å": 1.0, "Angstrom": 1.0, "nm": 10.0, "Bohr": Bohr}
+GPa = 1e-21 / _ELEMENTARY_CHARGE  # eV/Å³
+_PRESSURE = {"GPa": GPa, "kbar": 0.1 * GPa}
+# Debye, gigahertz, heat capacity, elementary charge, wave number, a pure number: published and kept.
+_KEPT = ("D", "GHz", "cal/mol/K", "e", "1/cm", "")
+
+
+def _every_unit() -> dict[str, tuple[str, float]]:
+    """Return dimension and factor to eV and Å of each unit that has a name."""
+    units = {name: ("energy", factor) for name, factor in ENERGY.items()}
+    units |= {name: ("pressure", factor) for name, factor in _PRESSURE.items()}
+    units |= {name: (name, 1.0) for name in _KEPT}
+    for name, factor in LENGTH.items():
+        units[name] = ("length", factor)
+        units |= {f"{name}^{power}": (f"length^{power}", factor**power) for power in (2, 3)}
+        for energy, in_eV in ENERGY.items():
+            units[f"{energy}/{name}"] = ("force", in_eV / factor)
+            units[f"{energy}/{name}^3"] = ("pressure", in_eV / factor**3)
+    return units
+
+
+_UNITS = _every_unit()
+
+
+def conversion(published: str, ours: str) -> float:
+    """Return the factor from one unit to another of the same dimension.
+
+    Known are the names of ``ENERGY`` and ``LENGTH``; squares and cubes of lengths (``"Bohr^3"``); an energy
+    by a length (``"kcal/mol/Å"``) or by its cube (``"eV/Å^3"``), ``"GPa"`` and ``"kbar"``; and the units that
+    convert to nothing but themselves: ``"D"``, ``"GHz"``, ``"cal/mol/K"``, ``"e"``, ``"1/cm"``, ``""``.
+
+    Args:
+        published: The unit to convert from.
+        ours: The unit to convert to.
+
+    Returns:
+        What a number in ``published`` is multiplied by to be one in ``ours``.
+
+    Raises:
+        ValueError: If a unit is not known, or if the two measure different things.
+    """
+    for label, name in {"published": published, "ours": ours}.items():
+        if name not in _UNITS:
+            raise ValueError(
+                f"`{label}` must be a unit such as 'eV', 'kcal/mol', 'Å', 'Bohr^3', 'eV/Å' or 'GPa', "
+                f"got {name!r}.{_nearest(name, _UNITS)}"
+            )
+    (dimension, factor), (other, divisor) = _UNITS[published], _UNITS[ours]
+    if dimension != other:
+        raise ValueError(f"`published` and `ours` must measure the same, got {published!r} and {ours!r}")
+    return factor / divisor
 
 
 @dataclass(frozen=True)
@@ -71,7 +122,12 @@ class Units:
 
 def _require(name: str, known: dict[str, float], kind: str) -> None:
     if name not in known:
-        nearest = {key.lower(): key for key in known}
-        match = difflib.get_close_matches(name.lower(), nearest, n=1)
-        hint = f" Did you mean '{nearest[match[0]]}'?" if match else ""
-        raise ValueError(f"`units` must name {kind} unit out of {', '.join(known)}; got {name!r}.{hint}")
+        raise ValueError(
+            f"`units` must name {kind} unit out of {', '.join(known)}; got {name!r}.{_nearest(name, known)}"
+        )
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    spellings = {key.lower(): key for key in known}
+    match = difflib.get_close_matches(name.lower(), spellings, n=1)
+    return f" Did you mean '{spellings[match[0]]}'?" if match else ""

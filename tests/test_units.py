@@ -3,7 +3,7 @@ import re
 import pytest
 
 from pyg_schnet import units
-from pyg_schnet.units import Units
+from pyg_schnet.units import Units, conversion
 
 
 # Relative 1e-11: the literals have 12 digits.
@@ -81,3 +81,78 @@ def test_a_unit_unlike_any_other_gets_no_hint():
 def test_units_are_immutable():
     with pytest.raises(AttributeError):
         Units("eV").energy = "meV"
+
+
+# By hand from the SI of 2019 and CODATA 2018, to 25 digits, then rounded: relative 1e-14.
+@pytest.mark.parametrize(
+    ("published", "ours", "factor"),
+    [
+        ("Hartree", "eV", 27.211386245988),
+        ("kcal/mol", "eV", 0.04336410424180093517),
+        ("eV", "kcal/mol", 23.06054783061903),
+        ("eV", "meV", 1000.0),
+        ("Bohr", "Å", 0.529177210903),
+        ("nm", "Å", 10.0),
+        ("Bohr^2", "Å^2", 0.280028520539078142),
+        ("Bohr^3", "Å^3", 0.148184711472162821),
+        ("Å^3", "nm^3", 0.001),
+        ("kcal/mol/Å", "eV/Å", 0.04336410424180093517),
+        ("Hartree/Bohr", "eV/Å", 51.42206747632588536),
+        ("kJ/mol/nm", "eV/Å", 0.001036426965626218),
+        ("GPa", "eV/Å^3", 0.006241509074460762607),
+        ("kbar", "eV/Å^3", 6.241509074460762607e-4),
+        ("eV/Å^3", "GPa", 160.2176634),
+        ("GPa", "kbar", 10.0),
+        ("Hartree/Bohr^3", "eV/Å^3", 183.6315364496949734),
+    ],
+)
+def test_a_conversion_is_the_factor_computed_by_hand(published, ours, factor):
+    assert conversion(published, ours) == pytest.approx(factor, rel=1e-14, abs=0)
+
+
+@pytest.mark.parametrize(
+    "unit", ["eV", "kcal/mol/Å", "Bohr^3", "GPa", "D", "GHz", "cal/mol/K", "e", "1/cm", ""]
+)
+def test_a_unit_converts_to_itself_by_exactly_one(unit):
+    assert conversion(unit, unit) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("published", "ours"),
+    [
+        ("Hartree", "Å"),
+        ("Bohr^2", "Å"),
+        ("Bohr^3", "Å^2"),
+        ("kcal/mol", "eV/Å"),
+        ("eV/Å", "eV/Å^3"),
+        ("GPa", "eV"),
+        ("D", "e"),
+        ("cal/mol/K", "kcal/mol"),
+        ("1/cm", "eV"),
+        ("", "eV"),
+    ],
+)
+def test_units_of_different_dimensions_do_not_convert(published, ours):
+    message = f"`published` and `ours` must measure the same, got {published!r} and {ours!r}"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        conversion(published, ours)
+
+
+@pytest.mark.parametrize(
+    ("published", "ours", "message"),
+    [
+        (
+            "hartree",
+            "eV",
+            r"`published` must be a unit such as 'eV', .*, got 'hartree'\. Did you mean 'Hartree'\?",
+        ),
+        ("Hartree", "ev", r"`ours` must be a unit .*, got 'ev'\. Did you mean 'eV'\?"),
+        ("Bohr3", "Å^3", r"got 'Bohr3'\. Did you mean 'Bohr\^3'\?"),
+        ("Bohr^4", "Å^3", r"got 'Bohr\^4'\. Did you mean 'Bohr\^3'\?"),
+        ("kcal/mol/A", "eV/Å", r"got 'kcal/mol/A'\. Did you mean 'kcal/mol/Å'\?"),
+        ("furlong", "Å", r"got 'furlong'\.$"),
+    ],
+)
+def test_a_conversion_of_an_unknown_unit_is_refused_with_the_nearest_name(published, ours, message):
+    with pytest.raises(ValueError, match=message):
+        conversion(published, ours)

@@ -1,0 +1,280 @@
+"""Archives from the internet, unpacked into one folder and nowhere else."""
+
+from __future__ import annotations
+
+import bz2
+import errno
+import gzip
+import io
+import lzma
+import math
+import os
+import secrets
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, cast
+
+_CHUNK = 2**20  # bytes; no more of an archive are in memory
+_COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+_LINKS = {
+    tarfile.SYMTYPE: "a symbolic link",
+    tarfile.LNKTYPE: "a hard link",
+    tarfile.CHRTYPE: "a device",
+    tarfile.BLKTYPE: "a device",
+    tarfile.FIFOTYPE: "a pipe",
+}
+# What the standard library lets through: RuntimeErrors from zipfile, the last three from damaged headers.
+_DAMAGES = (
+    EOFError,
+    RuntimeError,
+    lzma.LZMAError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    ValueError,
+    OverflowError,
+)
+
+
+@dataclass(frozen=True)
+class _Member:
+    """What an archive holds under a name.
+
+    Attributes:
+        name: As the archive has it.
+        kind: ``"file"``, ``"folder"``, or what it is else, which is never unpacked.
+        open: Gives the content of a file.
+    """
+
+    name: str
+    kind: str
+    open: Callable[[], io.BufferedIOBase]
+
+
+def extract(
+    archive: str | os.PathLike,
+    folder: str | os.PathLike,
+    members: Sequence[str] | None = None,
+    *,
+    max_bytes: int = 64 * 2**30,
+    max_members: int = 2**20,
+) -> list[Path]:
+    """Unpack files of a tar (plain, gzip, bzip2 or xz) or zip into a folder, below their relative paths.
+
+    Each file is complete or not there. A file of the same name is replaced. The archive is read to its end,
+    so that damage anywhere in a tar is noticed.
+
+    Args:
+        archive: May come from anywhere: it writes nothing outside of the folder, makes no links, and takes
+            little memory.
+        folder: Where to; it is made.
+        members: Names in the archive; all files by default.
+        max_bytes: Limit of what is written, in bytes.
+        max_members: Limit of what the archive holds.
+
+    Returns:
+        Paths of the files, in the order of ``members``, else of the archive.
+
+    Raises:
+        FileNotFoundError: If there is no such archive.
+        TypeError: If ``members`` is a single name.
+        ValueError: If the archive is damaged or too large, if it lacks a member, or if a member leads out of
+            the folder or is neither file nor folder.
+    """
+    archive, folder = Path(archive), Path(folder)
+    if isinstance(members, str):
+        raise TypeError(f"`members` must be a list of names, got {members!r}; write [{members!r}]")
+    if not archive.is_file():
+        raise FileNotFoundError(f"{archive}: no such file; an archive is needed")
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = None if members is None else dict.fromkeys(PurePosixPath(name) for name in members)
+    paths: dict[PurePosixPath, Path] = {}
+    first, count, left = [], 0, max_bytes
+    with closing(_members(archive)) as found:
+        for count, member in enumerate(found, start=1):
+            first += [member.name] if count <= 10 else []
+            if count > max_members:
+                raise ValueError(
+                    f"{archive}: must hold at most {max_members:,} members, got more; do not use it"
+                )
+            name = PurePosixPath(member.name)
+            if wanted is not None and name not in wanted:
+                continue
+            _check(archive, member)
+            if member.kind == "file":
+                paths[name] = _inside(folder, name)
+                left -= _write(archive, member, paths[name], left, max_bytes)
+    for name in wanted or ():
+        if name not in paths:
+            more = f" and {count - 10:,} more" if count > 10 else ""
+            there = ", ".join(repr(name) for name in first) or "none"
+            raise ValueError(f"{archive}: has no file '{name}'; it has {there}{more}")
+    return [paths[name] for name in (paths if wanted is None else wanted)]
+
+
+def stream(archive: str | os.PathLike) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """Give the files of an archive one after the other, without unpacking them.
+
+    Args:
+        archive: As for :func:`extract`. Names are given as they are, so do not use them as paths.
+
+    Yields:
+        The name, and the content in pieces of at most 1 MiB. They may be left, but not read later.
+
+    Raises:
+        ValueError: If the archive is damaged.
+    """
+    archive = Path(archive)
+    for member in _members(archive):
+        if member.kind == "file":
+            yield member.name, _pieces(archive, member)
+
+
+def _check(archive: Path, member: _Member) -> None:
+    path = PureWindowsPath(member.name)  # separates at / and \, and knows drives
+    nameless = path.name == "" and member.kind != "folder"
+    if nameless or path.drive or path.root or ".." in path.parts or "\0" in member.name:
+        raise ValueError(f"{archive}: member {member.name!r} leads out of the folder; do not use the archive")
+    if member.kind not in ("file", "folder"):
+        raise ValueError(
+            f"{archive}: member {member.name!r} is {member.kind}, which is not unpacked; only files are"
+        )
+
+
+def _inside(folder: Path, name: PurePosixPath) -> Path:
+    """Make the folder of a member, unless a link that is there leads elsewhere."""
+    path = folder / name
+    if not path.parent.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{path.parent}: is a link that leads out of {folder}; remove it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _write(archive: Path, member: _Member, path: Path, left: int, limit: int) -> int:
+    """Write a file of at most ``left`` bytes, and return its size."""
+    size = 0
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with temporary.open("xb") as file:
+            for piece in _pieces(archive, member):
+                size += len(piece)
+                if size > left:
+                    raise ValueError(
+                        f"{archive}: must unpack to at most {limit:,} bytes, got more at {member.name!r}; "
+                        "do not use it, or raise `max_bytes`"
+                    )
+                file.write(piece)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return size
+
+
+def _pieces(archive: Path, member: _Member) -> Iterator[bytes]:
+    with _reading(archive), member.open() as stream:
+        while piece := stream.read(_CHUNK):
+            yield piece
+
+
+def _members(archive: Path) -> Generator[_Member, None, None]:
+    with _reading(archive):
+        with archive.open("rb") as file:
+            start = file.read(6)
+        yield from (_zip_members if start[:2] == b"PK" else _tar_members)(archive, start)
+
+
+@contextmanager
+def _reading(archive: Path) -> Iterator[None]:
+    """Turn what damaged archives raise into one error."""
+    try:
+        yield
+    except (OSError, *_DAMAGES) as error:
+        # Decompressors set no number, and a header that leads before the start of the file is EINVAL.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
+        raise ValueError(f"{archive}: is damaged ({error}); delete it and download again") from None
+
+
+def _zip_members(archive: Path, _: bytes) -> Iterator[_Member]:
+    with zipfile.ZipFile(archive) as file:
+        for info in file.infolist():
+            yield _Member(info.filename, _zip_kind(info), lambda info=info: cast(Any, file.open(info)))
+
+
+def _zip_kind(info: zipfile.ZipInfo) -> str:
+    mode = stat.S_IFMT(info.external_attr >> 16)
+    if mode == stat.S_IFLNK:
+        return "a symbolic link"
+    if mode not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "a device or pipe"
+    if info.flag_bits & 1:
+        return "encrypted"
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return f"compressed by method {info.compress_type}"  # zipfile bounds no memory for the others
+    return "folder" if info.filename.endswith("/") else "file"
+
+
+def _tar_members(archive: Path, start: bytes) -> Iterator[_Member]:
+    opener = next((opener for magic, opener in _COMPRESSIONS.items() if start.startswith(magic)), open)
+    with opener(archive, "rb") as content:
+        forward = _Forward(content)
+        with tarfile.open(fileobj=cast(Any, forward), mode="r:") as tar:
+            for info in tar:
+                tar.members = []  # pyright: ignore[reportAttributeAccessIssue]  # it would keep them all
+                forward.allowed = math.inf
+                yield _Member(info.name, _tar_kind(info), lambda info=info: cast(Any, tar.extractfile(info)))
+                forward.allowed = _CHUNK
+        if forward.last != bytes(tarfile.BLOCKSIZE):  # tarfile takes a broken header for the end
+            raise tarfile.ReadError("it ends early")
+        content.read(_CHUNK)  # gzip has its checksum at the end
+
+
+def _tar_kind(info: tarfile.TarInfo) -> str:
+    if info.size < 0:
+        raise tarfile.ReadError("a size is negative")
+    if info.issparse():
+        return "a sparse file"
+    if info.isdir():
+        return "folder"
+    return "file" if info.isreg() else _LINKS.get(info.type, "of an unknown kind")
+
+
+class _Forward:
+    """Content of a tar that is only read forward, and whose headers are short.
+
+    tarfile trusts headers: it would read a name of gigabytes into memory, and go back for ever.
+    """
+
+    def __init__(self, stream: io.BufferedIOBase):
+        self.stream = stream
+        self.position = 0
+        self.allowed: float = _CHUNK  # bytes that may be read; far more than the headers of a member take
+        self.last = b""  # what was read last
+
+    def read(self, size: int) -> bytes:
+        """Read up to ``size`` bytes."""
+        if not 0 <= size <= self.allowed:
+            raise tarfile.ReadError("the headers of a member have no end")
+        self.allowed -= size
+        self.last = self.stream.read(size)
+        self.position += len(self.last)
+        return self.last
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self.position
+
+    def seek(self, position: int) -> None:
+        """Skip what is before a position."""
+        if position < self.position:
+            raise tarfile.ReadError("a header leads back")
+        while piece := self.stream.read(min(_CHUNK, position - self.position)):
+            self.position += len(piece)
