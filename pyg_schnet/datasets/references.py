@@ -1,0 +1,166 @@
+"""Atomic references: what the elements of a composition contribute to its energy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from ase.data import chemical_symbols
+from ase.formula import Formula
+from torch import Tensor
+
+from pyg_schnet.molecules import MAX_ATOMIC_NUMBER
+
+
+@dataclass(frozen=True)
+class Compositions:
+    """The compositions that occur in a set, with their mean energies.
+
+    Attributes:
+        counts: Atoms of each element, shape ``(compositions, 100)``, float64; no two rows are equal.
+        frames: Structures of each composition, shape ``(compositions,)``, float64.
+        energy: Their mean energy in eV, shape ``(compositions,)``, float64.
+    """
+
+    counts: Tensor
+    frames: Tensor
+    energy: Tensor
+
+    @classmethod
+    def of(cls, z: Tensor, molecule: Tensor, energy: Tensor) -> Compositions:
+        """Count the compositions of molecules.
+
+        Args:
+            z: Atomic numbers, shape ``(atoms,)``.
+            molecule: To which molecule an atom belongs, shape ``(atoms,)``.
+            energy: In eV, shape ``(molecules,)``.
+        """
+        size = MAX_ATOMIC_NUMBER + 1
+        flat = torch.bincount(molecule * size + z, minlength=len(energy) * size)
+        return cls._merged(flat.view(-1, size).double(), torch.ones_like(energy).double(), energy)
+
+    def merged(self, other: Compositions) -> Compositions:
+        """Join two sets."""
+        pairs = zip(self._parts(), other._parts(), strict=True)
+        return self._merged(*(torch.cat(pair) for pair in pairs))
+
+    def mean_energy(self) -> float:
+        """Mean energy of all structures, in eV."""
+        return float((self.frames * self.energy).sum() / self.frames.sum())
+
+    def elements(self) -> list[int]:
+        """Atomic numbers that occur, sorted."""
+        return self.counts.sum(0).nonzero().flatten().tolist()
+
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.counts, self.frames, self.energy
+
+    @classmethod
+    def _merged(cls, counts: Tensor, frames: Tensor, energy: Tensor) -> Compositions:
+        unique, group = counts.unique(dim=0, return_inverse=True)
+        total = torch.zeros(len(unique), dtype=torch.float64).index_add_(0, group, frames)
+        mean = torch.zeros_like(total).index_add_(0, group, frames / total[group] * energy.double())
+        return cls(unique, total, mean)
+
+
+@dataclass(frozen=True)
+class References:
+    """Energies of the elements, and for which compositions they hold.
+
+    Attributes:
+        energy: In eV by atomic number, shape ``(100,)``, float64; zero for elements that do not occur.
+        span: Orthonormal compositions from which all that they hold for are combined, shape
+            ``(rank, 100)``; ``None`` if they hold for every composition of their elements.
+        elements: Atomic numbers that they hold for.
+    """
+
+    energy: Tensor
+    span: Tensor | None
+    elements: tuple[int, ...]
+
+    @classmethod
+    def fit(cls, compositions: Compositions) -> References:
+        r"""Fit the references that leave the least squares of the energies.
+
+        .. math::
+            \min_a \sum_m \Big( E_m - \sum_{i \in m} a_{z_i} \Big)^2
+
+        in float64. Where several do, as for one molecule alone, it is the shortest :math:`a`: its elements
+        then are no energies of atoms, and only compositions that can be combined from those of the set
+        have a meaning.
+        """
+        weight = compositions.frames.sqrt()
+        counts = compositions.counts * weight[:, None]
+        solution = torch.linalg.lstsq(counts, compositions.energy * weight, driver="gelsd").solution
+        elements = compositions.elements()
+        energy = torch.zeros(MAX_ATOMIC_NUMBER + 1, dtype=torch.float64)
+        energy[elements] = solution[elements]  # exactly zero for absent elements
+        _, singular, directions = torch.linalg.svd(compositions.counts, full_matrices=False)
+        rank = int((singular > 1e-9 * singular.max()).sum())
+        span = None if rank == len(elements) else directions[:rank]
+        return cls(energy, span, tuple(elements))
+
+    @classmethod
+    def given(cls, energy: dict[int, float]) -> References:
+        """Take energies of isolated atoms, in eV by atomic number."""
+        table = torch.zeros(MAX_ATOMIC_NUMBER + 1, dtype=torch.float64)
+        for number, value in energy.items():
+            if not 1 <= number <= MAX_ATOMIC_NUMBER:
+                raise ValueError(
+                    f"atomic references must be for atomic numbers 1 to {MAX_ATOMIC_NUMBER}, got {number}"
+                )
+            table[number] = value
+        return cls(table, None, tuple(sorted(energy)))
+
+    @property
+    def rank(self) -> int:
+        """Number of independent compositions."""
+        return len(self.elements) if self.span is None else len(self.span)
+
+    def check(self, compositions: Compositions, source: str) -> None:
+        """Refuse elements and compositions for which the references say nothing.
+
+        Args:
+            compositions: Of the structures that are to be predicted.
+            source: Named in the message.
+
+        Raises:
+            ValueError: If there are any.
+        """
+        foreign = sorted(set(compositions.elements()) - set(self.elements))
+        if foreign:
+            known = ", ".join(chemical_symbols[z] for z in self.elements)
+            raise ValueError(
+                f"{source}: holds {chemical_symbols[foreign[0]]}, for which there is no atomic reference; "
+                f"the training structures hold {known}"
+            )
+        if self.span is None:
+            return
+        beyond = compositions.counts - compositions.counts @ self.span.T @ self.span
+        wrong = beyond.abs().amax(1) > 1e-6
+        if bool(wrong.any()):
+            row = compositions.counts[int(wrong.nonzero()[0])]
+            raise ValueError(
+                f"{source}: holds {formula(row)}, whose energy does not follow from the "
+                f"{self._independent()} of the training structures, fewer than their {len(self.elements)} "
+                "elements; train on more compositions, or give atomic references"
+            )
+
+    def report(self) -> str:
+        """Say in one line what they are and of which rank."""
+        values = ", ".join(f"{chemical_symbols[z]} {float(self.energy[z]):.4f}" for z in self.elements)
+        text = f"Atomic references (eV): {values}"
+        if self.span is None:
+            return text
+        return (
+            f"{text}; shares, not energies of atoms: {self._independent()} for {len(self.elements)} elements"
+        )
+
+    def _independent(self) -> str:
+        return f"{self.rank} independent composition{'s' * (self.rank > 1)}"
+
+
+def formula(counts: Tensor) -> str:
+    """Write a row of element counts as a formula in Hill's order."""
+    numbers = {chemical_symbols[z]: int(counts[z]) for z in counts.nonzero().flatten().tolist()}
+    return Formula.from_dict(numbers).format("hill")
