@@ -1,0 +1,246 @@
+"""MD17, revised MD17, its coupled-cluster relatives, and MD22: molecular dynamics of single molecules."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.lib.npyio import NpzFile
+
+from pyg_schnet.datasets.archives import extract
+from pyg_schnet.datasets.card import CardFile, read_card
+from pyg_schnet.datasets.chunks import Chunk
+from pyg_schnet.datasets.dataset import MoleculeDataset
+from pyg_schnet.datasets.download import download
+from pyg_schnet.datasets.reading import read_frames
+from pyg_schnet.datasets.schema import nearest
+from pyg_schnet.datasets.splits import Split
+
+_log = logging.getLogger(__name__)
+_SPLITS = range(1, 6)  # of the revised set
+_ALIASES = {"benzene FHI-aims": "benzene 2018"}  # PyG's name of it
+_FINGERPRINTED = ("z", "R", "E", "F")
+
+
+class MD17(MoleculeDataset):
+    """Molecular dynamics of a molecule at 500 K: its frames with energies and forces.
+
+    Items have ``z (atoms,)``, ``pos (atoms, 3)`` in Å, ``energy (1,)`` in eV and ``forces (atoms, 3)`` in
+    eV/Å, both float64, and ``idx``, the number of the frame. Published are kcal/mol and Å.
+
+    Names are those of PyG: ``"ethanol"`` (DFT, 2017), ``"revised ethanol"`` (DFT with a tight convergence,
+    2020; ``energy_key="old_energies"`` gives the original labels of its frames), ``"ethanol CCSD(T)"``. The
+    revised set has five published splits, ``dataset.split("1")`` to ``"5"``, the coupled-cluster sets have
+    ``"official"``; none has a part for validation.
+
+    Frames of the original sets follow each other by 0.5 fs: do not train on more than 1,000 at random, or the
+    test frames are copies of training frames.
+
+    Args:
+        root: Folder of the raw and processed files, which all molecules may share.
+        name: Of the molecule and set, one of :meth:`names`.
+        transform: Applied to each item.
+        pre_transform: Applied to each item once, before it is stored.
+        pre_filter: Tells by an item whether it is kept.
+        force_reload: Process again.
+        source: ``"auto"`` downloads what is not in ``root/raw``; else the path of an npz file with the keys
+            of MD17 or revised MD17.
+        energy_key: Other energies of the file.
+        forces_key: Other forces of the file.
+        dtype: Of the positions; PyTorch's own by default.
+        memory_map: Leave the tensors on disk.
+
+    Raises:
+        ValueError: If there is no such name, or if the file is damaged: its fingerprint is recomputed.
+        DownloadError: If the file cannot be had; the message says what to put where.
+
+    Source:
+        Chmiela et al., Sci. Adv. 3, e1603015 (2017); Chmiela et al., Nat. Commun. 9, 3887 (2018); Christensen
+        and von Lilienfeld, Mach. Learn.: Sci. Technol. 1, 045018 (2020).
+    """
+
+    _card: ClassVar[str] = "md17"
+
+    def __init__(
+        self,
+        root: str | None,
+        name: str,
+        transform: Callable | None = None,
+        pre_transform: Callable | None = None,
+        pre_filter: Callable | None = None,
+        force_reload: bool = False,
+        *,
+        source: str | os.PathLike = "auto",
+        energy_key: str | None = None,
+        forces_key: str | None = None,
+        dtype: torch.dtype | None = None,
+        memory_map: bool = False,
+    ):
+        self.card = read_card(self._card)
+        self.file = self._find(name)
+        self.name = name
+        self.source = os.fspath(source)
+        self.keys = energy_key, forces_key
+        if root is None and self.source == "auto":
+            raise ValueError("`root` must be given, a folder for the downloaded files, got None")
+        super().__init__(
+            root, transform, pre_transform, pre_filter, force_reload, dtype=dtype, memory_map=memory_map
+        )
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """All names, in the order of the card."""
+        return tuple(_named(cls._card))
+
+    @property
+    def processed_file_names(self) -> str:
+        keys = [f"_{kind}_{key}" for kind, key in zip("EF", self.keys, strict=True) if key is not None]
+        labels = re.sub(r"[^\w-]", "-", "".join(keys))
+        return f"{Path(self.file.name).stem}{labels}.safetensors"
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """Name and keys and, of a file of the user's, what changes when it is replaced."""
+        recipe: dict[str, Any] = {"name": self.file.name, "keys": list(self.keys)}
+        if self.source != "auto" and Path(self.source).is_file():
+            path = Path(self.source).resolve()
+            recipe["file"] = [str(path), path.stat().st_size, path.stat().st_mtime_ns]
+        return recipe
+
+    def chunks(self) -> Iterator[Chunk]:
+        self._counts: list[int] = []  # frames of each file
+        for path in self._files():
+            count = 0
+            for frames in read_frames(path, *self.keys):
+                count += len(frames)
+                yield frames.chunk()
+            check_fingerprint(path)  # last: what is no npz file is told by its reader
+            self._counts.append(count)
+        total, published = sum(self._counts), self.file.records
+        if self.source == "auto" and published not in (None, total):
+            _log.warning("%s: has %d frames, published are %s", self.file.name, total, published)
+
+    def official_splits(self) -> dict[str, Split]:
+        """Read the published splits: indices of frames, or one file for training and one for test."""
+        if self.source != "auto":
+            return {}
+        if self.file.group == "revised":
+            return {str(number): self._revised_split(number) for number in _SPLITS}
+        if len(self._counts) == 1:
+            return {}
+        train, test = torch.arange(sum(self._counts)).split(self._counts)
+        return {"official": Split(train, torch.empty(0, dtype=torch.long), test)}
+
+    @classmethod
+    def _find(cls, name: str) -> CardFile:
+        known = _named(cls._card)
+        name = _ALIASES.get(name, name)
+        if name not in known:
+            names = ", ".join(map(repr, known))
+            raise ValueError(f"`name` must be one of {names}; got {name!r}.{nearest(str(name), known)}")
+        return known[name]
+
+    def _files(self) -> list[Path]:
+        """Find the npz files, after downloading and unpacking what is missing."""
+        if self.source != "auto":
+            if not Path(self.source).is_file() or Path(self.source).suffix != ".npz":
+                raise FileNotFoundError(f"`source` must be 'auto' or an npz file; {self.source} is none")
+            return [Path(self.source)]
+        folder = Path(self.raw_dir)
+        if self.file.archive is not None:
+            return self._unpacked(self.card.file(self.file.archive), [self.file.name, *_split_names()])[:1]
+        if self.file.name.endswith(".zip"):
+            stem = Path(self.file.name).stem
+            return self._unpacked(self.file, [f"{stem}-train.npz", f"{stem}-test.npz"])
+        return [download(self.file.remote, folder)]
+
+    def _unpacked(self, archive: CardFile, members: list[str]) -> list[Path]:
+        folder = Path(self.raw_dir)
+        paths = [folder / member for member in members]
+        if not all(path.is_file() for path in paths):
+            extract(download(archive.remote, folder), folder, members)
+        return paths
+
+    def _revised_split(self, number: int) -> Split:
+        frames = sum(self._counts)
+        train, test = (_numbers(Path(self.raw_dir) / name, frames) for name in _split_names(number))
+        return Split(train, torch.empty(0, dtype=torch.long), test)
+
+
+class MD22(MD17):
+    """MD22: molecular dynamics of molecules and complexes of 42 to 370 atoms; see :class:`MD17`.
+
+    Source:
+        Chmiela et al., Sci. Adv. 9, eadf0873 (2023).
+    """
+
+    _card = "md22"
+
+
+def check_fingerprint(path: Path) -> None:
+    """Recompute the fingerprint that MD17's files carry, and compare.
+
+    It is the MD5 of the MD5 digests of ``z, R, E, F``, not a checksum of the file. Files without one pass.
+
+    Raises:
+        ValueError: If it differs.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        if "md5" not in file.files or not set(_FINGERPRINTED) <= set(file.files):
+            return
+        stored = _fingerprint(path, file)
+        digest = hashlib.md5(usedforsecurity=False)
+        for key in _FINGERPRINTED:
+            data = np.ascontiguousarray(file[key]).reshape(-1).view(np.uint8).data
+            digest.update(hashlib.md5(data, usedforsecurity=False).digest())
+    if digest.hexdigest() != stored:
+        raise ValueError(
+            f"{path}: its fingerprint is {digest.hexdigest()[:12]}…, but the file says {stored[:12]}…; it is "
+            "damaged or was changed, download it again"
+        )
+
+
+def _fingerprint(path: Path, file: NpzFile) -> str:
+    try:
+        stored = file["md5"]
+    except ValueError:  # pickled objects
+        stored = np.empty(0)
+    if stored.size != 1 or stored.dtype.kind not in "SU":
+        raise ValueError(f"{path}: 'md5' must be a text, got another thing; download the file again")
+    text = stored.item()
+    return text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+
+
+def _numbers(path: Path, frames: int) -> torch.Tensor:
+    """Read numbers of frames, one a line."""
+    lines = path.read_text(encoding="utf-8", errors="replace").split()
+    if not lines or not all(line.isdecimal() and len(line) < 10 and int(line) < frames for line in lines):
+        raise ValueError(
+            f"{path}: must hold one number of a frame, 0 to {frames - 1}, a line; unpack the archive again"
+        )
+    return torch.tensor([int(line) for line in lines])
+
+
+def _named(card: str) -> dict[str, CardFile]:
+    """Files by PyG's names."""
+    names = {}
+    for file in read_card(card).files:
+        if file.molecule is None:
+            continue
+        prefix = "revised " if file.group == "revised" else ""
+        level = (file.level_of_theory or "").split("/")[0]
+        suffix = f" {level}" if file.group == "coupled cluster" else ""
+        names[f"{prefix}{file.molecule}{suffix}"] = file
+    return names
+
+
+def _split_names(number: int | None = None) -> list[str]:
+    numbers = _SPLITS if number is None else [number]
+    return [f"rmd17/splits/index_{part}_{n:02d}.csv" for n in numbers for part in ("train", "test")]
