@@ -8,26 +8,9 @@ Without --model the network has random weights: the number then shows only that 
 import argparse
 
 import torch
-from rdkit import Chem
-from rdkit.Chem import AllChem
-from torch_geometric.data import Data
 
 from pyg_schnet import Potential, SchNet, load
-
-
-def from_smiles(smiles: str, seed: int = 0) -> Data:
-    """Embed a molecule in space (ETKDG) and relax it (MMFF); positions in Å."""
-    molecule = Chem.MolFromSmiles(smiles)
-    if molecule is None:
-        raise ValueError(f"`smiles` must be a valid SMILES, got {smiles!r}")
-    molecule = Chem.AddHs(molecule)
-    if AllChem.EmbedMolecule(molecule, randomSeed=seed) != 0:
-        raise ValueError(f"RDKit found no structure for {smiles!r}; try another seed")
-    AllChem.MMFFOptimizeMolecule(molecule)
-    z = torch.tensor([atom.GetAtomicNum() for atom in molecule.GetAtoms()])
-    pos = torch.tensor(molecule.GetConformer().GetPositions(), dtype=torch.float32)
-    return Data(z=z, pos=pos)
-
+from pyg_schnet.smiles import from_smiles
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("smiles", nargs="?", default="CCO")

@@ -23,7 +23,7 @@ parser.add_argument("--out", help="write the potential here")
 options = parser.parse_args()
 
 torch.manual_seed(0)
-dataset = AtomsDataset(SAMPLE)  # energies in eV, forces in eV/Å
+dataset = AtomsDataset(path=SAMPLE)  # energies in eV, forces in eV/Å
 order = torch.randperm(len(dataset))
 train, test = dataset[order[:1000]], dataset[order[1000:]]
 

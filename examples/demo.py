@@ -49,7 +49,7 @@ def main() -> int:
 
     console.rule("2/3  Testing on frames that it never saw")
     potential = load(run.model)
-    dataset = AtomsDataset(SAMPLE)
+    dataset = AtomsDataset(path=SAMPLE)
     test = dataset[run.read_split().test]
     evaluation = evaluate(potential, test)
     plot_parity(evaluation, run.path / "parity.png", labels="GFN2-xTB")

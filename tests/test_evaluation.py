@@ -43,7 +43,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def dataset(path):
-    return AtomsDataset(path)
+    return AtomsDataset(path=path)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_the_same_errors_are_given_in_kcal_per_mol(dataset, errors):
 
 
 def test_a_data_set_of_energies_has_no_errors_of_forces(path, errors):
-    dataset = AtomsDataset(path, forces_key="none")
+    dataset = AtomsDataset(path=path, forces_key="none")
     result = evaluate(Shifted(dataset, *errors), dataset, 2)
     assert result.energy_mae == pytest.approx(np.abs(errors[0]).mean(), rel=1e-10)
     assert (result.forces, result.forces_mae, result.forces_rmse) == (None, None, None)
@@ -142,9 +142,8 @@ def test_the_errors_of_a_potential_are_those_of_its_predictions(dataset, default
 
 def test_edges_of_a_transform_are_used(path, default):
     potential = Potential(default)
-    plain = evaluate(potential, AtomsDataset(path))
-    assert evaluate(potential, AtomsDataset(path, transform=RadiusGraph(4.0))).energy_mae == pytest.approx(
-        plain.energy_mae, rel=1e-9
-    )
-    none = evaluate(potential, AtomsDataset(path, transform=RadiusGraph(1e-3)))
+    plain = evaluate(potential, AtomsDataset(path=path))
+    given = evaluate(potential, AtomsDataset(path=path, transform=RadiusGraph(4.0)))
+    assert given.energy_mae == pytest.approx(plain.energy_mae, rel=1e-9)
+    none = evaluate(potential, AtomsDataset(path=path, transform=RadiusGraph(1e-3)))
     assert none.energy_mae != pytest.approx(plain.energy_mae, rel=1e-9)

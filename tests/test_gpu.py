@@ -51,7 +51,7 @@ def test_a_step_of_training_changes_all_weights(batch):
 
 
 def test_a_data_set_on_the_gpu_is_gathered_and_evaluated_there():
-    dataset = AtomsDataset(SAMPLE)[:10]
+    dataset = AtomsDataset(path=SAMPLE)[:10]
     dataset._data = dataset._data.to("cuda")
     batch = next(iter(DataLoader(dataset, 2)))
     assert isinstance(batch, Data)

@@ -1,4 +1,6 @@
-"""Pictures are drawn for every kind of run, and are not empty."""
+"""Pictures are drawn for every kind of run and data set, and are not empty."""
+
+from dataclasses import replace
 
 import matplotlib.figure
 import matplotlib.image
@@ -6,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from pyg_schnet.datasets.dataset import MoleculeDataset
+from pyg_schnet.datasets.frames import Frames
 from pyg_schnet.evaluation import Evaluation
-from pyg_schnet.plots import plot_learning_curve, plot_parity
+from pyg_schnet.plots import plot_data_set, plot_learning_curve, plot_parity
 
 
 def rows(number, forces=True):
@@ -114,3 +118,99 @@ def test_a_parity_plot_has_labels_across_and_predictions_up(tmp_path, drawn):
     np.testing.assert_array_equal(hydrogen.get_xydata()[:3].T, result.forces[:, 1].numpy())
     assert {text.get_text() for text in forces.get_legend().texts} == {"H", "Z = 79"}
     assert forces.get_xlim() == forces.get_ylim()
+
+
+class InMemory(MoleculeDataset):
+    def __init__(self, frames):
+        self.frames = frames
+        super().__init__(None)
+
+    def chunks(self):
+        yield self.frames.chunk()
+
+
+def alkanes(sizes, seed=0):
+    """Frames with so many carbon atoms each, twice as many hydrogen atoms, and any positions."""
+    rng = np.random.default_rng(seed)
+    sizes = np.asarray(sizes)
+    atoms = 3 * sizes.sum()
+    return Frames(
+        numbers=np.concatenate([np.repeat([6, 1, 1], size) for size in sizes]).astype(np.uint8),
+        positions=rng.normal(0, 3, (atoms, 3)),
+        counts=3 * sizes,
+        energy=-1000.0 * sizes + rng.normal(0, 0.1, len(sizes)),
+        forces=rng.normal(0, 1, (atoms, 3)),
+    )
+
+
+@pytest.mark.parametrize("forces", [True, False])
+@pytest.mark.parametrize("sizes", [[2] * 30, [1, 2, 3] * 10, list(range(1, 31)), [1], [2, 2]])
+def test_a_data_set_of_any_kind_is_a_picture(tmp_path, sizes, forces):
+    frames = alkanes(sizes)
+    plot_data_set(InMemory(frames if forces else replace(frames, forces=None)), tmp_path / "set.png")
+    assert is_a_picture(tmp_path / "set.png")
+
+
+def test_a_data_set_without_spread_is_drawn(tmp_path):
+    frames = alkanes([1, 1])
+    same = replace(frames, energy=np.full(2, -5.0), forces=np.zeros((6, 3)))
+    plot_data_set(InMemory(same), tmp_path / "set.png")
+    assert is_a_picture(tmp_path / "set.png")
+
+
+def test_few_compositions_have_a_line_each_with_all_their_structures(tmp_path, drawn):
+    plot_data_set(InMemory(alkanes([2] * 20 + [4] * 10)), tmp_path / "set.png")
+    energy, forces = drawn[0].axes
+    assert [text.get_text() for text in energy.get_legend().texts] == [
+        "C$_{2}$H$_{4}$: 20",
+        "C$_{4}$H$_{8}$: 10",
+    ]
+    filled = [patch.get_data().values for patch in energy.patches if patch.get_fill()]
+    assert [values.sum() for values in filled] == [20, 10]
+    assert energy.get_xlabel() == "energy − mean (kcal/mol)"
+    assert [axis.get_xlabel() for axis in energy.child_axes] == ["energy − mean (eV)"]
+    assert [text.get_text() for text in forces.get_legend().texts] == ["H", "C"]
+
+
+def test_energies_are_drawn_around_their_mean_in_kcal(tmp_path, drawn):
+    frames = replace(alkanes([1, 1]), energy=np.array([-100.0, -98.0]))
+    plot_data_set(InMemory(frames), tmp_path / "set.png")
+    edges = drawn[0].axes[0].patches[0].get_data().edges
+    assert edges[[0, -1]] == pytest.approx([-23.0605, 23.0605], rel=1e-5)  # 1 eV
+
+
+def test_many_compositions_are_stacked_by_their_heavy_atoms(tmp_path, drawn):
+    plot_data_set(
+        InMemory(replace(alkanes([1, 2, 3, 4, 5, 6, 7, 7, 7, 7]), forces=None)), tmp_path / "set.png"
+    )
+    sizes, energies = drawn[0].axes
+    groups = [text.get_text() for text in sizes.get_legend().texts]
+    assert len(groups) == 4
+    assert groups[-1] == "7"
+    assert sizes.get_legend().get_title().get_text() == "heavy atoms"
+    assert sum((patch.get_data().values - patch.get_data().baseline).sum() for patch in sizes.patches) == 10
+    assert "10 structures\n7 compositions" in [text.get_text() for text in sizes.texts]
+    assert energies.get_xlabel() == "energy − references (kcal/mol per atom)"
+
+
+def test_forces_are_densities_by_element(tmp_path, drawn):
+    plot_data_set(InMemory(alkanes([3] * 9)), tmp_path / "set.png")
+    for patch in drawn[0].axes[-1].patches:
+        values, edges, _ = patch.get_data()
+        assert (values * np.diff(edges)).sum() == pytest.approx(1)
+
+
+def test_a_broken_structure_does_not_hide_the_forces_of_the_others(tmp_path, drawn):
+    frames = alkanes([3] * 900)
+    frames.forces[0, 0] = 1e5
+    frames.forces[1:] *= 1e-3
+    plot_data_set(InMemory(frames), tmp_path / "set.png")
+    edges = drawn[0].axes[-1].patches[0].get_data().edges
+    rms = np.sqrt((frames.forces**2).mean())
+    assert edges[-1] == pytest.approx(8 * rms)
+
+
+def test_a_data_set_without_structures_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"^`dataset` must hold at least one structure, got 0$"):
+        plot_data_set(InMemory(alkanes([1]))[[]], tmp_path / "set.png")
+    assert not (tmp_path / "set.png").exists()

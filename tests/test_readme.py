@@ -10,10 +10,10 @@ ROOT = Path(__file__).parents[1]
 
 def test_the_ten_lines_run(monkeypatch):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    (code,) = re.findall(r"<!-- run by tests/test_readme.py -->\n```python\n(.*?)```", text, flags=re.DOTALL)
     monkeypatch.chdir(ROOT)
     # Two batches tell as much as all: the loop ends by the data running out.
-    code = code.replace("dataset = AtomsDataset(", "dataset = (lambda path: AtomsDataset(path)[:64])(")
+    code = code.replace("dataset = AtomsDataset(", "dataset = (lambda path: AtomsDataset(path=path)[:64])(")
     names: dict = {}
     exec(compile(code, "README.md", "exec"), names)
     assert names["out"]["energy"].shape == (32,)

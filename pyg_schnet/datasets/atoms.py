@@ -2,105 +2,184 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data, InMemoryDataset
 
-from pyg_schnet.datasets.npz import read_npz
-from pyg_schnet.loader import collate
+from pyg_schnet.datasets.chunks import Chunk
+from pyg_schnet.datasets.dataset import MoleculeDataset
+from pyg_schnet.datasets.frames import merged_labels
+from pyg_schnet.datasets.labels import Keys
+from pyg_schnet.datasets.presentation import present
+from pyg_schnet.datasets.reading import list_files, read_frames
 from pyg_schnet.units import Units
 
 
-class AtomsDataset(InMemoryDataset):
-    """Structures with energies and forces from a file, in eV and Å.
+class AtomsDataset(MoleculeDataset):
+    """Structures with energies, and forces and stresses where there are any, in eV and Å.
 
-    Each item is a :class:`~torch_geometric.data.Data` with ``z (atoms,)``, ``pos (atoms, 3)`` in Å,
-    ``energy (1,)`` in eV and ``forces (atoms, 3)`` in eV/Å, both float64, and ``idx (1,)``,
-    the number of the frame in the file, from 0.
+    Each item is a :class:`~torch_geometric.data.Data` with ``z (atoms,)``, ``pos (atoms, 3)`` in Å, ``energy
+    (1,)`` in eV, ``forces (atoms, 3)`` in eV/Å and ``stress (1, 3, 3)`` in eV/Å³, positive under tension,
+    labels in float64, and ``idx (1,)``, the number of the structure, from 0. If any structure is periodic,
+    all have ``cell (1, 3, 3)`` and ``pbc (1, 3)``.
+
+    :attr:`labels` tells from where the labels were taken, as ``{"energy": "'energies' (kcal/mol)"}``, and
+    :attr:`units` in which units they were.
 
     Args:
-        path: An npz file with the keys of MD17 or revised MD17, see :func:`~pyg_schnet.datasets.read_npz`.
-        energy_key: Which energies; the file's own by default.
-        forces_key: Which forces; the file's own by default, ``"none"`` for none.
-        units: As ``"kcal/mol"`` or ``"Hartree, Bohr"``; those of the layout by default.
+        root: Folder of the processed file, which is made again when a file has changed; with none, everything
+            stays in memory.
+        path: A file of any kind that :func:`~pyg_schnet.datasets.read_frames` knows, a folder or a list of
+            such files. Or one processed file of any of our data sets, which is opened as it is, without
+            ``root``.
+        energy_key: Which energies; those that are recognised by default. Of a processed file, any number for
+            each structure, as ``"gap"``, which is then its ``energy``; forces and stresses are left out then,
+            unless they are named too.
+        forces_key: Which forces; those that belong to the energies by default, ``"none"`` for none.
+        stress_key: Which stresses, or virials in units of energy (minus stress times volume); those that
+            belong to the energies by default, ``"none"`` for none.
+        units: Of the file, as ``"kcal/mol"`` or ``"Hartree, Bohr"``; what it says or implies by default.
         transform: Applied to each item, for instance :class:`~pyg_schnet.RadiusGraph`.
+        pre_transform: Applied to each item once, before it is stored.
+        pre_filter: Tells by an item whether it is kept.
+        force_reload: Process again.
         dtype: Of the positions; PyTorch's own by default. Labels are always float64.
+        memory_map: Leave the tensors on disk.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file does not hold what is asked for; the message says which key and why.
+        TypeError: If there is no ``path``.
+        ValueError: If the file does not hold what is asked for; the message says which and why.
     """
+
+    units: Units  # of the source
+    labels: dict[str, str]
 
     def __init__(
         self,
-        path: str | os.PathLike,
+        root: str | os.PathLike | None = None,
+        path: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
         energy_key: str | None = None,
         forces_key: str | None = None,
-        units: str | None = None,
+        stress_key: str | None = None,
+        units: str | Units | None = None,
         transform: Callable | None = None,
+        pre_transform: Callable | None = None,
+        pre_filter: Callable | None = None,
+        force_reload: bool = False,
         *,
         dtype: torch.dtype | None = None,
+        memory_map: bool = False,
     ):
-        super().__init__(None, transform)
-        trajectory = read_npz(path, energy_key, forces_key, Units.parse(units) if units is not None else None)
-        self.path = os.fspath(path)
-        self.units = trajectory.units
-        frames, atoms, _ = trajectory.positions.shape
-        fields = {
-            "z": torch.from_numpy(trajectory.numbers).repeat(frames),
-            "pos": torch.from_numpy(trajectory.positions).to(dtype or torch.get_default_dtype()).view(-1, 3),
-            "energy": torch.from_numpy(trajectory.energy),
-            "idx": torch.arange(frames),
-        }
-        if trajectory.forces is not None:
-            fields["forces"] = torch.from_numpy(trajectory.forces).view(-1, 3)
-        self.data = Data(**fields)
-        per_molecule = torch.arange(frames + 1)
-        self.slices = {
-            key: per_molecule if key in ("energy", "idx") else per_molecule * atoms for key in fields
+        if path is None:
+            example = "FILE" if root is None else os.fspath(root)
+            raise TypeError(f"`path` must name the data, got none; write AtomsDataset(path={example!r})")
+        if root is not None and Path(root).is_file():
+            raise ValueError(
+                f"`root` must be a folder, got the file {os.fspath(root)}; name data with `path`"
+            )
+        self.files = list_files(path)
+        self.path = os.fspath(path) if isinstance(path, (str, os.PathLike)) else _names(self.files)
+        self.keys = Keys(energy_key, forces_key, stress_key)
+        self.stated_units = Units.parse(units) if isinstance(units, str) else units
+        self.labels = {}
+        self.states = [_state(file) for file in self.files]
+        self.is_processed = len(self.files) == 1 and self.files[0].suffix == ".safetensors"
+        if self.is_processed:
+            self._check_nothing_to_process(pre_transform, pre_filter)
+            root = self.files[0].parent  # where nothing will be written
+        root = None if root is None else os.fspath(root)
+        options = {"dtype": dtype, "memory_map": memory_map}
+        super().__init__(root, transform, pre_transform, pre_filter, force_reload, **options)
+        if not self.in_memory:
+            self._remember()
+
+    @property
+    def processed_file_names(self) -> str:
+        """Name of the processed file: that of the source, and a sign of what was asked of it."""
+        asked = json.dumps([[str(file.absolute()) for file in self.files], self.keys, str(self.stated_units)])
+        sign = hashlib.sha256(asked.encode()).hexdigest()[:8]
+        return f"{Path(self.path).stem[:100]}-{sign}.safetensors"
+
+    @property
+    def processed_paths(self) -> list[str]:
+        """Where the processed file is."""
+        return [str(self.files[0])] if self.is_processed else super().processed_paths
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The files, as they were before they were read, and what is asked of them."""
+        return {
+            "files": self.states,
+            "keys": list(self.keys),
+            "units": str(self.stated_units),
         }
 
     @property
-    def has_forces(self) -> bool:
-        """Whether the file has forces."""
-        return "forces" in (self.slices or {})
+    def notes(self) -> dict[str, Any]:
+        """From where the labels were taken, and their units."""
+        return {"labels": self.labels, "units": [self.units.energy, self.units.length]}
 
-    def atomref(self) -> Tensor:
-        """Fit atomic references, in eV by atomic number, shape ``(100,)``, float64.
+    def chunks(self) -> Iterator[Chunk]:
+        """Read the files."""
+        self.labels, skipped = {}, 0
+        for frames in read_frames(self.files, *self.keys, self.stated_units):
+            self.units = frames.units
+            self.labels = merged_labels([self.labels, frames.labels])
+            skipped += frames.skipped
+            yield frames.chunk()
+        if skipped:
+            self.labels["left out"] = f"{skipped} structures without labels (NaN)"
 
-        The minimum-norm least-squares fit of the energies by the composition. For one molecule it shares
-        the mean energy among the atoms; an isolated atom's energy is another thing.
-        """
-        counts, energy = self._compositions()
-        solution = torch.linalg.lstsq(counts, energy, driver="gelsd").solution
-        return solution * (counts.sum(0) > 0)  # exactly zero for absent elements
+    def _process(self) -> None:
+        if not self.is_processed:
+            super()._process()
 
-    def scale(self) -> float:
-        """Compute the unit of a network's output: the RMS of the forces, in eV/Å, as a number.
+    def _take(self, fields: dict[str, Tensor | list[str]], slices: dict[str, Tensor]) -> None:
+        if self.is_processed:
+            fields, slices = present(fields, slices, self.keys, self.path)
+            self.casts |= dict.fromkeys(("energy", "forces", "stress"), torch.float64)
+        super()._take(fields, slices)
 
-        Without forces, the standard deviation of the energy per atom relative to :meth:`atomref`, in eV.
-        A set without any spread has 1.
-        """
-        counts, energy = self._compositions()
-        if self.has_forces:
-            spread = float(self._whole().forces.square().mean().sqrt())
-        else:
-            residual = (energy - counts @ self.atomref()) / counts.sum(1)
-            spread = float(residual.square().mean().sqrt())
-        return spread if spread > 1e-12 else 1.0
+    def _check_nothing_to_process(self, *steps: Callable | None) -> None:
+        if any(step is not None for step in steps):
+            raise ValueError(
+                f"{self.path}: is processed already, so `pre_transform` and `pre_filter` must be left out; "
+                "use `transform`, or a subset of the data set"
+            )
+        if self.stated_units not in (None, Units("eV")):
+            raise ValueError(f"{self.path}: is in eV and Å, as processed files are; leave `units` out")
 
-    def elements(self) -> list[int]:
-        """Atomic numbers that occur, sorted."""
-        return self._compositions()[0].sum(0).nonzero().flatten().tolist()
+    def _remember(self) -> None:
+        """Take labels and units from the processed file."""
+        self.units, self.labels = Units("eV"), {"energy": f"'{self.keys.energy or 'energy'}'"}
+        if not self.is_processed or self.keys.energy in (None, "energy"):
+            notes = self.header.get("notes", {})
+            try:
+                units, labels = Units(*notes["units"]), {str(k): str(x) for k, x in notes["labels"].items()}
+            except (AttributeError, KeyError, TypeError, ValueError):
+                pass  # of another data set, in eV
+            else:
+                self.units, self.labels = units, labels
+        for kind, key in zip(("forces", "stress"), self.keys[1:], strict=True):
+            if self.is_processed and key == "none":
+                self.labels.pop(kind, None)
+            elif self.is_processed and key is not None:
+                self.labels[kind] = f"'{key}'"
 
-    def _whole(self) -> Data:
-        return collate(self, range(len(self)))
 
-    def _compositions(self) -> tuple[Tensor, Tensor]:
-        batch = self._whole()
-        counts = torch.zeros(len(self), 100, dtype=torch.float64)
-        counts.index_put_((batch.batch, batch.z), torch.ones(1, dtype=torch.float64), accumulate=True)
-        return counts, batch.energy
+def _state(file: Path) -> list[str | int]:
+    """Tell by what a change of a file is noticed."""
+    state = file.stat()
+    return [str(file.absolute()), state.st_size, state.st_mtime_ns]
+
+
+def _names(files: Sequence[Path]) -> str:
+    others = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    return f"{files[0]}{others}"

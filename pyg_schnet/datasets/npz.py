@@ -1,70 +1,37 @@
-"""Trajectories of one molecule in npz files, as MD17 and revised MD17 publish them."""
+"""Structures in npz files: MD17's and revised MD17's, and anybody's own."""
 
 from __future__ import annotations
 
+import math
 import os
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
+from pyg_schnet.datasets.arrays import Shaping
+from pyg_schnet.datasets.frames import Frames
+from pyg_schnet.datasets.labels import Keys
+from pyg_schnet.datasets.layouts import MD17, REVISED_MD17, recognise
 from pyg_schnet.units import Units
 
-
-@dataclass(frozen=True)
-class Layout:
-    """The keys of an npz file, and the units that they imply.
-
-    Attributes:
-        name: Of the data set that is published so.
-        numbers: Key of the atomic numbers.
-        positions: Key of the positions.
-        labels: Keys of energies with the keys of the forces that belong to them; the first by default.
-        units: Of positions and labels.
-    """
-
-    name: str
-    numbers: str
-    positions: str
-    labels: dict[str, str]
-    units: Units = field(default=Units("kcal/mol"))
-
-
-MD17 = Layout("MD17", numbers="z", positions="R", labels={"E": "F"})
-REVISED_MD17 = Layout(
-    "revised MD17",
-    numbers="nuclear_charges",
-    positions="coords",
-    labels={"energies": "forces", "old_energies": "old_forces"},
-)
 _SGDML_UNITS = {"Ang": "Å", "A": "Å", "bohr": "Bohr", "Eh": "Hartree", "hartree": "Hartree"}
-LAYOUTS = (MD17, REVISED_MD17)
 # What NumPy lets through; zipfile raises RuntimeErrors for methods and versions that it does not know.
-_DAMAGES = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """Frames of one molecule, in eV and Å.
-
-    Attributes:
-        numbers: Atomic numbers, shape ``(atoms,)``, int64.
-        positions: Shape ``(frames, atoms, 3)``, in Å, float64.
-        energy: Shape ``(frames,)``, in eV, float64.
-        forces: Shape ``(frames, atoms, 3)``, in eV/Å, float64, or ``None``.
-        units: The file's units.
-    """
-
-    numbers: np.ndarray
-    positions: np.ndarray
-    energy: np.ndarray
-    forces: np.ndarray | None
-    units: Units
+_DAMAGES = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def read_npz(
@@ -72,11 +39,16 @@ def read_npz(
     energy_key: str | None = None,
     forces_key: str | None = None,
     units: Units | None = None,
-) -> Trajectory:
-    """Read a trajectory with its labels.
+    stress_key: str | None = None,
+) -> Frames:
+    """Read structures with their labels.
 
-    The layouts of MD17 (``z, R, E, F``) and revised MD17 (``nuclear_charges, coords, energies, forces``
-    and the original labels ``old_energies, old_forces``) are recognised; both are in kcal/mol and Å.
+    The layouts of MD17 (``z, R, E, F``) and revised MD17 (``nuclear_charges, coords, energies, forces`` and
+    the original labels ``old_energies, old_forces``) are in kcal/mol and Å. Others need ``units``: atomic
+    numbers in ``atomic_numbers``, ``numbers`` or ``species`` too, positions in ``coordinates``,
+    ``positions``, ``pos`` or ``xyz``, energies and forces under a usual name or the one given, and ``cell``
+    (rows) and ``pbc`` where there are any. The shapes may be
+    those of :meth:`~pyg_schnet.datasets.arrays.Shaping.frames`.
 
     Args:
         path: The npz file.
@@ -85,6 +57,7 @@ def read_npz(
             ``"none"`` reads no forces.
         units: Units of the file; by default those of its entries ``e_unit`` and ``r_unit`` (sGDML's), else
             those of the layout.
+        stress_key: Which stresses, in energy per length cubed, positive under tension; ``"none"`` for none.
 
     Returns:
         The frames in eV and Å.
@@ -98,48 +71,36 @@ def read_npz(
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; an npz file of structures is needed")
     with _open(path) as file:
-        layout = _recognise(path, file.files)
-        energy_key = energy_key or next(iter(layout.labels))
-        if forces_key is None:
-            partner = layout.labels.get(energy_key, "none")
-            forces_key = partner if partner in file.files else "none"
-        known = {*layout.labels.keys(), *layout.labels.values(), "none"}
-        foreign = [key for key in (energy_key, forces_key) if key not in known]
-        numbers = _read(path, file, layout.numbers)
-        positions = _read(path, file, layout.positions)
-        energy = _read(path, file, energy_key)
-        forces = None if forces_key == "none" else _read(path, file, forces_key)
-        units = units or _own_units(path, file)
-    if units is None and foreign:
-        raise ValueError(
-            f"{path}: the unit of '{foreign[0]}' is not known; set the units, "
-            'for example "kcal/mol" or "Hartree, Bohr"'
-        )
-    units = units or layout.units
-    numbers, positions = _check_structure(path, layout, numbers, positions)
-    frames, atoms, _ = positions.shape
-    if energy.shape == (frames, 1):  # as MD17 has it
-        energy = energy[:, 0]
-    energy = _shaped(path, energy_key, energy, (frames,))
-    if forces is not None:
-        forces = _shaped(path, forces_key, forces, (frames, atoms, 3))
-        forces = forces * units.forces_in_eV_per_angstrom
-    return Trajectory(
-        numbers, positions * units.length_in_angstrom, energy * units.energy_in_eV, forces, units
-    )
+        layout = recognise(file.files, (MD17, REVISED_MD17), str(path))
+        names = {name: f"'{name}'" for name in file.files}
+        labels = layout.labels(names, Keys(energy_key, forces_key, stress_key), str(path))
+        units = units or _own_units(path, file) or layout.units_of(labels, str(path))
+        shaping = Shaping(layout, labels, units)
+        arrays = {name: _read(path, file, name) for name in shaping.names(names, str(path))}
+    return shaping.frames(arrays, str(path)).check(str(path))
+
+
+def read(path: Path, keys: Keys, units: Units | None) -> Iterator[Frames]:
+    """Read as :func:`read_npz` does; the frames come at once, for that is how npz files are read."""
+    yield read_npz(path, keys.energy, keys.forces, units, keys.stress)
+
+
+def is_periodic(path: Path) -> bool:
+    """Tell whether the structures of a file have a lattice."""
+    with _open(path) as file:
+        return "cell" in file.files
 
 
 def _own_units(path: Path, file: NpzFile) -> Units | None:
-    names = [
-        str(file[key]) for key in ("e_unit", "r_unit") if key in file.files and file[key].dtype.kind == "U"
-    ]
+    entries = [_read(path, file, key) for key in ("e_unit", "r_unit") if key in file.files]
+    names = [str(entry) for entry in entries if entry.dtype.kind == "U"]
     if not names:
         return None
     try:
         return Units(*(_SGDML_UNITS.get(name, name) for name in names))
     except ValueError:
         raise ValueError(
-            f"{path}: says that its units are {' and '.join(names)}, which are not known; set the units, "
+            f"{path}: says that its units are {' and '.join(names)}, which are not known; set `units`, "
             'for example "kcal/mol" or "Hartree, Bohr"'
         ) from None
 
@@ -164,25 +125,43 @@ def _open(path: Path) -> Iterator[NpzFile]:
             yield file
 
 
-def _recognise(path: Path, keys: list[str]) -> Layout:
-    for layout in LAYOUTS:
-        if layout.numbers in keys and layout.positions in keys:
-            return layout
-    known = " or ".join(f"'{x.numbers}' and '{x.positions}' ({x.name})" for x in LAYOUTS)
-    raise ValueError(
-        f"{path}: must have the keys {known}; got {', '.join(repr(key) for key in sorted(keys)) or 'none'}"
-    )
+def _mapped(path: Path, file: NpzFile, key: str) -> np.ndarray | None:
+    """Map floating-point numbers that are not compressed: NumPy takes three times as long to copy them.
+
+    What is written to the array does not reach the file. Others are left to NumPy, by ``None``.
+    """
+    assert file.zip is not None  # while it is open
+    member = file.zip.NameToInfo.get(f"{key}.npy")
+    if member is None or member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+        return None
+    with path.open("rb") as stream:
+        stream.seek(member.header_offset + 26)
+        lengths = struct.unpack("<HH", stream.read(4))  # of the name and what follows it
+        start = member.header_offset + 30 + sum(lengths)
+        stream.seek(start)
+        version = np.lib.format.read_magic(stream)
+        if version not in ((1, 0), (2, 0)):
+            return None
+        read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
+        shape, by_column, dtype = read_header(stream)
+        offset = stream.tell()
+        size = dtype.itemsize * math.prod(shape)
+        if dtype.kind != "f" or size == 0 or offset - start + size != member.file_size:
+            return None
+        stream.seek(start)
+        crc = zlib.crc32(stream.read(offset - start))
+    order = "F" if by_column else "C"
+    array = np.memmap(path, dtype, "c", offset, shape, order)
+    if zlib.crc32(array.reshape(-1, order=order).view(np.uint8).data, crc) != member.CRC:
+        raise zipfile.BadZipFile(f"Bad CRC-32 for file '{key}.npy'")
+    return array
 
 
 def _read(path: Path, file: NpzFile, key: str) -> np.ndarray:
-    if key not in file.files:
-        raise ValueError(
-            f"{path}: has no key '{key}'; its keys are {', '.join(repr(k) for k in sorted(file.files))}; "
-            "choose others with energy_key and forces_key"
-        )
     try:
-        array = file[key]
-    except _DAMAGES as error:
+        array = _mapped(path, file, key)
+        array = file[key] if array is None else array
+    except (*_DAMAGES, MemoryError) as error:
         raise ValueError(f"{path}: '{key}' is damaged ({error}); download the file again") from None
     except ValueError as error:
         if "pickle" in str(error).lower() or "object" in str(error).lower():
@@ -191,57 +170,6 @@ def _read(path: Path, file: NpzFile, key: str) -> np.ndarray:
                 "save it as an array of numbers"
             ) from None
         raise ValueError(f"{path}: '{key}' is damaged ({error}); download the file again") from None
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":  # bytes, if it is no array
-        raise ValueError(f"{path}: '{key}' must hold numbers, got {getattr(array, 'dtype', 'no array')}")
-    return array
-
-
-def _check_structure(
-    path: Path, layout: Layout, numbers: np.ndarray, positions: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    if numbers.ndim != 1:
-        raise ValueError(
-            f"{path}: '{layout.numbers}' must hold one atomic number for each atom, got shape {numbers.shape}"
-        )
-    wrong = [z for z in numbers.tolist() if not 1 <= z <= 99 or z != int(z)]
-    if len(numbers) == 0 or wrong:
-        raise ValueError(
-            f"{path}: '{layout.numbers}' must hold atomic numbers 1 to 99, "
-            f"got {wrong[0] if wrong else 'none'}"
-        )
-    frames = positions.shape[0] if positions.ndim == 3 else -1
-    if frames == 0:
-        raise ValueError(f"{path}: '{layout.positions}' must hold at least one frame, got 0")
-    positions = _shaped(path, layout.positions, positions, (frames, len(numbers), 3))
-    _check_distances(path, layout.positions, positions)
-    return numbers.astype(np.int64), positions
-
-
-def _check_distances(path: Path, key: str, positions: np.ndarray) -> None:
-    """Refuse frames with two atoms at one point, a few thousand frames at a time."""
-    frames, atoms, _ = positions.shape
-    first, second = np.triu_indices(atoms, k=1)
-    step = max(1, 2**20 // max(1, len(first)))
-    for start in range(0, frames, step):
-        part = positions[start : start + step]
-        same = (part[:, first] == part[:, second]).all(axis=-1)
-        if same.any():
-            frame, pair = np.argwhere(same)[0]
-            raise ValueError(
-                f"{path}: '{key}' must not place two atoms at one point, got atoms {first[pair]} and "
-                f"{second[pair]} of frame {start + frame} there; remove the frame"
-            )
-
-
-def _shaped(path: Path, key: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    if array.shape != shape:
-        wanted = ", ".join("frames" if size == -1 else str(size) for size in shape)
-        raise ValueError(f"{path}: '{key}' must have shape ({wanted}), got {array.shape}")
-    array = array.astype(np.float64)
-    finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
-    if not finite.all():
-        raise ValueError(
-            f"{path}: '{key}' must be finite, got NaN or infinity in frame {int(np.argmin(finite))}; "
-            "remove the frame"
-        )
+    if not isinstance(array, np.ndarray):  # bytes
+        raise ValueError(f"{path}: '{key}' must hold numbers, got no array")
     return array

@@ -14,7 +14,7 @@ from ase.calculators.calculator import Calculator, all_changes
 
 from pyg_schnet.checkpoint import load
 from pyg_schnet.potential import Potential
-from pyg_schnet.simulation.structures import from_ase
+from pyg_schnet.structures import from_ase
 
 
 class SchNetCalculator(Calculator):

@@ -12,7 +12,8 @@ from torch_geometric.data import Batch
 
 from pyg_schnet.potential import Potential
 from pyg_schnet.simulation.calculator import for_evaluation
-from pyg_schnet.simulation.structures import from_ase, with_results
+from pyg_schnet.simulation.structures import with_results
+from pyg_schnet.structures import from_ase
 
 
 def predict(

@@ -13,8 +13,9 @@ class DataConfig:
     """Which structures and labels to train on.
 
     Attributes:
-        path: File of structures with energies (and forces): npz with MD17's or revised MD17's keys.
-        val_path: File of further structures for validation; by default they are split off from path.
+        path: File, folder or list of files with structures and energies (and forces): npz, HDF5, whatever
+            ASE reads, or a processed data set (.safetensors).
+        val_path: The same for validation; by default its structures are split off from path.
         energy_key: Key of the energies; the file's own by default.
         forces_key: Key of the forces; those that belong to the energies by default, "none" for none.
         units: Of the file, as "kcal/mol" or "Hartree, Bohr"; those of its layout by default.
@@ -22,9 +23,14 @@ class DataConfig:
         n_val: Number of structures for validation; by default all of val_path, or a tenth of path
             (1,000 at most).
         seed: Of the random split.
+        split: "random", the name of a published split of a processed data set, or an npz file with the
+            arrays train, val and test.
+        references: "fit", energies of the isolated atoms in eV by element, or published ones, as "qm9:U0".
+        root: Folder for a processed copy, so that the file is read only once; none by default.
+        memory_map: Leave the structures on disk; for sets beyond the memory, with root or .safetensors.
     """
 
-    path: str
+    path: str | list[str]
     val_path: str | None = None
     energy_key: str | None = None
     forces_key: str | None = None
@@ -32,6 +38,17 @@ class DataConfig:
     n_train: int | None = None
     n_val: int | None = None
     seed: int = 0
+    split: str = "random"
+    references: str | dict[str, float] = "fit"
+    root: str | None = None
+    memory_map: bool = False
+
+    def __post_init__(self) -> None:
+        if self.split != "random" and (self.n_train is not None or self.n_val is not None):
+            raise ValueError(
+                "`data.n_train` and `data.n_val` must not be given with a `data.split` that is not random, "
+                f"got {self.split!r}; the split has its own numbers"
+            )
 
 
 @dataclass(frozen=True)

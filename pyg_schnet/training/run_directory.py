@@ -14,7 +14,7 @@ import yaml
 from torch import Tensor
 
 from pyg_schnet import checkpoint
-from pyg_schnet.training.splits import Split
+from pyg_schnet.datasets.splits import Split
 
 
 class RunDirectory:
@@ -90,10 +90,13 @@ class RunDirectory:
         text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
         self.config.write_text(text, encoding="utf-8")
 
-    def write_split(self, split: Split, hashes: Sequence[str] = ()) -> None:
-        """Write which structure is where, and the SHA-256 of the files that were split."""
-        parts = {part: ids.numpy() for part, ids in split._asdict().items()}
-        np.savez(self.split, **parts, sha256=np.array(hashes, dtype="U64"))
+    def write_split(self, split: Split, structures: int | None = None, hashes: Sequence[str] = ()) -> None:
+        """Write which structure is where, of how many, and the SHA-256 of the split and of the files."""
+        arrays = {part: ids.numpy() for part, ids in split._asdict().items()}
+        arrays["structures"] = np.array(sum(map(len, split)) if structures is None else structures)
+        arrays["sha256"] = np.array(hashes, dtype="U64")
+        arrays["split_sha256"] = np.array(split.sha256())
+        np.savez(self.split, **arrays)
 
     def read_hashes(self) -> list[str]:
         """Read the SHA-256 of the files that were split."""
@@ -101,9 +104,16 @@ class RunDirectory:
             return file["sha256"].tolist()
 
     def read_split(self) -> Split:
-        """Read which structure is where."""
+        """Read which structure is where.
+
+        Raises:
+            ValueError: If it is not what was written.
+        """
         with np.load(self.split, allow_pickle=False) as file:
-            return Split(*(torch.from_numpy(file[part]) for part in Split._fields))
+            split = Split(*(torch.from_numpy(file[part]) for part in Split._fields))
+            if "split_sha256" in file.files and str(file["split_sha256"]) != split.sha256():
+                raise ValueError(f"{self.split}: was changed since training wrote it; train again")
+        return split
 
     def read_part(self, part: str, structures: int) -> Tensor:
         """Read the numbers of the structures that train, validate or test.
@@ -121,7 +131,9 @@ class RunDirectory:
         if not self.split.is_file():
             raise FileNotFoundError(f"{self.split}: no such file; training writes it beside its model")
         split = self.read_split()
-        if (total := sum(map(len, split))) != structures:
+        with np.load(self.split, allow_pickle=False) as file:
+            total = int(file["structures"]) if "structures" in file.files else sum(map(len, split))
+        if total != structures:
             raise ValueError(
                 f"{self.split}: splits a file of {total} structures, this one has {structures}; name the "
                 "file that the potential was trained on"

@@ -14,8 +14,8 @@ from ase.optimize import BFGS
 from pyg_schnet import SchNet, neighbor_list
 from pyg_schnet.checkpoint import save
 from pyg_schnet.simulation import SchNetCalculator
-from pyg_schnet.simulation.structures import from_ase
 from pyg_schnet.simulation.velocities import draw_momenta
+from pyg_schnet.structures import from_ase
 
 
 def test_energy_and_forces_are_those_of_the_model(potential, calculator, ethanol):

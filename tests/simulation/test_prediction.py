@@ -8,7 +8,7 @@ from ase.io import read, write
 
 from pyg_schnet.checkpoint import save
 from pyg_schnet.simulation import SchNetCalculator, predict
-from pyg_schnet.simulation.structures import from_ase
+from pyg_schnet.structures import from_ase
 
 
 @pytest.fixture

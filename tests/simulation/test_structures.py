@@ -1,43 +1,31 @@
 import pytest
-import torch
-from ase import Atoms
-from ase.build import graphene
+from ase.calculators.calculator import PropertyNotImplementedError
 
-from pyg_schnet.simulation.structures import from_ase
+from pyg_schnet.simulation.structures import own_copy, snapshot, with_results
 
 
-def test_a_molecule_has_no_lattice(ethanol):
-    data = from_ase(ethanol)
-    assert sorted(data.keys()) == ["pos", "z"]
-    assert data.z.tolist() == ethanol.numbers.tolist()
-    assert data.pos.dtype == torch.float64
-    assert (data.pos.numpy() == ethanol.positions).all()
+def test_results_are_attached_to_a_copy(ethanol):
+    frame = with_results(ethanol, energy=-1.0)
+    assert frame.get_potential_energy() == -1.0
+    assert ethanol.calc is None
+    with pytest.raises(PropertyNotImplementedError):
+        frame.get_forces()
 
 
-def test_a_crystal_has_one(crystal):
-    data = from_ase(crystal)
-    assert data.cell.shape == (1, 3, 3)
-    assert (data.cell[0].numpy() == crystal.cell.array).all()
-    assert data.pbc.tolist() == [[True, True, True]]
+def test_a_snapshot_keeps_what_its_calculator_said(ethanol, springs):
+    ethanol.calc = springs(ethanol)
+    ethanol.rattle(0.1, seed=5)
+    energy, forces = ethanol.get_potential_energy(), ethanol.get_forces()
+    frame = snapshot(ethanol)
+    ethanol.rattle(0.1, seed=6)
+    assert frame.get_potential_energy() == energy
+    assert (frame.get_forces() == forces).all()
 
 
-def test_a_layer_needs_two_lattice_vectors_only():
-    assert from_ase(graphene(vacuum=None)).pbc.tolist() == [[True, True, False]]
-
-
-def test_data_and_atoms_share_no_memory(ethanol):
-    data = from_ase(ethanol)
+def test_an_own_copy_shares_the_calculator_and_not_the_positions(ethanol, springs):
+    ethanol.calc = springs(ethanol)
+    copy = own_copy(ethanol)
     before = ethanol.positions.copy()
-    data.pos += 1
+    copy.positions += 1
+    assert copy.calc is ethanol.calc
     assert (ethanol.positions == before).all()
-
-
-def test_no_atoms_are_refused():
-    with pytest.raises(ValueError, match="`atoms` must hold at least one atom, got none"):
-        from_ase(Atoms())
-
-
-def test_periodic_atoms_without_a_cell_are_refused(ethanol):
-    ethanol.pbc = True
-    with pytest.raises(ValueError, match=r"`atoms.cell` must have a lattice vector .* set the cell"):
-        from_ase(ethanol)

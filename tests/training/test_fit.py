@@ -38,12 +38,12 @@ def start(recipe, report, tmp_path):
 
 @pytest.fixture
 def dataset(write):
-    return AtomsDataset(write())
+    return AtomsDataset(path=write())
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_eight_molecules_are_learned_by_heart(write, start, precision):
-    dataset = AtomsDataset(write(frames=8), dtype=getattr(torch, precision))
+    dataset = AtomsDataset(path=write(frames=8), dtype=getattr(torch, precision))
     _, directory, _ = start(
         dataset, dataset, max_steps=400, batch_size=8, val_every=100, ema_decay=0.9, energy_weight=1.0,
         precision=precision, model={"num_interactions": 2},
@@ -55,14 +55,14 @@ def test_eight_molecules_are_learned_by_heart(write, start, precision):
 
 
 def test_energies_alone_are_learned(write, start):
-    dataset = AtomsDataset(write(frames=8), forces_key="none")
+    dataset = AtomsDataset(path=write(frames=8), forces_key="none")
     _, directory, _ = start(dataset, dataset, max_steps=300, batch_size=8, val_every=100)
     errors = evaluate(load(directory.model), dataset)
     assert errors.energy_mae < 0.02  # eV; measured 0.0019, where energies spread by 0.109
 
 
 def test_energies_alone_cost_no_gradient_of_positions(write, start, monkeypatch):
-    dataset = AtomsDataset(write(), forces_key="none")
+    dataset = AtomsDataset(path=write(), forces_key="none")
     requires = []
     original = SchNet.forward
 
@@ -151,7 +151,7 @@ def test_metrics_are_the_errors_of_the_kept_model(dataset, start):
 
 @pytest.mark.parametrize(("forces", "weight"), [(True, 0.01), (False, 1.0)])
 def test_energies_have_the_papers_weight_by_default(write, start, monkeypatch, forces, weight):
-    dataset = AtomsDataset(write(), forces_key=None if forces else "none")
+    dataset = AtomsDataset(path=write(), forces_key=None if forces else "none")
     weights = []
     original = fit_module.energy_forces_loss
     monkeypatch.setattr(
@@ -187,7 +187,7 @@ def test_the_learning_rate_of_the_schedule_is_used(dataset, start):
 
 @pytest.mark.parametrize("key", ["energy", "forces"])
 def test_a_label_that_is_no_number_stops_the_run_with_its_structure(dataset, write, start, tmp_path, key):
-    good = AtomsDataset(write("good.npz"))
+    good = AtomsDataset(path=write("good.npz"))
     dataset._data[key][-1] = float("nan")
     with pytest.raises(FloatingPointError) as caught:
         start(dataset[12:], good[:4], references=good, batch_size=1, val_every=100)
@@ -242,7 +242,7 @@ def test_a_gradient_that_is_not_finite_is_not_clipped_but_told(dataset, start, m
 
 
 def test_structures_of_an_element_without_references_are_refused(dataset, write, start):
-    other = AtomsDataset(write("other.npz", "ammonia"))
+    other = AtomsDataset(path=write("other.npz", "ammonia"))
     with pytest.raises(ValueError, match="`z` contains 7, which was absent from training"):
         start(dataset, other)
 

@@ -5,8 +5,8 @@ import torch
 import yaml
 
 from pyg_schnet import checkpoint
+from pyg_schnet.datasets.splits import Split
 from pyg_schnet.training import RunDirectory
-from pyg_schnet.training.splits import Split
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ def test_the_checkpoint_tells_where_it_comes_from(recipe, run):
 def test_the_references_are_those_of_the_training_set(recipe, run):
     config = recipe()
     directory = run(config)
-    training = AtomsDataset(config.data.path)[directory.read_split().train]
+    training = AtomsDataset(path=config.data.path)[directory.read_split().train]
     potential = load(directory.model)
     assert potential.elements == [1, 8]
     assert torch.equal(potential.atomref, training.atomref())
@@ -129,12 +129,14 @@ def test_the_report_tells_the_data_in_their_size(recipe, report):
         r"Energies spread by [\d.]+ meV \([\d.]+ kcal/mol\), forces' RMS is \d+ meV/Å \([\d.]+ kcal/mol/Å\)",
         lines[2],
     )
-    assert lines[3].startswith("SchNet(hidden_channels=8,")
-    assert [line.split()[:2] for line in lines[4:8]] == [["step", str(step)] for step in (5, 10, 15, 20)]
+    assert lines[3].startswith("Atomic references (eV): H -")
+    assert lines[3].endswith("shares, not energies of atoms: 1 independent composition for 2 elements")
+    assert lines[4].startswith("SchNet(hidden_channels=8,")
+    assert [line.split()[:2] for line in lines[5:9]] == [["step", str(step)] for step in (5, 10, 15, 20)]
     assert re.fullmatch(
-        r"Best validation at step \d+ of 20, after [\d.]+ minutes: .*model\.safetensors", lines[8]
+        r"Best validation at step \d+ of 20, after [\d.]+ minutes: .*model\.safetensors", lines[9]
     )
-    assert len(lines) == 9
+    assert len(lines) == 10
 
 
 def test_one_training_structure_is_enough(recipe, run):
@@ -277,7 +279,7 @@ def test_a_missing_file_writes_nothing(recipe, run):
 
 def test_a_file_that_is_not_finite_writes_nothing(recipe, write, run):
     path = write(E=np.full(16, np.nan))
-    assert "'E' must be finite" in refused(recipe(data={"path": path}), run)
+    assert "must have finite energy ('E' (kcal/mol))" in refused(recipe(data={"path": path}), run)
 
 
 def test_too_many_structures_are_refused(recipe, run):
@@ -357,7 +359,8 @@ def test_a_file_for_validation_needs_forces_where_training_has_them(two_files, r
 def test_a_file_for_validation_may_not_have_other_elements(two_files, run):
     config = two_files(molecule="ammonia")
     assert refused(config, run) == (
-        f"{config.data.val_path}: must hold elements of {config.data.path} only, got atomic number 7"
+        f"{config.data.val_path}: holds N, for which there is no atomic reference; the training structures "
+        "hold H, O"
     )
 
 

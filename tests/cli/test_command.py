@@ -15,9 +15,10 @@ from ase.build import molecule
 
 from pyg_schnet import Potential, SchNet, cli, load
 from pyg_schnet.checkpoint import provenance, save
+from pyg_schnet.cli import train
 from pyg_schnet.nn import SchNetConfig
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "datasets" / "md17" / "ethanol_gfn2_xtb.npz"
 RECIPES = sorted((ROOT / "datasets").glob("*/recipes/*.yaml"))
 
@@ -273,15 +274,18 @@ def test_wrong_files_and_settings_are_named_before_any_work(
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_picture_that_cannot_be_written_is_named_before_the_work(run, tmp_path, capsys):
-    picture = str(tmp_path / "no" / "parity.png")
-    message = fails(capsys, ["evaluate", str(run / "model.safetensors"), str(SAMPLE), "--plot", picture])
-    assert "its folder does not exist" in message
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("no/parity.png", "its folder does not exist"), ("parity.foo", "must be a picture, ending in .eps")],
+)
+def test_a_picture_that_cannot_be_written_is_named_before_the_work(name, message, run, tmp_path, capsys):
+    arguments = ["evaluate", str(run / "model.safetensors"), "nowhere.npz", "--plot", str(tmp_path / name)]
+    assert message in fails(capsys, arguments)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_every_recipe_is_a_configuration(path):
-    parser = cli._build_train(full=True)[1]
+    parser = train.build(full=True)[1]
     options = parser.parse_args(["--config", str(path)])
     assert options.trainer.max_steps > 0
 
@@ -291,7 +295,7 @@ def test_the_md17_recipes_train_the_paper_s_network(path):
     assert SchNetConfig(**yaml.safe_load(path.read_text())["model"]) == SchNetConfig.paper()
 
 
-@pytest.mark.parametrize("verb", ["", "train", "evaluate", "predict", "relax", "md"])
+@pytest.mark.parametrize("verb", ["", "train", "evaluate", "predict", "relax", "md", "data"])
 def test_help_fits_80_columns_and_gives_an_example(verb, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as stop:

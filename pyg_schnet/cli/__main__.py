@@ -1,0 +1,8 @@
+"""The command as ``python -m pyg_schnet.cli``."""
+
+import sys
+
+from pyg_schnet.cli.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""The verb ``data``: a published data set, or what a file holds and what looks wrong with it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from pyg_schnet.cli.files import check_picture
+from pyg_schnet.cli.options import parser_of
+from pyg_schnet.cli.terminal import out
+
+if TYPE_CHECKING:
+    from pyg_schnet.datasets.dataset import MoleculeDataset
+    from pyg_schnet.datasets.summary import Summary
+
+# Published sets: the class, and the options that it takes beside root and source.
+_PUBLISHED = {
+    "qm9": ("QM9", ()),
+    "md17": ("MD17", ("name", "energy_key", "forces_key")),
+    "md22": ("MD22", ("name", "energy_key", "forces_key")),
+    "iso17": ("ISO17", ("fold",)),
+}
+_OF_FILES = ("root", "energy_key", "forces_key", "stress_key", "units")
+_OPTIONS = ("root", "name", "fold", "source", "energy_key", "forces_key", "stress_key", "units")
+
+
+def build(full: bool) -> tuple[str, ArgumentParser]:
+    """Give the line of the verb in the list, and its options; all of them if ``full``."""
+    parser = parser_of(
+        description="Download a published data set and say what it holds, or look into a file of your own: "
+        "which labels are recognised, what they are like, what looks wrong. "
+        "Example: pyg-schnet data md17 --name ethanol --root data/md17 "
+        'or pyg-schnet data frames.extxyz --units "kcal/mol"',
+    )
+    parser.add_argument(
+        "name_or_file",
+        nargs="+",
+        metavar="NAME|FILE",
+        help="qm9, md17, md22 or iso17; or files or a folder, as for train's data.path",
+    )
+    parser.add_argument("--root", type=str | None, help="folder of the downloaded and processed files")
+    parser.add_argument("--name", type=str | None, help="molecule of md17 or md22, as 'revised ethanol'")
+    parser.add_argument("--fold", type=str | None, help="of iso17, 'reference' by default")
+    parser.add_argument(
+        "--source", type=str | None, help="a local copy of the published file to read instead"
+    )
+    parser.add_argument("--energy_key", type=str | None, help="key of the energies")
+    parser.add_argument("--forces_key", type=str | None, help="key of the forces, 'none' for none")
+    parser.add_argument("--stress_key", type=str | None, help="key of the stress, 'none' for none")
+    parser.add_argument("--units", type=str | None, help='of the file, as "kcal/mol" or "Hartree, Bohr"')
+    parser.add_argument(
+        "--plot", type=str | None, help="draw energies, sizes and forces; ROOT/NAME.png for a published set"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    return "a data set: download it, look into it", parser
+
+
+def run(options: Namespace) -> int:
+    """Open a data set, print what it holds, draw it."""
+    from pyg_schnet.datasets.summary import summarise
+    from pyg_schnet.plots import plot_data_set
+
+    if options.plot is not None:
+        check_picture(options.plot)
+    published = len(options.name_or_file) == 1 and options.name_or_file[0] in _PUBLISHED
+    dataset = _open_published(options) if published else _open_files(options)
+    picture = options.plot or (_picture(options) if published else None)
+    summary = summarise(dataset)
+    if picture is not None:
+        plot_data_set(dataset, picture)
+    if options.json:
+        print(json.dumps(_as_dict(options, dataset, summary, picture)))
+        return 0
+    out.print(_recognised(dataset) if not published else _card(options.name_or_file[0]), soft_wrap=False)
+    out.print(Text("\nSummary", style="bold"))
+    out.print(summary, soft_wrap=False)
+    if picture is not None:
+        out.print(f"\npicture: {picture}", markup=False, highlight=False)
+    return 0
+
+
+def _open_published(options: Namespace) -> MoleculeDataset:
+    from pyg_schnet import datasets
+
+    (name,) = options.name_or_file
+    class_name, allowed = _PUBLISHED[name]
+    _refuse(options, ("root", "source", *allowed), name)
+    make = getattr(datasets, class_name)
+    if options.root is None:
+        raise ValueError(f"`--root` must be given, a folder for the files of {name}, got none")
+    if "name" in allowed and options.name is None:
+        known = ", ".join(map(repr, make.names()))
+        raise ValueError(f"`--name` must be given with {name}, one of {known}; got none")
+    given = {key: options[key] for key in ("source", *allowed) if options[key] is not None}
+    return make(options.root, **given)
+
+
+def _open_files(options: Namespace) -> MoleculeDataset:
+    from pyg_schnet.datasets import AtomsDataset
+    from pyg_schnet.datasets.schema import nearest
+
+    first, *others = options.name_or_file
+    if not others and not Path(first).exists():
+        known = ", ".join(_PUBLISHED)
+        raise FileNotFoundError(
+            f"{first}: no such file, and none of the published data sets {known}.{nearest(first, _PUBLISHED)}"
+        )
+    _refuse(options, _OF_FILES, "files")
+    given = {key: options[key] for key in _OF_FILES if options[key] is not None}
+    return AtomsDataset(path=options.name_or_file if others else first, **given)
+
+
+def _refuse(options: Namespace, allowed: tuple[str, ...], what: str) -> None:
+    for key in _OPTIONS:
+        if options[key] is not None and key not in allowed:
+            raise ValueError(f"`--{key}` must be left out with {what}, got {options[key]!r}")
+
+
+def _picture(options: Namespace) -> str:
+    """Name the picture after the set and its part, so that parts lie beside each other."""
+    parts = (options.name_or_file[0], options.name, options.fold)
+    stem = "_".join(re.sub(r"\W+", "_", part).strip("_") for part in parts if part is not None)
+    return str(Path(options.root) / f"{stem}.png")
+
+
+def _as_dict(
+    options: Namespace, dataset: MoleculeDataset, summary: Summary, picture: str | None
+) -> dict[str, Any]:
+    units = getattr(dataset, "units", None)
+    return {
+        "data": options.name_or_file,
+        "labels": getattr(dataset, "labels", None),
+        "units": None if units is None else asdict(units),
+        "summary": summary.as_dict(),
+        "picture": picture,
+    }
+
+
+def _card(name: str) -> Any:
+    from pyg_schnet.datasets.card import read_card
+
+    return read_card(name)
+
+
+def _recognised(dataset: Any) -> Table:
+    """Say from where the labels were taken."""
+    table = Table.grid()
+    table.add_row(Text(dataset.path, style="bold", overflow="fold"))
+    grid = Table.grid(padding=(0, 2))
+    for name, text in dataset.labels.items():
+        grid.add_row(Text(name, style="dim"), Text(text))
+    units = f"{dataset.units.energy} and {dataset.units.length}"
+    if not dataset.is_processed:
+        units += ", here eV and Å; give --units if that is wrong"
+    grid.add_row(Text("units", style="dim"), Text(units))
+    table.add_row(Padding(grid, (0, 0, 0, 2), expand=False))
+    return table

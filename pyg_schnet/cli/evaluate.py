@@ -1,0 +1,88 @@
+"""The verb ``evaluate``: errors on labelled structures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.table import Table
+
+from pyg_schnet.cli.files import check_picture
+from pyg_schnet.cli.options import with_model
+from pyg_schnet.cli.terminal import out
+
+if TYPE_CHECKING:
+    from pyg_schnet.evaluation import Evaluation
+
+
+def build(full: bool) -> tuple[str, ArgumentParser]:
+    """Give the line of the verb in the list, and its options; all of them if ``full``."""
+    parser = with_model(
+        "Compare predictions with labels. Energies are per molecule; forces are over all atoms and "
+        "components. Example: pyg-schnet evaluate RUN/model.safetensors FILE --json",
+    )
+    parser.add_argument("file", help="labelled structures, as for train's data.path")
+    parser.add_argument("--energy_key", type=str | None, help="key of the energies")
+    parser.add_argument("--forces_key", type=str | None, help="key of the forces, 'none' for none")
+    parser.add_argument("--units", type=str | None, help='of the file, as "kcal/mol"')
+    parser.add_argument(
+        "--part",
+        type=str | None,
+        help="'train', 'val' or 'test': this part of FILE, by the split.npz beside MODEL",
+    )
+    parser.add_argument("--batch_size", type=int, default=32, help="structures at once")
+    parser.add_argument("--plot", type=str | None, help="draw predictions over labels into this picture")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    return "errors on labelled structures", parser
+
+
+def run(options: Namespace) -> int:
+    """Compare a potential with labels."""
+    from pyg_schnet import load
+    from pyg_schnet.datasets import AtomsDataset
+    from pyg_schnet.evaluation import evaluate
+    from pyg_schnet.plots import plot_parity
+    from pyg_schnet.training import RunDirectory
+
+    if options.plot is not None:
+        check_picture(options.plot)
+    potential = load(options.model, options.device)
+    dataset = AtomsDataset(
+        path=options.file,
+        energy_key=options.energy_key,
+        forces_key=options.forces_key,
+        units=options.units,
+    )
+    if options.part is not None:
+        directory = RunDirectory(Path(options.model).parent)
+        dataset = dataset[directory.read_part(options.part, len(dataset))]
+        assert isinstance(dataset, AtomsDataset)
+    evaluation = evaluate(potential, dataset, options.batch_size)
+    if options.json:
+        print(json.dumps(evaluation.as_dict()))
+    else:
+        out.print(_table(evaluation))
+    if options.plot is not None:
+        plot_parity(evaluation, options.plot)
+        if not options.json:
+            out.print(f"predictions over labels: {options.plot}")
+    return 0
+
+
+def _table(evaluation: Evaluation) -> Table:
+    from pyg_schnet.units import kcal_per_mol
+
+    title = f"Errors on {evaluation.n:,} structures"
+    table = Table(title=title, title_justify="left")
+    for name in ("", "MAE", "RMSE", "unit", "MAE", "RMSE", "unit"):
+        table.add_column(name, justify="left" if name in ("", "unit") else "right")
+    rows = [("energy", evaluation.energy_mae, evaluation.energy_rmse, "meV", "kcal/mol")]
+    if evaluation.forces_mae is not None and evaluation.forces_rmse is not None:
+        rows.append(("forces", evaluation.forces_mae, evaluation.forces_rmse, "meV/Å", "kcal/mol/Å"))
+    for name, mae, rmse, unit, chemists_unit in rows:
+        small = [f"{1e3 * value:.2f}" for value in (mae, rmse)]
+        large = [f"{value / kcal_per_mol:.4f}" for value in (mae, rmse)]
+        table.add_row(name, *small, unit, *large, chemists_unit)
+    return table

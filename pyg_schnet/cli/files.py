@@ -1,0 +1,63 @@
+"""Files that verbs read and write: refused before the work, not after it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jsonargparse import Namespace
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+def structure(options: Namespace) -> Atoms:
+    """Read the structure of ``--index``, with the potential as its calculator."""
+    from pyg_schnet.simulation import SchNetCalculator
+
+    (atoms,) = read_structures(options.input, options.index)
+    atoms.calc = SchNetCalculator(options.model, device=options.device)
+    return atoms
+
+
+def read_structures(path: str, index: int | str) -> list[Atoms]:
+    """Read structures, one or all (``":"``), in any format of ASE."""
+    from ase import Atoms
+    from ase.io import ParseError, read
+    from ase.io.formats import UnknownFileTypeError
+
+    try:
+        read_in = read(path, index=index)
+    except (IndexError, StopIteration):
+        raise ValueError(f"{path}: has no structure {index}; they count from 0") from None
+    except (UnknownFileTypeError, ParseError) as error:
+        raise ValueError(f"{path}: ASE cannot read it ({error}); its ending must tell its format") from None
+    frames = [read_in] if isinstance(read_in, Atoms) else read_in
+    if not frames:
+        raise ValueError(f"{path}: must hold at least one structure, got none")
+    return frames
+
+
+def check_picture(path: str) -> None:
+    """Refuse before the work a picture that could not be written after it."""
+    from matplotlib.figure import Figure
+
+    check_output(path, overwrite=True, structures=False)
+    known = Figure().canvas.get_supported_filetypes()
+    if Path(path).suffix[1:].lower() not in known:
+        raise ValueError(f"{path}: must be a picture, ending in {', '.join(f'.{name}' for name in known)}")
+
+
+def check_output(path: str, overwrite: bool, structures: bool = True) -> None:
+    """Refuse before the work what could not be written after it."""
+    from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
+
+    if Path(path).exists() and not overwrite:
+        raise FileExistsError(f"{path}: exists; give another name, or --overwrite to replace it")
+    if not Path(path).absolute().parent.is_dir():
+        raise FileNotFoundError(f"{path}: its folder does not exist; make it first")
+    if structures:
+        try:
+            get_ioformat(filetype(path, read=False))
+        except UnknownFileTypeError:
+            raise ValueError(f"{path}: ASE knows no format of this ending; .extxyz is a good one") from None

@@ -1,0 +1,39 @@
+"""Options that verbs share."""
+
+from __future__ import annotations
+
+from jsonargparse import ArgumentParser
+
+
+def parser_of(**kwargs) -> ArgumentParser:
+    """Make a parser that raises, so that ``main`` tells what is wrong."""
+    return ArgumentParser(exit_on_error=False, **kwargs)
+
+
+def with_model(description: str) -> ArgumentParser:
+    """Make a parser of a verb that evaluates a potential."""
+    parser = parser_of(description=description)
+    parser.add_argument("model", help="a checkpoint, model.safetensors")
+    parser.add_argument("--device", default="cpu", help="'cpu' or 'cuda'")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU; molecules are small, one is fast")
+    return parser
+
+
+def prepare_device(device: str, threads: int) -> None:
+    """Check where to compute, and set PyTorch's threads."""
+    import torch
+
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"`--device` must be 'cpu' or 'cuda', got {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("`--device` must be 'cpu' here, got 'cuda': torch sees no GPU")
+    if threads < 1:
+        raise ValueError(f"`--threads` must be at least 1, got {threads}")
+    torch.set_num_threads(threads)
+
+
+def add_files(parser: ArgumentParser, out: str = "in any format of ASE, chosen by its ending") -> None:
+    """Add the options of a verb that reads structures and writes others."""
+    parser.add_argument("input", metavar="in", help="structures, in any format of ASE")
+    parser.add_argument("out", help=out)
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")

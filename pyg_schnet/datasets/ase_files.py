@@ -1,0 +1,224 @@
+"""Files that ASE reads: extended xyz, its databases and trajectories, outputs of other programs."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import re
+import sqlite3
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+from xml.etree.ElementTree import ParseError as XMLParseError
+
+import ase.db
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import all_properties
+from ase.db.row import AtomsRow
+from ase.io import ParseError, ulm
+from ase.io.extxyz import read_xyz
+from ase.io.formats import UnknownFileTypeError, filetype
+
+from pyg_schnet.datasets.frames import Frames
+from pyg_schnet.datasets.labels import Keys
+from pyg_schnet.datasets.records import Record, gather
+from pyg_schnet.units import Units
+
+# Formats of ASE that hold energies, and whose readers neither unpickle, execute, call other programs nor ask
+# servers; what plug-ins add to ASE is not among them.
+FORMATS = frozenset(
+    {
+        *("abinit-out", "aims-output", "castep-geom", "castep-md", "espresso-out"),
+        *("gamess-us-out", "gaussian-out", "gpaw-out", "nwchem-out", "onetep-out", "orca-output", "qbox"),
+        *("runnerdata", "turbomole-gradient", "vasp-out", "vasp-xml"),
+    }
+)
+_COMPRESSED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_KINDS = {".xyz": "extxyz", ".extxyz": "extxyz", ".traj": "traj", ".db": "db", ".json": "json"}
+_READ = (
+    f"these are .npz, .h5, .hdf5, {', '.join(_KINDS)} and, by their content, outputs of other programs: "
+    f"{', '.join(sorted(FORMATS))}"
+)
+_ROWS_AT_ONCE = 1000
+# What ASE's readers raise where a file is not as they expect it.
+_FAILURES = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError),
+    *(ParseError, RuntimeError, TypeError, UnknownFileTypeError, ValueError, XMLParseError),
+    *(lzma.LZMAError, sqlite3.Error, struct.error, zlib.error),
+)
+
+
+def read(path: Path, keys: Keys, units: Units | None) -> Iterator[Frames]:
+    """Read structures with their labels.
+
+    Labels are looked for in the calculator's results, where ASE puts what it recognises, then in
+    ``atoms.info`` and ``atoms.arrays``, or in a database's key-value pairs and data. Forces are those without
+    constraints.
+
+    Args:
+        path: The file.
+        keys: Which labels; those that are recognised by default.
+        units: Of the file; ASE's eV and Å by default.
+
+    Raises:
+        ValueError: If the file is damaged or of a kind that is not read, or if labels are missing.
+    """
+    return gather(_guarded(path, records(path)), str(path), keys, units or Units("eV"))
+
+
+def is_periodic(path: Path) -> bool:
+    """Tell whether any structure of a file is periodic."""
+    return any(record.pbc.any() for record in _guarded(path, records(path)))
+
+
+def records(path: Path) -> Iterator[Record]:
+    """Give the structures of a file, one by one.
+
+    Raises:
+        ValueError: If the file is of a kind that is not read.
+    """
+    kind = _kind(path)
+    if kind == "extxyz":
+        return map(_of_atoms, _extxyz(path))
+    if kind == "traj":
+        return _trajectory(path)
+    if kind == "db":
+        _check_database(path)
+    if kind in ("db", "json"):
+        return map(_of_row, _rows(path, kind))
+    return map(_of_atoms, _output(path, kind))
+
+
+def _kind(path: Path) -> str:
+    suffix = path.suffix.lower()
+    ending = Path(path.stem).suffix.lower() if suffix in _COMPRESSED else suffix
+    if ending in _KINDS:
+        return _KINDS[ending]
+    try:
+        kind = filetype(str(path))
+    except (UnknownFileTypeError, *_FAILURES) as error:
+        raise ValueError(f"{path}: its kind is not known ({error}); {_READ}") from None
+    if kind not in FORMATS and kind not in ("extxyz", "traj"):
+        raise ValueError(f"{path}: must be of a kind that is read, got '{kind}'; {_READ}")
+    return kind
+
+
+def _guarded(path: Path, structures: Iterator[Record]) -> Iterator[Record]:
+    """Say of what goes wrong in which frame it did."""
+    number = 0
+    while True:
+        try:
+            record = next(structures)
+        except StopIteration:
+            return
+        except _FAILURES as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(
+                f"{path}: frame {number} cannot be read ({reason}); repair the file or write it again"
+            ) from None
+        yield record
+        number += 1
+
+
+def _of_atoms(atoms: Atoms) -> Record:
+    results = getattr(atoms.calc, "results", {})
+    own = {name: value for name, value in atoms.arrays.items() if name not in ("numbers", "positions")}
+    places = {"calculator": results, "info": atoms.info, "arrays": own}
+    return Record(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, places)
+
+
+def _of_row(row: AtomsRow) -> Record:
+    results = {name: row[name] for name in all_properties if row.get(name) is not None}
+    places = {"calculator": results, "key_value_pairs": row.key_value_pairs, "data": row.data}
+    return Record(row["numbers"], row["positions"], np.asarray(row["cell"]), np.asarray(row["pbc"]), places)
+
+
+def _extxyz(path: Path) -> Iterator[Atoms]:
+    """Read extended xyz frame by frame; ASE's own loop ends without a word at an empty line."""
+    opened = _COMPRESSED.get(path.suffix.lower(), open)
+    with opened(path, "rb") as binary, io.TextIOWrapper(binary, "utf-8", "replace") as file:
+        for frame in _xyz_frames(file):
+            yield from read_xyz(io.StringIO("".join(frame)), 0)
+
+
+def _xyz_frames(file: Iterator[str]) -> Iterator[list[str]]:
+    line = next(file, "")
+    while line:
+        if not line.strip():  # between frames, or in the end
+            line = next(file, "")
+            continue
+        if not line.strip().isdigit():
+            raise ValueError(f"it must begin with the number of its atoms, got {line.strip()[:40]!r}")
+        atoms = int(line)
+        frame = [line, *islice(file, atoms + 1)]
+        if len(frame) < atoms + 2:
+            raise ValueError(f"it must have {atoms} atoms, the file ends after {max(0, len(frame) - 2)}")
+        _check_columns(frame)
+        yield frame
+        line = next(file, "")
+
+
+def _check_columns(frame: list[str]) -> None:
+    """Look before ASE does, which makes as many columns as the comment says."""
+    layout = re.search(r'Properties\s*=\s*"?([^\s"]*)', frame[1])
+    columns = sum(map(int, re.findall(r":[RISL]:(\d+)", layout[1]))) if layout else 0
+    given = min((len(line.split()) for line in (frame[2:3] + frame[-1:])), default=columns)
+    if columns > given:
+        raise ValueError(f"it must have the {columns} columns of its `Properties`, got {given}")
+
+
+def _trajectory(path: Path) -> Iterator[Record]:
+    """Read what ASE's trajectories store, without making structures of it, which takes most of the time."""
+    with path.open("rb") as file:  # by ourselves, for ASE leaves it open where it is damaged
+        stored = ulm.Reader(file)
+        if stored.get_tag() != "ASE-Trajectory":
+            raise ValueError(f"it is a file of {stored.get_tag()!r}")
+        first: tuple[Any, Any] | None = None
+        for number in range(len(stored)):
+            item = cast(Any, stored[number])
+            numbers, pbc = (item.numbers, item.pbc) if "numbers" in item else cast(tuple, first)
+            first = first or (numbers, pbc)  # written again where it changes
+            results = item.calculator if "calculator" in item else {}
+            places = {
+                "calculator": {name: results.get(name) for name in all_properties if name in results},
+                "info": item.get("info") or {},
+            }
+            cell = np.asarray(item.cell, dtype=np.float64)
+            yield Record(np.asarray(numbers), item.positions, cell, np.asarray(pbc), places)
+
+
+def _rows(path: Path, kind: str) -> Iterator[AtomsRow]:
+    opened = cast(Any, ase.db.connect(path, type=kind, use_lock_file=False))
+    with opened as database:  # otherwise it connects anew for each row
+        if kind == "json":  # it reads the whole file for each selection
+            yield from database.select()
+            return
+        last = 0
+        while rows := list(database.select([("id", ">", last)], sort="id", limit=_ROWS_AT_ONCE)):
+            yield from rows
+            last = rows[-1].id
+
+
+def _check_database(path: Path) -> None:
+    """Look before ASE does, which adds its tables to a database that has none."""
+    query = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'systems'"
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            tables = database.execute(query).fetchone()[0]
+    except (sqlite3.Error, ValueError) as error:
+        raise ValueError(f"{path}: must be a database of ASE, in SQLite ({error}); write it again") from None
+    if tables == 0:
+        raise ValueError(f"{path}: must be a database of ASE, got one without the table 'systems'")
+
+
+def _output(path: Path, kind: str) -> Iterator[Atoms]:
+    found = ase.io.iread(str(path), index=":", format=kind, do_not_split_by_at_sign=True)
+    yield from (atoms for atoms in found if isinstance(atoms, Atoms))

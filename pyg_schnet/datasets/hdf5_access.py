@@ -1,0 +1,169 @@
+"""Access to HDF5 files that may be damaged or hostile: nothing outside of the file is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import h5py
+import numpy as np
+from h5py import h5d, h5l, h5o  # pyright: ignore[reportAttributeAccessIssue] - compiled
+
+_DAMAGES = (OSError, RuntimeError, KeyError, MemoryError, TypeError, ValueError)  # what h5py raises
+_SHOWN = 12  # arrays in a message
+
+
+@dataclass(frozen=True)
+class Node:
+    """A group of a file.
+
+    Attributes:
+        path: The file.
+        name: Of the group, from the file's root on.
+        group: The group.
+        members: Names of what is in it.
+    """
+
+    path: Path
+    name: str
+    group: h5py.Group
+    members: frozenset[str]
+
+    def __str__(self) -> str:
+        return f"{self.path}: '{self.name}'"
+
+    def open(self, name: str) -> h5py.Dataset:
+        """Open an array.
+
+        Raises:
+            ValueError: If it is damaged, or not in this file.
+        """
+        self.refuse_link(name)
+        with _readable(self._place(name)):
+            array = self.group[name]
+        if not isinstance(array, h5py.Dataset):
+            raise ValueError(f"{self._place(name)} must be an array, got a group")
+        with _readable(self._place(name)):
+            properties = array.id.get_create_plist()
+            is_elsewhere = properties.get_layout() == h5d.VIRTUAL or properties.get_external_count() > 0
+            is_missing = array.id.get_storage_size() == 0 and bool(array.size)
+        if is_elsewhere:
+            raise ValueError(
+                f"{self._place(name)} must be in this file, got a reference to another, which is not followed"
+            )
+        if is_missing:
+            raise ValueError(f"{self._place(name)} must hold data, got an array that was never written")
+        return array
+
+    def values(self, name: str, array: h5py.Dataset, rows: slice | None = None) -> np.ndarray:
+        """Read an array, or some of its rows.
+
+        Raises:
+            ValueError: If it is damaged.
+        """
+        with _readable(self._place(name)):
+            return np.asarray(array[() if rows is None else rows])
+
+    def stated_unit(self, name: str) -> str | None:
+        """Read the attribute ``units`` of an array."""
+        array = self.open(name)
+        with _readable(self._place(name)):
+            value = array.attrs.get("units")
+        if isinstance(value, np.ndarray) and value.size == 1:
+            value = value.item()
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "replace")
+        return value if isinstance(value, str) else None
+
+    def describe(self) -> dict[str, str]:
+        """Describe the arrays by name and shape, for messages."""
+        return {name: f"'{name}' {self.open(name).shape}" for name in self.members if not self.is_group(name)}
+
+    def is_group(self, name: str) -> bool:
+        """Tell whether a member is a group, without opening it."""
+        self.refuse_link(name)
+        with _readable(self._place(name)):
+            return h5o.get_info(self.group.id, name.encode()).type == h5o.TYPE_GROUP
+
+    def refuse_link(self, name: str) -> None:
+        """Refuse a member that is in this or another file's other place.
+
+        Raises:
+            ValueError: If it is a link.
+        """
+        with _readable(self._place(name)):
+            kind = self.group.id.links.get_info(name.encode()).type
+        if kind != h5l.TYPE_HARD:
+            raise ValueError(f"{self._place(name)} must be in its place, got a link, which is not followed")
+
+    def _place(self, name: str) -> str:
+        return f"{self.path}: '{self.name.rstrip('/')}/{name}'"
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[h5py.File]:
+    """Open a file.
+
+    Raises:
+        ValueError: If it is no HDF5 file, or a truncated one.
+    """
+    try:
+        file = h5py.File(path, "r", locking=False)
+    except OSError as error:
+        reason = error if path.stat().st_size else "it is empty"
+        raise ValueError(
+            f"{path}: must be an HDF5 file, which it is not or no longer ({reason}); "
+            "download or write it again"
+        ) from None
+    with file:
+        yield file
+
+
+def nodes(path: Path, file: h5py.File, wanted: Callable[[frozenset[str]], bool]) -> Iterator[Node]:
+    """Find the groups, at any depth, whose members are what is wanted; in the order of their names.
+
+    Raises:
+        ValueError: If the file is damaged, or if there is a link to somewhere else among the groups.
+    """
+    waiting: list[tuple[h5py.Group, str, str]] = [(file, "/", "")]
+    seen: set[int] = set()
+    while waiting:
+        parent, member, above = waiting.pop()
+        name = f"{above.rstrip('/')}/{member}" if above else member
+        with _readable(f"{path}: '{name}'"):
+            group = cast(h5py.Group, parent[member])
+            address = h5o.get_info(group.id).addr
+            members = [str(one) for one in group]
+        if address in seen:  # a group within itself
+            continue
+        seen.add(address)
+        node = Node(path, name, group, frozenset(members))
+        if wanted(node.members):
+            yield node
+        else:
+            waiting += [(group, one, name) for one in reversed(members) if node.is_group(one)]
+
+
+def listing(path: Path, file: h5py.File) -> str:
+    """List the arrays of a file with their shapes, the first of them."""
+    found: list[str] = []
+
+    def visit(name: str, member: h5py.Group | h5py.Dataset) -> bool | None:
+        if isinstance(member, h5py.Dataset):
+            found.append(f"'{name}' {member.shape}")
+        return len(found) == _SHOWN or None  # anything but None ends the visit
+
+    with _readable(str(path)):
+        file.visititems(visit)  # follows no links
+    return ", ".join(found) or "no arrays"
+
+
+@contextmanager
+def _readable(where: str) -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGES as error:
+        raise ValueError(f"{where} is damaged ({error}); download the file again") from None

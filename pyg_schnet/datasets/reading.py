@@ -1,0 +1,146 @@
+"""Structures from anything: which reader, and many files as one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+from pyg_schnet.datasets import ase_files, hdf5, npz, pymatgen_json
+from pyg_schnet.datasets.frames import Frames, joined
+from pyg_schnet.datasets.labels import Keys
+from pyg_schnet.units import Units
+
+
+class _Reader(NamedTuple):
+    read: Callable[[Path, Keys, Units | None], Iterator[Frames]]
+    is_periodic: Callable[[Path], bool]
+
+
+ENDINGS = (".npz", ".h5", ".hdf5", ".xyz", ".extxyz", ".db", ".traj", ".json")
+_COMPRESSED = tuple(
+    f"{ending}{packed}" for ending in (".xyz", ".extxyz") for packed in (".gz", ".bz2", ".xz")
+)
+_ASE = _Reader(ase_files.read, ase_files.is_periodic)
+_HDF5 = _Reader(hdf5.read, hdf5.is_periodic)
+_NPZ = _Reader(npz.read, npz.is_periodic)
+_PYMATGEN = _Reader(pymatgen_json.read, pymatgen_json.is_periodic)
+_ATOMS = 16 * 2**20 // 24  # up to which pieces are joined: positions of 16 MiB
+
+
+def read_frames(
+    path: str | os.PathLike | Sequence[str | os.PathLike],
+    energy_key: str | None = None,
+    forces_key: str | None = None,
+    stress_key: str | None = None,
+    units: Units | None = None,
+) -> Iterator[Frames]:
+    """Read structures with their labels.
+
+    ==============================  ========================================================================
+    ``.npz``                        MD17's and revised MD17's keys, or anybody's own
+    ``.h5``, ``.hdf5``              ANI-1x, ANI-1, SPICE, or anybody's own
+    ``.xyz``, ``.extxyz``           extended xyz; ``.gz``, ``.bz2`` or ``.xz`` may follow
+    ``.db``, ``.traj``              ASE's databases (SQLite) and trajectories
+    ``.json``                       ASE's database in JSON, or a list as pymatgen writes it
+    anything else                   outputs of programs that ASE knows by their content, as VASP's OUTCAR
+    ==============================  ========================================================================
+
+    Args:
+        path: A file; a folder, of which all files with these endings, but hidden ones, are read in the order
+            of their names; or a list of files, in this order.
+        energy_key: Which energies; those that are recognised by default.
+        forces_key: Which forces; those that belong to the energies by default, ``"none"`` for none.
+        stress_key: Which stresses or virials; those that belong to the energies by default, ``"none"`` for
+            none.
+        units: Of all files; what they say or their layout implies by default, eV and Å for files of ASE.
+
+    Yields:
+        Pieces in eV and Å, small files together, large ones as their readers give them (an npz file at
+        once), all with the same fields: if any structure is periodic, all have
+        ``cell`` and ``pbc``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a file does not hold what is asked for; the message says which and why.
+    """
+    files = list_files(path)
+    keys = Keys(energy_key, forces_key, stress_key)
+    pieces = _regrouped(_agreeing(files, keys, units))
+    first = next(pieces)
+    second = next(pieces, None)
+    if second is None:
+        yield first
+        return
+    # A look through all files, if they are large; else they are one piece.
+    has_lattice = first.cell is not None or any(_reader(file).is_periodic(file) for file in files)
+    for piece in chain([first, second], pieces):
+        yield piece.with_lattice() if has_lattice else piece
+
+
+def list_files(path: str | os.PathLike | Sequence[str | os.PathLike]) -> list[Path]:
+    """List the files that are meant.
+
+    Raises:
+        FileNotFoundError: If one is not there.
+        ValueError: If a folder holds none, or the list is empty.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        if len(path) == 0:
+            raise ValueError("`path` must name at least one file, got an empty list")
+        return [file for one in path for file in list_files(one)]
+    own = Path(path)
+    if own.is_dir():
+        files = sorted(file for file in own.iterdir() if file.is_file() and _is_known(file.name.lower()))
+        if not files:
+            raise ValueError(f"{own}: must be a folder with files of {', '.join(ENDINGS)}, got none of them")
+        return files
+    if not own.is_file():
+        raise FileNotFoundError(f"{own}: no such file; a file of structures with energies is needed")
+    return [own]
+
+
+def _is_known(name: str) -> bool:
+    return name.endswith((*ENDINGS, *_COMPRESSED)) and not name.startswith(".")
+
+
+def _reader(file: Path) -> _Reader:
+    ending = file.suffix.lower()
+    if ending == ".safetensors":
+        raise ValueError(f"{file}: is processed already; open it alone, as AtomsDataset(path={str(file)!r})")
+    if ending == ".json":
+        with file.open("rb") as opened:
+            return _PYMATGEN if opened.read(64).lstrip()[:1] == b"[" else _ASE
+    return {".npz": _NPZ, ".h5": _HDF5, ".hdf5": _HDF5}.get(ending, _ASE)
+
+
+def _agreeing(files: Sequence[Path], keys: Keys, units: Units | None) -> Iterator[Frames]:
+    """Read file after file, and refuse those whose labels are others than the first one's."""
+    has: dict[str, bool] | None = None
+    for file in files:
+        for piece in _reader(file).read(file, keys, units):
+            own = {kind: getattr(piece, kind) is not None for kind in ("forces", "stress")}
+            has = has or own
+            differing = next((kind for kind in own if own[kind] != has[kind]), None)
+            if differing is not None:
+                raise ValueError(
+                    f"{file}: must have {differing} exactly if {files[0]} has; leave one of them out, or set "
+                    f"`{differing}_key` to 'none'"
+                )
+            yield piece
+
+
+def _regrouped(pieces: Iterator[Frames]) -> Iterator[Frames]:
+    """Join small pieces; large ones are in memory as they are, and to cut them would save nothing."""
+    held: list[Frames] = []
+    atoms = 0
+    for piece in pieces:
+        if held and atoms + len(piece.numbers) > _ATOMS:
+            yield joined(held)
+            held, atoms = [], 0
+        held.append(piece)
+        atoms += len(piece.numbers)
+    if held:
+        yield joined(held)

@@ -1,0 +1,203 @@
+"""Structures that files hold one by one, and how their labels are found and gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pyg_schnet.datasets.frames import Frames, scaled
+from pyg_schnet.datasets.labels import (
+    Keys,
+    Label,
+    Labels,
+    appears,
+    choose,
+    describe,
+    is_gradient,
+    is_virial,
+)
+from pyg_schnet.units import Units
+
+_AT_ONCE = 4096  # structures that are held as objects
+_ATOMS_AT_ONCE = 2**20
+_VOIGT = (0, 5, 4, 5, 1, 3, 4, 3, 2)  # xx yy zz yz xz xy, ASE's order, as a matrix
+
+
+@dataclass(frozen=True)
+class Record:
+    """A structure and all that its file says of it.
+
+    Attributes:
+        numbers: Atomic numbers, shape ``(atoms,)``.
+        positions: Shape ``(atoms, 3)``.
+        cell: Lattice vectors as rows, shape ``(3, 3)``.
+        pbc: Periodic directions, shape ``(3,)``.
+        places: What could be labels, by place (``"calculator"``, ``"info"``, …) and name.
+    """
+
+    numbers: np.ndarray
+    positions: np.ndarray
+    cell: np.ndarray
+    pbc: np.ndarray
+    places: Mapping[str, Mapping[str, Any]]
+
+
+def gather(records: Iterator[Record], source: str, keys: Keys, units: Units) -> Iterator[Frames]:
+    """Gather structures with the labels that the first one shows.
+
+    Args:
+        records: The structures.
+        source: Named in the messages.
+        keys: What the user asks for.
+        units: Of the records.
+
+    Yields:
+        Some thousand structures at a time, in eV and Å, all with the same labels.
+
+    Raises:
+        ValueError: If a label is missing in some structures or has a wrong shape, or if a structure is none.
+    """
+    gathered: _Gathered | None = None
+    for record in records:
+        if gathered is None:
+            labels = choose(record.places, keys, f"{source}: frame 0")
+            gathered = _Gathered(source, keys, units, labels)
+        gathered.add(record)
+        if len(gathered.rows) >= _AT_ONCE or gathered.atoms >= _ATOMS_AT_ONCE:
+            yield gathered.take()
+    if gathered is None:
+        raise ValueError(f"{source}: must hold at least one structure, got none")
+    gathered.check_complete()
+    if gathered.rows:
+        yield gathered.take()
+
+
+@dataclass
+class _Gathered:
+    """Structures on their way to arrays, and which labels they lack."""
+
+    source: str
+    keys: Keys
+    units: Units
+    labels: Labels
+    total: int = 0
+    taken: int = 0
+    atoms: int = 0
+    rows: list[tuple[Record, float, np.ndarray | None, np.ndarray | None]] = field(default_factory=list)
+    missing: dict[str, list[int]] = field(default_factory=dict)  # numbers of structures without a label
+
+    def add(self, record: Record) -> None:
+        for kind, label in self.labels._asdict().items():
+            if not self._has_what_the_first_has(record, kind, label):
+                self.missing.setdefault(kind, []).append(self.total)
+        self._check_shapes(record)
+        if not self.missing:  # otherwise the others are only counted
+            self.rows.append((record, self._energy(record), self._forces(record), self._stress(record)))
+            self.atoms += len(record.numbers)
+        self.total += 1
+
+    def take(self) -> Frames:
+        rows, self.rows, self.atoms = self.rows, [], 0
+        records, energies, forces, stresses = zip(*rows, strict=True)
+        length, energy = self.units.length_in_angstrom, self.units.energy_in_eV
+        pbc = np.array([record.pbc for record in records], dtype=bool)
+        has_lattice = bool(pbc.any())
+        frames = Frames(
+            numbers=np.concatenate([record.numbers for record in records]),
+            positions=scaled(np.concatenate([record.positions for record in records]), length),
+            counts=np.array([len(record.numbers) for record in records]),
+            energy=scaled(np.array(energies), energy),
+            forces=scaled(np.concatenate(forces), energy / length) if self.labels.forces else None,
+            stress=scaled(np.array(stresses), energy / length**3) if self.labels.stress else None,
+            cell=scaled(np.array([record.cell for record in records]), length) if has_lattice else None,
+            pbc=pbc if has_lattice else None,
+            units=self.units,
+            labels=describe(self.labels, self.units),
+        )
+        first, self.taken = self.taken, self.total
+        return frames.check(self.source, first)
+
+    def check_complete(self) -> None:
+        for kind, numbers in self.missing.items():
+            label = getattr(self.labels, kind)
+            if label is None:  # the first structure has none
+                some, lacking, first = kind, self.total - len(numbers), 0
+            else:
+                some, lacking, first = f"{kind} {label}", len(numbers), numbers[0]
+            other = "choose another `energy_key`" if kind == "energy" else f"set `{kind}_key` to 'none'"
+            raise ValueError(
+                f"{self.source}: has {some} in some structures only; {lacking} of {self.total} have none, "
+                f"the first of them is frame {first}; remove them, or {other}"
+            )
+
+    def _check_shapes(self, record: Record) -> None:
+        atoms = np.size(record.numbers)
+        wanted = {"numbers": (atoms,), "positions": (atoms, 3), "cell": (3, 3), "pbc": (3,)}
+        for name, shape in wanted.items():
+            value = np.asarray(getattr(record, name))
+            if value.shape != shape or value.dtype.kind not in "fiub":
+                raise ValueError(
+                    f"{self.source}: {name} must be numbers of shape {shape}, got {value.dtype} of shape "
+                    f"{value.shape} in frame {self.total}"
+                )
+
+    def _has_what_the_first_has(self, record: Record, kind: str, label: Label | None) -> bool:
+        if label is not None:
+            return label.of(record.places) is not None
+        return getattr(self.keys, kind) == "none" or not appears(record.places, kind, self.labels.energy)
+
+    def _energy(self, record: Record) -> float:
+        return float(self._number_array(record, "energy", [()]))
+
+    def _forces(self, record: Record) -> np.ndarray | None:
+        if (label := self.labels.forces) is None:
+            return None
+        forces = self._number_array(record, "forces", [(len(record.numbers), 3)])
+        return -forces if is_gradient(label.name) else forces
+
+    def _stress(self, record: Record) -> np.ndarray | None:
+        if (label := self.labels.stress) is None:
+            return None
+        stress = as_matrix(self._number_array(record, "stress", [(3, 3), (6,), (9,)]))
+        if not is_virial(label.name):
+            return stress
+        volume = abs(np.linalg.det(record.cell))
+        if volume == 0:
+            raise ValueError(
+                f"{self.source}: must have a cell to make a stress of the virial {label}, got none in frame "
+                f"{self.total}; set `stress_key` to 'none'"
+            )
+        return -stress / volume
+
+    def _number_array(self, record: Record, kind: str, shapes: list[tuple[int, ...]]) -> np.ndarray:
+        label: Label = getattr(self.labels, kind)
+        try:
+            value = np.asarray(label.of(record.places))
+        except ValueError:  # lists of several lengths
+            value = np.empty(0, dtype=object)
+        value = value.reshape(()) if value.size == 1 and shapes == [()] else value
+        if value.dtype.kind not in "fiu" or value.shape not in shapes:
+            wanted = " or ".join(str(shape) for shape in shapes)
+            raise ValueError(
+                f"{self.source}: {kind} {label} must be numbers of shape {wanted}, got {value.dtype} of "
+                f"shape {value.shape} in frame {self.total}"
+            )
+        return value.astype(np.float64, copy=False)
+
+
+def as_matrix(stress: np.ndarray) -> np.ndarray:
+    """Turn stresses of six (xx yy zz yz xz xy, as ASE's) or nine numbers into matrices.
+
+    Args:
+        stress: Shape ``(..., 6)``, ``(..., 9)`` or ``(..., 3, 3)``.
+
+    Returns:
+        Shape ``(..., 3, 3)``.
+    """
+    if stress.shape[-2:] == (3, 3):
+        return stress
+    nine = stress if stress.shape[-1] == 9 else stress[..., _VOIGT]
+    return nine.reshape(*stress.shape[:-1], 3, 3)

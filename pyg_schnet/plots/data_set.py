@@ -1,0 +1,204 @@
+"""The picture of a data set: its energies, its sizes and its forces."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from itertools import cycle
+from typing import Any
+
+import torch
+from ase.data import chemical_symbols
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from pyg_schnet.datasets.dataset import MoleculeDataset
+from pyg_schnet.datasets.references import formula
+from pyg_schnet.datasets.streaming import stream
+from pyg_schnet.datasets.survey import Survey, survey
+from pyg_schnet.plots.style import BLUE, ELEMENTS, GREEN, ORANGE, PURPLE, SKY, VERMILION, tidy
+from pyg_schnet.units import kcal_per_mol
+
+_WIDTH, _HEIGHT = 3.35, 2.2  # inches a panel: one column of a journal, 8.5 cm
+_FONT = 8  # points, in print as here
+_FEW = 6  # compositions that have a line each
+_FEWEST_BINS, _MOST_BINS = 12, 60
+_FORCE_BINS = 49  # an odd number has a bin at zero
+_GROUPS = 4  # of sizes
+_COMPOSITIONS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
+_OTHERS = (GREEN, ORANGE, PURPLE, SKY)  # elements without a usual color
+
+
+def plot_data_set(dataset: MoleculeDataset, path: str | os.PathLike) -> None:
+    """Draw what a data set holds, one column of a journal (8.5 cm) wide.
+
+    For up to six compositions: the distribution of the energies around the mean of each. For more: how many
+    structures have which size, and the distribution of the energies an atom relative to fitted atomic
+    references. Where there are forces: the distribution of their components by element.
+
+    Args:
+        dataset: At least one structure; its ``transform`` is not applied.
+        path: The picture.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    known = survey(dataset)
+    few = len(known.counts) <= _FEW
+    panels = (1 if few else 2) + (known.forces_squares is not None)
+    figure = Figure(figsize=(_WIDTH, _HEIGHT * panels), layout="constrained")
+    axes = figure.subplots(panels, squeeze=False)[:, 0]
+    if few:
+        _draw_energies(axes[0], known)
+    else:
+        _draw_sizes(axes[0], known)
+        _draw_relative_energies(axes[1], known)
+    if known.forces_squares is not None:
+        _draw_forces(axes[-1], dataset, known)
+    figure.savefig(path, dpi=300)
+
+
+def _draw_energies(axes: Axes, known: Survey) -> None:
+    frequencies = known.frequencies()
+    mean = torch.zeros(len(frequencies), dtype=torch.float64).index_add_(0, known.composition, known.energy)
+    relative = (known.energy - (mean / frequencies)[known.composition]) / kcal_per_mol
+    edges = _edges(relative)
+    order = frequencies.argsort(descending=True, stable=True).tolist()
+    for row, color in zip(order, _COMPOSITIONS, strict=False):
+        counts = torch.histogram(relative[known.composition == row], edges).hist.numpy()
+        label = f"{_subscripts(formula(known.counts[row]))}: {int(frequencies[row]):,}"
+        axes.stairs(counts, edges.numpy(), color=color, alpha=0.3, fill=True)
+        axes.stairs(counts, edges.numpy(), color=color, linewidth=1, label=label)
+    _finish(axes, "energy − mean (kcal/mol)", "structures", "")
+    _in_eV(axes, "energy − mean (eV)")
+
+
+def _draw_sizes(axes: Axes, known: Survey) -> None:
+    low, high = int(known.atoms.min()), int(known.atoms.max())
+    step = -(-(high + 1 - low) // _MOST_BINS)
+    edges = torch.arange(low, high + 1 + step, step).double() - 0.5
+    below = torch.zeros(len(edges) - 1, dtype=torch.float64)
+    for label, color, members in _sizes(known):
+        above = below + torch.histogram(known.atoms[members].double(), edges).hist
+        axes.stairs(above.numpy(), edges.numpy(), baseline=below.numpy(), fill=True, color=color, label=label)
+        below = above
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    text = f"{len(known):,} structures\n{len(known.counts):,} compositions"
+    axes.text(0.03, 0.97, text, transform=axes.transAxes, va="top", fontsize=_FONT - 1)
+    _finish(axes, "atoms", "structures", "heavy atoms")
+
+
+def _draw_relative_energies(axes: Axes, known: Survey) -> None:
+    relative = known.relative_energy() / kcal_per_mol
+    low, high = (float(relative.kthvalue(place).values) for place in _places(len(relative)))
+    for label, color, members in _sizes(known):
+        edges = _edges(relative[members], low, high)
+        density = torch.histogram(relative[members], edges, density=True).hist  # of those within the edges
+        axes.stairs(density.numpy(), edges.numpy(), color=color, linewidth=1.2, label=label)
+    _finish(axes, "energy − references (kcal/mol per atom)", "density (mol atom/kcal)", "heavy atoms")
+    _in_eV(axes, "energy − references (eV per atom)")
+
+
+def _sizes(known: Survey) -> Iterator[tuple[str, tuple[float, ...], Tensor]]:
+    """Give label, color and members of the groups by number of heavy atoms."""
+    heavy = (known.counts.sum(1) - known.counts[:, 1])[known.composition]
+    groups = _ranges(heavy)
+    colors = colormaps["viridis"](torch.linspace(0.9, 0.1, len(groups)).numpy())
+    for (low, high), color in zip(groups, colors, strict=True):
+        yield f"{low}" if low == high else f"{low}–{high}", tuple(color), (heavy >= low) & (heavy <= high)
+
+
+def _draw_forces(axes: Axes, dataset: MoleculeDataset, known: Survey) -> None:
+    assert known.forces_squares is not None
+    assert known.forces_largest is not None
+    rms = float((known.forces_squares.sum() / (3 * known.atoms.sum())).sqrt())
+    reach = max(min(float(known.forces_largest.max()), 8 * rms), 1e-9)
+    edges = torch.linspace(-reach, reach, _FORCE_BINS + 1, dtype=torch.float64)
+    others = cycle(_OTHERS)
+    for z, counts in _count_forces(dataset, known.elements(), edges).items():
+        name, color = ELEMENTS.get(z) or (chemical_symbols[z], next(others))
+        density = counts / (counts.sum() * (edges[1] - edges[0]))
+        axes.stairs(density.numpy(), edges.numpy(), color=color, linewidth=1, label=name)
+    axes.set_yscale("log")
+    _finish(axes, "force component (eV/Å)", "density (Å/eV)", "")
+
+
+def _count_forces(dataset: MoleculeDataset, elements: list[int], edges: Tensor) -> dict[int, Tensor]:
+    """Histograms of the components by atomic number; what is beyond the edges counts for the last bins."""
+    counts = {z: torch.zeros(len(edges) - 1, dtype=torch.float64) for z in elements}
+    for _, batch in stream(dataset, ("forces",)):
+        forces = batch.forces.double().clamp(edges[0], edges[-1])
+        for z, sums in counts.items():
+            sums += torch.histogram(forces[batch.z == z].flatten(), edges).hist
+    return counts
+
+
+def _finish(axes: Axes, quantity: str, number: str, legend: str) -> None:
+    axes.set_xlabel(quantity, fontsize=_FONT)
+    axes.set_ylabel(number, fontsize=_FONT)
+    axes.tick_params(labelsize=_FONT - 1)
+    if axes.get_yscale() == "linear":
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_formatter(lambda y, _: f"{y:,g}" if y < 1e4 else f"{y:,.0f}")
+        axes.set_ylim(0, 1.1 * axes.get_ylim()[1])  # room for the legend
+    tidy(axes)
+    axes.legend(
+        title=legend,
+        frameon=False,
+        fontsize=_FONT - 1,
+        title_fontsize=_FONT - 1,
+        handlelength=1.0,
+        handletextpad=0.5,
+        labelspacing=0.3,
+    )
+
+
+def _in_eV(axes: Axes, quantity: str) -> None:
+    top = axes.secondary_xaxis("top", functions=(_to_eV, _from_eV))
+    top.set_xlabel(quantity, fontsize=_FONT)
+    top.tick_params(labelsize=_FONT - 1)
+    top.xaxis.set_major_locator(MaxNLocator(5))
+    axes.spines["top"].set_visible(True)
+
+
+def _to_eV(energy: Any) -> Any:
+    return energy * kcal_per_mol
+
+
+def _from_eV(energy: Any) -> Any:
+    return energy / kcal_per_mol
+
+
+def _edges(values: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
+    """Edges of as many bins as the number of values deserves (Rice's rule)."""
+    bins = max(_FEWEST_BINS, min(_MOST_BINS, round(2 * len(values) ** (1 / 3))))
+    low = float(values.min()) if low is None else low
+    high = float(values.max()) if high is None else high
+    return torch.linspace(low, max(high, low + 1e-6), bins + 1, dtype=torch.float64)
+
+
+def _places(number: int) -> tuple[int, int]:
+    """Places of the values between which all but a thousandth lie, counted from 1."""
+    cut = number // 2000
+    return 1 + cut, number - cut
+
+
+def _ranges(values: Tensor) -> list[tuple[int, int]]:
+    """Part whole numbers into a few ranges, so that the frequent ones are by themselves."""
+    distinct, frequencies = values.unique(return_counts=True)
+    ranges = [(int(value), int(value)) for value in distinct]
+    weights = frequencies.tolist()
+    while len(ranges) > _GROUPS:
+        pairs = [weights[i] + weights[i + 1] for i in range(len(weights) - 1)]
+        i = pairs.index(min(pairs))
+        ranges[i : i + 2] = [(ranges[i][0], ranges[i + 1][1])]
+        weights[i : i + 2] = [pairs[i]]
+    return ranges
+
+
+def _subscripts(name: str) -> str:
+    return re.sub(r"(\d+)", r"$_{\1}$", name)

@@ -1,0 +1,171 @@
+"""What a run trains on: structures, their split, and the references of their energies."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from ase.data import atomic_numbers
+from torch import Tensor
+
+from pyg_schnet.datasets import AtomsDataset
+from pyg_schnet.datasets.card import read_card
+from pyg_schnet.datasets.references import References
+from pyg_schnet.datasets.splits import Split, random_split, without_copies
+from pyg_schnet.training.config import DataConfig
+from pyg_schnet.training.progress import Report
+
+
+class TrainingData(NamedTuple):
+    """Structures to train and validate on.
+
+    Attributes:
+        train: What the weights see.
+        val: What chooses the best of them.
+        split: Numbers of the structures of ``data.path``.
+        structures: How many ``data.path`` holds.
+        references: Atomic references of the training structures.
+    """
+
+    train: AtomsDataset
+    val: AtomsDataset
+    split: Split
+    structures: int
+    references: References
+
+
+def read_data(config: DataConfig, dtype: torch.dtype, report: Report) -> TrainingData:
+    """Read and split the structures, and find their atomic references.
+
+    Args:
+        config: Which.
+        dtype: Of the positions.
+        report: What is told of left-out structures.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If files do not hold what is asked for.
+    """
+    whole = _open(config, config.path, dtype)
+    split = _split(config, whole)
+    train = _subset(whole, split.train)
+    references = _references(config.references, train)
+    if config.val_path is None:
+        val, source = _subset(whole, split.val), whole.path
+    else:
+        val, source = _validation(config, train, dtype, report), config.val_path
+    if len(val) == 0:
+        raise ValueError(
+            "`data.n_val` must be at least 1, to choose the best weights, got 0; or give `data.val_path`"
+        )
+    references.check(val.compositions(), source)
+    return TrainingData(train, val, split, len(whole), references)
+
+
+def hash_files(path: str | Sequence[str] | None) -> str:
+    """Compute the SHA-256 of a file, or of the hashes of several or of all in a folder; ``""`` of none."""
+    if path is None:
+        return ""
+    if not isinstance(path, str):
+        return hashlib.sha256("".join(map(hash_files, path)).encode()).hexdigest()
+    if Path(path).is_dir():
+        return hash_files([os.fspath(file) for file in sorted(Path(path).iterdir()) if file.is_file()])
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(2**22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _open(config: DataConfig, path: str | list[str], dtype: torch.dtype) -> AtomsDataset:
+    return AtomsDataset(
+        config.root,
+        path,
+        config.energy_key,
+        config.forces_key,
+        stress_key="none",
+        units=config.units,
+        dtype=dtype,
+        memory_map=config.memory_map,
+    )
+
+
+def _split(config: DataConfig, whole: AtomsDataset) -> Split:
+    n_val = 0 if config.val_path is not None else config.n_val
+    if config.split == "random":
+        return random_split(len(whole), config.n_train, n_val, config.seed)
+    if config.split.endswith(".npz"):
+        return _split_file(config.split, len(whole))
+    return whole.split(config.split)
+
+
+def _split_file(path: str, structures: int) -> Split:
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file; `data.split` must be 'random', the name of a published split or a file"
+        )
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            split = Split(*(torch.from_numpy(file[part].astype(np.int64)) for part in Split._fields))
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: must be an npz file of the arrays train, val and test ({error})") from None
+    numbers = torch.cat(split)
+    if len(numbers.unique()) != len(numbers) or not bool(((numbers >= 0) & (numbers < structures)).all()):
+        raise ValueError(
+            f"{path}: must number different structures, from 0 to {structures - 1}, got others or one twice"
+        )
+    return split
+
+
+def _references(given: str | dict[str, float], train: AtomsDataset) -> References:
+    if given == "fit":
+        return train.references()
+    if isinstance(given, str):
+        name, _, prop = given.partition(":")
+        card = read_card(name)
+        if prop not in card.atomref:
+            raise ValueError(
+                f"`data.references` must be 'fit', energies in eV by element, or '{name}:PROPERTY' with "
+                f"PROPERTY one of {', '.join(card.atomref) or 'none'}; got {given!r}"
+            )
+        given = {symbol: value * card.factor(prop) for symbol, value in card.atomref[prop].items()}
+    unknown = [symbol for symbol in given if symbol not in atomic_numbers]
+    if unknown:
+        raise ValueError(f"`data.references` must be energies by element, as H: -13.6, got {unknown[0]!r}")
+    references = References.given({atomic_numbers[symbol]: value for symbol, value in given.items()})
+    references.check(train.compositions(), train.path)
+    return references
+
+
+def _validation(config: DataConfig, train: AtomsDataset, dtype: torch.dtype, report: Report) -> AtomsDataset:
+    """Read the structures of ``val_path`` that are not in the training set."""
+    assert config.val_path is not None
+    val = _open(config, config.val_path, dtype)
+    if val.has_forces != train.has_forces:
+        raise ValueError(
+            f"{config.val_path}: must have forces exactly if {train.path} has; set `data.forces_key`"
+        )
+    new = without_copies(val.fingerprints(), train.fingerprints())
+    if len(new) < len(val):
+        report.line(
+            f"{len(val) - len(new)} of the {len(val):,} validation structures are training structures too, "
+            "and are left out."
+        )
+    if len(new) == 0:
+        raise ValueError(f"{config.val_path}: must hold a structure that is not in the training set")
+    if config.n_val is not None:
+        if not 1 <= config.n_val <= len(new):
+            raise ValueError(f"`data.n_val` must be 1 to {len(new)} here, got {config.n_val}")
+        new = new[: config.n_val]
+    return _subset(val, new)
+
+
+def _subset(dataset: AtomsDataset, numbers: Tensor) -> AtomsDataset:
+    return cast(AtomsDataset, dataset[numbers])

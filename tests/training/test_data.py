@@ -1,0 +1,160 @@
+"""What a run trains on is what its configuration says, or is refused."""
+
+import hashlib
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from pyg_schnet.datasets import AtomsDataset, storage
+from pyg_schnet.datasets.chunks import Chunk
+from pyg_schnet.datasets.splits import Split
+from pyg_schnet.training import DataConfig
+from pyg_schnet.training.data import hash_files, read_data
+
+EV = 0.0433641042418009  # eV in a kcal/mol
+
+
+@pytest.fixture
+def read(report):
+    def to_data(*args, **options):
+        return read_data(DataConfig(*args, **options), torch.float32, report())
+
+    return to_data
+
+
+@pytest.fixture
+def processed(tmp_path):
+    """A processed set of eight water molecules with a published split and a second property."""
+    pos = (
+        torch.eye(3, dtype=torch.float64).repeat(8, 1)
+        + torch.arange(8.0).double().repeat_interleave(3)[:, None]
+    )
+    energy = torch.arange(8.0, dtype=torch.float64)
+    fields = {"z": torch.tensor([8, 1, 1], dtype=torch.uint8).repeat(8), "pos": pos * 1.1, "energy": energy}
+    fields["gap"] = 2 * energy
+    three = torch.full((8,), 3)
+    split = Split(torch.tensor([4, 1, 2]), torch.tensor([0]), torch.tensor([7, 3]))
+    path = tmp_path / "waters.safetensors"
+    chunk = Chunk(fields, {"z": three, "pos": three})
+    storage.write(path, [chunk], lambda: {"units": {}}, lambda: {"official": split})
+    return str(path)
+
+
+def test_the_numbers_of_a_published_split_are_kept_as_they_are(read, processed):
+    data = read(processed, split="official")
+    assert [part.tolist() for part in data.split] == [[4, 1, 2], [0], [7, 3]]
+    assert data.train.compositions().mean_energy() == pytest.approx((4 + 1 + 2) / 3)
+    assert data.val[0].energy.item() == 0
+    assert data.structures == 8
+
+
+def test_another_property_of_a_processed_set_is_trained_on_as_the_energy(read, processed):
+    data = read(processed, split="official", energy_key="gap")
+    assert data.train[0].energy.item() == 8
+
+
+def test_a_split_is_read_from_a_file(read, processed, tmp_path):
+    np.savez(tmp_path / "mine.npz", train=[1, 5], val=[0], test=[2])
+    data = read(processed, split=str(tmp_path / "mine.npz"))
+    assert [part.tolist() for part in data.split] == [[1, 5], [0], [2]]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"train": [1], "val": [0]}, "must be an npz file of the arrays train, val and test"),
+        ({"train": [1], "val": [8], "test": []}, "must number different structures, from 0 to 7, got others"),
+        ({"train": [1], "val": [1], "test": []}, "must number different structures, from 0 to 7"),
+    ],
+)
+def test_a_file_that_is_no_split_is_refused(read, processed, tmp_path, arrays, message):
+    np.savez(tmp_path / "mine.npz", **arrays)
+    with pytest.raises(ValueError, match=message):
+        read(processed, split=str(tmp_path / "mine.npz"))
+
+
+def test_a_split_that_is_not_there_is_refused(read, processed):
+    with pytest.raises(ValueError, match=r"one of the set's published splits, 'official'; got 'offical'"):
+        read(processed, split="offical")
+    with pytest.raises(FileNotFoundError, match=r"no such file; `data\.split` must be 'random'"):
+        read(processed, split="none.npz")
+
+
+def test_numbers_beside_a_split_of_its_own_are_refused():
+    with pytest.raises(ValueError, match=r"must not be given with a `data.split` that is not random"):
+        DataConfig("file", split="official", n_train=3)
+
+
+def test_references_are_fitted_to_the_training_part_alone(read, write):
+    path = write()
+    data = read(path, n_train=10, n_val=3, seed=1)
+    train = AtomsDataset(path=path)[data.split.train]
+    assert torch.equal(data.references.energy, train.atomref())
+
+
+def test_given_references_are_taken(read, write):
+    data = read(write(), references={"H": -13.6, "O": -2041.0})
+    assert data.references.energy[[1, 8]].tolist() == [-13.6, -2041.0]
+
+
+def test_published_references_are_converted_to_ev(read, write):
+    data = read(write(), references="qm9:U0")
+    assert data.references.energy[1].item() == pytest.approx(-0.500273 * 27.211386245988, rel=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("references", "message"),
+    [
+        ({"H": -13.6}, "holds O, for which there is no atomic reference; the training structures hold H"),
+        ({"Hx": -13.6}, "must be energies by element, as H: -13.6, got 'Hx'"),
+        ("qm9:mu", "must be 'fit', energies in eV by element, or 'qm9:PROPERTY'.*got 'qm9:mu'"),
+    ],
+)
+def test_references_that_do_not_fit_are_refused(read, write, references, message):
+    with pytest.raises(ValueError, match=message):
+        read(write(), references=references)
+
+
+def test_a_foreign_composition_is_refused_in_validation(read, write, tmp_path):
+    water = write("water.npz")
+    hydroxyl = {"z": [8, 1], "R": [[[0.0, 0, 0], [0, 0, 1]]], "E": [-1.0], "F": np.zeros((1, 2, 3))}
+    np.savez(tmp_path / "oh.npz", **hydroxyl)
+    with pytest.raises(ValueError, match="holds HO, whose energy does not follow from the 1 indep"):
+        read(water, val_path=str(tmp_path / "oh.npz"))
+
+
+def test_validation_structures_of_other_sizes_are_compared_with_training(read, write, tmp_path):
+    """Copies are found among molecules of any sizes."""
+    waters, ammonia = write("w.npz"), write("a.npz", "ammonia")
+    both = [waters, ammonia]
+    data = read(both, val_path=write("v.npz", seed=5))
+    assert len(data.val) == 16
+    with pytest.raises(ValueError, match="must hold a structure that is not in the training set"):
+        read(both, val_path=ammonia)
+
+
+def test_a_root_keeps_a_processed_copy(read, write, tmp_path):
+    path = write()
+    for memory_map in (False, True):
+        data = read(path, root=str(tmp_path / "root"), memory_map=memory_map)
+        assert (data.train.mapped is not None) == memory_map
+    assert len(list((tmp_path / "root/processed").glob("*.safetensors"))) == 1
+    assert data.train[0].energy.item() == pytest.approx(-47000 * EV, abs=3)
+
+
+def test_the_hash_of_one_file_is_its_sha256(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert hash_files(str(tmp_path / "a")) == hashlib.sha256(b"abc").hexdigest()
+    assert hash_files(None) == ""
+
+
+def test_the_hash_of_several_files_depends_on_each(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    (tmp_path / "b").write_bytes(b"def")
+    whole = hash_files(str(tmp_path))
+    assert re.fullmatch(r"[0-9a-f]{64}", whole)
+    assert whole == hash_files([str(tmp_path / "a"), str(tmp_path / "b")])
+    (tmp_path / "b").write_bytes(b"deg")
+    assert hash_files(str(tmp_path)) != whole
