@@ -80,6 +80,9 @@ def run(options: Namespace) -> int:
         print(json.dumps(_as_dict(options, dataset, summary, picture)))
         return 0
     out.print(_recognised(dataset) if not published else _card(options.name_or_file[0]), soft_wrap=False)
+    if published and options.source not in (None, "auto", "figshare", "sdf", "qm9pack"):
+        warning = f"\nRead from {options.source}, which is not the published file of the card above."
+        out.print(Text(warning, style="bold"))
     out.print(Text("\nSummary", style="bold"))
     out.print(summary, soft_wrap=False)
     if picture is not None:

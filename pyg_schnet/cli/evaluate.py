@@ -45,6 +45,7 @@ def run(options: Namespace) -> int:
     from pyg_schnet.evaluation import evaluate
     from pyg_schnet.plots import plot_parity
     from pyg_schnet.training import RunDirectory
+    from pyg_schnet.training.data import hash_files
 
     if options.plot is not None:
         check_picture(options.plot)
@@ -54,10 +55,11 @@ def run(options: Namespace) -> int:
         energy_key=options.energy_key,
         forces_key=options.forces_key,
         units=options.units,
+        memory_map=options.file.endswith(".safetensors"),
     )
     if options.part is not None:
         directory = RunDirectory(Path(options.model).parent)
-        dataset = dataset[directory.read_part(options.part, len(dataset))]
+        dataset = dataset[directory.read_part(options.part, len(dataset), hash_files(options.file))]
         assert isinstance(dataset, AtomsDataset)
     evaluation = evaluate(potential, dataset, options.batch_size)
     if options.json:

@@ -63,7 +63,7 @@ class Shaping:
         Raises:
             ValueError: If a shape is wrong, or something is no atomic number.
         """
-        self._check_types(arrays, source)
+        self.check_types(arrays, source)
         numbers, counts, real = self._structures(arrays, source)
         positions, energy = arrays[self.layout.positions], arrays[self.labels.energy.name]
         length, in_eV = self.units.length_in_angstrom, self.units.energy_in_eV
@@ -90,7 +90,8 @@ class Shaping:
             labels=describe(self.labels, self.units),
         )
 
-    def _check_types(self, arrays: dict[str, np.ndarray], source: str) -> None:
+    def check_types(self, arrays: dict[str, np.ndarray], source: str) -> None:
+        """Refuse arrays of anything but numbers, and symbols of elements where these belong."""
         for name, array in arrays.items():
             kinds = {self.layout.numbers: "fiuSUO", "pbc": "biu"}.get(name, "fiu")
             if array.dtype.kind not in kinds:

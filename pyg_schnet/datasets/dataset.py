@@ -28,6 +28,7 @@ from pyg_schnet.datasets.splits import Split
 from pyg_schnet.loader import collate
 
 _log = logging.getLogger(__name__)
+_REVISION = 1  # raise it when sets that were processed before would be wrong: they are made again
 _MOLECULES_AT_ONCE = 2**14  # statistics of any set take no more memory than these do
 
 
@@ -66,6 +67,11 @@ class MoleculeDataset(InMemoryDataset):
         self.mapped: MappedTensors | None = None
         self.splits: dict[str, Split] = {}
         self.header: dict[str, Any] = {}
+        if root is None and memory_map:
+            raise ValueError(
+                "`memory_map` must be False without `root`, where the processed file would be, got True; "
+                "give a `root`, or a processed file"
+            )
         self._reload = force_reload
         self.in_memory = root is None  # PyG's own `root` then is '???'
         folder = None if root is None else os.fspath(root)
@@ -104,6 +110,10 @@ class MoleculeDataset(InMemoryDataset):
         if name not in self.splits:
             known = ", ".join(f"'{key}'" for key in self.splits) or "none"
             raise ValueError(f"`split` must be one of the set's published splits, {known}; got {name!r}")
+        if self._indices is not None:
+            raise ValueError(
+                f"`split` numbers the structures of the whole set, got {name!r} for a subset; ask the set"
+            )
         return self.splits[name]
 
     @property
@@ -205,7 +215,7 @@ class MoleculeDataset(InMemoryDataset):
 
     def _whole_recipe(self) -> dict[str, Any]:
         steps = {name: describe(getattr(self, name)) for name in ("pre_transform", "pre_filter")}
-        recipe = {"class": type(self).__name__, **self.recipe, **steps}
+        recipe = {"class": type(self).__name__, "revision": _REVISION, **self.recipe, **steps}
         return json.loads(json.dumps(recipe))  # as it comes back from a file: lists in place of tuples
 
     def _open_or_process(self, memory_map: bool) -> None:
@@ -254,6 +264,9 @@ class MoleculeDataset(InMemoryDataset):
         items = [self.get(number) for number in (self if idx is None else self.index_select(idx)).indices()]
         other = self.__copy__()
         other._indices = other.mapped = None
+        other.splits = (
+            self.splits if idx is None and self._indices is None else {}
+        )  # numbers of the whole set
         other._take(*flat(items))
         return other
 

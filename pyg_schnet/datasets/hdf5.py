@@ -94,9 +94,10 @@ class _Reading:
         first = 0
         for rows in self._parts(arrays):
             read = {name: node.values(name, array, rows.get(name)) for name, array in arrays.items()}
+            self.shaping.check_types(read, source)
             if self.shaping.layout.has_gaps:
                 read = self._without_gaps(read)
-            if len(read[self.shaping.layout.positions]):
+            if read[self.shaping.layout.positions].size:
                 frames = self.shaping.frames(read, source).check(source, first)
                 first += len(frames)
                 yield frames
@@ -115,7 +116,8 @@ class _Reading:
         of_all = {self.shaping.layout.numbers: 1, "cell": 2, "pbc": 1}  # dimensions of what all frames share
         sliced = [name for name, array in arrays.items() if array.ndim != of_all.get(name)]
         size = int(np.prod(positions.shape)) // 3
-        if size <= _ATOMS_AT_ONCE or len({len(arrays[name]) for name in sliced}) > 1:
+        alike = positions.ndim == 3 and len({arrays[name].shape[:1] for name in sliced}) == 1
+        if size <= _ATOMS_AT_ONCE or not alike:
             yield {}
             return
         step = max(1, _ATOMS_AT_ONCE * len(positions) // size)
@@ -124,10 +126,13 @@ class _Reading:
 
     def _without_gaps(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         labels = [label.name for label in self.shaping.labels if label is not None]
-        rows = [np.isnan(arrays[name].reshape(len(arrays[name]), -1)).any(axis=1) for name in labels]
-        gaps = np.logical_or.reduce(rows)
-        self.skipped += int(gaps.sum())
         per_frame = (self.shaping.layout.positions, *labels)
+        counts = {array.shape[:1] for array in map(arrays.__getitem__, per_frame)}
+        if len(counts) > 1 or counts == {()}:
+            return arrays  # which will be refused
+        rows = [np.isnan(arrays[name]).reshape(len(arrays[name]), -1) for name in labels]
+        gaps = np.hstack(rows).any(axis=1)
+        self.skipped += int(gaps.sum())
         return arrays | {name: arrays[name][~gaps] for name in per_frame}
 
 

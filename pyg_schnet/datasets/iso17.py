@@ -74,6 +74,8 @@ class ISO17(MoleculeDataset):
         if fold not in FOLDS:
             names = ", ".join(map(repr, FOLDS))
             raise ValueError(f"`fold` must be one of {names}; got {fold!r}.{nearest(str(fold), FOLDS)}")
+        if root is None:
+            raise ValueError("`root` must be given, a folder for the unpacked and processed files, got None")
         self.fold = fold
         self.source = os.fspath(source)
         if self.source != "auto" and not Path(self.source).is_file():

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.datasets.labels import Keys
+from pyg_schnet.molecules import MAX_ATOMIC_NUMBER
 
 Fields = dict[str, Tensor | list[str]]
 Slices = dict[str, Tensor]
@@ -27,6 +28,7 @@ def present(fields: Fields, slices: Slices, keys: Keys, source: str) -> tuple[Fi
     Raises:
         ValueError: If a field is not there, or of another shape.
     """
+    _check_structures(fields, slices, source)
     atoms = slices["z"]
     structures = torch.arange(len(atoms))
     known = {
@@ -63,3 +65,21 @@ def _of_shape(fields: Fields, slices: Slices, rows: Tensor, shape: tuple[int, ..
         and torch.equal(slices[name], rows)
         and name not in ("pos", "cell")
     ]
+
+
+def _check_structures(fields: Fields, slices: Slices, source: str) -> None:
+    """Refuse what is no set of molecules: files may come from anywhere."""
+    z, pos = fields.get("z"), fields.get("pos")
+    if not isinstance(z, Tensor) or not isinstance(pos, Tensor):
+        raise ValueError(f"{source}: must hold `z` and `pos`, got {', '.join(fields)}")
+    if (
+        z.dtype.is_floating_point
+        or z.dim() != 1
+        or len(z) == 0
+        or not 1 <= int(z.min()) <= int(z.max()) <= MAX_ATOMIC_NUMBER
+    ):
+        raise ValueError(f"{source}: `z` must hold atomic numbers 1 to {MAX_ATOMIC_NUMBER}, got others")
+    if pos.shape != (len(z), 3) or not pos.is_floating_point() or not torch.equal(slices["z"], slices["pos"]):
+        raise ValueError(
+            f"{source}: `pos` must have shape ({len(z)}, 3), a row an atom, got {tuple(pos.shape)}"
+        )

@@ -84,11 +84,11 @@ def without_copies(val: Tensor, train: Tensor) -> Tensor:
     """Find the structures that do not occur in another set.
 
     Args:
-        val: Positions, ``(structures, ...)``.
-        train: Positions of the other set.
+        val: Fingerprints of structures, or all their numbers, ``(structures, ...)``.
+        train: Those of the other set.
 
     Returns:
-        Numbers of the structures of ``val`` whose positions are in no structure of ``train``.
+        Numbers of the structures of ``val`` that are in ``train`` nowhere.
     """
     known = np.isin(_as_bytes(val), _as_bytes(train))
     return torch.from_numpy(np.flatnonzero(~known))

@@ -16,7 +16,8 @@ from ase.data import atomic_numbers
 from torch import Tensor
 
 from pyg_schnet.datasets import AtomsDataset
-from pyg_schnet.datasets.card import read_card
+from pyg_schnet.datasets.card import card_names, read_card
+from pyg_schnet.datasets.reading import list_files
 from pyg_schnet.datasets.references import References
 from pyg_schnet.datasets.splits import Split, random_split, without_copies
 from pyg_schnet.training.config import DataConfig
@@ -76,7 +77,7 @@ def hash_files(path: str | Sequence[str] | None) -> str:
     if not isinstance(path, str):
         return hashlib.sha256("".join(map(hash_files, path)).encode()).hexdigest()
     if Path(path).is_dir():
-        return hash_files([os.fspath(file) for file in sorted(Path(path).iterdir()) if file.is_file()])
+        return hash_files([os.fspath(file) for file in list_files(path)])
     digest = hashlib.sha256()
     with Path(path).open("rb") as file:
         while block := file.read(2**22):
@@ -113,7 +114,7 @@ def _split_file(path: str, structures: int) -> Split:
         )
     try:
         with np.load(path, allow_pickle=False) as file:
-            split = Split(*(torch.from_numpy(file[part].astype(np.int64)) for part in Split._fields))
+            split = Split(*(_numbers(file[part]) for part in Split._fields))
     except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: must be an npz file of the arrays train, val and test ({error})") from None
     numbers = torch.cat(split)
@@ -121,7 +122,15 @@ def _split_file(path: str, structures: int) -> Split:
         raise ValueError(
             f"{path}: must number different structures, from 0 to {structures - 1}, got others or one twice"
         )
+    if len(split.train) == 0:
+        raise ValueError(f"{path}: must name a structure to train on, got none in 'train'")
     return split
+
+
+def _numbers(values: np.ndarray) -> Tensor:
+    if values.ndim != 1 or (values.dtype.kind not in "iu" and len(values)):
+        raise ValueError(f"one row of integers is needed, got {values.dtype} of shape {values.shape}")
+    return torch.from_numpy(values.astype(np.int64))
 
 
 def _references(given: str | dict[str, float], train: AtomsDataset) -> References:
@@ -129,6 +138,10 @@ def _references(given: str | dict[str, float], train: AtomsDataset) -> Reference
         return train.references()
     if isinstance(given, str):
         name, _, prop = given.partition(":")
+        if name not in card_names():
+            raise ValueError(
+                f"`data.references` must be 'fit', energies in eV by element, or 'qm9:U0', got {given!r}"
+            )
         card = read_card(name)
         if prop not in card.atomref:
             raise ValueError(

@@ -115,12 +115,13 @@ class RunDirectory:
                 raise ValueError(f"{self.split}: was changed since training wrote it; train again")
         return split
 
-    def read_part(self, part: str, structures: int) -> Tensor:
+    def read_part(self, part: str, structures: int, sha256: str | None = None) -> Tensor:
         """Read the numbers of the structures that train, validate or test.
 
         Args:
             part: "train", "val" or "test".
             structures: Number of structures of the file that is to be split so.
+            sha256: Of this file; it is compared where it is given.
 
         Raises:
             FileNotFoundError: If there is no split.
@@ -138,9 +139,16 @@ class RunDirectory:
                 f"{self.split}: splits a file of {total} structures, this one has {structures}; name the "
                 "file that the potential was trained on"
             )
+        if sha256 is not None and self.read_hashes()[:1] not in ([], [sha256]):
+            raise ValueError(
+                f"{self.split}: splits a file of other content; name the one that was trained on"
+            )
         ids = getattr(split, part)
         if len(ids) == 0:
-            raise ValueError(f"{self.split}: the part {part!r} is empty; train with a smaller `data.n_train`")
+            raise ValueError(
+                f"{self.split}: the part {part!r} is empty; train with a smaller `data.n_train`, or name "
+                "another file of the data set to test on"
+            )
         return ids
 
     def append_metrics(self, row: Mapping[str, float]) -> None:

@@ -154,9 +154,19 @@ def test_labels_are_found_under_usual_names(text, energy, forces):
 
 
 def test_the_calculators_energy_is_preferred_and_named(text):
-    frames = read(text(FRAME.replace("energy=-1.5", "energy=-1.5 REF_energy=-9.0")))
+    frames = read(text(FRAME.replace("energy=-1.5", "energy=-1.5 REF_energy=-1.5")))
     assert frames.energy.tolist() == [-1.5]
     assert frames.labels["energy"] == "'energy' (calculator, eV)"
+
+
+def test_a_calculators_energy_beside_another_one_is_a_question(text):
+    """A file that was evaluated by one method and holds the labels of another."""
+    path = text(FRAME.replace("energy=-1.5", "energy=-1.5 REF_energy=-9.0"))
+    assert refused(path) == (
+        "frame 0: has several that could be energy, 'energy' (calculator), 'REF_energy' (info); choose with "
+        "`energy_key`"
+    )
+    assert read(path, "energy").energy.tolist() == [-1.5]
 
 
 def test_the_key_that_is_given_is_preferred_to_all(text):
@@ -177,7 +187,7 @@ def test_forces_of_another_level_of_theory_are_a_question(text):
 def test_forces_of_the_same_level_of_theory_are_taken(text):
     comment = f"{PROPERTIES}:forces:R:3:REF_forces:R:3 energy=-1.5 REF_energy=-9.0"
     path = text(f"1\n{comment}\nO 0 0 0 1.0 1.0 1.0 2.0 2.0 2.0\n")
-    assert read(path).forces.tolist() == [[1.0, 1.0, 1.0]]
+    assert read(path, "energy").forces.tolist() == [[1.0, 1.0, 1.0]]
     assert read(path, "REF_energy").forces.tolist() == [[2.0, 2.0, 2.0]]
 
 

@@ -442,3 +442,23 @@ def test_reading_is_silent_when_all_is_well(md17, write, caplog):
     with caplog.at_level(logging.WARNING):
         AtomsDataset(path=write(md17))
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"z": torch.tensor([200, 1], dtype=torch.uint8)},
+            "`z` must hold atomic numbers 1 to 99, got others",
+        ),
+        ({"z": torch.tensor([8.0, 1.0])}, "`z` must hold atomic numbers 1 to 99, got others"),
+        ({"pos": torch.zeros(2, 2)}, r"`pos` must have shape \(2, 3\), a row an atom, got \(2, 2\)"),
+    ],
+)
+def test_a_processed_file_that_is_no_set_of_molecules_is_refused(tmp_path, changes, message):
+    pos = torch.eye(3, dtype=torch.float64)[:2]
+    fields = {"z": torch.tensor([8, 1], dtype=torch.uint8), "pos": pos, "energy": torch.zeros(1).double()}
+    two = torch.tensor([2])
+    storage.write(tmp_path / "a.safetensors", [Chunk({**fields, **changes}, {"z": two, "pos": two})])
+    with pytest.raises(ValueError, match=message):
+        AtomsDataset(path=tmp_path / "a.safetensors")

@@ -543,7 +543,7 @@ def test_a_pickled_set_is_the_same_set(make):
         for again in (pickle.loads(pickle.dumps(original)), copy.deepcopy(original)):
             assert [item.name for item in again] == [item.name for item in original]
             assert_same(collate(again, [0, 1]), collate(original, [0, 1]))
-            assert [part.tolist() for part in again.split("own")] == [[2, 0], [], [1]]
+            assert [part.tolist() for part in again.splits["own"]] == [[2, 0], [], [1]]
             assert (again.mapped is None) == (original.mapped is None)
 
 
@@ -567,3 +567,24 @@ def test_chunks_are_the_subclasss_to_give():
 
     with pytest.raises(NotImplementedError):
         Nothing()
+
+
+def test_a_split_is_asked_of_the_whole_set(make):
+    dataset = make()
+    with pytest.raises(
+        ValueError, match="`split` numbers the structures of the whole set, got 'own' for a sub"
+    ):
+        dataset[[1, 0]].split("own")
+    assert dataset.copy().split("own") is not None
+    assert dataset.copy([1, 0]).splits == dataset[[1, 0]].copy().splits == {}
+
+
+def test_a_set_in_memory_alone_cannot_stay_on_disk():
+    with pytest.raises(ValueError, match="`memory_map` must be False without `root`"):
+        Small(None, memory_map=True)
+
+
+def test_a_set_of_another_revision_is_processed_again(root, monkeypatch):
+    before = Small(root).header["recipe"]["revision"]
+    monkeypatch.setattr(datasets, "_REVISION", before + 1)
+    assert Small(root).header["recipe"]["revision"] == before + 1

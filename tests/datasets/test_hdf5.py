@@ -95,6 +95,18 @@ def test_whole_molecules_without_labels_are_left_out_too(write_hdf5):
     assert frames.forces is None  # they were not computed at this level
 
 
+@pytest.mark.parametrize(
+    ("energy", "reason"),
+    [
+        (np.zeros(3), "'/O1H1': 'wb97x_dz.energy' must have shape (2,), got (3,)"),
+        (np.array(1.0), "'/O1H1': 'wb97x_dz.energy' must have shape (2,), got (1,)"),
+        (np.array([b"a", b"b"]), "'/O1H1': 'wb97x_dz.energy' must hold numbers, got |S1"),
+    ],
+)
+def test_wrong_arrays_of_ani_1x_are_refused(write_hdf5, energy, reason):
+    assert refused(write_hdf5(changed(ANI_1X, "O1H1", **{"wb97x_dz.energy": energy}))) == reason
+
+
 def test_a_file_without_any_label_is_refused(write_hdf5):
     groups = changed(ANI_1X, "O1H1", **{"ccsd(t)_cbs.energy": np.full(2, np.nan)})
     assert refused(write_hdf5(groups), "ccsd(t)_cbs.energy") == (
@@ -222,6 +234,17 @@ def test_many_conformations_are_read_in_parts(write_hdf5, monkeypatch):
     whole = joined(pieces)
     assert np.array_equal(whole.energy, own["energy"])
     assert np.array_equal(whole.forces, own["forces"].reshape(-1, 3))
+
+
+def test_structures_behind_each_other_are_read_at_once(write_hdf5, monkeypatch):
+    own = {
+        "numbers": np.array([8, 1, 1]),
+        "positions": np.eye(3),
+        "energy": np.ones(2),
+        "n_atoms": np.array([2, 1]),
+    }
+    monkeypatch.setattr(hdf5, "_ATOMS_AT_ONCE", 1)
+    assert read(write_hdf5({"a": own}), units=Units("eV")).counts.tolist() == [2, 1]
 
 
 def test_each_bit_is_kept(write_hdf5):

@@ -558,3 +558,10 @@ def test_the_shipped_stand_in_validates_on_one_row_in_a_hundred_and_one(tmp_path
     # validation_ids.txt holds 46 183 368 394 564 603
     assert split.val.tolist() == [45, 182, 367, 393, 563, 602]
     assert torch.equal(torch.cat(split).sort().values, torch.arange(640))
+
+
+def test_a_folder_must_be_given():
+    with pytest.raises(
+        ValueError, match="`root` must be given, a folder for the unpacked and processed files"
+    ):
+        ISO17(None)

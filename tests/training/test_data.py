@@ -67,6 +67,9 @@ def test_a_split_is_read_from_a_file(read, processed, tmp_path):
         ({"train": [1], "val": [0]}, "must be an npz file of the arrays train, val and test"),
         ({"train": [1], "val": [8], "test": []}, "must number different structures, from 0 to 7, got others"),
         ({"train": [1], "val": [1], "test": []}, "must number different structures, from 0 to 7"),
+        ({"train": [], "val": [1], "test": []}, "must name a structure to train on, got none in 'train'"),
+        ({"train": [0.9], "val": [1], "test": []}, "one row of integers is needed, got float64 of shape"),
+        ({"train": [[0], [2]], "val": [1], "test": []}, "one row of integers is needed, got int64 of shape"),
     ],
 )
 def test_a_file_that_is_no_split_is_refused(read, processed, tmp_path, arrays, message):
@@ -109,6 +112,7 @@ def test_published_references_are_converted_to_ev(read, write):
     [
         ({"H": -13.6}, "holds O, for which there is no atomic reference; the training structures hold H"),
         ({"Hx": -13.6}, "must be energies by element, as H: -13.6, got 'Hx'"),
+        ("nosuch:U0", "must be 'fit', energies in eV by element, or 'qm9:U0', got 'nosuch:U0'"),
         ("qm9:mu", "must be 'fit', energies in eV by element, or 'qm9:PROPERTY'.*got 'qm9:mu'"),
     ],
 )
@@ -151,10 +155,13 @@ def test_the_hash_of_one_file_is_its_sha256(tmp_path):
 
 
 def test_the_hash_of_several_files_depends_on_each(tmp_path):
-    (tmp_path / "a").write_bytes(b"abc")
-    (tmp_path / "b").write_bytes(b"def")
+    (tmp_path / "a.npz").write_bytes(b"abc")
+    (tmp_path / "b.npz").write_bytes(b"def")
     whole = hash_files(str(tmp_path))
+    (tmp_path / "notes").write_bytes(b"not data")
     assert re.fullmatch(r"[0-9a-f]{64}", whole)
-    assert whole == hash_files([str(tmp_path / "a"), str(tmp_path / "b")])
-    (tmp_path / "b").write_bytes(b"deg")
+    assert (
+        whole == hash_files(str(tmp_path)) == hash_files([str(tmp_path / "a.npz"), str(tmp_path / "b.npz")])
+    )
+    (tmp_path / "b.npz").write_bytes(b"deg")
     assert hash_files(str(tmp_path)) != whole

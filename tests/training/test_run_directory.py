@@ -1,5 +1,6 @@
 """A run's directory is never overwritten by accident, and its files come back."""
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -155,3 +156,29 @@ def test_cutting_no_metrics_is_possible(run):
     run.prepare(False, False)
     run.cut_metrics(3)
     assert run.read_metrics() == []
+
+
+def test_a_part_of_a_file_of_other_content_is_refused(run):
+    run.path.mkdir(exist_ok=True)
+    split = Split(torch.tensor([0, 3]), torch.tensor([1]), torch.tensor([], dtype=torch.long))
+    run.write_split(split, 5, ["a" * 64, ""])
+    assert run.read_part("train", 5, "a" * 64).tolist() == [0, 3]
+    with pytest.raises(
+        ValueError, match="splits a file of other content; name the one that the potential was"
+    ):
+        run.read_part("train", 5, "b" * 64)
+    with pytest.raises(ValueError, match="splits a file of 5 structures, this one has 4"):
+        run.read_part("train", 4)
+    with pytest.raises(ValueError, match="or name another file of the data set to test on"):
+        run.read_part("test", 5)
+
+
+def test_a_split_that_was_changed_is_noticed(run):
+    run.path.mkdir(exist_ok=True)
+    split = Split(torch.tensor([0, 3]), torch.tensor([1]), torch.tensor([2]))
+    run.write_split(split)
+    with np.load(run.split) as file:
+        arrays = dict(file)
+    np.savez(run.split, **{**arrays, "val": np.array([3])})
+    with pytest.raises(ValueError, match="was changed since training wrote it"):
+        run.read_split()
