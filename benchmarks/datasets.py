@@ -105,7 +105,7 @@ def md17_pyg(folder: Path) -> dict[str, float]:
 
 
 def batches(folder: Path) -> dict[str, float]:
-    """Batches of 32 by PyG's loader and by ours, from the same data set; medians over five epochs each."""
+    """Batches of 32 by PyG's loader and by ours, from the same data set; medians over fifteen epochs each."""
     from torch_geometric.loader import DataLoader as PygLoader
 
     from pyg_schnet.datasets import AtomsDataset
@@ -116,7 +116,7 @@ def batches(folder: Path) -> dict[str, float]:
     for theirs, ours in pairs:
         assert all(torch.equal(theirs[key], ours[key]) for key in theirs.keys())  # noqa: SIM118
     times: dict[str, list[float]] = {"pyg": [], "ours": []}
-    for _ in range(5):
+    for _ in range(15):
         for name, loader in (("pyg", PygLoader), ("ours", DataLoader)):
             start = time.perf_counter()
             count = sum(1 for _ in loader(dataset, 32, shuffle=True))

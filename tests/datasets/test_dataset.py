@@ -571,9 +571,7 @@ def test_chunks_are_the_subclasss_to_give():
 
 def test_a_split_is_asked_of_the_whole_set(make):
     dataset = make()
-    with pytest.raises(
-        ValueError, match="`split` numbers the structures of the whole set, got 'own' for a sub"
-    ):
+    with pytest.raises(ValueError, match="`split` numbers the structures of the whole set, got 'own'"):
         dataset[[1, 0]].split("own")
     assert dataset.copy().split("own") is not None
     assert dataset.copy([1, 0]).splits == dataset[[1, 0]].copy().splits == {}

@@ -163,9 +163,7 @@ def test_a_part_of_a_file_of_other_content_is_refused(run):
     split = Split(torch.tensor([0, 3]), torch.tensor([1]), torch.tensor([], dtype=torch.long))
     run.write_split(split, 5, ["a" * 64, ""])
     assert run.read_part("train", 5, "a" * 64).tolist() == [0, 3]
-    with pytest.raises(
-        ValueError, match="splits a file of other content; name the one that the potential was"
-    ):
+    with pytest.raises(ValueError, match="splits a file of other content; name the one that was trained on"):
         run.read_part("train", 5, "b" * 64)
     with pytest.raises(ValueError, match="splits a file of 5 structures, this one has 4"):
         run.read_part("train", 4)
