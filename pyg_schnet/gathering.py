@@ -13,16 +13,19 @@ class Rows:
     """Rows of a batch's molecules in a field.
 
     Attributes:
-        lengths: Rows of each molecule, shape ``(molecules,)``.
         offsets: Where each molecule begins in the batch, shape ``(molecules + 1,)``.
         index: Where the rows are, shape ``(rows,)``; the numbers of the molecules where ``size`` is given.
         size: Rows of every molecule, where all have as many and lie one behind the other.
     """
 
-    lengths: Tensor
     offsets: Tensor
     index: Tensor
     size: int | None = None
+
+    @property
+    def lengths(self) -> Tensor:
+        """Rows of each molecule, shape ``(molecules,)``."""
+        return self.offsets.diff()
 
     @property
     def position(self) -> Tensor:
@@ -41,7 +44,7 @@ class Rows:
 
     def molecules(self) -> Tensor:
         """Number the molecule of each row within the batch, shape ``(rows,)``."""
-        numbers = torch.arange(len(self.lengths), device=self.index.device)
+        numbers = torch.arange(len(self.offsets) - 1, device=self.index.device)
         if self.size is not None:
             return numbers.repeat_interleave(self.size)
         return torch.repeat_interleave(numbers, self.lengths, output_size=len(self.index))
@@ -67,7 +70,7 @@ class Pointer:
             return self._of_any_size(molecules)
         count, device = len(molecules), molecules.device
         offsets = torch.arange(0, count * self.size + 1, self.size, device=device)
-        return Rows(torch.full((count,), self.size, device=device), offsets, molecules, self.size)
+        return Rows(offsets, molecules, self.size)
 
     def _of_any_size(self, molecules: Tensor) -> Rows:
         starts = self.slices.index_select(0, molecules)
@@ -75,7 +78,7 @@ class Pointer:
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
         position = torch.arange(int(offsets[-1]), device=molecules.device)
         position += torch.repeat_interleave(starts - offsets[:-1], lengths, output_size=len(position))
-        return Rows(lengths, offsets, position)
+        return Rows(offsets, position)
 
 
 class Pointers:

@@ -277,6 +277,7 @@ def test_files_of_one_name_do_not_meet(md17, write, tmp_path):
     datasets = [AtomsDataset(tmp_path / "root", path=path) for path in paths]
     assert AtomsDataset(tmp_path / "root", path=paths[0])[0].energy == datasets[0][0].energy
     assert datasets[1][0].energy.item() == 0.0
+    assert datasets[0].processed_paths != datasets[1].processed_paths
 
 
 def test_a_file_that_was_processed_may_not_be_gone(md17, write, tmp_path):

@@ -104,6 +104,12 @@ def test_atoms_may_share_coordinates_but_not_all_three():
         make(counts=(4,), positions=with_value(square, 3, square[1]), forces=None).check("a")
 
 
+def test_atoms_at_one_point_are_found_behind_others_of_the_same_x():
+    positions = np.array([[0.0, 1, 0], [0, 0, 0], [0, 1, 0]])
+    with pytest.raises(ValueError, match="atoms 0 and 2 there"):
+        make(counts=(3,), positions=positions, forces=None).check("a")
+
+
 def test_zero_and_minus_zero_are_one_point():
     with pytest.raises(ValueError, match="atoms 0 and 1 there"):
         make(counts=(2,), positions=np.array([[0.0, 1, 1], [-0.0, 1, 1]]), forces=None).check("a")
