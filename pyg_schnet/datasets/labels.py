@@ -80,8 +80,9 @@ def level_of(name: str, kind: str) -> str | None:
 def choose(places: Mapping[str, Mapping[str, Any]], keys: Keys, source: str) -> Labels:
     """Choose the labels by the first structure.
 
-    Energies of the calculator come first. Forces and stress must belong to the same level of theory as the
-    energy: ``REF_forces`` to ``REF_energy``, those of the calculator to its own.
+    Of equal energies the calculator's is named; different ones are a question. Forces and stress must belong
+    to the same level of theory as the energy: ``REF_forces`` to ``REF_energy``, those of the calculator to
+    its own.
 
     Args:
         places: What is kept, by place and name.
