@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pyg_schnet.datasets import ase_files, hdf5, npz, pymatgen_json
 from pyg_schnet.datasets.frames import Frames, joined
-from pyg_schnet.datasets.labels import Keys
+from pyg_schnet.datasets.labels import Keys, level_of
 from pyg_schnet.units import Units
 
 
@@ -119,6 +119,7 @@ def _reader(file: Path) -> _Reader:
 def _agreeing(files: Sequence[Path], keys: Keys, units: Units | None) -> Iterator[Frames]:
     """Read file after file, and refuse those whose labels are others than the first one's."""
     has: dict[str, bool] | None = None
+    first_level: str | None = None
     for file in files:
         for piece in _reader(file).read(file, keys, units):
             own = {kind: getattr(piece, kind) is not None for kind in ("forces", "stress")}
@@ -129,7 +130,20 @@ def _agreeing(files: Sequence[Path], keys: Keys, units: Units | None) -> Iterato
                     f"{file}: must have {differing} exactly if {files[0]} has; leave one of them out, or set "
                     f"`{differing}_key` to 'none'"
                 )
+            level = _level(piece)
+            first_level = level if first_level is None else first_level
+            if level != first_level:
+                raise ValueError(
+                    f"{file}: must have energies of the same level of theory as {files[0]}, got "
+                    f"{(piece.labels or {}).get('energy')}; read the files apart, or set `energy_key`"
+                )
             yield piece
+
+
+def _level(piece: Frames) -> str:
+    """Tell the level of theory by the name of the energies, ``""`` where it says none."""
+    name = (piece.labels or {}).get("energy", "").partition("'")[2].partition("'")[0]
+    return level_of(name, "energy") or ""
 
 
 def _regrouped(pieces: Iterator[Frames]) -> Iterator[Frames]:

@@ -175,3 +175,15 @@ def test_large_files_become_many(write, md17, monkeypatch):
     pieces = list(read_frames([write(md17, "a.npz"), write(md17, "b.npz")]))
     assert [len(piece) for piece in pieces] == [2, 2]
     assert same(joined(pieces), joined([read(write(md17))] * 2))
+
+
+def test_files_of_two_levels_of_theory_are_not_one_set(tmp_path):
+    frame = "1\nProperties=species:S:1:pos:R:3 {}_energy=-1.0\nO 0 0 0\n"
+    paths = [tmp_path / "a.xyz", tmp_path / "b.xyz"]
+    for path, level in zip(paths, ("REF", "DFT"), strict=True):
+        path.write_text(frame.format(level))
+    message = f"{paths[1]}: must have energies of the same level of theory as {paths[0]}, got 'DFT_energy'"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        list(read_frames(paths))
+    paths[1].write_text(frame.format("REF"))
+    assert sum(map(len, read_frames(paths))) == 2
