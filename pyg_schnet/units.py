@@ -6,9 +6,9 @@ in the SI of 2019; Hartree and Bohr are CODATA 2018 (https://physics.nist.gov/cu
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass
+
+from pyg_schnet.spelling import nearest
 
 _ELEMENTARY_CHARGE = 1.602176634e-19  # C, exact
 _AVOGADRO = 6.02214076e23  # 1/mol, exact
@@ -72,7 +72,7 @@ def conversion(published: str, ours: str) -> float:
         if name not in _UNITS:
             raise ValueError(
                 f"`{label}` must be a unit such as 'eV', 'kcal/mol', 'Å', 'Bohr^3', 'eV/Å' or 'GPa', "
-                f"got {name!r}.{_nearest(name, _UNITS)}"
+                f"got {name!r}.{nearest(name, _UNITS)}"
             )
     (dimension, factor), (other, divisor) = _UNITS[published], _UNITS[ours]
     if dimension != other:
@@ -123,11 +123,5 @@ class Units:
 def _require(name: str, known: dict[str, float], kind: str) -> None:
     if name not in known:
         raise ValueError(
-            f"`units` must name {kind} unit out of {', '.join(known)}; got {name!r}.{_nearest(name, known)}"
+            f"`units` must name {kind} unit out of {', '.join(known)}; got {name!r}.{nearest(name, known)}"
         )
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    spellings = {key.lower(): key for key in known}
-    match = difflib.get_close_matches(name.lower(), spellings, n=1)
-    return f" Did you mean '{spellings[match[0]]}'?" if match else ""

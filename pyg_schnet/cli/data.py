@@ -108,7 +108,7 @@ def _open_published(options: Namespace) -> MoleculeDataset:
 
 def _open_files(options: Namespace) -> MoleculeDataset:
     from pyg_schnet.datasets import AtomsDataset
-    from pyg_schnet.datasets.schema import nearest
+    from pyg_schnet.spelling import nearest
 
     first, *others = options.name_or_file
     if not others and not Path(first).exists():

@@ -18,6 +18,7 @@ from pyg_schnet.datasets.frames import merged_labels
 from pyg_schnet.datasets.labels import Keys
 from pyg_schnet.datasets.presentation import present
 from pyg_schnet.datasets.reading import list_files, read_frames
+from pyg_schnet.datasets.stamp import stamp
 from pyg_schnet.units import Units
 
 
@@ -89,7 +90,7 @@ class AtomsDataset(MoleculeDataset):
         self.keys = Keys(energy_key, forces_key, stress_key)
         self.stated_units = Units.parse(units) if isinstance(units, str) else units
         self.labels = {}
-        self.states = [_state(file) for file in self.files]
+        self.states = [stamp(file) for file in self.files]
         self.is_processed = len(self.files) == 1 and self.files[0].suffix == ".safetensors"
         if self.is_processed:
             self._check_nothing_to_process(pre_transform, pre_filter)
@@ -172,12 +173,6 @@ class AtomsDataset(MoleculeDataset):
                 self.labels.pop(kind, None)
             elif self.is_processed and key is not None:
                 self.labels[kind] = f"'{key}'"
-
-
-def _state(file: Path) -> list[str | int]:
-    """Tell by what a change of a file is noticed."""
-    state = file.stat()
-    return [str(file.absolute()), state.st_size, state.st_mtime_ns]
 
 
 def _names(files: Sequence[Path]) -> str:

@@ -20,7 +20,8 @@ from rich.console import Group
 
 from pyg_schnet.datasets.card_layout import layout
 from pyg_schnet.datasets.download import RemoteFile
-from pyg_schnet.datasets.schema import from_table, nearest
+from pyg_schnet.datasets.schema import from_table
+from pyg_schnet.spelling import nearest
 from pyg_schnet.units import conversion
 
 if sys.version_info >= (3, 11):

@@ -17,9 +17,10 @@ from pyg_schnet.datasets.card import read_card
 from pyg_schnet.datasets.dataset import MoleculeDataset
 from pyg_schnet.datasets.download import download
 from pyg_schnet.datasets.iso17_files import read_database, read_ids
-from pyg_schnet.datasets.schema import nearest
 from pyg_schnet.datasets.splits import Split
+from pyg_schnet.datasets.stamp import stamp
 from pyg_schnet.datasets.storage import Chunk
+from pyg_schnet.spelling import nearest
 
 FOLDS = ("reference", "reference_eq", "test_within", "test_other", "test_eq")
 _ARCHIVE = "iso17.tar.gz"
@@ -100,8 +101,7 @@ class ISO17(MoleculeDataset):
         """The fold and, of a local archive, what changes when it is replaced."""
         if self.source == "auto":
             return {"fold": self.fold}
-        path = Path(self.source).resolve()
-        return {"fold": self.fold, "source": [str(path), path.stat().st_size, path.stat().st_mtime_ns]}
+        return {"fold": self.fold, "source": stamp(Path(self.source).resolve())}
 
     @property
     def notes(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-_DTYPES = {
+DTYPES = {  # as safetensors writes them
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -71,7 +71,7 @@ class MappedTensors(Mapping[str, Tensor]):
             self._map.madvise(mmap.MADV_DONTNEED)
 
     def _view(self, offset: int, entry: Mapping) -> Tensor:
-        dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
+        dtype, shape = DTYPES[entry["dtype"]], entry["shape"]
         start, end = entry["data_offsets"]
         if start == end:
             return torch.empty(shape, dtype=dtype)

@@ -20,8 +20,9 @@ from pyg_schnet.datasets.chunks import Chunk
 from pyg_schnet.datasets.dataset import MoleculeDataset
 from pyg_schnet.datasets.download import download
 from pyg_schnet.datasets.reading import read_frames
-from pyg_schnet.datasets.schema import nearest
 from pyg_schnet.datasets.splits import Split
+from pyg_schnet.datasets.stamp import stamp
+from pyg_schnet.spelling import nearest
 
 _log = logging.getLogger(__name__)
 _SPLITS = range(1, 6)  # of the revised set
@@ -110,8 +111,7 @@ class MD17(MoleculeDataset):
         """Name and keys and, of a file of the user's, what changes when it is replaced."""
         recipe: dict[str, Any] = {"name": self.file.name, "keys": list(self.keys)}
         if self.source != "auto" and Path(self.source).is_file():
-            path = Path(self.source).resolve()
-            recipe["file"] = [str(path), path.stat().st_size, path.stat().st_mtime_ns]
+            recipe["file"] = stamp(Path(self.source).resolve())
         return recipe
 
     def chunks(self) -> Iterator[Chunk]:

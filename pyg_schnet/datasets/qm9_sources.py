@@ -12,6 +12,7 @@ from pyg_schnet.datasets.archives import extract
 from pyg_schnet.datasets.card import Card
 from pyg_schnet.datasets.download import DownloadError, RemoteFile, download, verify
 from pyg_schnet.datasets.qm9_files import Records
+from pyg_schnet.datasets.stamp import stamp
 
 _log = logging.getLogger(__name__)
 SOURCES = ("figshare", "sdf", "qm9pack")  # in the order in which "auto" tries them
@@ -55,7 +56,7 @@ def open_source(source: str, card: Card, folder: Path | None) -> tuple[str, Iter
 def stamps(path: Path) -> list[list[str | int]]:
     """Tell what changes when a file of the user's, or one that belongs to it, is replaced."""
     files = [file for file in (path, _table_of(path), path.with_name(_LIST)) if file.is_file()]
-    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    return [stamp(file) for file in files]
 
 
 def _order(folder: Path | None) -> list[str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from pyg_schnet.spelling import nearest
 
 _T = TypeVar("_T")
 _NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
@@ -34,13 +35,6 @@ def from_table(cls: type[_T], table: Mapping[str, Any]) -> _T:
             raise ValueError(f"`{key}` must be given, got none")
     hints = get_type_hints(cls)
     return cls(**{key: _value(hints[key], value, key) for key, value in table.items()})
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a question with the most similar name, or nothing if none is similar."""
-    spellings = {key.lower(): key for key in known}
-    match = difflib.get_close_matches(name.lower(), spellings, n=1)
-    return f" Did you mean '{spellings[match[0]]}'?" if match else ""
 
 
 def _value(hint: Any, value: Any, key: str) -> Any:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.datasets.chunks import Chunk, is_index, offsets
+from pyg_schnet.datasets.mapping import DTYPES
 from pyg_schnet.datasets.splits import Split
 
 # Bytes that wait in memory. A set of one chunk, or smaller than this, is written once; others go through one
@@ -23,18 +24,7 @@ from pyg_schnet.datasets.splits import Split
 _HELD = 2**25
 KEY = "pyg_schnet"  # of our entry in the file's header
 PER_ATOM = ("z", "pos", "forces")  # have offsets even where each molecule is one atom
-_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
+_DTYPES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class StorageWriter:
