@@ -134,7 +134,7 @@ class AtomsDataset(MoleculeDataset):
             self.units = frames.units
             self.labels = merged_labels([self.labels, frames.labels])
             skipped += frames.skipped
-            yield frames.chunk()
+            yield (frames.loaded() if self.in_memory else frames).chunk()
         if skipped:
             self.labels["left out"] = f"{skipped} structures without labels (NaN)"
 

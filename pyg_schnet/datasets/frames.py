@@ -81,6 +81,15 @@ class Frames:
         self._check_distances(source, first)
         return replace(self, numbers=self.numbers.astype(np.uint8, copy=False))
 
+    def loaded(self) -> Frames:
+        """Copy what is still in a file into memory, so that the file may be replaced."""
+        mapped = {
+            name: np.array(value)
+            for name in ("positions", "energy", "forces", "stress", "cell")
+            if isinstance(value := getattr(self, name), np.memmap)
+        }
+        return replace(self, **mapped)
+
     def chunk(self) -> Chunk:
         """Lay the frames out for storage; ``idx``, the number of a structure, is left to the data set."""
         counts = torch.from_numpy(self.counts)
@@ -203,11 +212,12 @@ def atomic_numbers(values: np.ndarray, source: str) -> np.ndarray:
 
 def scaled(values: np.ndarray, factor: float) -> np.ndarray:
     """Convert to float64 and to another unit, in place where it is float64 in memory already."""
-    if isinstance(values, np.memmap):  # a copy: the file may be replaced while the data set is in use
+    if factor == 1.0:
+        return values.astype(np.float64, copy=False)
+    if isinstance(values, np.memmap):  # writing to it would copy it page by page
         return np.multiply(np.asarray(values), factor, dtype=np.float64)
     values = values.astype(np.float64, copy=False)
-    if factor != 1.0:
-        values *= factor
+    values *= factor
     return values
 
 

@@ -120,7 +120,7 @@ class MD17(MoleculeDataset):
             count = 0
             for frames in read_frames(path, *self.keys):
                 count += len(frames)
-                yield frames.chunk()
+                yield (frames.loaded() if self.in_memory else frames).chunk()
             check_fingerprint(path)  # last: what is no npz file is told by its reader
             self._counts.append(count)
         total, published = sum(self._counts), self.file.records

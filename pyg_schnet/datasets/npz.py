@@ -60,7 +60,8 @@ def read_npz(
         stress_key: Which stresses, in energy per length cubed, positive under tension; ``"none"`` for none.
 
     Returns:
-        The frames in eV and Å.
+        The frames in eV and Å. Arrays that needed no conversion are views of a file that is not compressed;
+        :meth:`Frames.loaded` copies them, so that the file may be replaced.
 
     Raises:
         FileNotFoundError: If there is no such file.

@@ -59,8 +59,8 @@ def read_frames(
 
     Yields:
         Pieces in eV and Å, small files together, large ones as their readers give them (an npz file at
-        once), all with the same fields: if any structure is periodic, all have
-        ``cell`` and ``pbc``.
+        once), all with the same fields: if any structure is periodic, all have ``cell`` and ``pbc``. Arrays
+        that needed no conversion are views of an npz file that is not compressed; see :meth:`Frames.loaded`.
 
     Raises:
         FileNotFoundError: If there is no such file.

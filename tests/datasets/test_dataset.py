@@ -15,7 +15,7 @@ from torch_geometric.data import Batch
 
 from pyg_schnet import RadiusGraph
 from pyg_schnet.datasets import dataset as datasets
-from pyg_schnet.datasets import storage
+from pyg_schnet.datasets import mapping, storage
 from pyg_schnet.datasets.chunks import Chunk
 from pyg_schnet.datasets.dataset import MoleculeDataset
 from pyg_schnet.datasets.references import References, formula
@@ -422,6 +422,7 @@ def test_statistics_are_those_by_hand_however_many_are_counted_at_once(make, mon
 
 def test_statistics_take_the_memory_of_some_molecules_and_of_the_fields_they_need(root, monkeypatch):
     monkeypatch.setattr(datasets, "_MOLECULES_AT_ONCE", 2)
+    monkeypatch.setattr(mapping, "_READS_BETWEEN_RELEASES", 1000)  # the parts' own releases are counted
     dataset, gathered, released = Small(root, memory_map=True), [], []
     monkeypatch.setattr(
         datasets,

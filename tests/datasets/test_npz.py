@@ -569,3 +569,14 @@ def test_a_data_set_in_memory_does_not_change_with_its_file(md17, write):
     before = dataset[1].pos.clone()
     path.write_bytes(b"")
     assert torch.equal(dataset._data.pos[2:], before)
+
+
+def test_views_of_a_file_are_copied_where_it_may_be_replaced(md17, write):
+    path = write(md17)
+    frames = read_npz(path)
+    assert isinstance(frames.positions, np.memmap)  # in Å as they are
+    own = frames.loaded()
+    path.unlink()
+    assert type(own.positions) is np.ndarray
+    np.testing.assert_array_equal(own.positions, md17["R"].reshape(-1, 3))
+    assert own.forces is frames.forces  # converted, so in memory already
