@@ -239,20 +239,6 @@ def test_positions_are_not_modified():
     assert torch.equal(pos, before)
 
 
-@given(seeds, sizes, cutoffs)
-def test_undirected_pairs_give_both_directions_one_number(seed, sizes, cutoff):
-    pos, batch = random_molecules(np.random.default_rng(seed), sizes, torch.float64)
-    edge_index = radius_graph(pos, cutoff, batch)
-    first, pair = neighbors.undirected_pairs(edge_index)
-    assert torch.equal(edge_index[:, first[pair]].sort(dim=0)[0], edge_index.sort(dim=0)[0])
-
-
-def test_undirected_pairs_are_half_as_many_as_edges():
-    edge_index = radius_graph(torch.eye(3), 2.0)
-    first, pair = neighbors.undirected_pairs(edge_index)
-    assert (len(first), sorted(pair.tolist())) == (3, [0, 0, 1, 1, 2, 2])
-
-
 class TestRadiusGraph:
     def test_it_adds_edges(self, water):
         assert torch.equal(RadiusGraph(1.2)(water).edge_index, radius_graph(water.pos, 1.2))
@@ -320,7 +306,7 @@ TWICE = torch.tensor([[0.0, 0, 0], [1, 1, 1], [0, 0, 0]])
         (
             {"backend": "ase"},
             ValueError,
-            "`backend` must be one of auto, torch, torch_cluster; got 'ase'",
+            "`backend` must be one of auto, torch, vesin, torch_cluster; got 'ase'",
         ),
     ],
 )

@@ -1,0 +1,48 @@
+"""Cell lists by vesin: pairs of near atoms, in a time that grows linearly with the atoms."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_CELLS = 1e5  # vesin makes no more, by a division that stops the process for very long and thin boxes
+
+
+def fits_cell_list(extents: list[float], reach: float) -> bool:
+    """Whether vesin can divide a box into cells: not where a few atoms are spread over millions of them.
+
+    Args:
+        extents: Distances of the box's faces in Å.
+        reach: Width of a cell in Å.
+    """
+    cells = [max(1.0, extent / reach) for extent in extents]
+    return math.prod(cells) < _CELLS or min(cells) * (_CELLS / math.prod(cells)) ** (1 / 3) > 4
+
+
+def close_pairs(pos: Tensor, reach: float, lattice: Tensor, pbc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Find the pairs closer than ``reach``, in double precision and no particular order.
+
+    Args:
+        pos: Positions of one system in Å, ``(atoms, 3)``.
+        reach: In Å; larger than the cutoff by what the precision of ``pos`` leaves open.
+        lattice: Lattice vectors in rows, ``(3, 3)``.
+        pbc: Which of them are periodic, ``(3,)``.
+
+    Returns:
+        Targets, sources and the cell shifts of the sources.
+    """
+    from vesin import NeighborList  # imports ASE, which takes longer than the rest of this package
+
+    box = lattice.detach().double().cpu().numpy()
+    periodic = pbc.cpu().numpy()
+    quantities = "PS" if periodic.any() else "P"
+    cells = NeighborList(cutoff=reach, full_list=True, n_threads=torch.get_num_threads())
+    found = cells.compute(pos.detach().double().cpu().numpy(), box, periodic, quantities)
+    # vesin counts in uint64, which torch cannot compute with.
+    target, source = torch.from_numpy(found[0].view(np.int64)).to(pos.device).unbind(1)
+    if len(found) == 1:
+        return target, source, torch.zeros_like(target)[:, None].expand(-1, 3)
+    return target, source, torch.from_numpy(found[1]).to(pos.device)
