@@ -8,6 +8,8 @@ from torch_geometric.nn import MessagePassing
 from torch_geometric.nn.inits import reset
 from torch_geometric.typing import Adj
 
+from pyg_schnet.nn.spline import Knots, SplineFilters, convolve
+
 
 class CFConv(MessagePassing):
     r"""Continuous-filter convolution over a graph whose edges carry features.
@@ -44,6 +46,7 @@ class CFConv(MessagePassing):
     def __init__(self, filter_network: nn.Module, **kwargs):
         super().__init__(**{"aggr": "add", **kwargs})
         self.filter_network = filter_network
+        self.spline = SplineFilters()
 
     def reset_parameters(self) -> None:
         """Draw new weights of the filter network, as far as it knows how."""
@@ -54,7 +57,7 @@ class CFConv(MessagePassing):
         self,
         x: Tensor | tuple[Tensor, Tensor | None],
         edge_index: Adj,
-        edge_attr: Shaped[Tensor, "rows ..."],
+        edge_attr: Shaped[Tensor, "rows ..."] | Knots,
         edge_weight: Float[Tensor, " rows"] | None = None,
         pair: Int[Tensor, " edges"] | None = None,
         size: tuple[int, int] | None = None,
@@ -64,13 +67,20 @@ class CFConv(MessagePassing):
         Args:
             x: Node features.
             edge_index: Edges; row 0 the sources, row 1 the targets.
-            edge_attr: Features of the edges, on which the filters depend.
+            edge_attr: Features of the edges, on which the filters depend. Or :class:`Knots`, where they are
+                functions of a distance and both directions of a pair have the same: then ``edge_index`` holds
+                each pair once, and the network is evaluated at the knots of a spline only.
             edge_weight: Factor of each edge, for instance a cutoff envelope.
             pair: The row of ``edge_attr`` and ``edge_weight`` that belongs to each edge, where edges
                 share them: both directions of a pair of atoms have one filter, so that the network is
                 evaluated once. By default each edge has its own row.
             size: Numbers of sources and targets of a bipartite graph.
         """
+        if isinstance(edge_attr, Knots):
+            assert isinstance(x, Tensor)
+            assert isinstance(edge_index, Tensor)
+            table = self.spline.coefficients(self.filter_network, edge_attr)  # (knots, channels)
+            return convolve(x, table, edge_index, edge_attr)
         filters = self.filter_network(edge_attr)  # (rows, channels)
         if edge_weight is not None:
             filters = filters * edge_weight[:, None]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 ENVELOPES = ("cosine", "polynomial")
 READOUTS = ("add", "sum", "mean")
+FILTERS = ("auto", "spline", "exact")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class SchNetConfig:
         envelope: "cosine", "polynomial" or null.
         final_activation: Whether a shifted softplus ends the filter network, as in the paper.
         zero_output: Whether the last layer starts at zero, as in the paper.
+        filters: "exact" evaluates the filter networks for each pair of atoms, "spline" at a few hundred knots
+            of a quintic spline, "auto" at knots in float32 where there are more pairs than knots.
     """
 
     hidden_channels: int = 128
@@ -44,6 +47,7 @@ class SchNetConfig:
     envelope: str | None = "cosine"
     final_activation: bool = False
     zero_output: bool = False
+    filters: str = "auto"
 
     @classmethod
     def paper(cls, **changes) -> SchNetConfig:
@@ -78,3 +82,5 @@ class SchNetConfig:
             raise ValueError(f"`readout` must be 'add' or 'mean', got {self.readout!r}")
         if self.envelope is not None and self.envelope not in ENVELOPES:
             raise ValueError(f"`envelope` must be 'cosine', 'polynomial' or None, got {self.envelope!r}")
+        if self.filters not in FILTERS:
+            raise ValueError(f"`filters` must be 'auto', 'spline' or 'exact', got {self.filters!r}")

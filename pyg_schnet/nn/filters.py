@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -40,7 +41,7 @@ class FilterNetwork(nn.Module):
 
     def forward(self, expansion: Float[Tensor, "edges gaussians"]) -> Float[Tensor, "edges filters"]:
         # An expansion without its last functions, where they are zero, needs the first weights only.
-        weight = self.dense1.weight[:, : expansion.size(1)]
-        hidden = self.activation(nn.functional.linear(expansion, weight, self.dense1.bias))
+        weight = self.dense1.weight.t()[: expansion.size(1)]
+        hidden = self.activation(torch.addmm(self.dense1.bias, expansion, weight))
         filters = self.dense2(hidden)
         return self.activation(filters) if self.final_activation else filters

@@ -10,15 +10,30 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.molecules import check_edges, check_positions
-from pyg_schnet.neighbors import neighbor_list, radius_graph, undirected_pairs
+from pyg_schnet.native import find_pairs, has_kernels, is_symmetric, pair_distances
+from pyg_schnet.neighbors import neighbor_list, radius_graph
 
 
 class Geometry(NamedTuple):
-    """Edges and their distances: one a row of `distance`, or a pair where `pair` maps edges to rows."""
+    """Which atoms see each other, and their distances: a row a pair where both directions share it.
 
-    edge_index: Tensor
+    Attributes:
+        distance: In Å, ``(rows,)``.
+        pairs: Both atoms of each row, ``(2, rows)``, for graphs where each edge has its reverse.
+        edges: Source and target of each row, ``(2, rows)``, for all others.
+    """
+
     distance: Tensor
-    pair: Tensor | None = None
+    pairs: Tensor | None = None
+    edges: Tensor | None = None
+
+    def directed(self) -> tuple[Tensor, Tensor | None]:
+        """Give all edges and, where they share rows, the row of each."""
+        if self.pairs is None:
+            assert self.edges is not None
+            return self.edges, None
+        row = torch.arange(self.pairs.size(1), device=self.pairs.device)
+        return torch.cat([self.pairs, self.pairs.flip(0)], dim=1), torch.cat([row, row])
 
 
 def measure(
@@ -34,7 +49,7 @@ def measure(
     """Find the edges, unless they are given, and measure them; differentiable in ``pos`` and ``cell``.
 
     The arguments are those of :class:`~pyg_schnet.SchNet` and its ``forward``. Both directions of a pair
-    share one row where the edges are found here, without periodicity.
+    share one row without periodicity.
     """
     periodic = pbc is not None and bool(torch.as_tensor(pbc).any())
     if periodic and cutoff is None:
@@ -42,13 +57,12 @@ def measure(
             "`pbc` must be false for a SchNet without cutoff, which connects all pairs of a molecule; "
             "use SchNet(cutoff=...)"
         )
-    r = math.inf if cutoff is None else cutoff
     if edge_index is None and not periodic:
-        edge_index = radius_graph(pos, r, batch, max_num_neighbors=max_num_neighbors)
-        first, pair = undirected_pairs(edge_index)
-        return Geometry(edge_index, _distance(pos, edge_index.index_select(1, first)), pair)
+        pairs = _find_pairs(pos, batch, cutoff, max_num_neighbors)
+        return Geometry(_pair_distances(pos, pairs), pairs)
     if edge_index is None:
-        edge_index, shift = neighbor_list(pos, r, batch, cell, pbc)
+        assert cutoff is not None
+        edge_index, shift = neighbor_list(pos, cutoff, batch, cell, pbc)
     else:
         if periodic and shift is None:
             raise ValueError(
@@ -57,14 +71,35 @@ def measure(
         if not torch.compiler.is_compiling():
             check_positions(pos, batch)
             check_edges(edge_index, batch)
-    distance = _distance(pos, edge_index, shift, cell, batch)
+    if shift is None and has_kernels(pos) and is_symmetric(edge_index):
+        pairs = edge_index[:, edge_index[0] < edge_index[1]]
+        distance = _pair_distances(pos, pairs)
+        geometry = Geometry(distance, pairs)
+    else:
+        distance = _distance(pos, edge_index, shift, cell, batch)
+        geometry = Geometry(distance, edges=edge_index)
     if not torch.compiler.is_compiling() and bool((distance == 0).any()):
-        source, target = edge_index[:, distance == 0][:, 0].tolist()
+        rows = edge_index if geometry.pairs is None else geometry.pairs
+        source, target = rows[:, distance == 0][:, 0].tolist()
         raise ValueError(
             f"`edge_index` must not connect atoms at one point, got atoms {source} and {target} at "
             "distance 0; remove loops and duplicated atoms"
         )
-    return Geometry(edge_index, distance)
+    return geometry
+
+
+def _find_pairs(pos: Tensor, batch: Tensor, cutoff: float | None, max_num_neighbors: int | None) -> Tensor:
+    if max_num_neighbors is None and has_kernels(pos):
+        pairs = find_pairs(pos, batch, cutoff)
+        if pairs is not None:
+            return pairs
+    r = math.inf if cutoff is None else cutoff
+    edge_index = radius_graph(pos, r, batch, max_num_neighbors=max_num_neighbors)
+    return edge_index[:, edge_index[0] < edge_index[1]]
+
+
+def _pair_distances(pos: Tensor, pairs: Tensor) -> Tensor:
+    return pair_distances(pos, pairs) if has_kernels(pos) else _distance(pos, pairs)
 
 
 def _distance(

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pyg_schnet.native import has_kernels, shifted_softplus
+
 
 class ShiftedSoftplus(nn.Module):
     r"""The activation of SchNet.
@@ -23,6 +25,8 @@ class ShiftedSoftplus(nn.Module):
     """
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        if has_kernels(x):
+            return shifted_softplus(x)
         return nn.functional.softplus(x, threshold=80.0) - math.log(2.0)
 
 
@@ -85,10 +89,13 @@ class GaussianSmearing(nn.Module):
         centers = self.centers
         # On a GPU, looking at the longest distance costs more than it saves.
         if trim and distance.device.type == "cpu" and len(distance) > 0:
-            reach = float(distance.detach().max()) + math.sqrt(-math.log(1e-17) / self.gamma)
-            spacing = self.last_center / (self.num_gaussians - 1)
-            centers = centers[: int(reach / spacing) + 2]
+            centers = centers[: self.count_within(float(distance.detach().max()))]
         return torch.exp(-self.gamma * (distance[:, None] - centers).square())
+
+    def count_within(self, distance: float) -> int:
+        """Count the centers not so far beyond a distance that their Gaussians are below 1e-17 up to it."""
+        reach = distance + math.sqrt(-math.log(1e-17) / self.gamma)
+        return min(self.num_gaussians, int(reach * (self.num_gaussians - 1) / self.last_center) + 2)
 
 
 class CosineEnvelope(nn.Module):
@@ -111,8 +118,11 @@ class CosineEnvelope(nn.Module):
         self.cutoff = cutoff
 
     def forward(self, distance: Float[Tensor, " edges"]) -> Float[Tensor, " edges"]:
-        envelope = 0.5 * (torch.cos(distance * (math.pi / self.cutoff)) + 1)
-        return torch.where(distance < self.cutoff, envelope, 0)
+        return torch.where(distance < self.cutoff, self.inside(distance), 0)
+
+    def inside(self, distance: Tensor) -> Tensor:
+        """Give the formula that holds below the cutoff, for splines, which go on beyond."""
+        return 0.5 * (torch.cos(distance * (math.pi / self.cutoff)) + 1)
 
 
 class PolynomialEnvelope(nn.Module):
@@ -133,6 +143,9 @@ class PolynomialEnvelope(nn.Module):
         self.cutoff = cutoff
 
     def forward(self, distance: Float[Tensor, " edges"]) -> Float[Tensor, " edges"]:
+        return torch.where(distance < self.cutoff, self.inside(distance), 0)
+
+    def inside(self, distance: Tensor) -> Tensor:
+        """Give the formula that holds below the cutoff, for splines, which go on beyond."""
         u = distance / self.cutoff
-        envelope = 1 - u**3 * (10 - 15 * u + 6 * u**2)
-        return torch.where(distance < self.cutoff, envelope, 0)
+        return 1 - u**3 * (10 - 15 * u + 6 * u**2)

@@ -120,7 +120,8 @@ class AtomicMean(AtomicSum):
         batch: Int[Tensor, " atoms"],
         molecules: int,
     ) -> Float[Tensor, " molecules"]:
-        atoms = torch.bincount(batch, minlength=molecules).clamp(min=1)
+        ones = torch.ones_like(batch, dtype=torch.float64)
+        atoms = sum_by_molecule(ones, batch, molecules).clamp(min=1)
         return super().forward(x, z, pos, batch, molecules) / atoms
 
 

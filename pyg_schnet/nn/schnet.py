@@ -10,6 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pyg_schnet.molecules import MAX_ATOMIC_NUMBER, check_molecules
+from pyg_schnet.native import prepare, weights_are_frozen
+from pyg_schnet.neighbors import radius_graph
 from pyg_schnet.nn.cfconv import CFConv
 from pyg_schnet.nn.config import SchNetConfig
 from pyg_schnet.nn.filters import FilterNetwork
@@ -26,7 +28,10 @@ from pyg_schnet.nn.readout import (
     AtomwiseNetwork,
     DipoleMagnitude,
 )
+from pyg_schnet.nn.spline import KnotFeatures, Knots
 
+_ATOMS_TO_COMPARE = 2000  # in all; more of one molecule take longer than a search by cells
+_PAIRS_A_KNOT = 1  # from which evaluating filters at knots is faster than at each pair
 _ENVELOPES = {"cosine": CosineEnvelope, "polynomial": PolynomialEnvelope}
 _READOUTS = {"add": AtomicSum, "sum": AtomicSum, "mean": AtomicMean}
 
@@ -69,6 +74,10 @@ class SchNet(nn.Module):
             leaves jumps at a cutoff.
         final_activation: Whether a shifted softplus ends the filter network.
         zero_output: Whether the last layer starts at zero.
+        filters: ``"exact"`` evaluates the filter networks for each pair of atoms, ``"spline"`` at a few
+            hundred knots of a quintic spline (:mod:`pyg_schnet.nn.spline`; exact to 1e-6 of the energies'
+            spread and 1e-5 of the forces), ``"auto"`` at knots in float32 where there are more pairs than
+            knots. The attribute ``filters`` of a model may be changed.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -104,6 +113,7 @@ class SchNet(nn.Module):
         envelope: str | None = "cosine",
         final_activation: bool = False,
         zero_output: bool = False,
+        filters: str = "auto",
     ):
         super().__init__()
         self.config = SchNetConfig(
@@ -121,7 +131,9 @@ class SchNet(nn.Module):
             envelope=envelope if cutoff is not None else None,
             final_activation=final_activation,
             zero_output=zero_output,
+            filters=filters,
         )
+        self.filters = filters
         self.interaction_graph = interaction_graph
         self.max_num_neighbors = max_num_neighbors
         # a_Z, equation (3). Row 0 is unused: PyG keeps it for padding, and weights transfer unchanged.
@@ -132,6 +144,7 @@ class SchNet(nn.Module):
         self.envelope = None
         if self.config.envelope is not None and cutoff is not None:
             self.envelope = _ENVELOPES[self.config.envelope](cutoff)
+        self._knots = KnotFeatures(self.radial_basis, self.envelope)
         self.interactions = nn.ModuleList(
             Interaction(hidden_channels, num_filters, num_gaussians, final_activation)
             for _ in range(num_interactions)
@@ -228,23 +241,104 @@ class SchNet(nn.Module):
             ValueError: If the input is not a set of molecules, with the field and its requirement.
         """
         batch, num_molecules = check_molecules(z, pos, batch, num_molecules)
+        place = self.locate(pos, batch, edge_index, shift, cell, pbc)
+        out = self.predict(z, pos, batch, num_molecules, *place)
+        return out.to(dtype or self.embedding.weight.dtype)[:, None]
+
+    def locate(
+        self,
+        pos: Tensor,
+        batch: Tensor,
+        edge_index: Tensor | None = None,
+        shift: Tensor | None = None,
+        cell: Tensor | None = None,
+        pbc: Tensor | Sequence[bool] | bool | None = None,
+    ) -> tuple[Tensor, Tensor | Knots, Tensor | None, Tensor | None]:
+        """Find what the convolutions need: edges, features, envelope and pairs, see :class:`CFConv`.
+
+        Args:
+            pos: As for :meth:`forward`, and so the others.
+            batch: Number of the molecule of each atom.
+            edge_index: Edges, if they are known.
+            shift: Their cell shifts.
+            cell: Lattice vectors.
+            pbc: Which are periodic.
+        """
         if self.interaction_graph is not None and edge_index is None:
-            graph = Geometry(*self.interaction_graph(pos, batch))
+            edges, distance = self.interaction_graph(pos, batch)
+            graph = Geometry(distance, edges=edges)
         else:
             cutoff, bound = self.config.cutoff, self.max_num_neighbors
             graph = measure(pos, batch, cutoff, edge_index, shift, cell, pbc, bound)
-        weight = self.embedding.weight
-        distance = graph.distance.to(weight.dtype)  # (rows,), a row an edge or a pair
-        trim = not torch.compiler.is_compiling()
-        expansion = self.radial_basis(distance, trim=trim)  # (rows, gaussians)
-        envelope = self.envelope(distance) if self.envelope is not None else None
+        return self._expand(graph, graph.distance.to(self.embedding.weight.dtype))
 
+    def locate_fast(
+        self, z: Tensor, allowed: Tensor, pos: Tensor, batch: Tensor | None, edge_index: Tensor | None
+    ) -> tuple[Tensor, Knots] | None:
+        """Check a batch and find its pairs and knots (without distances) in one step, on a CPU.
+
+        Returns:
+            ``None`` where anything is unusual: :meth:`locate` and the checks before it tell what.
+        """
+        if self.interaction_graph is not None or self.max_num_neighbors is not None:
+            return None
+        cutoff = self.config.cutoff
+        if (
+            edge_index is None
+            and cutoff is not None
+            and len(pos) > _ATOMS_TO_COMPARE
+            and z.shape == pos.shape[:1]
+        ):
+            edge_index = radius_graph(pos, cutoff, batch)  # by cells, where comparing all pairs takes longer
+        found = prepare(z, allowed, pos, batch, cutoff, edge_index)
+        if found is None:
+            return None
+        pairs, low, high = found
+        weight = self.embedding.weight
+        knots = self._knots.between(low, high, weight.detach(), weights_are_frozen())
+        return None if knots is None else (pairs, knots)
+
+    def predict(
+        self,
+        z: Tensor,
+        pos: Tensor,
+        batch: Tensor,
+        num_molecules: int,
+        edges: Tensor,
+        features: Tensor | Knots,
+        envelope: Tensor | None = None,
+        pair: Tensor | None = None,
+    ) -> Tensor:
+        """Predict from a geometry that is known; the property of each molecule, ``(molecules,)``, float64."""
         x = self.embedding(z)  # (atoms, channels), equation (3)
         for interaction in self.interactions:
-            x = x + interaction(x, graph.edge_index, expansion, envelope, graph.pair)
+            x = x + interaction(x, edges, features, envelope, pair)
+        return self.readout(x, z, pos, batch, num_molecules)
 
-        out = self.readout(x, z, pos, batch, num_molecules)  # (molecules,), float64
-        return out.to(dtype or weight.dtype)[:, None]
+    def _expand(
+        self, graph: Geometry, distance: Tensor
+    ) -> tuple[Tensor, Tensor | Knots, Tensor | None, Tensor | None]:
+        """Give the edges, and on what their filters depend: at knots, or in each row of the geometry."""
+        if graph.pairs is not None and self._takes_splines(distance):
+            pairs = graph.pairs
+            if self.config.cutoff is not None and bool((outside := distance >= self.config.cutoff).any()):
+                pairs, distance = pairs[:, ~outside], distance[~outside]
+            frozen = weights_are_frozen()
+            knots = self._knots.at(distance, frozen) if len(distance) else None
+            always = frozen or self.filters == "spline"
+            if knots is not None and (always or len(distance) >= _PAIRS_A_KNOT * len(knots.features)):
+                return pairs, knots, None, None
+        edges, pair = graph.directed()
+        expansion = self.radial_basis(distance, trim=not torch.compiler.is_compiling())  # (rows, gaussians)
+        envelope = self.envelope(distance) if self.envelope is not None else None
+        return edges, expansion, envelope, pair
+
+    def _takes_splines(self, distance: Tensor) -> bool:
+        if self.filters == "exact" or torch.compiler.is_compiling():
+            return False
+        if torch._C._are_functorch_transforms_active() or torch.is_autocast_enabled(distance.device.type):
+            return False
+        return self.filters == "spline" or distance.dtype == torch.float32
 
     def __repr__(self) -> str:
         c = self.config
@@ -293,7 +387,7 @@ class Interaction(nn.Module):
         self,
         x: Float[Tensor, "atoms channels"],
         edge_index: Int[Tensor, "2 edges"],
-        expansion: Float[Tensor, "rows gaussians"],
+        expansion: Float[Tensor, "rows gaussians"] | Knots,
         envelope: Float[Tensor, " rows"] | None = None,
         pair: Int[Tensor, " edges"] | None = None,
     ) -> Float[Tensor, "atoms channels"]:

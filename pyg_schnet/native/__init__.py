@@ -1,0 +1,31 @@
+"""Kernels in C for CPUs, as differentiable operations; all of them have a plain form in torch elsewhere."""
+
+from pyg_schnet.native.activation import shifted_softplus
+from pyg_schnet.native.convolution import (
+    combine_rows,
+    positions_only,
+    spline_convolution,
+    weights_are_frozen,
+    weights_only,
+)
+from pyg_schnet.native.library import fingerprint, has_kernels, library, why_not
+from pyg_schnet.native.operations import DIRECT
+from pyg_schnet.native.pairs import find_pairs, is_symmetric, pair_distances, prepare
+
+__all__ = [
+    "DIRECT",
+    "combine_rows",
+    "find_pairs",
+    "fingerprint",
+    "has_kernels",
+    "is_symmetric",
+    "library",
+    "pair_distances",
+    "positions_only",
+    "prepare",
+    "shifted_softplus",
+    "spline_convolution",
+    "weights_are_frozen",
+    "weights_only",
+    "why_not",
+]

@@ -1,0 +1,163 @@
+"""Kernels are compiled once and kept; where they cannot be, torch does the work and why_not says why."""
+
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from pyg_schnet import Potential, SchNet
+from pyg_schnet.native import find_pairs, has_kernels, library, why_not
+
+module = sys.modules["pyg_schnet.native.library"]
+LIKE = torch.zeros(1)
+LOAD = (
+    "import torch; from pyg_schnet.native import has_kernels, why_not; like = torch.zeros(1); "
+    "print(has_kernels(like) or why_not(like))"
+)
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """A cache of kernels of its own, and nothing loaded."""
+    library.cache_clear()
+    monkeypatch.setattr(module, "_reasons", {})
+    monkeypatch.delenv("PYG_SCHNET_NATIVE", raising=False)
+    monkeypatch.setenv("PYG_SCHNET_CACHE", str(tmp_path / "cache"))
+    yield tmp_path
+    library.cache_clear()
+
+
+def compiler(folder, *lines):
+    """A program that stands in for a compiler."""
+    path = folder / "cc"
+    path.write_text("\n".join(["#!/bin/sh", *lines]) + "\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+@pytest.mark.usefixtures("fresh")
+def test_kernels_can_be_switched_off(monkeypatch):
+    monkeypatch.setenv("PYG_SCHNET_NATIVE", "0")
+    assert not has_kernels(LIKE)
+    assert why_not(LIKE) == "switched off by PYG_SCHNET_NATIVE=0"
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_missing_compiler_is_told(monkeypatch):
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert not has_kernels(LIKE)
+    assert why_not(LIKE) == "no C compiler was found; install gcc or clang, or set the variable CC"
+
+
+def test_the_first_line_of_a_compilers_complaint_is_told(fresh, monkeypatch):
+    monkeypatch.setenv("CC", compiler(fresh, "echo 'fatal: no float today' >&2", "echo more >&2", "exit 1"))
+    assert not has_kernels(LIKE)
+    assert why_not(LIKE).endswith(": fatal: no float today")
+    assert "\n" not in why_not(LIKE)
+    assert list((fresh / "cache").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "complaint", ["echo >&2", "printf '\\377\\n' >&2", "true"], ids=["blank", "binary", "none"]
+)
+def test_a_compiler_may_fail_without_a_readable_word(fresh, monkeypatch, complaint):
+    monkeypatch.setenv("CC", compiler(fresh, complaint, "exit 1"))
+    assert not has_kernels(LIKE)
+    assert "exit status 1" in why_not(LIKE)
+
+
+def test_a_compiler_that_writes_no_library_is_told(fresh, monkeypatch):
+    monkeypatch.setenv("CC", compiler(fresh, "exit 0"))
+    assert not has_kernels(LIKE)
+    assert why_not(LIKE)
+
+
+def test_a_failed_compilation_is_not_tried_again(fresh, monkeypatch):
+    monkeypatch.setenv("CC", compiler(fresh, f"echo x >> {fresh}/calls", "exit 1"))
+    for _ in range(3):
+        has_kernels(LIKE)
+    assert (fresh / "calls").read_text() == "x\n"
+
+
+def test_the_library_is_kept_where_the_variable_says_and_compiled_once(fresh, monkeypatch):
+    real = os.environ.get("CC") or "cc"
+    monkeypatch.setenv("CC", compiler(fresh, f"echo x >> {fresh}/calls", f'exec {real} "$@"'))
+    for _ in range(2):
+        library.cache_clear()
+        assert has_kernels(LIKE)
+    assert (fresh / "calls").read_text() == "x\n"
+    (kept,) = (fresh / "cache").iterdir()
+    assert kept.name.startswith("kernels-float-")
+    assert kept.suffix == ".so"
+
+
+def test_a_cache_that_cannot_be_written_is_replaced_by_a_temporary_one(fresh, monkeypatch):
+    (fresh / "file").write_text("no folder")
+    (fresh / "temporary").mkdir()
+    monkeypatch.setenv("PYG_SCHNET_CACHE", str(fresh / "file" / "cache"))
+    monkeypatch.setattr("tempfile.tempdir", str(fresh / "temporary"))
+    assert has_kernels(LIKE)
+    assert [path.suffix for path in (fresh / "temporary").rglob("*.so")] == [".so"]
+
+
+def test_a_damaged_library_is_told_or_made_again(fresh):
+    assert has_kernels(LIKE)
+    (kept,) = (fresh / "cache").iterdir()
+    kept.unlink()  # the loaded file stays whole
+    kept.write_bytes(b"damaged")
+    library.cache_clear()
+    assert has_kernels(LIKE) or why_not(LIKE)
+
+
+def test_two_processes_at_once_both_get_kernels(fresh):
+    command = [sys.executable, "-c", LOAD]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, env=environment, **pipes) for _ in range(2)]
+    results = [process.communicate(timeout=120) for process in processes]
+    assert [out.strip() for out, _ in results] == ["True", "True"], results
+    assert [path.suffix for path in (fresh / "cache").iterdir()] == [".so"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64])
+def test_other_types_have_no_kernels(dtype):
+    like = torch.zeros(1, dtype=dtype)
+    assert not has_kernels(like)
+    assert why_not(like) == f"there are kernels for float32 and float64 only, not for {dtype}"
+
+
+def test_other_devices_have_no_kernels():
+    like = torch.zeros(1, device="meta")
+    assert not has_kernels(like)
+    assert why_not(like) == "there are kernels for CPUs only, not for meta"
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_without_kernels_results_are_the_same(fresh, monkeypatch, randomize, molecule, training):
+    arguments = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 2, "num_gaussians": 12}
+    model = randomize(SchNet(**arguments, cutoff=4.0, filters="spline").double())
+    potential = Potential(model).train(training).compile()
+
+    def results():
+        potential.zero_grad()
+        out = potential(molecule)
+        if training:
+            (out["energy"].sum() + out["forces"].square().sum()).backward()
+        gradients = {name: p.grad for name, p in potential.named_parameters() if p.grad is not None}
+        return {**{name: value.detach() for name, value in out.items()}, **gradients}
+
+    monkeypatch.setenv("PYG_SCHNET_NATIVE", "0")
+    found = results()
+    assert potential.why_eager() == "switched off by PYG_SCHNET_NATIVE=0"
+    assert find_pairs(molecule.pos, None, None) is None
+    assert len(potential.compiled) == 0
+    monkeypatch.undo()
+    library.cache_clear()
+    expected = results()
+    assert potential.why_eager() is None
+    for name, value in expected.items():  # sums in another order: 1e-13 was measured
+        assert_close(found[name], value, atol=1e-11 * float(value.abs().max()), rtol=0)
