@@ -74,7 +74,8 @@ def load(path: str | os.PathLike, device: str | torch.device = "cpu") -> Potenti
             f"{path}: the model's configuration has the unknown entry {sorted(unknown)[0]!r}; the file "
             f"was written by pyg_schnet {header['version']}, upgrade to it"
         )
-    potential = Potential(SchNet(**config))
+    with torch.random.fork_rng(devices=[]):  # weights are drawn, only to be replaced
+        potential = Potential(SchNet(**config))
     try:
         potential.model.to(tensors["model.embedding.weight"].dtype)
         potential.load_state_dict(tensors)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
+from torch_geometric.data.storage import GlobalStorage
+from typing_extensions import Self
 
+from pyg_schnet.compilation import CompiledPotential, Inputs
 from pyg_schnet.molecules import MAX_ATOMIC_NUMBER, check_atomic_numbers, check_molecules, count_molecules
+from pyg_schnet.native import has_kernels, positions_only, why_not
+from pyg_schnet.nn import SchNet
 from pyg_schnet.nn.readout import DoubleBuffers, element_table, sum_by_molecule
 
 
@@ -56,6 +63,7 @@ class Potential(DoubleBuffers):
     ):
         super().__init__()
         self.model = model
+        self.compiled: CompiledPotential | None = None
         table = element_table(atomref)
         allowed = torch.ones(MAX_ATOMIC_NUMBER + 1, dtype=torch.bool)
         if elements is not None:
@@ -89,6 +97,8 @@ class Potential(DoubleBuffers):
             ValueError: If the input is not a set of molecules, or holds an element that was absent from
                 training.
         """
+        if self.compiled is not None and (out := self._run_compiled(data, forces)) is not None:
+            return out
         pos = data.pos
         if pos is None:
             raise ValueError("`data` must hold `pos`, positions in Å; got None")
@@ -101,24 +111,87 @@ class Potential(DoubleBuffers):
                 "torch.no_grad() instead"
             )
         self._check_elements(data.z)
+        return self._run(data, forces)
+
+    def compile(self) -> Self:
+        """Compute by straight programs from now on: the same numbers, several times faster.
+
+        A program for each kind of call (with or without forces, training or not) is made at its first use, in
+        seconds, and compared there with what it replaces: energies, forces and the gradients of all weights.
+        It serves batches of any size. Call this again after another module was put into the model.
+
+        Calls that have no program run as before: with ``filters="exact"``, in float64 unless
+        ``filters="spline"``, periodic systems, positions that need a gradient, and models that are not a
+        ``SchNet``.
+
+        Returns:
+            Itself; ``compiled`` tells about the programs, :meth:`why_eager` why there are none.
+        """
+        self.compiled = CompiledPotential()
+        return self
+
+    def why_eager(self) -> str | None:
+        """Say in one line why a compiled potential runs as if it were not; ``None`` if it does not."""
+        if self.compiled is None:
+            return "compile() was not called"
+        if not isinstance(self.model, SchNet):
+            return f"only SchNet is compiled, not {type(self.model).__name__}"
+        weight = self.model.embedding.weight
+        if self.model.filters == "exact":
+            return "filters='exact' is not compiled"
+        if self.model.filters == "auto" and weight.dtype != torch.float32:
+            return f"filters='auto' is exact in {weight.dtype}, which is not compiled; use filters='spline'"
+        return None if has_kernels(weight) else why_not(weight)
+
+    def _run_compiled(self, data: Data, forces: bool) -> dict[str, Tensor] | None:
+        """Compute by a program, if this kind of call has one; what is wrong with input is told elsewhere."""
+        fields = data._store._mapping if type(data._store) is GlobalStorage else data.to_dict()
+        z, pos, batch = (cast(Tensor, fields.get(name)) for name in ("z", "pos", "batch"))
+        if (
+            self.why_eager() is not None
+            or torch.compiler.is_compiling()
+            or (forces and torch.is_inference_mode_enabled())
+            or torch.is_autocast_enabled("cpu")
+            or not _is_plain(z, pos, batch, fields.get("edge_index"))
+            or fields.get("shift") is not None
+            or _is_periodic(fields.get("pbc"))
+        ):
+            return None
+        assert self.compiled is not None
+        model = cast(SchNet, self.model)
+        with nullcontext() if self.training else positions_only():
+            place = model.locate_fast(z, self.allowed, pos, batch, fields.get("edge_index"))
+        if place is None:
+            return None
+        if batch is None:
+            batch, molecules = torch.zeros_like(z), 1
+        else:
+            batch, molecules = _molecules(data)
+            if int(batch[-1]) >= molecules:
+                return None
+        inputs = Inputs(z, pos, batch, place[0], molecules, place[1])
+        return self.compiled(self, inputs, forces, lambda: self._run(data, forces))
+
+    def _run(self, data: Data, forces: bool) -> dict[str, Tensor]:
+        pos = cast(Tensor, data.pos)
         if not forces:
             with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
                 return {"energy": self._energy(data, pos)}
         with torch.enable_grad():
             if not pos.requires_grad:
                 pos = pos.detach().requires_grad_()
-            energy = self._energy(data, pos)
-            (gradient,) = torch.autograd.grad(energy.sum(), pos, create_graph=self.training)
+            with nullcontext() if self.training else positions_only():
+                energy = self._energy(data, pos)
+            with positions_only():
+                (gradient,) = torch.autograd.grad(
+                    energy, pos, torch.ones_like(energy), create_graph=self.training
+                )
         if not self.training:
             energy = energy.detach()
         return {"energy": energy, "forces": -gradient}
 
     def _energy(self, data: Data, pos: Tensor) -> Tensor:
-        batch = getattr(data, "batch", None)
-        if batch is None:
-            batch, molecules = torch.zeros_like(data.z), 1
-        elif (molecules := getattr(data, "num_graphs", None)) is None:  # not a Batch, but one by hand
-            molecules = count_molecules(batch)
+        batch, molecules = _molecules(data)
         relative = self.model(
             data.z,
             pos,
@@ -130,8 +203,12 @@ class Potential(DoubleBuffers):
             num_molecules=molecules,
             dtype=torch.float64,
         )
-        references = sum_by_molecule(self.atomref.index_select(0, data.z), batch, molecules)
-        return self.scale * relative.squeeze(-1) + references
+        return self.scaled(relative.squeeze(-1), data.z, batch, molecules)
+
+    def scaled(self, relative: Tensor, z: Tensor, batch: Tensor, molecules: int) -> Tensor:
+        """Turn the model's output, ``(molecules,)``, into energies in eV."""
+        references = sum_by_molecule(self.atomref.index_select(0, z), batch, molecules)
+        return self.scale * relative + references
 
     def _check_elements(self, z: Tensor) -> None:
         if torch.compiler.is_compiling():
@@ -143,3 +220,36 @@ class Potential(DoubleBuffers):
                 f"`z` contains {foreign[0]}, which was absent from training; this potential knows the "
                 f"atomic numbers {', '.join(map(str, self.elements))}"
             )
+
+
+def _molecules(data: Data) -> tuple[Tensor, int]:
+    """Give the batch vector and the number of molecules."""
+    batch = getattr(data, "batch", None)
+    if batch is None:
+        return torch.zeros_like(data.z), 1
+    molecules = getattr(data, "num_graphs", None)
+    return batch, count_molecules(batch) if molecules is None else molecules  # a batch by hand has none
+
+
+def _is_periodic(pbc: Tensor | Sequence[bool] | bool | None) -> bool:
+    return pbc is not None and bool(torch.as_tensor(pbc).any())
+
+
+def _is_plain(z: Any, pos: Any, batch: Any, edge_index: Any) -> bool:
+    """Whether these are the tensors that a compiled potential takes without further questions."""
+    if not isinstance(z, Tensor) or not isinstance(pos, Tensor) or z.dtype != torch.long:
+        return False
+    if pos.dtype not in (torch.float32, torch.float64) or pos.requires_grad or pos.dim() != 2:
+        return False
+    if pos.size(1) != 3 or z.shape != pos.shape[:1] or pos.device.type != "cpu":
+        return False
+    if any(
+        t is not None and (t.device.type != "cpu" or t.layout != torch.strided)
+        for t in (z, batch, edge_index)
+    ):
+        return False
+    if edge_index is not None and (
+        edge_index.dtype != torch.long or edge_index.dim() != 2 or len(edge_index) != 2
+    ):
+        return False
+    return batch is None or (batch.dtype == torch.long and batch.shape == z.shape)
