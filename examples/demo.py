@@ -34,7 +34,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="directory of the run")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier demo")
-    parser.add_argument("--minutes", type=float, default=2.5, help="of training")
+    parser.add_argument("--minutes", type=float, default=2.0, help="of training")
     parser.add_argument("--duration", type=float, default=1.0, help="of the dynamics, in ps")
     options = parser.parse_args()
     torch.set_num_threads(1)  # the molecule is small: a second thread costs more than it brings

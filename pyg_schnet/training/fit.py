@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 from torch_geometric.data import Data, InMemoryDataset
 
 from pyg_schnet import checkpoint
 from pyg_schnet.evaluation import Evaluation, evaluate
 from pyg_schnet.loader import collate
 from pyg_schnet.potential import Potential
+from pyg_schnet.training.acceleration import accelerate
 from pyg_schnet.training.config import TrainerConfig
 from pyg_schnet.training.loss import energy_forces_loss
 from pyg_schnet.training.progress import Report
@@ -58,6 +60,9 @@ def fit(
     if energy_weight is None:
         energy_weight = 0.01 if has_forces else 1.0
     potential.to(fabric.device, getattr(torch, config.precision)).train()
+    first = next(batches(len(train), config.batch_size, config.seed))
+    sample = collate(train, first).to(fabric.device)
+    accelerate(potential, sample, has_forces, config, config.max_steps, report)
     optimizer = torch.optim.Adam(potential.parameters(), config.lr, fused=True)
     state = TrainingState(potential, optimizer, config.ema_decay)
     count = state.counters
@@ -68,7 +73,9 @@ def fit(
         report.line(f"Resuming at step {count.step:,}.")
     module, optimizer = fabric.setup(potential, optimizer)
 
-    losses: list[float] = []
+    losses: list[Tensor] = []
+    # Looking at a number makes the host wait for a GPU.
+    steps_between_looks = 1 if fabric.device.type == "cpu" else 100
     began = time.perf_counter() - count.seconds
     report.start(count.step, progress(config, count.step, count.seconds / 60))
     try:
@@ -80,8 +87,10 @@ def fit(
                 group["lr"] = learning_rate(config, count.step, count.seconds / 60)
             out = module(batch, forces=has_forces)
             loss = energy_forces_loss(out, batch, energy_weight, potential.scale)
-            losses.append(loss.item())
-            _require_finite("loss", losses[-1], count, batch, run)
+            losses.append(loss.detach())
+            if len(losses) % steps_between_looks == 0:
+                total = torch.stack(losses[-steps_between_looks:]).sum()
+                _require_finite("loss", total.item(), count, batch, run)
             optimizer.zero_grad()
             fabric.backward(loss)
             if config.clip_norm is not None:
@@ -91,7 +100,7 @@ def fit(
                 assert norm is not None
                 _require_finite("norm of the gradient", norm.item(), count, batch, run)
             optimizer.step()
-            state.average.update_parameters(potential)
+            state.update_average()
             count.step += 1
             count.seconds = time.perf_counter() - began
             report.step(count.step, progress(config, count.step, count.seconds / 60), losses[-1])
@@ -131,12 +140,14 @@ def _judge(count: Counters, errors: Evaluation, energy_weight: float) -> bool:
     return improved
 
 
-def _row(count: Counters, config: TrainerConfig, losses: list[float], errors: Evaluation) -> dict[str, float]:
+def _row(
+    count: Counters, config: TrainerConfig, losses: list[Tensor], errors: Evaluation
+) -> dict[str, float]:
     row = {
         "step": count.step,
         "minutes": count.seconds / 60,
         "lr": learning_rate(config, count.step - 1, count.seconds / 60),
-        "loss": sum(losses) / len(losses),
+        "loss": float(torch.stack(losses).mean()),
         "val_energy_mae_eV": errors.energy_mae,
         "val_energy_rmse_eV": errors.energy_rmse,
     }

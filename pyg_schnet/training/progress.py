@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from pyg_schnet.units import kcal_per_mol
 
@@ -43,10 +44,10 @@ class Report:
         self._bar.update(self._task, completed=done)
         self._bar.start()
 
-    def step(self, step: int, done: float, loss: float) -> None:
-        """Count a step."""
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, step=step, loss=f"{loss:.2e}")
+    def step(self, step: int, done: float, loss: Tensor) -> None:
+        """Count a step; the bar looks at some of them only."""
+        if self._bar is not None and self._task is not None and step % 20 == 0:
+            self._bar.update(self._task, completed=done, step=step, loss=f"{float(loss):.2e}")
 
     def validated(self, row: Mapping[str, float], improved: bool) -> None:
         """Tell the errors of a validation."""

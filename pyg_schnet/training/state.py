@@ -50,11 +50,22 @@ class TrainingState:
         self.optimizer = optimizer
         self.average = AveragedModel(potential, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
         self.counters = Counters()
+        self._update = get_ema_multi_avg_fn(ema_decay)
+        self._weights: list[Tensor] = list(potential.parameters())
+        self._averages: list[Tensor] = list(self.average.module.parameters())
 
     @property
     def averaged(self) -> Potential:
         """The potential with averaged weights."""
         return self.average.module  # pyright: ignore[reportReturnType]
+
+    def update_average(self) -> None:
+        """Let the average follow the weights; what ``AveragedModel`` does, with its lists made once."""
+        if int(self.average.n_averaged) == 0:
+            self.average.update_parameters(self.potential)
+        else:
+            self._update(self._averages, self._weights, self.average.n_averaged)
+            self.average.n_averaged += 1
 
     def save(self, path: str | os.PathLike) -> None:
         """Write all of it to a file, at once or not at all."""

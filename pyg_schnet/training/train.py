@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
 from ase.data import chemical_symbols
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+from torch_geometric.data import InMemoryDataset
 
+from pyg_schnet.checkpoint import load
 from pyg_schnet.datasets.splits import Split
 from pyg_schnet.nn import SchNet
 from pyg_schnet.plots import plot_learning_curve
@@ -24,7 +26,10 @@ from pyg_schnet.training.data import TrainingData, hash_files, read_data
 from pyg_schnet.training.fit import fit
 from pyg_schnet.training.progress import Report
 from pyg_schnet.training.run_directory import RunDirectory
+from pyg_schnet.training.spline_error import spline_error
 from pyg_schnet.units import kcal_per_mol
+
+_STRUCTURES_FOR_SPLINES = 100
 
 
 def train(config: TrainConfig, report: Report, resume: bool = False, overwrite: bool = False) -> RunDirectory:
@@ -57,14 +62,25 @@ def train(config: TrainConfig, report: Report, resume: bool = False, overwrite: 
         run.write_split(split, data.structures, _hashes(provenance))
     run.write_config(asdict(config))
     _describe(config, potential, data, report)
-    with _threads(config.trainer.threads):
+    with _own_threads():
         count = fit(fabric, potential, train_set, val_set, config.trainer, run, report, provenance, resume)
+    _report_splines(run, val_set, report)
     plot_learning_curve(run.read_metrics(), run.learning_curve)
     report.line(
         f"Best validation at step {count.best_step:,} of {count.step:,}, after {count.seconds / 60:.1f} "
         f"minutes: {run.model}"
     )
     return run
+
+
+def _report_splines(run: RunDirectory, val_set: InMemoryDataset, report: Report) -> None:
+    """Tell how exact the splines of the filters are, which trained and will run this model."""
+    if not run.model.exists():
+        return
+    some = cast(InMemoryDataset, val_set[: min(len(val_set), _STRUCTURES_FOR_SPLINES)])
+    error = spline_error(load(run.model), some)
+    if error is not None:
+        report.line(error.report())
 
 
 def _fabric(config: TrainConfig, run: RunDirectory) -> Fabric:
@@ -78,9 +94,10 @@ def _fabric(config: TrainConfig, run: RunDirectory) -> Fabric:
 
 
 @contextmanager
-def _threads(threads: int) -> Iterator[None]:
+def _own_threads() -> Iterator[None]:
+    """Give the caller's number of threads back; a run chooses its own."""
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     try:
         yield
     finally:
@@ -119,7 +136,8 @@ def _describe(config: TrainConfig, potential: Potential, data: TrainingData, rep
 
 
 # What a resumed run may change: how long it goes on, and where it computes.
-_FREE = ("max_steps", "max_minutes", "val_every", "patience", "threads", "accelerator", "root", "memory_map")
+_FREE = ("max_steps", "max_minutes", "val_every", "patience", "threads", "compile", "accelerator")
+_FREE += ("root", "memory_map")
 _PATHS = ("path", "val_path", "split")  # compared by their content
 
 
