@@ -1,0 +1,95 @@
+"""A calculator that compiles its potential."""
+
+import numpy as np
+import pytest
+import torch
+from ase.build import molecule
+
+from pyg_schnet import Potential, SchNet
+from pyg_schnet.simulation import SchNetCalculator
+from pyg_schnet.simulation import calculator as calculators
+
+
+@pytest.fixture
+def potential(randomize):
+    small = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 2}
+    return Potential(randomize(SchNet.paper(**small, zero_output=False).double()).float()).eval()
+
+
+def shaken(atoms, seed):
+    moved = atoms.copy()
+    moved.positions += 0.05 * np.random.default_rng(seed).normal(size=moved.positions.shape)
+    return moved
+
+
+# 1e-5, here and below: STYLE's bound for float32.
+def test_results_are_those_of_the_potential(potential):
+    atoms = molecule("CH3CH2OH")
+    compiled = SchNetCalculator(potential, compile=True)
+    eager = SchNetCalculator(potential, compile=False)
+    for seed in range(3):
+        moved = shaken(atoms, seed)
+        expected = eager.get_forces(moved)
+        np.testing.assert_allclose(compiled.get_forces(moved), expected, atol=1e-5 * np.abs(expected).max())
+        assert compiled.get_potential_energy(moved) == pytest.approx(
+            eager.get_potential_energy(moved), rel=1e-5
+        )
+    assert compiled.potential.why_eager() is None
+    assert eager.potential.compiled is None
+
+
+def test_it_compiles_after_some_evaluations(potential, monkeypatch):
+    monkeypatch.setattr(calculators, "_EVALUATIONS_TO_COMPILE_AFTER", 2)
+    calculator = SchNetCalculator(potential)
+    seen = []
+    for seed in range(4):
+        calculator.get_forces(shaken(molecule("H2O"), seed))
+        seen.append(calculator.potential.compiled is not None)
+    assert seen == [False, False, True, True]
+
+
+def test_another_molecule_may_follow(potential):
+    calculator = SchNetCalculator(potential, compile=True)
+    for name in ("H2O", "CH3CH2OH", "H2O"):
+        atoms = molecule(name)
+        expected = SchNetCalculator(potential, compile=False).get_forces(atoms)
+        np.testing.assert_allclose(calculator.get_forces(atoms), expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_atoms_of_another_kind_at_the_same_places_are_noticed(potential):
+    calculator = SchNetCalculator(potential, compile=True)
+    atoms = molecule("CO")
+    before = calculator.get_potential_energy(atoms)
+    atoms.numbers = [7, 8]
+    assert calculator.get_potential_energy(atoms) != before
+
+
+def test_results_of_one_step_are_not_changed_by_the_next(potential):
+    calculator = SchNetCalculator(potential, compile=True)
+    first = calculator.get_forces(shaken(molecule("H2O"), 0))
+    kept = first.copy()
+    calculator.get_forces(shaken(molecule("H2O"), 1))
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_the_callers_potential_is_not_compiled(potential):
+    calculator = SchNetCalculator(potential, compile=True)
+    calculator.get_forces(molecule("H2O"))
+    assert potential.compiled is None
+
+
+def test_another_word_for_compile_is_refused(potential):
+    with pytest.raises(ValueError, match=r"^`compile` must be 'auto', True or False, got 'yes'$"):
+        SchNetCalculator(potential, compile="yes")
+
+
+def test_positions_enter_in_double_precision(potential):
+    calculator = SchNetCalculator(potential, compile=True)
+    atoms = molecule("H2O")
+    far = atoms.copy()
+    far.positions += 1000.0
+    # Differences of positions are taken in float64; 1e-6 of the force is left of float32's network.
+    expected = calculator.get_forces(atoms)
+    np.testing.assert_allclose(calculator.get_forces(far), expected, atol=1e-5 * np.abs(expected).max())
+    assert expected.dtype == np.float64
+    assert torch.get_default_dtype() == torch.float32
