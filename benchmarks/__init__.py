@@ -1,0 +1,1 @@
+"""Benchmarks of pyg_schnet against other implementations; nothing here is installed."""

@@ -1,0 +1,1 @@
+"""What runs in each implementation's own environment; it needs torch, NumPy and ASE."""
