@@ -111,7 +111,7 @@ def check_radius(r: float, name: str) -> None:
         raise ValueError(f"`{name}` must be positive and in Å, got {r}")
 
 
-def raise_coincident(source: Tensor, target: Tensor) -> NoReturn:
+def raise_coincident(source: Tensor | int, target: Tensor | int) -> NoReturn:
     """Refuse two atoms at one point, where a distance has no direction."""
     first, second = sorted((int(source), int(target)))
     raise ValueError(

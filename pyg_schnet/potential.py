@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.data.storage import GlobalStorage
-from typing_extensions import Self
 
 from pyg_schnet.compilation import CompiledPotential, Inputs
 from pyg_schnet.molecules import MAX_ATOMIC_NUMBER, check_atomic_numbers, check_molecules, count_molecules
@@ -113,7 +112,7 @@ class Potential(DoubleBuffers):
         self._check_elements(data.z)
         return self._run(data, forces)
 
-    def compile(self) -> Self:
+    def compile(self) -> Potential:
         """Compute by straight programs from now on: the same numbers, several times faster.
 
         A program for each kind of call (with or without forces, training or not) is made at its first use, in

@@ -194,13 +194,14 @@ static void part(Kind kind, const Task *a, int64_t p0, int64_t p1, Sums o, Opera
         part_of(kind, a, p0, p1, a->channels, o, x);
 }
 
+enum { PAIRS_A_THREAD = 512 }; /* fewer are done before another thread wakes up */
 #define MAX_THREADS 256
 
 /* Returns 0, or 1 where memory is missing. */
 static int run(Kind kind, const Task *a, real *rows0, real *rows1, real *table, Operands x) {
     const int64_t n = a->channels, outputs = rows1 ? 2 : 1, cells = table ? a->knots * n : 0;
     int64_t threads = a->threads < 1 ? 1 : a->threads > MAX_THREADS ? MAX_THREADS : a->threads;
-    if (threads > 1 && a->pairs < 64 * threads) threads = 1;
+    if (threads > 1 && a->pairs < PAIRS_A_THREAD * threads) threads = 1;
     if (threads == 1) {
         memset(rows0, 0, sizeof(real) * a->atoms * n);
         if (rows1) memset(rows1, 0, sizeof(real) * a->atoms * n);

@@ -414,7 +414,8 @@ static void collect(const Tape *tape, Part *parts, int64_t count, char *const *r
 static int execute_once(const Tape *tape, Part *part, const Functions *functions, int64_t start,
                         const double *weights, int64_t threads, int64_t from, int64_t until) {
     int failed = 0;
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 1) if (threads > 1)
+    if (from == until) return 0; /* waking a thread for nothing may take milliseconds */
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1) if (threads > 1 && tape->groups > 1)
     for (int64_t group = 0; group < tape->groups; group++)
         for (int64_t o = from; o < until; o++)
             if (tape->op[o].group == group) {
