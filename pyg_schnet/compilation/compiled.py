@@ -114,9 +114,7 @@ class CompiledPotential:
         if programs.backward is not None:
             results = _Trained.apply(programs, inputs, *weights)
         else:
-            with torch.inference_mode(False), torch.no_grad():
-                frozen = self._frozen_weights(potential, weights, inputs.knots)
-                results = _forward(programs, frozen, inputs)[0]
+            results = _forward(programs, self._frozen_weights(potential, weights, inputs.knots), inputs)[0]
         return dict(zip(("energy", "forces"), results, strict=False))  # pyright: ignore
 
     def _frozen_weights(self, potential: Potential, weights: list[Tensor], knots: Knots) -> list[Tensor]:
@@ -132,27 +130,25 @@ class CompiledPotential:
         if not versions or kept is None or kept[:3] != (id(knots.features), versions, places):
             model: Any = potential.model
             convolutions = [interaction.cfconv for interaction in model.interactions]
-            tables = [c.spline.coefficients(c.filter_network, knots) for c in convolutions]
-            alive = (
-                [w.detach() for w in weights],
-                knots.features,
-            )  # so that their addresses are not another's
-            kept = (id(knots.features), versions, places, [*weights, *tables], alive)
-            self._frozen = kept
+            with torch.inference_mode(False), torch.no_grad():
+                tables = [c.spline.coefficients(c.filter_network, knots) for c in convolutions]
+                frozen = [tensor.contiguous() for tensor in (*weights, *tables)]
+            alive = ([w.detach() for w in weights], knots.features)  # their addresses are not another's
+            kept = self._frozen = (id(knots.features), versions, places, frozen, alive)
         return kept[3]
 
 
 def _forward(
     programs: Programs, weights: Sequence[Tensor], inputs: Inputs
 ) -> tuple[list[Tensor], Run | None]:
-    """Run forward in C, if there is a machine and it need not be differentiated."""
+    """Run forward, in C if there is a machine; weights are contiguous."""
     if programs.machine is None:
-        return programs.forward(*weights, *inputs.values()), None
+        with torch.no_grad():
+            return programs.forward(*weights, *inputs.values()), None
     machine = programs.machine
     results = [torch.empty(inputs.molecules, dtype=torch.float64)]
     if programs.outputs > 1:
         results.append(torch.empty_like(inputs.pos))
-    weights = [weight if weight.is_contiguous() else weight.contiguous() for weight in weights]
     run = machine.forward([*weights, *inputs.tensors()], results, inputs.sizes(), inputs.knots.start)
     if programs.backward is None:
         machine.release(run)
@@ -166,7 +162,7 @@ class _Trained(torch.autograd.Function):
     def forward(ctx, programs: Programs, inputs: Inputs, *weights):
         ctx.programs, ctx.weights = programs, len(weights)
         if programs.machine is not None:
-            results, ctx.run = _forward(programs, weights, inputs)
+            results, ctx.run = _forward(programs, [weight.contiguous() for weight in weights], inputs)
             assert ctx.run is not None
             ctx.save_for_backward(*ctx.run.tensors)  # torch tells if one is changed before backward
             return tuple(results)

@@ -23,7 +23,7 @@ _GEMM = {torch.float32: "sgemm_", torch.float64: "dgemm_"}
 
 
 class _Functions(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ("gemm", "distances", "adjoint", "second"))
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ("gemm", "distances", "adjoint", "second", "limit"))
 
 
 @cache
@@ -31,12 +31,15 @@ def _functions(dtype: torch.dtype) -> _Functions:
     """Find the matrix product that torch itself uses, and the kernels for positions in float64."""
     suffix = {"win32": "torch_cpu.dll", "darwin": "libtorch_cpu.dylib"}.get(sys.platform, "libtorch_cpu.so")
     try:
-        gemm = getattr(ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / suffix)), _GEMM[dtype])
+        torchs = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / suffix))
+        gemm = getattr(torchs, _GEMM[dtype])
     except (OSError, AttributeError) as error:
         raise Unsupported(f"this torch does not hand out its matrix product: {error}") from None
     double = library(torch.float64)
     assert double is not None
-    found = (gemm, double.distances, double.distances_adjoint, double.distances_adjoint_adjoint)
+    found = [gemm, double.distances, double.distances_adjoint, double.distances_adjoint_adjoint]
+    if hasattr(torchs, "MKL_Set_Num_Threads_Local"):  # of Intel's library, where torch has it
+        found.append(torchs.MKL_Set_Num_Threads_Local)
     return _Functions(*(ctypes.cast(function, ctypes.c_void_p) for function in found))
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 
 import torch
@@ -18,24 +17,27 @@ _BY_DISTANCE, _BY_TABLE = "distance", "table"
 _wanted: ContextVar[tuple[str, ...]] = ContextVar("_wanted", default=(_BY_DISTANCE, _BY_TABLE))
 
 
-@contextmanager
-def positions_only() -> Iterator[None]:
+class _Wanting:
+    """Within it, only some derivatives are wanted. A class, which steps of dynamics enter and leave fast."""
+
+    def __init__(self, *wanted: str):
+        self._wanted_here = wanted
+
+    def __enter__(self) -> None:
+        self._token = _wanted.set(self._wanted_here)
+
+    def __exit__(self, *exception: object) -> None:
+        _wanted.reset(self._token)
+
+
+def positions_only() -> _Wanting:
     """Leave out gradients of filters: while forces are computed, and where nothing is trained."""
-    token = _wanted.set((_BY_DISTANCE,))
-    try:
-        yield
-    finally:
-        _wanted.reset(token)
+    return _Wanting(_BY_DISTANCE)
 
 
-@contextmanager
-def weights_only() -> Iterator[None]:
+def weights_only() -> _Wanting:
     """Leave out gradients of distances, while gradients of weights are computed."""
-    token = _wanted.set((_BY_TABLE,))
-    try:
-        yield
-    finally:
-        _wanted.reset(token)
+    return _Wanting(_BY_TABLE)
 
 
 def weights_are_frozen() -> bool:

@@ -56,6 +56,7 @@ typedef struct {
                               int64_t, double *);
     void (*distances_adjoint_adjoint)(const double *, const double *, const double *, const int64_t *,
                                       const int64_t *, int64_t, int64_t, double *, double *);
+    int (*limit_gemm)(int); /* to a number of threads, from this one; gives the limit before; may be NULL */
 } Functions;
 
 typedef struct {
@@ -460,6 +461,10 @@ int tape_run(const Tape *tape, const Functions *functions, const double *weights
     }
     char *slots[MAX_SLOTS];
     if (tape->slots > MAX_SLOTS) return 3;
+    /* Threads work on parts; on one operation only where one molecule is all, and large. */
+    const int together = count == 1 && size[PAIRS] >= 2 * PAIRS_A_PART;
+    if (count == 1 && !together) threads = parts[0].threads = 1;
+    const int limit = functions->limit_gemm && !together ? functions->limit_gemm(1) : -1;
     lay_out(tape, common, NULL, 1, external, slots);
     if (!backward) failed = execute_once(tape, common, functions, start, weights, threads, 0, tape->before);
     const int64_t from = backward ? tape->until : tape->before, until = backward ? tape->after : tape->until;
@@ -486,13 +491,13 @@ int tape_run(const Tape *tape, const Functions *functions, const double *weights
             failed = wrong;
         }
     }
-    if (failed) return failed;
-    if (backward) {
+    if (backward && !failed) {
         add_up(tape, parts, count, common);
         failed = execute_once(tape, common, functions, start, weights, threads, tape->after, tape->ops);
         for (int64_t v = 0; v < tape->values; v++) /* results of what was done once, for `collect` */
             if (tape->value[v].kind == 0 && tape->value[v].shared) parts[0].view[v] = common->view[v];
     }
-    collect(tape, parts, count, results);
+    if (limit >= 0) functions->limit_gemm(limit);
+    if (!failed) collect(tape, parts, count, results);
     return failed;
 }

@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
@@ -64,7 +63,8 @@ class SchNetCalculator(Calculator):
         super().__init__(**kwargs)
         self.potential = for_evaluation(potential, device)
         self._until_compiled = {True: 0, False: -1, "auto": _EVALUATIONS_TO_COMPILE_AFTER}[compile]
-        self._data: Data | None = None
+        self._kept: Atoms | None = None  # the structure of the last evaluation, through ASE's resets
+        self._data: Data | None = None  # the same for the potential, unless it is periodic
 
     def set(self, **kwargs) -> dict[str, Any]:
         """Refuse parameters: ASE would store any, misspelled ones included."""
@@ -78,17 +78,24 @@ class SchNetCalculator(Calculator):
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
         """Tell what changed of what the energy depends on; called by ASE.
 
-        ASE's own comparison takes 80 µs, this one 8, and a step of dynamics has several of them.
+        Bytes are compared, which takes ASE's own comparison 80 µs and this one 4; a step of dynamics has
+        several of them.
         """
-        if self.atoms is None:
+        own = self.atoms
+        if own is None:
             return list(all_changes)
         pairs = {
-            "positions": (self.atoms.positions, atoms.positions),
-            "numbers": (self.atoms.numbers, atoms.numbers),
-            "cell": (self.atoms.cell.array, atoms.cell.array),
-            "pbc": (self.atoms.pbc, atoms.pbc),
+            "positions": (own.positions, atoms.positions),
+            "numbers": (own.numbers, atoms.numbers),
+            "cell": (own.cell.array, atoms.cell.array),
+            "pbc": (own.pbc, atoms.pbc),
         }
-        return [name for name, (old, new) in pairs.items() if old.shape != new.shape or (old != new).any()]
+        return [name for name, (old, new) in pairs.items() if old.tobytes() != new.tobytes()]
+
+    def reset(self) -> None:
+        """Forget the results; called by ASE when something changed."""
+        self._kept = self.atoms
+        super().reset()
 
     def calculate(
         self,
@@ -98,7 +105,7 @@ class SchNetCalculator(Calculator):
     ) -> None:
         """Evaluate the potential; called by ASE."""
         if atoms is not None:
-            self._follow(atoms)
+            self._follow(atoms, moved=list(system_changes) == ["positions"])
         assert self.atoms is not None
         if self._until_compiled == 0 and self.potential.compiled is None:
             self.potential.compile()
@@ -109,23 +116,23 @@ class SchNetCalculator(Calculator):
         if "forces" in out:
             self.results["forces"] = out["forces"].cpu().numpy()
 
-    def _follow(self, atoms: Atoms) -> None:
+    def _follow(self, atoms: Atoms, moved: bool) -> None:
         """Keep a copy of a structure, as ASE does; of one that only moved, only the positions."""
-        own = self.atoms
-        if own is None or self.check_state(atoms) != ["positions"]:
+        own = self._kept if moved else None
+        if own is None or own.numbers.tobytes() != atoms.numbers.tobytes():
             self.atoms = atoms.copy()
         else:
             own.positions[:] = atoms.positions
+            self.atoms = own
 
     def _as_data(self, atoms: Atoms) -> Data:
         """Convert a structure; of a molecule that only moved, only the positions."""
-        device = self.potential.scale.device
-        data = self._data
-        if data is None or atoms.pbc.any() or not np.array_equal(self._numbers, atoms.numbers):
-            data = from_ase(atoms).to(str(device))
-            self._data, self._numbers = None if atoms.pbc.any() else data, atoms.numbers.copy()
+        data, numbers = self._data, atoms.numbers.tobytes()
+        if data is not None and numbers == self._numbers and not atoms.pbc.any():
+            data.pos.copy_(torch.from_numpy(atoms.positions))  # pyright: ignore[reportOptionalMemberAccess]
             return data
-        data.pos = torch.tensor(atoms.positions, device=device)
+        data = from_ase(atoms).to(str(self.potential.scale.device))
+        self._data, self._numbers = None if atoms.pbc.any() else data, numbers
         return data
 
 
