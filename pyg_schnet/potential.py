@@ -133,12 +133,13 @@ class Potential(DoubleBuffers):
         """Say in one line why a compiled potential runs as if it were not; ``None`` if it does not."""
         if self.compiled is None:
             return "compile() was not called"
-        if not isinstance(self.model, SchNet):
-            return f"only SchNet is compiled, not {type(self.model).__name__}"
-        weight = self.model.embedding.weight
-        if self.model.filters == "exact":
+        model = self.model
+        if not isinstance(model, SchNet):
+            return f"only SchNet is compiled, not {type(model).__name__}"
+        weight = model.embedding.weight
+        if model.filters == "exact":
             return "filters='exact' is not compiled"
-        if self.model.filters == "auto" and weight.dtype != torch.float32:
+        if model.filters == "auto" and weight.dtype != torch.float32:
             return f"filters='auto' is exact in {weight.dtype}, which is not compiled; use filters='spline'"
         return None if has_kernels(weight) else why_not(weight)
 

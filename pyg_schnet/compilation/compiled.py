@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import operator
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from pyg_schnet.compilation.machine import Run
+from pyg_schnet.compilation.machine import Bound, Machine, Run
 from pyg_schnet.compilation.tracing import Inputs, Programs, Weights, trace
 from pyg_schnet.native import fingerprint
 from pyg_schnet.nn.spline import Knots
@@ -43,6 +43,7 @@ class CompiledPotential:
         self._programs: dict[tuple, Programs | None] = {}  # None: such calls run eagerly
         self._weights: Weights | None = None
         self._frozen: tuple | None = None
+        self._places: dict[Machine, Bound] = {}
 
     def __len__(self) -> int:
         """Count the programs made so far."""
@@ -114,7 +115,13 @@ class CompiledPotential:
         if programs.backward is not None:
             results = _Trained.apply(programs, inputs, *weights)
         else:
-            results = _forward(programs, self._frozen_weights(potential, weights, inputs.knots), inputs)[0]
+            frozen = self._frozen_weights(potential, weights, inputs.knots)
+            if programs.machine is None:
+                with torch.no_grad():
+                    results = programs.forward(*frozen, *inputs.values())
+            else:
+                results, run = _run_machine(programs, self._bound(programs.machine, frozen), inputs)
+                programs.machine.release(run)
         return dict(zip(("energy", "forces"), results, strict=False))  # pyright: ignore
 
     def _frozen_weights(self, potential: Potential, weights: list[Tensor], knots: Knots) -> list[Tensor]:
@@ -137,21 +144,21 @@ class CompiledPotential:
             kept = self._frozen = (id(knots.features), versions, places, frozen, alive)
         return kept[3]
 
+    def _bound(self, machine: Machine, frozen: list[Tensor]) -> Bound:
+        """Give the addresses of frozen weights for a machine, taken down when the weights were frozen."""
+        kept = self._places.get(machine)
+        if kept is None or kept.weights is not frozen:
+            kept = self._places[machine] = machine.bind(frozen)
+        return kept
 
-def _forward(
-    programs: Programs, weights: Sequence[Tensor], inputs: Inputs
-) -> tuple[list[Tensor], Run | None]:
-    """Run forward, in C if there is a machine; weights are contiguous."""
-    if programs.machine is None:
-        with torch.no_grad():
-            return programs.forward(*weights, *inputs.values()), None
-    machine = programs.machine
+
+def _run_machine(programs: Programs, bound: Bound, inputs: Inputs) -> tuple[list[Tensor], Run]:
+    """Run forward in C."""
+    assert programs.machine is not None
     results = [torch.empty(inputs.molecules, dtype=torch.float64)]
     if programs.outputs > 1:
         results.append(torch.empty_like(inputs.pos))
-    run = machine.forward([*weights, *inputs.tensors()], results, inputs.sizes(), inputs.knots.start)
-    if programs.backward is None:
-        machine.release(run)
+    run = programs.machine.forward(bound, inputs.tensors(), results, inputs.sizes(), inputs.knots.start)
     return results, run
 
 
@@ -162,9 +169,10 @@ class _Trained(torch.autograd.Function):
     def forward(ctx, programs: Programs, inputs: Inputs, *weights):
         ctx.programs, ctx.weights = programs, len(weights)
         if programs.machine is not None:
-            results, ctx.run = _forward(programs, [weight.contiguous() for weight in weights], inputs)
-            assert ctx.run is not None
-            ctx.save_for_backward(*ctx.run.tensors)  # torch tells if one is changed before backward
+            bound = programs.machine.bind([weight.contiguous() for weight in weights])
+            results, ctx.run = _run_machine(programs, bound, inputs)
+            # Torch tells if one of these is changed before backward.
+            ctx.save_for_backward(*bound.weights, *ctx.run.inputs)
             return tuple(results)
         results = programs.forward(*weights, *inputs.values())
         results, saved = results[: programs.outputs], results[programs.outputs :]

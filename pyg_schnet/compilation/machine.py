@@ -43,12 +43,28 @@ def _functions(dtype: torch.dtype) -> _Functions:
     return _Functions(*(ctypes.cast(function, ctypes.c_void_p) for function in found))
 
 
+@dataclass(frozen=True)
+class Bound:
+    """Weights, and the addresses of a tape's inputs as far as they are known."""
+
+    weights: list[Tensor]
+    external: ctypes.Array
+
+    def place(self, inputs: Sequence[Tensor]) -> ctypes.Array:
+        """Give all addresses, in an array of the caller's own."""
+        external = type(self.external).from_buffer_copy(self.external)
+        for place, tensor in enumerate(inputs, len(self.weights)):
+            external[place] = tensor.data_ptr()
+        return external
+
+
 @dataclass
 class Run:
     """A run of forward, from which backward goes on; holds what both point to."""
 
     arena: Tensor
-    tensors: list[Tensor]
+    bound: Bound
+    inputs: list[Tensor]
     size: ctypes.Array
     start: int
     threads: int
@@ -76,13 +92,29 @@ class Machine:
         self._functions = _functions(dtype)
         self._arenas: list[Tensor] = []
 
+    def bind(self, weights: list[Tensor]) -> Bound:
+        """Take down where the weights are, once for many runs where they stay.
+
+        Args:
+            weights: The first of the tape's inputs, contiguous.
+        """
+        addresses = [tensor.data_ptr() for tensor in weights]
+        count = self.tape.forward.externals
+        return Bound(weights, (ctypes.c_void_p * count)(*addresses, *[None] * (count - len(addresses))))
+
     def forward(
-        self, tensors: list[Tensor], results: Sequence[Tensor], size: Sequence[int], start: int
+        self,
+        bound: Bound,
+        inputs: list[Tensor],
+        results: Sequence[Tensor],
+        size: Sequence[int],
+        start: int,
     ) -> Run:
         """Run forward's operations.
 
         Args:
-            tensors: The tape's inputs, contiguous.
+            bound: The weights.
+            inputs: The tape's other inputs, contiguous.
             results: Written to.
             size: Numbers of nothing (0), atoms, pairs, knots, Gaussians and molecules.
             start: Number of the knots' first interval.
@@ -90,11 +122,12 @@ class Machine:
         tape, threads = self.tape, torch.get_num_threads()
         sizes = (ctypes.c_int64 * _SYMBOLS)(*size)
         at, used = (ctypes.c_int64 * (_SYMBOLS * (_PARTS + 1)))(), (ctypes.c_int64 * (_PARTS + 1))()
-        batch, pairs = (tensors[k].data_ptr() for k in (tape.forward.batch, tape.forward.pairs))
+        external = bound.place(inputs)
+        batch, pairs = external[tape.forward.batch], external[tape.forward.pairs]
         parts = self._library.tape_plan(ctypes.byref(tape.forward), sizes, batch, pairs, at, used)
         memory, shapes = self._memory(sum(used[: parts + 1])), [(r.shape, r.dtype) for r in results]
-        run = Run(memory, tensors, sizes, start, threads, parts, at, used, shapes)
-        self._run(tape.forward, run, tensors, results, backward=False)
+        run = Run(memory, bound, inputs, sizes, start, threads, parts, at, used, shapes)
+        self._run(tape.forward, run, external, results, backward=False)
         return run
 
     def backward(self, run: Run, tensors: Sequence[Tensor]) -> list[Tensor | None]:
@@ -109,12 +142,12 @@ class Machine:
         """
         if run.spent:  # a second time, which overwrites what the first needed
             again = [torch.empty(shape, dtype=dtype) for shape, dtype in run.shapes]
-            run = self.forward(run.tensors, again, list(run.size), run.start)
+            run = self.forward(run.bound, run.inputs, again, list(run.size), run.start)
         run.spent = True
         tape = self.tape
         results = [None if s is None else torch.empty(s, dtype=self.dtype) for s in tape.shapes]
         written = [result for result in results if result is not None]
-        self._run(tape.backward, run, [*run.tensors, *tensors], written, backward=True)
+        self._run(tape.backward, run, run.bound.place([*run.inputs, *tensors]), written, backward=True)
         self.release(run)
         return results
 
@@ -137,13 +170,10 @@ class Machine:
         self,
         structure: Any,
         run: Run,
-        inputs: Sequence[Tensor],
+        external: ctypes.Array,
         results: Sequence[Tensor],
         backward: bool,
     ) -> None:
-        count = structure.externals
-        pointers = [tensor.data_ptr() for tensor in inputs]
-        external = (ctypes.c_void_p * count)(*pointers, *[None] * (count - len(pointers)))
         written = (ctypes.c_void_p * max(1, len(results)))(*(result.data_ptr() for result in results))
         failed = self._library.tape_run(
             *(ctypes.byref(structure), ctypes.byref(self._functions), self.tape.taps, run.size, run.start),

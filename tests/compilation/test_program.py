@@ -101,14 +101,14 @@ def spoil_gradient(monkeypatch):
 
 def spoil_result(number):
     def spoil(monkeypatch):
-        forward = module._forward
+        forward = module._run_machine
 
         def wrong(*arguments):
             results, run = forward(*arguments)
             results[number] *= 1.001
             return results, run
 
-        monkeypatch.setattr(module, "_forward", wrong)
+        monkeypatch.setattr(module, "_run_machine", wrong)
 
     return spoil
 

@@ -1,6 +1,7 @@
 """Tapes: the same numbers from C as from the program in Python, whatever the threads and the memory."""
 
 import copy
+import ctypes
 import dataclasses
 
 import pytest
@@ -10,6 +11,7 @@ from torch.testing import assert_close
 from torch_geometric.data import Batch
 
 from pyg_schnet import Potential, SchNet
+from pyg_schnet.compilation import machine as machines
 from pyg_schnet.compilation import tracing
 from pyg_schnet.compilation.tape import Tape, Unsupported
 
@@ -119,3 +121,14 @@ def test_what_a_tape_does_not_know_is_refused(function, text):
             argument,
             torch.float32,
         )
+
+
+def test_torchs_own_products_keep_their_threads(potential, water, threads):
+    limit = machines._functions(torch.float32).limit
+    if limit is None:
+        pytest.skip("this torch has no limit of its own for matrix products")
+    threads(2)
+    set_limit = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(limit)
+    before = set_limit(2)
+    gradients(potential, water)  # small, so that products run on one thread
+    assert set_limit(before) == 2
