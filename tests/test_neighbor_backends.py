@@ -11,7 +11,7 @@ from hypothesis import given, reject
 from hypothesis import strategies as st
 
 from pyg_schnet import neighbor_list, neighbors, radius_graph
-from pyg_schnet.cell_list import fits_cell_list
+from pyg_schnet.cell_list import fits_cell_list, spatial_order
 
 seeds = st.integers(0, 2**32 - 1)
 dtypes = st.sampled_from([torch.float32, torch.float64])
@@ -160,3 +160,15 @@ def test_the_faster_search_is_exact(atoms):
     pos = torch.from_numpy(rng.uniform(0, 10, (sum(atoms), 3)))
     batch = torch.repeat_interleave(torch.arange(len(atoms)), torch.tensor(atoms))
     assert torch.equal(radius_graph(pos, 3.0, batch), radius_graph(pos, 3.0, batch, backend="torch"))
+
+
+def test_spatial_order_takes_every_atom_once_and_near_ones_together():
+    pos = 40 * torch.rand(2000, 3, generator=torch.Generator().manual_seed(0))
+    order = spatial_order(pos)
+    assert torch.equal(order.sort().values, torch.arange(2000))
+    steps = [(p[1:] - p[:-1]).norm(dim=1).mean() for p in (pos[order], pos)]
+    assert steps[0] < steps[1] / 2
+
+
+def test_the_spatial_order_of_one_atom_is_itself():
+    assert spatial_order(torch.ones(1, 3)).tolist() == [0]

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from torch_geometric.data import Batch, Data
 
 from pyg_schnet import Potential, SchNet
+from pyg_schnet.cell_list import spatial_order
 from pyg_schnet.compilation import tracing
 
 TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 2, "num_gaussians": 12, "cutoff": 4.0}
@@ -322,3 +323,33 @@ def test_without_gradients_the_numbers_are_the_same(built, water, training, way)
     with torch.no_grad():
         expected, found = eager(water), compiled(water)
     assert_close(found, {name: value.detach() for name, value in expected.items()}, atol=1e-11, rtol=0)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("grouped", [True, False], ids=["batch of one", "no batch"])
+@pytest.mark.parametrize("forces", [True, False], ids=["forces", "energy"])
+def test_a_large_system_in_any_order_has_its_results(built, grouped, training, forces, monkeypatch):
+    monkeypatch.setattr("pyg_schnet.potential._ATOMS_TO_ORDER", 50)
+    sorted_systems = []
+    monkeypatch.setattr(
+        "pyg_schnet.potential.spatial_order",
+        lambda pos: sorted_systems.append(len(pos)) or spatial_order(pos),
+    )
+    generator = torch.Generator().manual_seed(0)
+    pos = 1.6 * torch.cartesian_prod(*[torch.arange(4)] * 3)[torch.randperm(64, generator=generator)].double()
+    system = Data(z=torch.randint(1, 9, (64,), generator=generator), pos=pos + 0.1 * torch.rand(64, 3).double())
+    kept = system.clone()
+    eager, compiled = built()
+    given = Batch.from_data_list([system]) if grouped else system
+    expected, found = (results(p.train(training), given, forces) for p in (eager, compiled))
+    assert sorted_systems == [64, 64]
+    assert_same(found, expected)
+    assert torch.equal(system.pos, kept.pos)
+    assert torch.equal(system.z, kept.z)
+
+
+def test_unsorted_molecules_are_refused_however_many_atoms_there_are(built, monkeypatch):
+    monkeypatch.setattr("pyg_schnet.potential._ATOMS_TO_ORDER", 3)
+    data = Data(z=torch.ones(4).long(), pos=torch.rand(4, 3), batch=torch.tensor([0, 1, 0, 1]))
+    with pytest.raises(ValueError, match="`batch` must be sorted"):
+        built()[1](data)
