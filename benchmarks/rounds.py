@@ -123,7 +123,7 @@ def _prepare(worker: Worker, task: Task, data: str, burst: float) -> int:
     spec = spec_of(task, worker.contender)
     worker.ask("prepare", COMPILE_LIMIT, spec=spec, data=data)
     if worker.contender.variant == "cli":
-        return 200 if burst > 0 else 40
+        return 3000 if burst > 0 else 40  # so many that it compiles, as a user's run does
     if task.kind == "dynamics":
         worker.ask("run", COMPILE_LIMIT, repeats=5)
         return NVE_STEPS if burst > 0 else 20

@@ -52,7 +52,7 @@ OURS = [
     Contender("ours, own neighbor search", "ours", variant="search"),
     Contender("ours, PyG's function and weights", "ours", variant="pyg"),
 ]
-COMMAND = Contender("ours, pyg-schnet train, all of it", "ours", variant="cli", judged=False)
+COMMAND = Contender("ours, pyg-schnet train, 3,000 steps", "ours", variant="cli", judged=False)
 COMPILED = [
     Contender("ours, compiled", "ours", variant="compiled"),
     Contender("ours, compiled, own search", "ours", variant="compiled search"),

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyg_schnet.compilation.tape import Tape, Unsupported
+from pyg_schnet.compilation.operation import Unsupported
+from pyg_schnet.compilation.tape import Tape
 from pyg_schnet.native import library
 
 _PARTS, _SYMBOLS = 16, 6

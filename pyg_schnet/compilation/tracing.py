@@ -13,19 +13,11 @@ from torch.fx import Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils.stateless import _reparametrize_module  # functional_call, but for any method
 
+from pyg_schnet.compilation.assembly import ATOMS, CONSTANT, GAUSSIANS, KNOTS, MOLECULES, PAIRS
 from pyg_schnet.compilation.machine import Machine
+from pyg_schnet.compilation.operation import Unsupported
 from pyg_schnet.compilation.program import program, simplify
-from pyg_schnet.compilation.tape import (
-    ATOMS,
-    CONSTANT,
-    GAUSSIANS,
-    KNOTS,
-    MOLECULES,
-    PAIRS,
-    External,
-    Tape,
-    Unsupported,
-)
+from pyg_schnet.compilation.tape import External, Tape
 from pyg_schnet.native import pair_distances, positions_only, weights_only
 from pyg_schnet.nn.spline import Knots, SplineFilters
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import hashlib
 import logging
@@ -148,7 +149,15 @@ def _cache_directory() -> Path:
             return directory
     except OSError:
         pass  # a home that cannot be written to
-    return Path(tempfile.mkdtemp(prefix="pyg_schnet-"))
+    return _own_directory()
+
+
+@cache
+def _own_directory() -> Path:
+    """A folder for this process alone, removed at its end."""
+    directory = tempfile.mkdtemp(prefix="pyg_schnet-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return Path(directory)
 
 
 def has_kernels(like: Tensor) -> bool:

@@ -92,7 +92,7 @@ void distances_adjoint(const real *, const real *, const int64_t *, const int64_
 void distances_adjoint_adjoint(const real *, const real *, const real *, const int64_t *, const int64_t *,
                                int64_t, int64_t, real *, real *);
 
-/* The order is that of `_CODES` in tape.py. */
+/* The order is that of `CODES` in operation.py. */
 enum {
     MM, ADDMM, SSP, SSP_ADJOINT, SSP_ADJOINT_ADJOINT, TAPS, EMBEDDING, EMBEDDING_BACKWARD, CONVOLVE, ADJOINT,
     ADJOINT_ADJOINT, DISTANCES, DISTANCES_ADJOINT, DISTANCES_ADJOINT_ADJOINT, TO_COPY, SCALE, SHIFT, MULTIPLY,

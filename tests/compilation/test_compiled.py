@@ -337,7 +337,9 @@ def test_a_large_system_in_any_order_has_its_results(built, grouped, training, f
     )
     generator = torch.Generator().manual_seed(0)
     pos = 1.6 * torch.cartesian_prod(*[torch.arange(4)] * 3)[torch.randperm(64, generator=generator)].double()
-    system = Data(z=torch.randint(1, 9, (64,), generator=generator), pos=pos + 0.1 * torch.rand(64, 3).double())
+    system = Data(
+        z=torch.randint(1, 9, (64,), generator=generator), pos=pos + 0.1 * torch.rand(64, 3).double()
+    )
     kept = system.clone()
     eager, compiled = built()
     given = Batch.from_data_list([system]) if grouped else system

@@ -13,7 +13,8 @@ from torch_geometric.data import Batch
 from pyg_schnet import Potential, SchNet
 from pyg_schnet.compilation import machine as machines
 from pyg_schnet.compilation import tracing
-from pyg_schnet.compilation.tape import Tape, Unsupported
+from pyg_schnet.compilation.operation import Unsupported
+from pyg_schnet.compilation.tape import Tape
 
 TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 2, "num_gaussians": 12, "cutoff": 4.0}
 

@@ -24,11 +24,13 @@ LOAD = (
 def fresh(monkeypatch, tmp_path):
     """A cache of kernels of its own, and nothing loaded."""
     library.cache_clear()
+    module._own_directory.cache_clear()
     monkeypatch.setattr(module, "_reasons", {})
     monkeypatch.delenv("PYG_SCHNET_NATIVE", raising=False)
     monkeypatch.setenv("PYG_SCHNET_CACHE", str(tmp_path / "cache"))
     yield tmp_path
     library.cache_clear()
+    module._own_directory.cache_clear()
 
 
 def compiler(folder, *lines):
@@ -102,6 +104,17 @@ def test_a_cache_that_cannot_be_written_is_replaced_by_a_temporary_one(fresh, mo
     monkeypatch.setattr("tempfile.tempdir", str(fresh / "temporary"))
     assert has_kernels(LIKE)
     assert [path.suffix for path in (fresh / "temporary").rglob("*.so")] == [".so"]
+
+
+def test_a_temporary_cache_is_gone_when_the_program_ends(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "temporary").mkdir()
+    places = {"PYG_SCHNET_CACHE": str(tmp_path / "file" / "cache"), "TMPDIR": str(tmp_path / "temporary")}
+    environment = {**os.environ, **places}
+    environment.pop("PYG_SCHNET_NATIVE", None)
+    out = subprocess.run([sys.executable, "-c", LOAD], env=environment, capture_output=True, text=True)
+    assert out.stdout == "True\n"
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_a_damaged_library_is_told_or_made_again(fresh):
