@@ -63,15 +63,14 @@ def fit(
     first = next(batches(len(train), config.batch_size, config.seed))
     sample = collate(train, first).to(fabric.device)
     accelerate(potential, sample, has_forces, config, config.max_steps, report)
-    optimizer = torch.optim.Adam(potential.parameters(), config.lr, fused=True)
-    state = TrainingState(potential, optimizer, config.ema_decay)
+    state = TrainingState(potential, config.lr, config.ema_decay)
     count = state.counters
     if resume:
         state.restore(run.last)
         count = state.counters
         run.cut_metrics(count.step)
         report.line(f"Resuming at step {count.step:,}.")
-    module, optimizer = fabric.setup(potential, optimizer)
+    module, optimizer = fabric.setup(potential, state.optimizer)
 
     losses: list[Tensor] = []
     # Looking at a number makes the host wait for a GPU.
@@ -91,8 +90,8 @@ def fit(
             if len(losses) % steps_between_looks == 0:
                 total = torch.stack(losses[-steps_between_looks:]).sum()
                 _require_finite("loss", total.item(), count, batch, run)
-            optimizer.zero_grad()
             fabric.backward(loss)
+            state.weights.collect_gradients()
             if config.clip_norm is not None:
                 norm = fabric.clip_gradients(
                     module, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False

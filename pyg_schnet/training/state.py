@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pyg_schnet import checkpoint
 from pyg_schnet.potential import Potential
+from pyg_schnet.training.flat import FlatParameters
 
 _KIND = "training state"
 
@@ -40,19 +41,19 @@ class TrainingState:
     """Weights, their average, the optimizer's moments and the counters.
 
     Args:
-        potential: What is trained.
-        optimizer: Over its parameters.
+        potential: What is trained, on its device.
+        lr: Learning rate of Adam.
         ema_decay: Decay of the average of the weights.
     """
 
-    def __init__(self, potential: Potential, optimizer: Optimizer, ema_decay: float):
+    def __init__(self, potential: Potential, lr: float, ema_decay: float):
         self.potential = potential
-        self.optimizer = optimizer
         self.average = AveragedModel(potential, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
+        self.weights, self._averages = FlatParameters(potential), FlatParameters(self.average.module)
+        self.optimizer: Optimizer = torch.optim.Adam([self.weights.values], lr, fused=True)
         self.counters = Counters()
         self._update = get_ema_multi_avg_fn(ema_decay)
-        self._weights: list[Tensor] = list(potential.parameters())
-        self._averages: list[Tensor] = list(self.average.module.parameters())
+        self._is_new = True  # no average yet
 
     @property
     def averaged(self) -> Potential:
@@ -60,12 +61,15 @@ class TrainingState:
         return self.average.module  # pyright: ignore[reportReturnType]
 
     def update_average(self) -> None:
-        """Let the average follow the weights; what ``AveragedModel`` does, with its lists made once."""
-        if int(self.average.n_averaged) == 0:
-            self.average.update_parameters(self.potential)
-        else:
-            self._update(self._averages, self._weights, self.average.n_averaged)
+        """Let the average follow the weights; what ``AveragedModel`` does, for all of them at once."""
+        with torch.no_grad():
+            weights, averages = self.weights.values.detach(), self._averages.values.detach()
+            if self._is_new:  # n_averaged may be on a GPU, for which looking at it would wait
+                averages.copy_(weights)
+            else:
+                self._update([averages], [weights], self.average.n_averaged)
             self.average.n_averaged += 1
+            self._is_new = False
 
     def save(self, path: str | os.PathLike) -> None:
         """Write all of it to a file, at once or not at all."""
@@ -84,6 +88,7 @@ class TrainingState:
             self.potential.load_state_dict(_under("potential.", tensors))
             self.average.load_state_dict(_under("average.", tensors))
             self._restore_optimizer(_under("optimizer.", tensors))
+            self._is_new = int(self.average.n_averaged) == 0
         except (RuntimeError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: does not fit this model and optimizer: {error}") from None
 

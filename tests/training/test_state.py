@@ -1,7 +1,10 @@
 """The state of a training comes back complete, or the file is refused."""
 
+import copy
+
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.testing import assert_close
 
 from pyg_schnet import Potential, SchNet
@@ -13,16 +16,15 @@ TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 1, "num_gaus
 def make(seed, dtype=torch.float32, **changes):
     torch.manual_seed(seed)
     potential = Potential(SchNet(**TINY | changes).to(dtype), scale=0.1 + seed)
-    optimizer = torch.optim.Adam(potential.parameters(), 1e-2)
-    return TrainingState(potential, optimizer, ema_decay=0.5)
+    return TrainingState(potential, lr=1e-2, ema_decay=0.5)
 
 
 def advance(state, molecule, steps):
     for _ in range(steps):
-        state.optimizer.zero_grad()
         state.potential(molecule)["energy"].square().sum().backward()
+        state.weights.collect_gradients()
         state.optimizer.step()
-        state.average.update_parameters(state.potential)
+        state.update_average()
         state.counters.step += 1
 
 
@@ -74,6 +76,25 @@ def test_the_average_is_of_weights_only(water):
     state = make(0)
     advance(state, water, 2)
     assert state.averaged.scale.item() == state.potential.scale.item() == 0.1
+
+
+def test_flat_weights_are_trained_and_averaged_as_separate_ones_are(water):
+    state = make(0, torch.float64)
+    plain = copy.deepcopy(state.potential)
+    optimizer = torch.optim.Adam(plain.parameters(), 1e-2)
+    average = AveragedModel(plain, multi_avg_fn=get_ema_multi_avg_fn(0.5))
+    for _ in range(3):
+        advance(state, water, 1)
+        optimizer.zero_grad()
+        plain(water)["energy"].square().sum().backward()
+        optimizer.step()
+        average.update_parameters(plain)
+    assert_close(state.potential.state_dict(), plain.state_dict(), atol=1e-14, rtol=0)
+    assert_close(state.averaged.state_dict(), average.module.state_dict(), atol=1e-14, rtol=0)
+    assert any(
+        not torch.equal(*pair)
+        for pair in zip(plain.parameters(), make(0, torch.float64).potential.parameters(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("changes", [{"hidden_channels": 10}, {"num_interactions": 2}])

@@ -1,0 +1,37 @@
+"""Flat parameters: all weights in one tensor, on which optimizer and average are one operation each."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class FlatParameters:
+    """Moves the trained parameters of a module into one tensor, of which they become parts.
+
+    A step of Adam and of a moving average on forty small tensors costs more than half a millisecond, of which
+    the arithmetic is a twentieth. Adam treats each number by itself, so that nothing else changes.
+
+    Args:
+        module: Its parameters keep names and shapes. On another device or of another type they are parts no more.
+
+    Attributes:
+        values: All weights, for the optimizer.
+    """
+
+    def __init__(self, module: nn.Module):
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        with torch.no_grad():
+            self.values = nn.Parameter(torch.cat([p.reshape(-1) for p in self.parameters]))
+            parts = self.values.detach().split([p.numel() for p in self.parameters])
+            for parameter, part in zip(self.parameters, parts, strict=True):
+                parameter.data = part.view_as(parameter)
+        self.values.grad = torch.zeros_like(self.values)
+
+    def collect_gradients(self) -> None:
+        """Put the parameters' gradients in a row, where the optimizer looks for them, and forget them."""
+        gradients = [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in self.parameters]
+        assert isinstance(self.values.grad, Tensor)
+        torch.cat(gradients, out=self.values.grad)
+        for parameter in self.parameters:
+            parameter.grad = None
