@@ -68,6 +68,8 @@ class TrainerConfig:
         ema_decay: Decay of the exponential moving average of the weights, which is what is validated
             and kept.
         energy_weight: rho of equation (5); by default 0.01 with forces and 1 without.
+        loss: "squared" errors as in the paper, or "absolute" ones; the validation's too, which chooses the best
+            weights.
         clip_norm: Largest norm of the gradient; not clipped by default.
         val_every: Steps between validations, and checkpoints.
         patience: Stop after this many validations without improvement; never by default.
@@ -90,6 +92,7 @@ class TrainerConfig:
     warmup_steps: int = 0
     ema_decay: float = 0.99
     energy_weight: float | None = None
+    loss: str = "squared"
     clip_norm: float | None = None
     val_every: int = 1000
     patience: int | None = None
@@ -117,6 +120,7 @@ class TrainerConfig:
         if self.compile not in (True, False, "auto"):
             raise ValueError(f"`trainer.compile` must be 'auto', true or false, got {self.compile!r}")
         _require_choice("schedule", self.schedule, ("cosine", "exponential", "constant"))
+        _require_choice("loss", self.loss, ("squared", "absolute"))
         _require_choice("precision", self.precision, ("float32", "float64"))
         _require_choice("accelerator", self.accelerator, ("auto", "cpu", "cuda"))
 

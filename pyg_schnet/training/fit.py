@@ -85,7 +85,7 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, count.step, count.seconds / 60)
             out = module(batch, forces=has_forces)
-            loss = energy_forces_loss(out, batch, energy_weight, potential.scale)
+            loss = energy_forces_loss(out, batch, energy_weight, potential.scale, config.loss)
             losses.append(loss.detach())
             if len(losses) % steps_between_looks == 0:
                 total = torch.stack(losses[-steps_between_looks:]).sum()
@@ -107,7 +107,7 @@ def fit(
                 errors = evaluate(state.averaged, val, config.batch_size)
                 row = _row(count, config, losses, errors)
                 _require_finite("validation error", errors.energy_rmse, count, None, run)
-                improved = _judge(count, errors, energy_weight)
+                improved = _judge(count, errors, energy_weight, config.loss)
                 if improved:
                     checkpoint.save(state.averaged, run.model, {**provenance, "validation": row})
                 run.append_metrics(row)  # before the state: resuming cuts rows that are ahead of it
@@ -126,11 +126,16 @@ def _is_over(count: Counters, config: TrainerConfig) -> bool:
     return stale or progress(config, count.step, count.seconds / 60) >= 1
 
 
-def _judge(count: Counters, errors: Evaluation, energy_weight: float) -> bool:
-    """Update the best loss; the same combination of squared errors as in training, in eV and Å."""
-    loss = energy_weight * errors.energy_rmse**2
-    if errors.forces_rmse is not None:
-        loss += 3 * errors.forces_rmse**2
+def _judge(count: Counters, errors: Evaluation, energy_weight: float, kind: str) -> bool:
+    """Update the best loss; nearly the same combination of errors as in training, in eV and Å."""
+    if kind == "absolute":
+        loss = energy_weight * errors.energy_mae
+        if errors.forces_mae is not None:
+            loss += 2 * errors.forces_mae  # the mean length of random vectors over that of a component
+    else:
+        loss = energy_weight * errors.energy_rmse**2
+        if errors.forces_rmse is not None:
+            loss += 3 * errors.forces_rmse**2
     improved = loss < count.best_loss
     if improved:
         count.best_loss, count.best_step, count.stale = loss, count.step, 0

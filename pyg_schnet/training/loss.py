@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
 from pyg_schnet.nn.readout import sum_by_molecule
 
 
-def energy_forces_loss(out: dict[str, Tensor], batch: Data, energy_weight: float, scale: Tensor) -> Tensor:
+def energy_forces_loss(
+    out: dict[str, Tensor], batch: Data, energy_weight: float, scale: Tensor, errors: str = "squared"
+) -> Tensor:
     r"""Mean over the molecules of a batch of the squared errors of energy and forces.
 
     .. math::
@@ -17,12 +20,15 @@ def energy_forces_loss(out: dict[str, Tensor], batch: Data, energy_weight: float
 
     Both errors are divided by the potential's scale :math:`\sigma`, a number (in eV, and eV/Å): this
     multiplies the paper's loss by a constant, so that the learning rate does not depend on the unit.
+    ``errors="absolute"`` takes the errors instead of their squares, :math:`|E_m - \hat E_m|` and
+    :math:`\| \mathbf F_{mi} - \hat{\mathbf F}_{mi} \|`: what is reported then is what is trained.
 
     Args:
         out: Energies ``(molecules,)`` in eV and, if they count, forces ``(atoms, 3)`` in eV/Å.
         batch: A batch with the labels.
         energy_weight: :math:`\rho`: 0.01 Å⁻² with forces, 1 for energies alone in the paper.
         scale: :math:`\sigma`.
+        errors: ``"squared"`` or ``"absolute"``.
 
     Returns:
         A number without unit, float64.
@@ -30,11 +36,13 @@ def energy_forces_loss(out: dict[str, Tensor], batch: Data, energy_weight: float
     Source:
         Schütt et al., NeurIPS 2017, section 4.2, equation (5) (arXiv:1706.08566).
     """
-    loss = energy_weight * ((out["energy"] - batch.energy) / scale).square().mean()
+    energy = (out["energy"] - batch.energy) / scale
+    loss = energy_weight * (energy.square() if errors == "squared" else energy.abs()).mean()
     if "forces" in out:
-        square = ((out["forces"] - batch.forces) / scale).square().sum(dim=1)  # (atoms,)
+        forces = (out["forces"] - batch.forces) / scale  # (atoms, 3)
+        error = forces.square().sum(dim=1) if errors == "squared" else torch.linalg.vector_norm(forces, dim=1)
         atoms = batch.ptr.diff()
         assert batch.batch is not None
-        per_molecule = sum_by_molecule(square, batch.batch, len(atoms)) / atoms
+        per_molecule = sum_by_molecule(error, batch.batch, len(atoms)) / atoms
         loss = loss + per_molecule.mean()
     return loss

@@ -22,7 +22,8 @@ class SplineError:
     """Largest changes, relative to how much the predictions vary.
 
     Attributes:
-        energy: Of an energy, in units of the standard deviation of the energies.
+        energy: Of an energy, in units of the standard deviation of the energies relative to the atomic
+            references, without which different compositions would hide any change.
         forces: Of a component of a force, in units of the forces' root mean square.
     """
 
@@ -56,15 +57,18 @@ def spline_error(potential: Potential, dataset: InMemoryDataset, batch_size: int
     own = copy.deepcopy(potential).double().eval()
     own.compiled = None
     found: dict[str, list[dict[str, Tensor]]] = {"exact": [], "spline": []}
+    references: list[Tensor] = []
     for batch in DataLoader(dataset, batch_size, generator=torch.Generator()):
         batch.pos = batch.pos.double()
         for filters, results in found.items():
             own.model.filters = filters  # pyright: ignore[reportArgumentType]
             results.append(own(batch.to(own.scale.device)))
+        none = torch.zeros(batch.num_graphs, dtype=torch.float64, device=own.scale.device)
+        references.append(own.scaled(none, batch.z, batch.batch, batch.num_graphs))
     exact, spline = (
         {name: torch.cat([result[name] for result in results]) for name in ("energy", "forces")}
         for results in found.values()
     )
-    energy = (spline["energy"] - exact["energy"]).abs().max() / exact["energy"].std()
+    energy = (spline["energy"] - exact["energy"]).abs().max() / (exact["energy"] - torch.cat(references)).std()
     forces = (spline["forces"] - exact["forces"]).abs().max() / exact["forces"].square().mean().sqrt()
     return SplineError(float(energy), float(forces))

@@ -129,6 +129,8 @@ def _describe(config: TrainConfig, potential: Potential, data: TrainingData, rep
     if train_set.has_forces:
         rms = float(potential.scale)
         text += f", forces' RMS is {rms * 1e3:.0f} meV/Å ({rms / kcal_per_mol:.1f} kcal/mol/Å)"
+    else:
+        text += f", by {float(potential.scale) * 1e3:.1f} meV an atom relative to the references"
     report.line(text)
     report.line(data.references.report())
     weights = sum(p.numel() for p in potential.parameters())

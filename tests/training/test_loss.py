@@ -35,6 +35,18 @@ def test_molecules_count_equally_whatever_their_size(batch):
     assert loss.dtype == torch.float64
 
 
+def test_absolute_errors_are_lengths_of_differences(batch):
+    # Energies: (2 + 0.5) / 2; forces: 3 for the atom alone, (5 + 1) / 2 for the two; all over the scale.
+    loss = energy_forces_loss(prediction(), batch, 0.1, 2 * ONE, "absolute")
+    assert loss.item() == pytest.approx((0.1 * 1.25 + (3 + 3) / 2) / 2, rel=1e-14)
+
+
+def test_absolute_errors_of_the_labels_have_the_slope_zero(batch):
+    out = {"energy": batch.energy.clone(), "forces": batch.forces.clone().requires_grad_()}
+    energy_forces_loss(out, batch, 1.0, ONE, "absolute").backward()
+    assert torch.equal(out["forces"].grad, torch.zeros_like(batch.forces))
+
+
 @pytest.mark.parametrize("weight", [0.0, 1.0, 2.5])
 def test_energies_alone_have_no_term_of_forces(batch, weight):
     loss = energy_forces_loss(prediction(forces=False), batch, weight, ONE)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyg_schnet import Potential, SchNet
-from pyg_schnet.datasets import AtomsDataset
+from pyg_schnet.datasets import QM9, AtomsDataset
 from pyg_schnet.loader import collate
 from pyg_schnet.training.loss import energy_forces_loss
 from pyg_schnet.training.spline_error import ENERGY_BOUND, FORCES_BOUND, SplineError, spline_error
@@ -65,3 +65,12 @@ def test_the_report_is_one_line():
         "most (float64)."
     )
     assert SplineError(3e-8, 1e-7).report() == expected
+
+
+def test_energies_of_atoms_do_not_hide_an_error():
+    molecules = QM9(source=SAMPLE.parents[1] / "qm9" / "sample.xyz.tar.bz2", dtype=torch.float32)[:16]
+    torch.manual_seed(0)
+    model = SchNet.paper(zero_output=False)
+    large = -1e3 * torch.arange(100, dtype=torch.float64)
+    small, hidden = (spline_error(Potential(model, atomref=a), molecules) for a in (None, large))
+    assert hidden.energy == pytest.approx(small.energy, rel=1e-2)
