@@ -31,7 +31,7 @@ class Peer(peer.Peer):
 
     def load(self) -> None:
         if self.spec.get("compile"):
-            self.model.compile()
+            self.model.compile(constant=self.spec["kind"] != "train")
         edges = "search" not in self.spec.get("variant", "")
         self.data = [self._data(pos, edges) for pos in self.pos]
 
@@ -45,7 +45,7 @@ class Peer(peer.Peer):
 
         calculator = SchNetCalculator(self.model)
         if self.spec.get("compile"):
-            calculator.potential.compile()  # a copy is not compiled
+            calculator.potential.compile(constant=True)  # as the calculator itself does, later
         return calculator
 
     def _data(self, pos: Tensor, edges: bool) -> Data:

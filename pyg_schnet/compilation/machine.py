@@ -142,11 +142,11 @@ class Machine:
             The gradients of the weights.
         """
         if run.spent:  # a second time, which overwrites what the first needed
-            again = [torch.empty(shape, dtype=dtype) for shape, dtype in run.shapes]
+            again = [torch.empty(shape, dtype=dtype, device="cpu") for shape, dtype in run.shapes]
             run = self.forward(run.bound, run.inputs, again, list(run.size), run.start)
         run.spent = True
         tape = self.tape
-        results = [None if s is None else torch.empty(s, dtype=self.dtype) for s in tape.shapes]
+        results = [None if s is None else torch.empty(s, dtype=self.dtype, device="cpu") for s in tape.shapes]
         written = [result for result in results if result is not None]
         self._run(tape.backward, run, run.bound.place([*run.inputs, *tensors]), written, backward=True)
         self.release(run)
@@ -164,7 +164,7 @@ class Machine:
         except IndexError:
             arena = None
         if arena is None or len(arena) < size:
-            arena = torch.empty(size + size // 4, dtype=torch.uint8)
+            arena = torch.empty(size + size // 4, dtype=torch.uint8, device="cpu")
         return arena
 
     def _run(

@@ -99,10 +99,28 @@ class Weights:
             path, _, own = name.rpartition(".")
             module = potential.get_submodule(path)
             self._slots.append((module._parameters if name in parameters else module._buffers, own))
+        self._kinds = [_kind(tensor) for tensor in self.tensors()]
+        modules = list(potential.modules())
+        self._children = [(m._modules, dict(m._modules)) for m in modules if m._modules]
+        self._hooks = [
+            h for m in modules for h in (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks)
+        ]
 
     def tensors(self) -> list[Tensor]:
         """Give what they are now."""
         return [tensors[name] for tensors, name in self._slots]
+
+    def are_of(self, potential: nn.Module) -> bool:
+        """Whether the potential has the same modules, without hooks, and the same types and shapes, still."""
+        return (
+            all(now == before for now, before in self._children)
+            and not any(self._hooks)
+            and [*map(_kind, self.tensors())] == self._kinds
+        )
+
+
+def _kind(tensor: Tensor | None) -> tuple | None:
+    return None if tensor is None else (tensor.shape, tensor.dtype, tensor.device)
 
 
 def splines_of(model: nn.Module) -> list[SplineFilters]:

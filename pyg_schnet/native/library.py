@@ -92,7 +92,11 @@ def why_not(like: Tensor) -> str:
 def _compiled(real: str) -> Path:
     if os.environ.get("PYG_SCHNET_NATIVE") == "0":
         raise OSError("switched off by PYG_SCHNET_NATIVE=0")
-    words = shlex.split(os.environ.get("CC") or "cc")
+    named = os.environ.get("CC", "cc")
+    try:
+        words = shlex.split(named) or ["cc"]
+    except ValueError as error:
+        raise OSError(f"the variable CC must name a compiler, got {named!r} ({error})") from None
     compiler = shutil.which(words[0])
     if compiler is None:
         raise FileNotFoundError("no C compiler was found; install gcc or clang, or set the variable CC")
@@ -174,10 +178,12 @@ def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
 
 
 def fingerprint(tensors: Sequence[Tensor]) -> int:
-    """Give a number that is another after any change of tensors, whether autograd knows of it or not."""
+    """Give a number that differs, but for one chance in 2³², after any change, known to autograd or not."""
     loaded = library(torch.float32)
     if loaded is None or any(t.device.type != "cpu" or not t.is_contiguous() for t in tensors):
-        return hash(tuple(float(t.detach().double().sum()) for t in tensors))
+        return hash(
+            tuple(t.detach().contiguous().view(-1).view(torch.uint8).cpu().numpy().tobytes() for t in tensors)
+        )
     addresses = (ctypes.c_void_p * len(tensors))(*(t.data_ptr() for t in tensors))
     sizes = (ctypes.c_int64 * len(tensors))(*(t.numel() * t.element_size() for t in tensors))
     return loaded.fingerprint(addresses, sizes, len(tensors))

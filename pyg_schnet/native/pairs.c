@@ -46,14 +46,13 @@ int64_t find_pairs(const real *pos, const int64_t *batch, int64_t atoms, double 
     return count;
 }
 
-/* Whether each edge has its reverse, loops apart: sums of a number for each edge, alike in both directions.
- * `shift` may be NULL. */
 static uint64_t mixed(uint64_t x) {
     x ^= x >> 30, x *= 0xbf58476d1ce4e5b9ull;
     x ^= x >> 27, x *= 0x94d049bb133111ebull;
     return x ^ (x >> 31);
 }
 
+/* Whether each edge has its reverse, none being a loop: sums of a number for each, alike in both directions. */
 int is_symmetric(const int64_t *source, const int64_t *target, int64_t edges) {
     uint64_t forth = 0, back = 0;
     for (int64_t e = 0; e < edges; e++) {

@@ -41,7 +41,7 @@ def find_pairs(pos: Tensor, batch: Tensor | None, cutoff: float | None) -> Tenso
     possible = loaded.count_pairs(pointer(batch), atoms)
     if possible > _MOST_PAIRS:
         return None
-    out = torch.empty(2, max(possible, 0), dtype=torch.long)
+    out = torch.empty(2, max(possible, 0), dtype=torch.long, device="cpu")
     wrong = (ctypes.c_int64 * 2)()
     rows = (ctypes.c_void_p(out.data_ptr()), ctypes.c_void_p(out.data_ptr() + 8 * max(possible, 0)))
     distance = ctypes.c_double(math.inf if cutoff is None else cutoff)
@@ -92,7 +92,7 @@ def prepare(
     else:
         edges = edge_index.size(1)
         rows = edges // 2
-    out = torch.empty(2 * rows, dtype=torch.long)
+    out = torch.empty(2 * rows, dtype=torch.long, device="cpu")
     reach = (ctypes.c_double * 2)()
     address = out.data_ptr()
     count = loaded.prepare(

@@ -376,7 +376,7 @@ enum { PAIRS_A_PART = 512 }; /* at least; smaller products of matrices are slowe
 int64_t tape_plan(const Tape *tape, const int64_t *size, const int64_t *batch, const int64_t *pairs,
                   int64_t (*at)[SYMBOLS], int64_t *bytes) {
     int64_t parts = 1;
-    while (parts < 16 && 2 * parts * PAIRS_A_PART <= size[PAIRS]) parts *= 2;
+    while (parts < MAX_PARTS && 2 * parts * PAIRS_A_PART <= size[PAIRS]) parts *= 2;
     parts = cut(batch, pairs, size, parts, at);
     for (int64_t k = 0; k <= parts; k++) {
         Part part = {.arena = NULL};

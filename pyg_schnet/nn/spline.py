@@ -225,6 +225,7 @@ class SplineFilters:
         self.given: Tensor | None = None  # the table, while a model is traced
         self._key: tuple | None = None
         self._table: Tensor | None = None
+        self._features: Tensor | None = None
 
     def coefficients(self, network: nn.Module, knots: Knots) -> Tensor:
         """Evaluate the network at the knots; the coefficients, ``(knots - 8, channels)``."""
@@ -233,15 +234,10 @@ class SplineFilters:
         weights = list(network.parameters())
         if not weights_are_frozen() and torch.is_grad_enabled() and any(w.requires_grad for w in weights):
             return _coefficients(network, knots)
-        key = None
-        if not any(w.is_inference() for w in weights):  # such tensors do not count their changes
-            # Nobody changes weights that are not trained; those that are change through `.data`, too.
-            mark = fingerprint(weights) if any(w.requires_grad for w in weights) else 0
-            key = (id(knots.features), mark, *((w.data_ptr(), w._version) for w in weights))
-        if self._table is None or key is None or key != self._key:
+        key = (id(knots.features), fingerprint(weights))
+        if self._table is None or key != self._key:
             with torch.inference_mode(False), torch.no_grad():
                 self._table, self._key = _coefficients(network, knots), key
-                self._weights = [w.detach() for w in weights]  # kept: their addresses are not another's
             self._features = knots.features  # kept alive, so that its identity is not another's
         return self._table
 

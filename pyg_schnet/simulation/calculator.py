@@ -108,7 +108,7 @@ class SchNetCalculator(Calculator):
             self._follow(atoms, moved=list(system_changes) == ["positions"])
         assert self.atoms is not None
         if self._until_compiled == 0 and self.potential.compiled is None:
-            self.potential.compile()
+            self.potential.compile(constant=True)  # a copy of our own
         self._until_compiled -= self._until_compiled > 0
         out = self.potential(self._as_data(self.atoms), forces="forces" in properties)
         energy = out["energy"].item()

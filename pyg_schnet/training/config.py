@@ -68,8 +68,8 @@ class TrainerConfig:
         ema_decay: Decay of the exponential moving average of the weights, which is what is validated
             and kept.
         energy_weight: rho of equation (5); by default 0.01 with forces and 1 without.
-        loss: "squared" errors as in the paper, or "absolute" ones; the validation's too, which chooses the best
-            weights.
+        loss: "squared" errors as in the paper, or "absolute" ones; the validation's too, which chooses the
+            best weights.
         clip_norm: Largest norm of the gradient; not clipped by default.
         val_every: Steps between validations, and checkpoints.
         patience: Stop after this many validations without improvement; never by default.

@@ -116,6 +116,7 @@ def fit(
                 report.validated(row, improved)
                 losses.clear()
     finally:
+        state.release()
         report.stop()
         fabric.logger.finalize("success")
     return count

@@ -13,7 +13,7 @@ class FlatParameters:
     the arithmetic is a twentieth. Adam treats each number by itself, so that nothing else changes.
 
     Args:
-        module: Its parameters keep names and shapes. On another device or of another type they are parts no more.
+        module: Its parameters keep names and shapes; after a change of device or type they are parts no more.
 
     Attributes:
         values: All weights, for the optimizer.
@@ -35,3 +35,8 @@ class FlatParameters:
         torch.cat(gradients, out=self.values.grad)
         for parameter in self.parameters:
             parameter.grad = None
+
+    def release(self) -> None:
+        """Give each parameter memory of its own again, so that a copy of one is not one of all."""
+        for parameter in self.parameters:
+            parameter.data = parameter.data.clone()

@@ -69,6 +69,8 @@ def spline_error(potential: Potential, dataset: InMemoryDataset, batch_size: int
         {name: torch.cat([result[name] for result in results]) for name in ("energy", "forces")}
         for results in found.values()
     )
-    energy = (spline["energy"] - exact["energy"]).abs().max() / (exact["energy"] - torch.cat(references)).std()
+    energy = (spline["energy"] - exact["energy"]).abs().max() / (
+        exact["energy"] - torch.cat(references)
+    ).std()
     forces = (spline["forces"] - exact["forces"]).abs().max() / exact["forces"].square().mean().sqrt()
     return SplineError(float(energy), float(forces))

@@ -71,6 +71,11 @@ class TrainingState:
             self.average.n_averaged += 1
             self._is_new = False
 
+    def release(self) -> None:
+        """Give each parameter memory of its own; training does not go on after it."""
+        self.weights.release()
+        self._averages.release()
+
     def save(self, path: str | os.PathLike) -> None:
         """Write all of it to a file, at once or not at all."""
         checkpoint.write(path, _KIND, {"counters": asdict(self.counters)}, self._tensors())
@@ -89,7 +94,7 @@ class TrainingState:
             self.average.load_state_dict(_under("average.", tensors))
             self._restore_optimizer(_under("optimizer.", tensors))
             self._is_new = int(self.average.n_averaged) == 0
-        except (RuntimeError, KeyError, TypeError) as error:
+        except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: does not fit this model and optimizer: {error}") from None
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -104,6 +109,13 @@ class TrainingState:
         for key, tensor in tensors.items():
             index, name = key.split(".")
             state.setdefault(int(index), {})[name] = tensor
+        shape = self.weights.values.shape  # the optimizer itself checks none
+        found = [tuple(t.shape) for entry in state.values() for t in entry.values() if t.dim()]
+        if any(other != shape for other in found):
+            raise ValueError(
+                f"moments must have the shape {tuple(shape)}, those of all weights in one, got {found[0]}; "
+                "an earlier version wrote it: begin the run again"
+            )
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
 
 

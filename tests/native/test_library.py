@@ -55,6 +55,19 @@ def test_a_missing_compiler_is_told(monkeypatch):
     assert why_not(LIKE) == "no C compiler was found; install gcc or clang, or set the variable CC"
 
 
+@pytest.mark.usefixtures("fresh")
+def test_a_compiler_in_open_quotes_is_told(monkeypatch):
+    monkeypatch.setenv("CC", "'cc")
+    assert not has_kernels(LIKE)
+    assert why_not(LIKE) == 'the variable CC must name a compiler, got "\'cc" (No closing quotation)'
+
+
+@pytest.mark.usefixtures("fresh")
+def test_an_empty_name_of_a_compiler_is_that_of_cc(monkeypatch):
+    monkeypatch.setenv("CC", " ")
+    assert has_kernels(LIKE)
+
+
 def test_the_first_line_of_a_compilers_complaint_is_told(fresh, monkeypatch):
     monkeypatch.setenv("CC", compiler(fresh, "echo 'fatal: no float today' >&2", "echo more >&2", "exit 1"))
     assert not has_kernels(LIKE)

@@ -157,9 +157,9 @@ def test_energies_have_the_papers_weight_by_default(write, start, monkeypatch, f
     monkeypatch.setattr(
         fit_module,
         "energy_forces_loss",
-        lambda out, batch, energy_weight, scale: (
+        lambda out, batch, energy_weight, *others: (
             weights.append(energy_weight),
-            original(out, batch, energy_weight, scale),
+            original(out, batch, energy_weight, *others),
         )[1],
     )
     start(dataset[4:], dataset[:4], max_steps=2)

@@ -115,3 +115,26 @@ def test_a_potential_is_no_state(tmp_path):
 def test_a_missing_state_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such checkpoint"):
         make(0).restore(tmp_path / "last.safetensors")
+
+
+def test_the_state_of_separate_weights_is_refused(tmp_path, water):
+    """An earlier version wrote moments weight by weight, and Adam would read beyond them."""
+    state, other = make(0), make(1)
+    advance(state, water, 1)
+    state.optimizer.state_dict()["state"][0]["exp_avg"].resize_(5)
+    state.save(tmp_path / "last.safetensors")
+    with pytest.raises(
+        ValueError, match=r"moments must have the shape \(\d+,\).*got \(5,\); an earlier version"
+    ):
+        other.restore(tmp_path / "last.safetensors")
+
+
+def test_released_parameters_have_memory_of_their_own(water):
+    state = make(0)
+    advance(state, water, 1)
+    before = copy.deepcopy(state.averaged.state_dict())
+    state.release()
+    assert_close(state.averaged.state_dict(), before, atol=0, rtol=0)
+    for potential in (state.potential, state.averaged):
+        sizes = [(p.untyped_storage().nbytes(), p.numel() * p.element_size()) for p in potential.parameters()]
+        assert all(held == needed for held, needed in sizes)
