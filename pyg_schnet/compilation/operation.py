@@ -16,7 +16,7 @@ _aten, _own = torch.ops.aten, torch.ops.pyg_schnet
 _NAMES = """
 mm addmm ssp ssp_adjoint ssp_adjoint_adjoint taps embedding embedding_backward convolve adjoint
 adjoint_adjoint distances distances_adjoint distances_adjoint_adjoint to_copy scale shift multiply add
-negate index_select index_add zeros ones sum_rows pad_rows scale_rows
+negate index_select index_add zeros ones sum_rows pad_rows scale_rows divide clamp
 """
 CODES = {name: code for code, name in enumerate(_NAMES.split())}
 
@@ -105,18 +105,28 @@ def translate(node: Node, real: torch.dtype) -> Operation:
             return Operation("sum_rows", nodes)
     if target is _aten.slice_backward.default and arguments[2:4] == [0, 0] and arguments[5] == 1:
         return Operation("pad_rows", nodes[:1])
+    if target is _aten.clamp.default and len(arguments) == 2 and not node.kwargs:
+        return Operation("clamp", nodes, number=float(arguments[1]))
+    if target is _aten.div.Tensor and len(nodes) == 2 and not node.kwargs and _alike(nodes):
+        return Operation("divide", nodes)
     if target in (_aten.mul.Tensor, _aten.add.Tensor) and not node.kwargs:
         return _of_two(node, nodes)
     raise Unsupported(f"{target} of {[tuple(n.meta['val'].shape) for n in nodes]}")
 
 
+def _alike(nodes: list[Node]) -> bool:
+    """Whether two tensors have the same shape and type."""
+    first, second = (node.meta["val"] for node in nodes)
+    return first.shape == second.shape and first.dtype == second.dtype
+
+
 def _of_two(node: Node, nodes: list[Node]) -> Operation:
     product = node.target is _aten.mul.Tensor
-    shape, types = node.meta["val"].shape, {n.meta["val"].dtype for n in nodes}
+    shape = node.meta["val"].shape
     if len(nodes) == 1:
         return Operation("scale" if product else "shift", nodes, number=float(node.args[1]))  # pyright: ignore
     shapes = [n.meta["val"].shape for n in nodes]
-    if shapes[0] == shapes[1] == shape and len(types) == 1:
+    if _alike(nodes):
         return Operation("multiply" if product else "add", nodes)
     if product and () in [tuple(s) for s in shapes]:
         return Operation("scale", nodes if len(shapes[1]) == 0 else nodes[::-1])

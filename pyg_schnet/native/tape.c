@@ -96,7 +96,7 @@ void distances_adjoint_adjoint(const real *, const real *, const real *, const i
 enum {
     MM, ADDMM, SSP, SSP_ADJOINT, SSP_ADJOINT_ADJOINT, TAPS, EMBEDDING, EMBEDDING_BACKWARD, CONVOLVE, ADJOINT,
     ADJOINT_ADJOINT, DISTANCES, DISTANCES_ADJOINT, DISTANCES_ADJOINT_ADJOINT, TO_COPY, SCALE, SHIFT, MULTIPLY,
-    ADD, NEGATE, INDEX_SELECT, INDEX_ADD, ZEROS, ONES, SUM_ROWS, PAD_ROWS, SCALE_ROWS
+    ADD, NEGATE, INDEX_SELECT, INDEX_ADD, ZEROS, ONES, SUM_ROWS, PAD_ROWS, SCALE_ROWS, DIVIDE, CLAMP
 };
 
 static int64_t extent(const Size *size, const int64_t *of) { return of[size->symbol] + size->plus; }
@@ -255,6 +255,10 @@ static int execute(const Op *op, Part *part, const Functions *functions, int64_t
         EACH(a[k] * b[k]);
     case ADD:
         EACH(a[k] + b[k]);
+    case DIVIDE:
+        EACH(a[k] / b[k]);
+    case CLAMP:
+        EACH(a[k] < op->number ? op->number : a[k]); /* NaN stays */
     case NEGATE:
         EACH(-a[k]);
     case ONES:

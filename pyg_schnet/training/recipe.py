@@ -29,7 +29,8 @@ def with_recipe(arguments: list[str]) -> list[str]:
             raise ValueError(f"{recipe}: must be YAML: {error}") from None
         if not isinstance(entries, dict):
             raise ValueError(f"{recipe}: must hold options by name, got {type(entries).__name__}")
-        for name in _flatten(entries):
+        values = {name for name in known if not any(other.startswith(f"{name}.") for other in known)}
+        for name in _flatten(entries, values):
             _check_name(name, known, f"{recipe}: ")
         arguments[verb + 1 : verb + 2] = ["--config", str(recipe)]
     flags = {"config", "resume", "overwrite", "quiet", "help", "print_config"}
@@ -47,11 +48,12 @@ def _names(config: type, prefix: str = "") -> Iterator[str]:
             yield from _names(types[field.name], f"{prefix}{field.name}.")
 
 
-def _flatten(entries: dict, prefix: str = "") -> Iterator[str]:
+def _flatten(entries: dict, values: set[str], prefix: str = "") -> Iterator[str]:
+    """Give the names in a recipe; not those inside of an option's value, as of energies by element."""
     for name, value in entries.items():
         yield f"{prefix}{name}"
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{name}.")
+        if isinstance(value, dict) and f"{prefix}{name}" not in values:
+            yield from _flatten(value, values, f"{prefix}{name}.")
 
 
 def _check_name(name: str, known: set[str], where: str = "", dashes: str = "") -> None:

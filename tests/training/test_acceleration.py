@@ -126,7 +126,8 @@ def test_each_shipped_recipe_is_compiled_to_the_machine(recipe, batch, lines):
     choose(potential, batch, lines, steps=options["trainer"]["max_steps"], threads=1)
     assert lines[-1].startswith("Compiled in ")
     programs = potential.compiled._programs.values()
-    assert [program.machine is not None for program in programs] == [True]
+    # A dipole's readout is compiled, but not to the machine, which lacks some of its operations.
+    assert [program.machine is not None for program in programs] == [not config.dipole]
 
 
 def test_weights_do_not_depend_on_the_number_of_threads(lines):

@@ -1,0 +1,211 @@
+"""The cells of the tables: which recipe, on what, measured how."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import tomllib
+
+MOLECULES = (
+    *("benzene", "toluene", "malonaldehyde", "salicylic", "aspirin", "ethanol", "uracil", "naphthalene"),
+)
+QM9_SIZES = (50_000, 100_000, 110_462)
+QM9_TARGETS = {  # beside U0, with the units of their errors
+    **{name: "eV" for name in ("homo", "lumo", "gap", "zpve", "U", "H", "G")},
+    **{"mu": "D", "alpha": "Å³", "r2": "Å²", "Cv": "cal/mol/K"},
+}
+_NO_TRAJECTORY = "needs the full trajectory of MD17 (--md17-full), which was not at hand"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table, or the two of one training.
+
+    Attributes:
+        table: ``"table1"``, ``"table2"``, ``"table2-revised"``, ``"table3"`` or ``"qm9-targets"``.
+        column: The system and what it is trained on.
+        rows: Of the table, with the arguments of ``pyg-schnet evaluate`` that measure each.
+        dataset: Whose folder holds recipe and ledger.
+        recipe: File in the folder's ``recipes``.
+        n_train: Number of training structures.
+        labels: Which labels.
+        split: Which split.
+        options: Of ``pyg-schnet train``, beside the recipe's.
+        quantity: What ``energy`` of the reports is called.
+        units: Of quantity and forces in the ledger.
+        missing: Why it cannot be trained here; empty if it can.
+    """
+
+    table: str
+    column: str
+    rows: dict[str, tuple[str, ...]]
+    dataset: str
+    recipe: str
+    n_train: int
+    labels: str
+    split: str
+    options: tuple[str, ...] = ()
+    quantity: str = "energy"
+    units: tuple[str, str] = ("kcal/mol", "kcal/mol/Å")
+    missing: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the run's folder."""
+        row = next(iter(self.rows)) if len(self.rows) == 1 else "all"
+        return f"{self.table}-{row}-{self.column}"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where the data sets are.
+
+    Attributes:
+        md17: Folder of ``rmd17_<molecule>_<part>_<split>.npz`` files.
+        md17_full: Folder of ``md17_<molecule>.npz`` files, MD17's trajectories.
+        qm9: Processed QM9.
+        iso17: Folder of ISO17's processed folds.
+    """
+
+    md17: Path | None = None
+    md17_full: Path | None = None
+    qm9: Path | None = None
+    iso17: Path | None = None
+
+
+def paper() -> dict:
+    """Read the paper's tables."""
+    return tomllib.loads((Path(__file__).parent / "paper.toml").read_text(encoding="utf-8"))
+
+
+def paper_value(table: str, row: str, column: str, quantity: str) -> float | None:
+    """Give the paper's number for a cell, if it has one."""
+    if table == "table1":
+        return paper()[table].get(column, {}).get(row) if quantity == "energy" else None
+    values = paper().get(table, {}).get(row, {}).get(column)
+    if values is None or quantity not in ("energy", "forces"):
+        return None
+    value = values[("energy", "forces").index(quantity)]
+    return None if math.isnan(value) else value
+
+
+def cells(table: str, sources: Sources) -> list[Cell]:
+    """List the cells of a table that are SchNet's."""
+    makers = {
+        "table1": _table1,
+        "table2": _table2,
+        "table2-revised": _revised,
+        "table3": _table3,
+        "qm9-targets": _targets,
+    }
+    return list(makers[table](sources))
+
+
+def _table2(sources: Sources) -> Iterator[Cell]:
+    for molecule in MOLECULES:
+        for column in ("schnet-1k-both", "schnet-1k-energy"):
+            yield _md17(molecule, column, sources, "table2", "original")
+        for column in ("schnet-50k-both", "schnet-50k-energy"):
+            yield _trajectory(molecule, column, sources)
+
+
+def _revised(sources: Sources) -> Iterator[Cell]:
+    for molecule in MOLECULES:
+        yield _md17(molecule, "schnet-1k-both", sources, "table2-revised", "revised")
+
+
+def _md17(molecule: str, column: str, sources: Sources, table: str, labels: str) -> Cell:
+    folder = sources.md17 or Path()
+    train, val, test = (
+        folder / f"rmd17_{molecule}_{part}.npz" for part in ("train_01", "test_02", "test_01")
+    )
+    suffix = "" if column.endswith("both") else "_energy"
+    prefix = "old_" if labels == "original" else ""
+    keys = (f"{prefix}energies", f"{prefix}forces")
+    return Cell(
+        table=table,
+        column=column,
+        rows={molecule: (str(test), "--energy_key", keys[0], "--forces_key", keys[1])},
+        dataset="md17",
+        recipe=f"md17_n1000{suffix}.yaml",
+        n_train=1000,
+        labels=labels,
+        split="01, validation 02",
+        options=(
+            *("--data.path", str(train), "--data.val_path", str(val), "--data.energy_key", keys[0]),
+            *(("--data.forces_key", keys[1]) if column.endswith("both") else ()),
+        ),
+        missing="" if sources.md17 else "needs the files of the splits (--md17)",
+    )
+
+
+def _trajectory(molecule: str, column: str, sources: Sources) -> Cell:
+    suffix = "" if column.endswith("both") else "_energy"
+    path = str((sources.md17_full or Path()) / f"md17_{molecule}.npz")
+    return Cell(
+        table="table2",
+        column=column,
+        rows={molecule: (path, "--part", "test")},
+        dataset="md17",
+        recipe=f"md17_n50000{suffix}.yaml",
+        n_train=50_000,
+        labels="original",
+        split="random, seed 0",
+        options=("--data.path", path),
+        missing="" if sources.md17_full else _NO_TRAJECTORY,
+    )
+
+
+def _table1(sources: Sources) -> Iterator[Cell]:
+    for size in QM9_SIZES:
+        yield _qm9("schnet", "U0", size, sources)
+
+
+def _targets(sources: Sources) -> Iterator[Cell]:
+    for target, unit in QM9_TARGETS.items():
+        yield replace(
+            _qm9("schnet", target, 110_462, sources),
+            table="qm9-targets",
+            quantity=target,
+            units=(unit, ""),
+        )
+
+
+def _qm9(column: str, target: str, size: int, sources: Sources) -> Cell:
+    path = str(sources.qm9 or Path())
+    row = str(size) if target == "U0" else target
+    return Cell(
+        table="table1",
+        column=column,
+        rows={row: (path, "--part", "test", "--energy_key", target)},
+        dataset="qm9",
+        recipe=f"{target.lower()}.yaml",
+        n_train=size,
+        labels=target,
+        split="random, seed 0",
+        options=("--data.path", path, "--data.n_train", str(size)),
+        missing="" if sources.qm9 else "needs QM9 (--qm9): pyg-schnet data qm9 --root DIR",
+    )
+
+
+def _table3(sources: Sources) -> Iterator[Cell]:
+    folder = sources.iso17 or Path()
+    for column in ("schnet-both", "schnet-energy"):
+        yield Cell(
+            table="table3",
+            column=column,
+            rows={
+                row: (str(folder / f"{fold}.safetensors"),)
+                for row, fold in (("known", "test_within"), ("unknown", "test_other"))
+            },
+            dataset="iso17",
+            recipe="standin.yaml" if column.endswith("both") else "standin_energy.yaml",
+            n_train=0,
+            labels="GFN2-xTB stand-in",
+            split="official",
+            options=("--data.path", str(folder / "reference.safetensors")),
+            missing="" if sources.iso17 else "needs the stand-in (--iso17)",
+        )

@@ -1,0 +1,109 @@
+"""Running a cell: train and evaluate by the public commands, and take down what came out."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import yaml
+
+from benchmarks.reproduction import ledger
+from benchmarks.reproduction.cells import Cell, paper_value
+from benchmarks.reproduction.ledger import ROOT, Entry
+from pyg_schnet.training import RunDirectory
+
+
+def run(cells: list[Cell], runs: Path, jobs: int, threads: int | None, options: list[str]) -> bool:
+    """Train and measure cells, several at once; go on with what was begun.
+
+    Args:
+        cells: Which.
+        runs: Folder of the runs.
+        jobs: How many at once.
+        threads: Of each; as many as are fastest if ``None``.
+        options: More options of ``pyg-schnet train``, which are not written down: for trying things.
+
+    Returns:
+        Whether all came to an end.
+    """
+
+    def one(cell: Cell) -> bool:
+        try:
+            entries = measure(cell, runs / cell.name, threads, options)
+        except subprocess.CalledProcessError as error:
+            print(f"{cell.name}: failed, see {runs / cell.name}.log ({error})", flush=True)
+            return False
+        if not options:
+            ledger.record(ledger.path_of(cell.dataset), entries)
+        for entry in entries:
+            against = "" if entry.paper is None else f" (paper {entry.paper:g})"
+            print(
+                f"{cell.name}: {entry.row}, {entry.quantity} {entry.mae:.4g} {entry.unit}{against}",
+                flush=True,
+            )
+        return True
+
+    with ThreadPoolExecutor(jobs) as pool:
+        return all(list(pool.map(one, cells)))
+
+
+def measure(cell: Cell, folder: Path, threads: int | None, options: list[str]) -> list[Entry]:
+    """Train a cell, or go on with it, and evaluate it.
+
+    Raises:
+        subprocess.CalledProcessError: If a command fails; what it said is in ``<folder>.log``.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    recipe = ROOT / "datasets" / cell.dataset / "recipes" / cell.recipe
+    command = ["train", str(recipe), *cell.options, *options, "--out", str(folder)]
+    command += ["--trainer.threads", str(threads)] if threads else []
+    directory = RunDirectory(folder)
+    _call(command + (["--resume"] if directory.last.exists() else ["--overwrite"]), folder)
+    last = directory.read_metrics()[-1]
+    config = yaml.safe_load(directory.config.read_text(encoding="utf-8"))
+    common = {
+        "table": cell.table,
+        "column": cell.column,
+        "n_train": len(directory.read_split().train),
+        "labels": cell.labels,
+        "split": cell.split,
+        "seed": config["trainer"]["seed"],
+        "steps": int(last["step"]),
+        "minutes": last["minutes"],
+        "device": f"{platform.machine()}, {os.cpu_count()} cores",
+        "threads": threads or 0,
+        "commit": _commit(),
+    }
+    entries = []
+    for row, arguments in cell.rows.items():
+        found = json.loads(_call(["evaluate", str(directory.model), *arguments, "--json"], folder))
+        for quantity, name, unit in zip(
+            (cell.quantity, "forces"), ("energy_mae", "forces_mae"), cell.units, strict=True
+        ):
+            error = found.get(f"{name}_kcal" if unit.startswith("kcal") else name)
+            if error is not None:
+                paper = paper_value(cell.table, row, cell.column, quantity)
+                entries.append(Entry(**common, row=row, quantity=quantity, unit=unit, mae=error, paper=paper))
+    return entries
+
+
+def _call(arguments: list[str], folder: Path) -> str:
+    """Run a verb of pyg-schnet; its output goes to a log beside the folder, too."""
+    command = [sys.executable, "-m", "pyg_schnet.cli", *arguments]
+    with Path(f"{folder}.log").open("a", encoding="utf-8") as log:
+        print("$ pyg-schnet", *arguments, file=log, flush=True)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT)
+        log.write(done.stdout)
+    done.check_returncode()
+    return done.stdout
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty=+", "--abbrev=7", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    return done.stdout.strip() or "unknown"

@@ -1,0 +1,151 @@
+"""The paper's tables are made by recipes and commands, and pages hold what the ledgers hold."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import reproduce  # noqa: E402
+from benchmarks.reproduction import ledger, pages, running  # noqa: E402
+from benchmarks.reproduction.cells import MOLECULES, Sources, cells, paper_value  # noqa: E402
+from benchmarks.reproduction.ledger import Entry  # noqa: E402
+
+TABLES = ("table1", "table2", "table2-revised", "table3", "qm9-targets")
+ENTRY = Entry(
+    table="table2", row="ethanol", column="schnet-1k-both", quantity="energy", unit="kcal/mol", n_train=1000,
+    labels="original", split="01", seed=0, steps=10, minutes=1.23, device="x86_64", threads=1, commit="abc",
+    mae=0.0767, paper=0.08,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_each_cell_has_a_recipe_that_names_known_options(table):
+    from pyg_schnet.training import recipe
+
+    for cell in cells(table, Sources()):
+        path = ROOT / "datasets" / cell.dataset / "recipes" / cell.recipe
+        recipe.with_recipe(["train", str(path), *cell.options])
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_cell_without_its_data_says_what_it_needs(table):
+    for cell in cells(table, Sources()):
+        assert cell.missing.startswith("needs ")
+
+
+def test_table_2_has_one_recipe_for_all_molecules():
+    recipes = {c.recipe for c in cells("table2", Sources()) if c.column == "schnet-1k-both"}
+    assert recipes == {"md17_n1000.yaml"}
+    assert {row for cell in cells("table2", Sources()) for row in cell.rows} == set(MOLECULES)
+
+
+def test_the_papers_numbers_are_those_of_its_tables():
+    assert paper_value("table1", "110462", "schnet", "energy") == 0.31
+    assert paper_value("table1", "100000", "dtnn", "energy") == 0.84
+    assert paper_value("table2", "aspirin", "schnet-1k-both", "forces") == 1.35
+    assert paper_value("table2", "toluene", "gdml-1k", "energy") == 0.12
+    assert paper_value("table2", "benzene", "dtnn-50k-energy", "forces") is None
+    assert paper_value("table3", "unknown", "schnet-both", "energy") == 2.40
+    assert paper_value("table2-revised", "ethanol", "schnet-1k-both", "energy") is None
+
+
+def test_a_ledger_keeps_the_last_number_of_each_cell(tmp_path):
+    path = tmp_path / "results.csv"
+    other = dataclasses.replace(ENTRY, row="benzene", paper=None)
+    ledger.record(path, [ENTRY, other])
+    ledger.record(path, [dataclasses.replace(ENTRY, mae=0.05)])
+    found = ledger.read(path)
+    assert [(e.row, e.mae, e.paper) for e in found] == [("benzene", 0.0767, None), ("ethanol", 0.05, 0.08)]
+    assert [p.name for p in tmp_path.iterdir()] == ["results.csv"]
+    assert ledger.read(tmp_path / "none.csv") == []
+
+
+def test_a_table_shows_ours_beside_the_papers():
+    worse = dataclasses.replace(ENTRY, quantity="forces", mae=0.4567, paper=0.39)
+    lines = pages.table("table2", [ENTRY, worse]).splitlines()
+    (row,) = (line for line in lines if line.startswith("| ethanol"))
+    assert "| **0.077** (0.08) |" in row
+    assert "| – (0.93) |" in row
+    assert "| 0.457 (0.39) |" in lines[lines.index(row) + 1]
+    assert len({line.count("|") for line in lines}) == 1
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_have_a_row_for_each_of_the_papers(name):
+    lines = pages.table(name, []).splitlines()
+    assert len(lines) == 2 + {"table1": 3, "table3": 4, "qm9-targets": 11}.get(name, 16)
+
+
+def test_readme_holds_what_the_ledgers_hold():
+    text = pages.README.read_text(encoding="utf-8")
+    assert pages.with_tables(text) == text, "run python benchmarks/reproduce.py pages"
+
+
+def write_parts(folder, count):
+    """A few frames of the sample in the layout of revised MD17."""
+    with np.load(ROOT / "datasets" / "md17" / "ethanol_gfn2_xtb.npz") as sample:
+        for number, part in enumerate(("train_01", "test_02", "test_01")):
+            frames = slice(count * number, count * (number + 1))
+            arrays = {"nuclear_charges": sample["z"], "coords": sample["R"][frames]}
+            for prefix in ("", "old_"):
+                arrays[f"{prefix}energies"] = sample["E"][frames].reshape(-1)
+                arrays[f"{prefix}forces"] = sample["F"][frames]
+            np.savez(folder / f"rmd17_ethanol_{part}.npz", **arrays)
+
+
+@pytest.fixture
+def own_ledger(tmp_path, monkeypatch):
+    """A ledger and pages of this test's own."""
+    monkeypatch.setattr(ledger, "path_of", lambda dataset: tmp_path / f"{dataset}.csv")
+    monkeypatch.setattr(pages, "write", lambda: None)
+    return tmp_path / "md17.csv"
+
+
+def test_a_cell_is_trained_measured_and_taken_down_once(tmp_path, own_ledger, monkeypatch, capsys):
+    write_parts(tmp_path, 20)
+    recipe = ROOT / "datasets" / "md17" / "recipes" / "md17_n1000.yaml"
+    short = yaml.safe_load(recipe.read_text())
+    short["trainer"] |= {"max_steps": 4, "val_every": 2}
+    (tmp_path / "short.yaml").write_text(yaml.safe_dump(short))
+    original = running._call
+    monkeypatch.setattr(
+        running,
+        "_call",
+        lambda arguments, folder: original(
+            [str(tmp_path / "short.yaml") if a == str(recipe) else a for a in arguments], folder
+        ),
+    )
+    arguments = ["table2", "--md17", str(tmp_path), "--rows", "ethanol", "--columns", "schnet-1k-both"]
+    arguments += ["--runs", str(tmp_path / "runs"), "--threads", "1"]
+    assert reproduce.main(arguments) == 0
+    energy, forces = ledger.read(own_ledger)
+    assert (energy.quantity, energy.n_train, energy.steps, energy.threads) == ("energy", 20, 4, 1)
+    assert (energy.paper, forces.paper) == (0.08, 0.39)
+    folder = tmp_path / "runs" / "table2-ethanol-schnet-1k-both"
+    said = original(
+        [
+            *("evaluate", str(folder / "model.safetensors"), str(tmp_path / "rmd17_ethanol_test_01.npz")),
+            *("--json", "--energy_key", "old_energies", "--forces_key", "old_forces"),
+        ],
+        folder,
+    )
+    assert forces.mae == pytest.approx(json.loads(said)["forces_mae_kcal"], rel=1e-4)
+    capsys.readouterr()
+    assert reproduce.main(arguments) == 0  # it is in the ledger
+    assert capsys.readouterr().out == ""
+
+
+def test_a_cell_that_fails_is_told_and_leaves_no_row(tmp_path, own_ledger, capsys):
+    arguments = ["table2", "--md17", str(tmp_path), "--rows", "ethanol", "--columns", "schnet-1k-both"]
+    assert reproduce.main([*arguments, "--runs", str(tmp_path / "runs")]) == 1
+    assert "table2-ethanol-schnet-1k-both: failed, see " in capsys.readouterr().out
+    log = (tmp_path / "runs" / "table2-ethanol-schnet-1k-both.log").read_text()
+    assert "rmd17_ethanol_train_01.npz" in log
+    assert ledger.read(own_ledger) == []
