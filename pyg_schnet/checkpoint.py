@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyg_schnet.nn import SchNet, SchNetConfig
 from pyg_schnet.potential import Potential
@@ -33,40 +33,48 @@ def save(potential: Potential, path: str | os.PathLike, provenance: Mapping[str,
     """Write a potential to a file; a file that is there is replaced only when the new one is complete.
 
     Args:
-        potential: A potential around a :class:`~pyg_schnet.SchNet`.
+        potential: A potential; of one around another model than :class:`~pyg_schnet.SchNet` the file holds
+            the weights and the name of the model's class, but not how to make it.
         path: Where to, usually ``*.safetensors``.
         provenance: How it came about: anything that JSON can hold.
 
     Raises:
-        TypeError: If the potential's model is not a ``SchNet``, or has an ``interaction_graph``, which a
-            file cannot hold.
+        TypeError: If the model has an ``interaction_graph``, which a file cannot hold.
     """
     model = potential.model
     if not isinstance(model, SchNet):
-        raise TypeError(f"`potential.model` must be a SchNet to be saved, got {type(model).__name__}")
+        header = {"class": type(model).__name__, "units": _UNITS, "provenance": dict(provenance or {})}
+        return write(path, "potential", header, dict(potential.state_dict()))
     if model.interaction_graph is not None:
         raise TypeError(
             "`interaction_graph` is a function, which a checkpoint cannot hold; pass edge_index instead"
         )
     header = {"model": asdict(model.config), "units": _UNITS, "provenance": dict(provenance or {})}
-    write(path, "potential", header, dict(potential.state_dict()))
+    return write(path, "potential", header, dict(potential.state_dict()))
 
 
-def load(path: str | os.PathLike, device: str | torch.device = "cpu") -> Potential:
+def load(
+    path: str | os.PathLike, device: str | torch.device = "cpu", model: nn.Module | None = None
+) -> Potential:
     """Read a potential, ready to be called.
 
     Args:
         path: A file written by ``pyg-schnet train`` or :func:`save`.
         device: Where the weights go.
+        model: Gets the weights, where they are not those of a :class:`~pyg_schnet.SchNet`: files make no
+            objects of other classes.
 
     Returns:
         The potential, in evaluation mode.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is truncated, was not written by pyg_schnet, or by a newer version.
+        ValueError: If the file is truncated, was not written by pyg_schnet, or by a newer version, or if it
+            is of another model than SchNet and ``model`` is not given.
     """
     header, tensors = read(path, "potential", device)
+    if "class" in header or model is not None:
+        return _with_weights(path, header.get("class", "SchNet"), tensors, model).to(device).eval()
     config = header.get("model", {})
     unknown = set(config) - {field.name for field in fields(SchNetConfig)}
     if unknown:
@@ -82,6 +90,26 @@ def load(path: str | os.PathLike, device: str | torch.device = "cpu") -> Potenti
     except (RuntimeError, KeyError) as error:
         raise ValueError(f"{path}: weights do not fit the configuration beside them: {error}") from None
     return potential.to(device).eval()
+
+
+def _with_weights(
+    path: str | os.PathLike, name: str, tensors: dict[str, Tensor], model: nn.Module | None
+) -> Potential:
+    """Put weights into a model of the caller's."""
+    if model is None:
+        raise ValueError(
+            f"{path}: holds the weights of {name}, which is not SchNet; give load(path, model={name}(...)), "
+            "made as it was for training"
+        )
+    potential = Potential(model)
+    try:
+        potential.model.to(next(t.dtype for key, t in tensors.items() if key.startswith("model.")))
+        potential.load_state_dict(tensors)
+    except (RuntimeError, StopIteration) as error:
+        raise ValueError(
+            f"{path}: holds the weights of {name}, which do not fit the given {type(model).__name__}: {error}"
+        ) from None
+    return potential
 
 
 def provenance(path: str | os.PathLike) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Sequence
 from contextlib import nullcontext
 from copy import copy
@@ -39,7 +40,9 @@ class Potential(DoubleBuffers):
     they are not.
 
     Args:
-        model: Called like :class:`~pyg_schnet.SchNet`, returns ``(molecules, 1)``.
+        model: Called with ``(z, pos, batch)`` and whatever else its ``forward`` names among
+            ``num_molecules``, ``dtype`` and the fields of the data (``edge_index``, ``cell``, ``x``, …);
+            returns one number a molecule, as :class:`~pyg_schnet.SchNet` and PyG's own models do.
         scale: :math:`\sigma`, the unit of the model's output in eV.
         atomref: :math:`a_z`, energy of an isolated atom in eV by atomic number, shape ``(100,)``.
         elements: Atomic numbers seen in training; others are refused. All are allowed if ``None``.
@@ -69,6 +72,7 @@ class Potential(DoubleBuffers):
     ):
         super().__init__()
         self.model = model
+        self._fields = _fields_of(model)
         self.compiled: CompiledPotential | None = None
         table = element_table(atomref)
         allowed = torch.ones(MAX_ATOMIC_NUMBER + 1, dtype=torch.bool)
@@ -218,18 +222,15 @@ class Potential(DoubleBuffers):
 
     def _energy(self, data: Data, pos: Tensor) -> Tensor:
         batch, molecules = _molecules(data)
-        relative = self.model(
-            data.z,
-            pos,
-            batch,
-            edge_index=data.edge_index,
-            shift=getattr(data, "shift", None),
-            cell=getattr(data, "cell", None),
-            pbc=getattr(data, "pbc", None),
-            num_molecules=molecules,
-            dtype=torch.float64,
-        )
-        return self.scaled(relative.squeeze(-1), data.z, batch, molecules)
+        known = {"num_molecules": molecules, "dtype": torch.float64}
+        fields = {name: known[name] if name in known else getattr(data, name, None) for name in self._fields}
+        for name, needed in self._fields.items():
+            if needed and fields[name] is None:
+                raise ValueError(
+                    f"`data` must hold `{name}`, which {type(self.model).__name__} needs; got None"
+                )
+        relative = self.model(data.z, pos, batch, **fields)
+        return self.scaled(relative.reshape(molecules).double(), data.z, batch, molecules)
 
     def scaled(self, relative: Tensor, z: Tensor, batch: Tensor, molecules: int) -> Tensor:
         """Turn the model's output, ``(molecules,)``, into energies in eV."""
@@ -246,6 +247,13 @@ class Potential(DoubleBuffers):
                 f"`z` contains {foreign[0]}, which was absent from training; this potential knows the "
                 f"atomic numbers {', '.join(map(str, self.elements))}"
             )
+
+
+def _fields_of(model: nn.Module) -> dict[str, bool]:
+    """Name what a model takes beside elements, positions and batch, and whether it cannot do without."""
+    named = list(inspect.signature(model.forward).parameters.values())[3:]
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {p.name: p.default is inspect.Parameter.empty for p in named if p.kind in kinds}
 
 
 def _molecules(data: Data) -> tuple[Tensor, int]:

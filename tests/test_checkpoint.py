@@ -214,9 +214,36 @@ def test_a_function_cannot_be_saved(path):
         checkpoint.save(Potential(model), path)
 
 
-def test_another_model_cannot_be_saved(path):
-    with pytest.raises(TypeError, match=r"`potential.model` must be a SchNet to be saved, got Linear"):
-        checkpoint.save(Potential(torch.nn.Linear(2, 2)), path)
+class Counting(torch.nn.Module):
+    """A model of another kind: an energy for each atom of an element."""
+
+    def __init__(self, elements=100):
+        super().__init__()
+        self.energy = torch.nn.Embedding(elements, 1)
+
+    def forward(self, z, pos, batch):
+        return self.energy(z).new_zeros(int(batch.max()) + 1, 1).index_add(0, batch, self.energy(z))
+
+
+def test_another_model_gets_its_weights_back(path, water):
+    potential = Potential(Counting().double(), scale=2.0).eval()
+    checkpoint.save(potential, path)
+    again = load(path, model=Counting())
+    assert_close(again(water, False), potential(water, False), atol=0, rtol=0)
+
+
+def test_another_model_is_not_made_by_a_file(path):
+    checkpoint.save(Potential(Counting()), path)
+    with pytest.raises(
+        ValueError, match=r"holds the weights of Counting, .* load\(path, model=Counting\(\.\.\.\)\)"
+    ):
+        load(path)
+
+
+def test_weights_that_do_not_fit_a_given_model_are_refused(path):
+    checkpoint.save(Potential(Counting()), path)
+    with pytest.raises(ValueError, match="which do not fit the given Counting: "):
+        load(path, model=Counting(5))
 
 
 def test_provenance_that_json_cannot_hold_leaves_no_file(default, path):

@@ -81,3 +81,21 @@ def test_the_demo_ends_with_its_table_and_files(tmp_path):
     assert re.search(r"energy drift [+-]\d+\.\d{4} meV/atom/ps", text)
     for name in ("model.safetensors", "learning_curve.png", "parity.png", "dynamics.extxyz"):
         assert (tmp_path / "demo" / name).stat().st_size > 1000, name
+
+
+def test_qm9_is_learned():
+    text = run("06_train_qm9.py", "--steps", "60")
+    errors = [float(error) for error in re.findall(r"mean absolute error (\S+) eV", text)]
+    assert len(errors) == 10
+    assert errors[-1] < errors[0]
+    assert re.search(r"30 test molecules: U0 \d+\.\d{4} eV \(\d+\.\d{3} kcal/mol\)", text)
+
+
+def test_iso17_is_learned_and_tested_on_both_sets():
+    text = run("07_train_iso17.py", "--steps", "40")
+    losses = [float(loss) for loss in re.findall(r"loss (\S+)", text)]
+    assert losses[-1] < losses[0]
+    for what in ("known", "unknown"):
+        assert re.search(
+            rf"^{what} molecules, 160 frames: energy \S+ kcal/mol, forces \S+ kcal/mol/Å", text, re.M
+        )

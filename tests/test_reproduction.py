@@ -30,8 +30,7 @@ def test_each_cell_has_a_recipe_that_names_known_options(table):
     from pyg_schnet.training import recipe
 
     for cell in cells(table, Sources()):
-        path = ROOT / "datasets" / cell.dataset / "recipes" / cell.recipe
-        recipe.with_recipe(["train", str(path), *cell.options])
+        recipe.with_recipe(["train", str(ROOT / cell.recipe), *cell.options])
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -42,7 +41,7 @@ def test_a_cell_without_its_data_says_what_it_needs(table):
 
 def test_table_2_has_one_recipe_for_all_molecules():
     recipes = {c.recipe for c in cells("table2", Sources()) if c.column == "schnet-1k-both"}
-    assert recipes == {"md17_n1000.yaml"}
+    assert recipes == {"datasets/md17/recipes/md17_n1000.yaml"}
     assert {row for cell in cells("table2", Sources()) for row in cell.rows} == set(MOLECULES)
 
 
@@ -118,8 +117,8 @@ def test_a_cell_is_trained_measured_and_taken_down_once(tmp_path, own_ledger, mo
     monkeypatch.setattr(
         running,
         "_call",
-        lambda arguments, folder: original(
-            [str(tmp_path / "short.yaml") if a == str(recipe) else a for a in arguments], folder
+        lambda model, arguments, folder: original(
+            model, [str(tmp_path / "short.yaml") if a == str(recipe) else a for a in arguments], folder
         ),
     )
     arguments = ["table2", "--md17", str(tmp_path), "--rows", "ethanol", "--columns", "schnet-1k-both"]
@@ -130,6 +129,7 @@ def test_a_cell_is_trained_measured_and_taken_down_once(tmp_path, own_ledger, mo
     assert (energy.paper, forces.paper) == (0.08, 0.39)
     folder = tmp_path / "runs" / "table2-ethanol-schnet-1k-both"
     said = original(
+        "",
         [
             *("evaluate", str(folder / "model.safetensors"), str(tmp_path / "rmd17_ethanol_test_01.npz")),
             *("--json", "--energy_key", "old_energies", "--forces_key", "old_forces"),

@@ -68,14 +68,11 @@ class DTNN(nn.Module):
         z: Tensor,
         pos: Tensor,
         batch: Tensor | None = None,
-        edge_index: Tensor | None = None,
         num_molecules: int | None = None,
-        dtype: torch.dtype | None = None,
-        **periodicity,
     ) -> Tensor:
         """Predict one number for each molecule, ``(molecules, 1)``, as :meth:`pyg_schnet.SchNet.forward`."""
         batch, num_molecules = check_molecules(z, pos, batch, num_molecules)
-        graph = measure(pos, batch, None, edge_index, **periodicity)
+        graph = measure(pos, batch, None)
         expansion = self.radial_basis(graph.distance.to(self.embedding.weight.dtype))
         (source, target), row = graph.directed()
         factors = self.by_distance(expansion)  # (rows, factors), of all passes
@@ -86,4 +83,4 @@ class DTNN(nn.Module):
             message = torch.tanh(self.to_features(self.by_atom(c).index_select(0, source) * factors))
             c = c + sum_by_molecule(message, target, len(z))
         contribution = self.dense2(torch.tanh(self.dense1(c))).double()
-        return sum_by_molecule(contribution, batch, num_molecules).to(dtype or c.dtype)
+        return sum_by_molecule(contribution, batch, num_molecules)

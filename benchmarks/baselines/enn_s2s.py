@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import Data
 from torch_geometric.nn import Set2Set
 from torch_geometric.utils import to_dense_adj, to_dense_batch
-
-from pyg_schnet import Potential
-from pyg_schnet.molecules import count_molecules
 
 ATOM_FEATURES, BOND_FEATURES = 11, 4  # of PyG's QM9, and of ours with features=True
 
@@ -61,12 +57,35 @@ class ENNS2S(nn.Module):
         nn.init.zeros_(self.dense2.weight)
         nn.init.zeros_(self.dense2.bias)
 
-    def forward(self, data: Data, pos: Tensor, batch: Tensor, molecules: int) -> Tensor:
-        """Predict one number for each molecule, ``(molecules,)``, from ``x``, bonds and positions in Å."""
-        x = data.x.to(self.bias.dtype)
-        dense, mask = to_dense_batch(pos.to(x.dtype), batch, batch_size=molecules)
-        pairs = mask[:, :, None] & mask[:, None, :] & ~torch.eye(mask.size(1), dtype=torch.bool)
-        bonds = to_dense_adj(data.edge_index, batch, data.edge_attr.to(x.dtype), mask.size(1), molecules)
+    def forward(
+        self,
+        z: Tensor,
+        pos: Tensor,
+        batch: Tensor,
+        x: Tensor,
+        edge_index: Tensor,
+        edge_attr: Tensor,
+        num_molecules: int,
+    ) -> Tensor:
+        """Predict one number for each molecule, ``(molecules,)``.
+
+        Args:
+            z: Not looked at: ``x`` has it.
+            pos: In Å.
+            batch: Number of the molecule of each atom.
+            x: Features of the atoms, ``(atoms, 11)``.
+            edge_index: Bonds, ``(2, bonds)``, both directions.
+            edge_attr: Their type, ``(bonds, 4)``.
+            num_molecules: Number of molecules.
+        """
+        x = x.to(self.bias.dtype)
+        dense, mask = to_dense_batch(pos.to(x.dtype), batch, batch_size=num_molecules)
+        pairs = (
+            mask[:, :, None]
+            & mask[:, None, :]
+            & ~torch.eye(mask.size(1), dtype=torch.bool, device=pos.device)
+        )
+        bonds = to_dense_adj(edge_index, batch, edge_attr.to(x.dtype), mask.size(1), num_molecules)
         square = (dense[:, :, None] - dense[:, None]).square().sum(-1)
         distance = torch.where(pairs, square, 1.0).sqrt()[..., None]
         edge = torch.cat([bonds, 1 - bonds.sum(-1, keepdim=True), distance], dim=-1)
@@ -79,14 +98,5 @@ class ENNS2S(nn.Module):
             neighbors[mask] = h
             sums = (a @ neighbors).unflatten(1, (mask.size(1), -1)).flatten(2)[mask]  # (atoms, k channels)
             h = self.update(self.to_message(sums) + self.bias, h)
-        pooled = self.readout(torch.cat([h, x], dim=-1), batch, dim_size=molecules)
+        pooled = self.readout(torch.cat([h, x], dim=-1), batch, dim_size=num_molecules)
         return self.dense2(torch.relu(self.dense1(pooled))).squeeze(-1)
-
-
-class BondPotential(Potential):
-    """A potential of a model that is called with all of a batch, bonds included."""
-
-    def _energy(self, data: Data, pos: Tensor) -> Tensor:
-        batch = torch.zeros_like(data.z) if data.batch is None else data.batch
-        molecules = getattr(data, "num_graphs", None) or count_molecules(batch)
-        return self.scaled(self.model(data, pos, batch, molecules).double(), data.z, batch, molecules)

@@ -28,14 +28,15 @@ class Cell:
         table: ``"table1"``, ``"table2"``, ``"table2-revised"``, ``"table3"`` or ``"qm9-targets"``.
         column: The system and what it is trained on.
         rows: Of the table, with the arguments of ``pyg-schnet evaluate`` that measure each.
-        dataset: Whose folder holds recipe and ledger.
-        recipe: File in the folder's ``recipes``.
+        dataset: Whose folder holds the ledger.
+        recipe: File, seen from the repository's root.
         n_train: Number of training structures.
         labels: Which labels.
         split: Which split.
         options: Of ``pyg-schnet train``, beside the recipe's.
         quantity: What ``energy`` of the reports is called.
         units: Of quantity and forces in the ledger.
+        model: A baseline's name; SchNet if empty.
         missing: Why it cannot be trained here; empty if it can.
     """
 
@@ -50,6 +51,7 @@ class Cell:
     options: tuple[str, ...] = ()
     quantity: str = "energy"
     units: tuple[str, str] = ("kcal/mol", "kcal/mol/Å")
+    model: str = ""
     missing: str = ""
 
     @property
@@ -93,7 +95,7 @@ def paper_value(table: str, row: str, column: str, quantity: str) -> float | Non
 
 
 def cells(table: str, sources: Sources) -> list[Cell]:
-    """List the cells of a table that are SchNet's."""
+    """List the cells of a table."""
     makers = {
         "table1": _table1,
         "table2": _table2,
@@ -130,7 +132,7 @@ def _md17(molecule: str, column: str, sources: Sources, table: str, labels: str)
         column=column,
         rows={molecule: (str(test), "--energy_key", keys[0], "--forces_key", keys[1])},
         dataset="md17",
-        recipe=f"md17_n1000{suffix}.yaml",
+        recipe=f"datasets/md17/recipes/md17_n1000{suffix}.yaml",
         n_train=1000,
         labels=labels,
         split="01, validation 02",
@@ -150,7 +152,7 @@ def _trajectory(molecule: str, column: str, sources: Sources) -> Cell:
         column=column,
         rows={molecule: (path, "--part", "test")},
         dataset="md17",
-        recipe=f"md17_n50000{suffix}.yaml",
+        recipe=f"datasets/md17/recipes/md17_n50000{suffix}.yaml",
         n_train=50_000,
         labels="original",
         split="random, seed 0",
@@ -162,6 +164,17 @@ def _trajectory(molecule: str, column: str, sources: Sources) -> Cell:
 def _table1(sources: Sources) -> Iterator[Cell]:
     for size in QM9_SIZES:
         yield _qm9("schnet", "U0", size, sources)
+    for size in (50_000, 100_000):
+        recipe = "benchmarks/baselines/dtnn.yaml"
+        yield replace(_qm9("dtnn", "U0", size, sources), recipe=recipe, model="dtnn")
+    path = str((sources.qm9 or Path("qm9.safetensors")).with_name("qm9_features.safetensors"))
+    yield replace(
+        _qm9("enn-s2s", "U0", 110_462, sources),
+        rows={"110462": (path, "--part", "test", "--energy_key", "U0")},
+        recipe="benchmarks/baselines/enn_s2s.yaml",
+        options=("--data.path", path, "--data.n_train", "110462"),
+        model="enn-s2s",
+    )
 
 
 def _targets(sources: Sources) -> Iterator[Cell]:
@@ -182,7 +195,7 @@ def _qm9(column: str, target: str, size: int, sources: Sources) -> Cell:
         column=column,
         rows={row: (path, "--part", "test", "--energy_key", target)},
         dataset="qm9",
-        recipe=f"{target.lower()}.yaml",
+        recipe=f"datasets/qm9/recipes/{target.lower()}.yaml",
         n_train=size,
         labels=target,
         split="random, seed 0",
@@ -202,7 +215,9 @@ def _table3(sources: Sources) -> Iterator[Cell]:
                 for row, fold in (("known", "test_within"), ("unknown", "test_other"))
             },
             dataset="iso17",
-            recipe="standin.yaml" if column.endswith("both") else "standin_energy.yaml",
+            recipe="datasets/iso17/recipes/standin{}.yaml".format(
+                "" if column.endswith("both") else "_energy"
+            ),
             n_train=0,
             labels="GFN2-xTB stand-in",
             split="official",

@@ -59,11 +59,10 @@ def measure(cell: Cell, folder: Path, threads: int | None, options: list[str]) -
         subprocess.CalledProcessError: If a command fails; what it said is in ``<folder>.log``.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    recipe = ROOT / "datasets" / cell.dataset / "recipes" / cell.recipe
-    command = ["train", str(recipe), *cell.options, *options, "--out", str(folder)]
+    command = ["train", str(ROOT / cell.recipe), *cell.options, *options, "--out", str(folder)]
     command += ["--trainer.threads", str(threads)] if threads else []
     directory = RunDirectory(folder)
-    _call(command + (["--resume"] if directory.last.exists() else ["--overwrite"]), folder)
+    _call(cell.model, command + (["--resume"] if directory.last.exists() else ["--overwrite"]), folder)
     last = directory.read_metrics()[-1]
     config = yaml.safe_load(directory.config.read_text(encoding="utf-8"))
     common = {
@@ -81,7 +80,8 @@ def measure(cell: Cell, folder: Path, threads: int | None, options: list[str]) -
     }
     entries = []
     for row, arguments in cell.rows.items():
-        found = json.loads(_call(["evaluate", str(directory.model), *arguments, "--json"], folder))
+        said = _call(cell.model, ["evaluate", str(directory.model), *arguments, "--json"], folder)
+        found = json.loads(said)
         for quantity, name, unit in zip(
             (cell.quantity, "forces"), ("energy_mae", "forces_mae"), cell.units, strict=True
         ):
@@ -92,11 +92,12 @@ def measure(cell: Cell, folder: Path, threads: int | None, options: list[str]) -
     return entries
 
 
-def _call(arguments: list[str], folder: Path) -> str:
-    """Run a verb of pyg-schnet; its output goes to a log beside the folder, too."""
-    command = [sys.executable, "-m", "pyg_schnet.cli", *arguments]
+def _call(model: str, arguments: list[str], folder: Path) -> str:
+    """Run a verb of pyg-schnet, or a baseline's; its output goes to a log beside the folder, too."""
+    command = ["benchmarks.baselines", model] if model else ["pyg_schnet.cli"]
+    command = [sys.executable, "-m", *command, *arguments]
     with Path(f"{folder}.log").open("a", encoding="utf-8") as log:
-        print("$ pyg-schnet", *arguments, file=log, flush=True)
+        print("$ python", *command[1:], file=log, flush=True)
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT)
         log.write(done.stdout)
     done.check_returncode()

@@ -14,6 +14,7 @@ import yaml
 from ase.data import chemical_symbols
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+from torch import nn
 from torch_geometric.data import InMemoryDataset
 
 from pyg_schnet.checkpoint import load
@@ -32,7 +33,13 @@ from pyg_schnet.units import kcal_per_mol
 _STRUCTURES_FOR_SPLINES = 100
 
 
-def train(config: TrainConfig, report: Report, resume: bool = False, overwrite: bool = False) -> RunDirectory:
+def train(
+    config: TrainConfig,
+    report: Report,
+    resume: bool = False,
+    overwrite: bool = False,
+    model: nn.Module | None = None,
+) -> RunDirectory:
     """Train, from reading the file to drawing the learning curve.
 
     Args:
@@ -40,6 +47,8 @@ def train(config: TrainConfig, report: Report, resume: bool = False, overwrite: 
         report: What to show.
         resume: Go on with the run in ``config.out`` from its last checkpoint.
         overwrite: Replace the run in ``config.out``.
+        model: Trained instead of the :class:`~pyg_schnet.SchNet` of ``config.model``; see
+            :class:`~pyg_schnet.Potential` for how it is called.
 
     Returns:
         The run's directory; its files are listed there.
@@ -53,7 +62,7 @@ def train(config: TrainConfig, report: Report, resume: bool = False, overwrite: 
     fabric = _fabric(config, run)
     data = read_data(config.data, getattr(torch, config.trainer.precision), report)
     train_set, val_set, split = data.train, data.val, data.split
-    potential = _potential(config, data)
+    potential = _potential(config, data, model)
     provenance = _provenance(config, data)
     run.prepare(resume, overwrite)
     if resume:
@@ -64,7 +73,8 @@ def train(config: TrainConfig, report: Report, resume: bool = False, overwrite: 
     _describe(config, potential, data, report)
     with _own_threads():
         count = fit(fabric, potential, train_set, val_set, config.trainer, run, report, provenance, resume)
-    _report_splines(run, val_set, report)
+    if model is None:
+        _report_splines(run, val_set, report)
     plot_learning_curve(run.read_metrics(), run.learning_curve)
     report.line(
         f"Best validation at step {count.best_step:,} of {count.step:,}, after {count.seconds / 60:.1f} "
@@ -104,10 +114,11 @@ def _own_threads() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _potential(config: TrainConfig, data: TrainingData) -> Potential:
-    with torch.random.fork_rng(devices=[]):  # the weights are drawn on the CPU
-        torch.default_generator.manual_seed(config.trainer.seed)
-        model = SchNet(**asdict(config.model))
+def _potential(config: TrainConfig, data: TrainingData, model: nn.Module | None) -> Potential:
+    if model is None:
+        with torch.random.fork_rng(devices=[]):  # the weights are drawn on the CPU
+            torch.default_generator.manual_seed(config.trainer.seed)
+            model = SchNet(**asdict(config.model))
     references = data.references
     return Potential(model, data.train.scale(references), references.energy, references.elements)
 

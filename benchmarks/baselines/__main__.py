@@ -1,0 +1,69 @@
+"""Train and evaluate a baseline as `pyg-schnet train` and `pyg-schnet evaluate` do it with SchNet.
+
+python -m benchmarks.baselines dtnn train RECIPE --data.path FILE --out RUN
+python -m benchmarks.baselines dtnn evaluate RUN/model.safetensors FILE --part test --energy_key U0 --json
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from benchmarks.baselines.dtnn import DTNN
+from benchmarks.baselines.enn_s2s import ENNS2S
+from pyg_schnet import load
+from pyg_schnet.cli import evaluate as evaluate_verb
+from pyg_schnet.cli import train as train_verb
+from pyg_schnet.cli.terminal import out
+from pyg_schnet.datasets import AtomsDataset
+from pyg_schnet.evaluation import evaluate
+from pyg_schnet.training import DataConfig, Report, RunDirectory, TrainConfig, TrainerConfig, train
+from pyg_schnet.training.data import hash_files
+from pyg_schnet.training.recipe import with_recipe
+
+MODELS = {"dtnn": DTNN, "enn-s2s": ENNS2S}
+
+
+def main(arguments: list[str]) -> int:
+    """Run ``MODEL train …`` or ``MODEL evaluate …``."""
+    if len(arguments) < 2 or arguments[0] not in MODELS or arguments[1] not in ("train", "evaluate"):
+        print(__doc__, file=sys.stderr)
+        return 2
+    name, verb, *rest = arguments
+    return {"train": _train, "evaluate": _evaluate}[verb](name, rest)
+
+
+def make(name: str, seed: int) -> nn.Module:
+    """Make a baseline with weights of its own."""
+    torch.manual_seed(seed)
+    return MODELS[name]()
+
+
+def _train(name: str, arguments: list[str]) -> int:
+    options = train_verb.build(full=True)[1].parse_args(with_recipe(["train", *arguments])[1:])
+    trainer = TrainerConfig(**options.trainer.as_dict())
+    config = TrainConfig(data=DataConfig(**options.data.as_dict()), trainer=trainer, out=options.out)
+    report = Report(out, options.quiet)
+    train(config, report, options.resume, options.overwrite, make(name, trainer.seed))
+    return 0
+
+
+def _evaluate(name: str, arguments: list[str]) -> int:
+    options = evaluate_verb.build(full=True)[1].parse_args(arguments)
+    potential = load(options.model, model=make(name, 0))
+    dataset = AtomsDataset(
+        path=options.file, energy_key=options.energy_key, forces_key=options.forces_key, memory_map=True
+    )
+    if options.part is not None:
+        run = RunDirectory(Path(options.model).parent)
+        dataset = dataset[run.read_part(options.part, len(dataset), hash_files(options.file))]
+    print(json.dumps(evaluate(potential, dataset, options.batch_size).as_dict()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

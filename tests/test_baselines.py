@@ -1,0 +1,159 @@
+"""The paper's other systems: their equations, their invariances, and what they cannot do."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+from torch_geometric.data import Batch
+
+from pyg_schnet import Potential
+from pyg_schnet.datasets import QM9
+from pyg_schnet.training import DataConfig, Report, TrainConfig, TrainerConfig, train
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.baselines.__main__ import main  # noqa: E402
+from benchmarks.baselines.dtnn import DTNN  # noqa: E402
+from benchmarks.baselines.enn_s2s import ENNS2S  # noqa: E402
+
+SAMPLE = ROOT / "datasets" / "qm9" / "sample.xyz.tar.bz2"
+
+
+@pytest.fixture(scope="module")
+def graphs():
+    return QM9(source=SAMPLE, features=True, dtype=torch.float64)
+
+
+@pytest.fixture(params=[DTNN, ENNS2S], ids=["DTNN", "enn-s2s"])
+def potential(request):
+    torch.manual_seed(0)
+    model = request.param().double()
+    torch.nn.init.normal_(model.dense2.weight)
+    return Potential(model).eval()
+
+
+def rotated(graph):
+    q, _ = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(1)).double())
+    moved = graph.clone()
+    moved.pos = graph.pos @ q.T + torch.tensor([1.0, -2.0, 3.0]).double()  # a reflection, too
+    return moved
+
+
+def permuted(graph):
+    order = torch.randperm(graph.num_nodes, generator=torch.Generator().manual_seed(2))
+    moved = graph.clone()
+    moved.z, moved.pos, moved.x = graph.z[order], graph.pos[order], graph.x[order]
+    moved.edge_index = order.argsort()[graph.edge_index]
+    return moved
+
+
+@pytest.mark.parametrize("change", [rotated, permuted])
+def test_the_energy_does_not_depend_on_place_and_order(potential, graphs, change):
+    for graph in graphs[20:24]:
+        assert_close(potential(change(graph), False), potential(graph, False), atol=1e-10, rtol=0)
+
+
+def test_a_molecule_is_the_same_alone_and_in_a_batch(potential, graphs):
+    some = [graphs[k] for k in (0, 40, 7)]
+    together = potential(Batch.from_data_list(some), False)["energy"]
+    alone = torch.cat([potential(graph, False)["energy"] for graph in some])
+    assert_close(together, alone, atol=1e-10, rtol=0)
+
+
+def test_dtnn_is_its_equation(graphs):
+    torch.manual_seed(0)
+    model, graph = DTNN(hidden_channels=6, num_factors=5).double(), graphs[30]
+    torch.nn.init.normal_(model.dense2.weight)
+    c = model.embedding(graph.z)
+    for _ in range(3):
+        new = []
+        for i in range(len(c)):
+            total = c[i]
+            for j in range(len(c)):
+                if j != i:
+                    d = (graph.pos[i] - graph.pos[j]).norm()
+                    centers = 0.2 * torch.arange(101).double()
+                    gaussians = torch.exp(-((d - centers) ** 2) / (2 * 0.2**2))
+                    product = model.by_atom(c[j]) * model.by_distance(gaussians)
+                    total = total + torch.tanh(model.to_features.weight @ product)
+            new.append(total)
+        c = torch.stack(new)
+    expected = model.dense2(torch.tanh(model.dense1(c))).sum()
+    assert_close(model(graph.z, graph.pos).squeeze(), expected, atol=1e-10, rtol=0)
+
+
+def test_a_message_of_enn_s2s_is_a_matrix_times_a_state(graphs):
+    torch.manual_seed(0)
+    model, graph, atoms = ENNS2S(8, 5, num_passes=1).double(), graphs[30], graphs[30].num_nodes
+    messages = []
+    model.update.register_forward_pre_hook(lambda module, inputs: messages.append(inputs[0]))
+    arguments = (graph.x.double(), graph.edge_index, graph.edge_attr.double(), 1)
+    model(graph.z, graph.pos, torch.zeros(atoms).long(), *arguments)
+    h = model.embedding(graph.x.double())
+    bond = torch.zeros(atoms, atoms, 5).double()
+    bond[..., 4] = 1
+    for (v, w), kind in zip(graph.edge_index.T.tolist(), graph.edge_attr.double(), strict=True):
+        bond[v, w] = torch.cat([kind, torch.zeros(1)])
+    kernel = model.to_message.weight.view(8, 6, 8)  # out, k, in
+    expected = torch.zeros(atoms, 8).double()
+    for v in range(atoms):
+        for w in range(atoms):
+            if v != w:
+                edge = torch.cat([bond[v, w], (graph.pos[v] - graph.pos[w]).norm()[None]])
+                hidden = torch.cat([model.edge_network(edge), torch.ones(1)])
+                matrix = torch.einsum("okc,k->oc", kernel, hidden)
+                expected[v] += matrix @ h[w]
+    assert_close(messages[0], expected + model.bias, atol=1e-10, rtol=0)
+
+
+def test_enn_s2s_jumps_where_a_bond_is_drawn_otherwise(graphs):
+    """Why it has no row in table 2: where a bond breaks its edges change in one step, and the energy."""
+    torch.manual_seed(0)
+    model = ENNS2S().double()
+    torch.nn.init.normal_(model.dense2.weight)
+    potential, graph = Potential(model).eval(), graphs[30]
+    drawn = graph.clone()
+    drawn.edge_index, drawn.edge_attr = (
+        graph.edge_index[:, 2:],
+        graph.edge_attr[2:],
+    )  # the geometry is the same
+    assert abs(potential(graph, False)["energy"] - potential(drawn, False)["energy"]) > 1e-3
+
+
+def test_what_a_model_needs_and_the_data_lack_is_named(graphs):
+    graph = graphs[0].clone()
+    del graph.edge_attr
+    with pytest.raises(ValueError, match="`data` must hold `edge_attr`, which ENNS2S needs; got None"):
+        Potential(ENNS2S()).eval()(graph, False)
+
+
+@pytest.mark.parametrize("name", ["dtnn", "enn-s2s"])
+def test_a_baseline_is_trained_and_evaluated_by_the_same_loop(name, tmp_path, capsys):
+    file = QM9(str(tmp_path / "qm9"), source=SAMPLE, features=True).processed_paths[0]
+    options = ["--data.path", file, "--data.energy_key", "U0", "--data.n_train", "64", "--data.n_val", "16"]
+    options += ["--trainer.max_steps", "4", "--trainer.val_every", "2", "--quiet"]
+    assert main([name, "train", *options, "--out", str(tmp_path / "run")]) == 0
+    model = str(tmp_path / "run" / "model.safetensors")
+    assert main([name, "evaluate", model, file, "--part", "test", "--energy_key", "U0", "--json"]) == 0
+    assert '"n": 40' in capsys.readouterr().out
+
+
+def test_the_loop_learns_what_a_baseline_can(tmp_path):
+    file = QM9(str(tmp_path / "qm9"), source=SAMPLE).processed_paths[0]
+    config = TrainConfig(
+        data=DataConfig(path=file, energy_key="U0", n_train=100, n_val=20),
+        trainer=TrainerConfig(max_steps=120, val_every=60, lr=3e-3),
+        out=str(tmp_path / "run"),
+    )
+    torch.manual_seed(0)
+    run = train(config, Report(None, quiet=True), model=DTNN())
+    first, last = (row["loss"] for row in run.read_metrics())
+    assert last < 0.8 * first
+
+
+def test_a_wrong_name_is_answered_with_the_usage(capsys):
+    assert main(["mlp", "train"]) == 2
+    assert "python -m benchmarks.baselines dtnn train" in capsys.readouterr().err
