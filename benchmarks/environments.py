@@ -19,8 +19,9 @@ REQUIREMENTS = {
         ["--no-deps", "schnetpack==2.1.1"],
     ],
     "graph-pes": [[TORCH, "ase==3.29.0"], ["graph-pes==1.0.2"]],
+    "sgdml": [[TORCH, "numpy<2.4", "ase==3.29.0"], ["sgdml==1.0.3"]],
 }
-VERSIONS = {"schnetpack": "SchNetPack 2.1.1", "graph-pes": "graph-pes 1.0.2"}
+VERSIONS = {"schnetpack": "SchNetPack 2.1.1", "graph-pes": "graph-pes 1.0.2", "sgdml": "sgdml 1.0.3"}
 
 
 def python_of(name: str) -> str:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import reproduce  # noqa: E402
-from benchmarks.reproduction import ledger, pages, running  # noqa: E402
+from benchmarks.reproduction import ledger, pages, plots, running  # noqa: E402
 from benchmarks.reproduction.cells import MOLECULES, Sources, cells, paper_value  # noqa: E402
 from benchmarks.reproduction.ledger import Entry  # noqa: E402
 
@@ -149,3 +149,10 @@ def test_a_cell_that_fails_is_told_and_leaves_no_row(tmp_path, own_ledger, capsy
     log = (tmp_path / "runs" / "table2-ethanol-schnet-1k-both.log").read_text()
     assert "rmd17_ethanol_train_01.npz" in log
     assert ledger.read(own_ledger) == []
+
+
+def test_plots_are_drawn_of_what_there_is(tmp_path):
+    curve = dataclasses.replace(ENTRY, table="table1", row="50000", column="schnet", n_train=50000)
+    assert [path.name for path in plots.draw([ENTRY, curve], tmp_path)] == ["table2.png", "table1.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
+    assert plots.draw([], tmp_path / "none") == []

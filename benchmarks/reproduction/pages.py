@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from benchmarks.reproduction import ledger
+from benchmarks.reproduction import ledger, plots
 from benchmarks.reproduction.cells import MOLECULES, QM9_SIZES, QM9_TARGETS, paper_value
 from benchmarks.reproduction.ledger import ROOT, Entry
 
@@ -40,8 +40,9 @@ _ROWS = {
 
 
 def write() -> None:
-    """Put the tables between their marks in README."""
+    """Put the tables between their marks in README, and draw the plots."""
     README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
+    plots.draw(entries())
 
 
 def with_tables(text: str) -> str:
