@@ -7,7 +7,7 @@
 Each cell is a recipe in datasets/<name>/recipes, run by `pyg-schnet train` and measured by `pyg-schnet
 evaluate`; the numbers go to datasets/<name>/results.csv, from which tables and plots are made. A cell that
 was interrupted goes on from its last checkpoint; one that is in the ledger is left alone unless --again is
-given.
+given. --keep copies unfinished runs to datasets/<name>/unfinished, from where another checkout goes on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.reproduction import ledger, pages
 from benchmarks.reproduction.cells import Sources, cells
-from benchmarks.reproduction.running import run
+from benchmarks.reproduction.running import keep, run
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs/reproduce"), help="where the runs go")
     parser.add_argument("--jobs", type=int, default=1, help="cells at once")
     parser.add_argument("--threads", type=int, help="of each cell; as many as are fastest by default")
+    parser.add_argument("--keep", action="store_true", help="only copy unfinished runs into the repository")
     parser.add_argument("--again", action="store_true", help="train cells that are in the ledger, too")
     options, more = parser.parse_known_args(arguments)
     if options.what == "pages":
@@ -63,6 +64,9 @@ def main(arguments: list[str] | None = None) -> int:
         if not cell.missing
         and (options.again or not {(cell.table, row, cell.column) for row in cell.rows} <= done)
     ]
+    if options.keep:
+        keep(ready, options.runs)
+        return 0
     finished = run(ready, options.runs, options.jobs, options.threads, more)
     if not more:
         pages.write()

@@ -251,6 +251,7 @@ class Potential(DoubleBuffers):
 
 def _fields_of(model: nn.Module) -> dict[str, bool]:
     """Name what a model takes beside elements, positions and batch, and whether it cannot do without."""
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps takes anything
     named = list(inspect.signature(model.forward).parameters.values())[3:]
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {p.name: p.default is inspect.Parameter.empty for p in named if p.kind in kinds}

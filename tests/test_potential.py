@@ -275,3 +275,41 @@ def test_references_may_be_a_column_as_pyg_has_them():
     assert torch.equal(
         Potential(SchNet(8, 8, 1, 8, 4.0), atomref=references).atomref, torch.arange(100.0).double()
     )
+
+
+class Bare(torch.nn.Module):
+    """A model that knows nothing but elements, positions and batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.strength = torch.nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
+
+    def forward(self, z, pos, batch):
+        energy = self.strength * pos.square().sum(1)
+        return energy.new_zeros(int(batch.max()) + 1).index_add(0, batch, energy)[:, None]
+
+
+def test_any_model_has_forces(molecules):
+    out = Potential(Bare(), scale=2.0).eval()(Batch.from_data_list(molecules))
+    pos = torch.cat([molecule.pos for molecule in molecules])
+    assert_close(out["forces"], -2.0 * 2 * 0.7 * pos, atol=1e-12, rtol=0)
+
+
+def test_a_model_gets_the_fields_that_it_names(water):
+    class Named(Bare):
+        def forward(self, z, pos, batch, charge, num_molecules, spin=None):
+            assert spin is None
+            return charge * super().forward(z, pos, batch) * num_molecules
+
+    water = water.clone()
+    with pytest.raises(ValueError, match="`data` must hold `charge`, which Named needs; got None"):
+        Potential(Named()).eval()(water)
+    plain = Potential(Bare()).eval()(water)["energy"]
+    water.charge = torch.tensor([3.0])
+    assert_close(Potential(Named()).eval()(water)["energy"], 3 * plain)
+
+
+def test_a_model_wrapped_by_torch_gets_the_fields_of_what_is_inside():
+    wrapped = torch.compile(SchNet(), backend="eager")
+    assert Potential(wrapped)._fields == Potential(SchNet())._fields
+    assert "num_molecules" in Potential(wrapped)._fields

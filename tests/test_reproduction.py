@@ -142,6 +142,37 @@ def test_a_cell_is_trained_measured_and_taken_down_once(tmp_path, own_ledger, mo
     assert capsys.readouterr().out == ""
 
 
+def test_a_run_that_was_kept_goes_on_elsewhere(tmp_path, own_ledger, monkeypatch):
+    write_parts(tmp_path, 20)
+    monkeypatch.setattr(running, "ROOT", tmp_path / "checkout")
+    cell = dataclasses.replace(
+        cells("table2", Sources(md17=tmp_path))[0],
+        rows={"ethanol": (str(tmp_path / "rmd17_ethanol_test_01.npz"), "--energy_key", "old_energies")},
+        recipe="short.yaml",
+    )
+    options = {
+        "data": {"path": "x"},
+        "model": {"hidden_channels": 8, "num_filters": 8, "num_interactions": 1},
+    }
+    (tmp_path / "checkout").mkdir()
+    recipe = tmp_path / "checkout" / "short.yaml"
+    arguments = [a.replace("benzene", "ethanol") for a in cell.options]
+    cell = dataclasses.replace(cell, options=tuple(arguments))
+    monkeypatch.setattr(running, "_commit", lambda: "abc")
+    steps = []
+    for runs, last in (("one", 2), ("two", 4)):
+        recipe.write_text(yaml.safe_dump({**options, "trainer": {"max_steps": last, "val_every": 2}}))
+        entries = running.measure(cell, tmp_path / runs / cell.name, 1, [])
+        steps.append(entries[0].steps)
+        if runs == "one":
+            running.keep([cell], tmp_path / "one")
+            assert running.unfinished_of(cell).is_dir()
+    assert steps == [2, 4]
+    assert not running.unfinished_of(cell).exists()
+    rows = (tmp_path / "two" / cell.name / "metrics.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["step", "2", "4"]
+
+
 def test_a_cell_that_fails_is_told_and_leaves_no_row(tmp_path, own_ledger, capsys):
     arguments = ["table2", "--md17", str(tmp_path), "--rows", "ethanol", "--columns", "schnet-1k-both"]
     assert reproduce.main([*arguments, "--runs", str(tmp_path / "runs")]) == 1

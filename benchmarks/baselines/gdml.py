@@ -29,10 +29,10 @@ def read(path: str, name: str, keys: tuple[str, str]) -> dict:
     with np.load(path) as file:
         z, pos = file["nuclear_charges"], file["coords"].astype(float)
         energy, forces = (file[key].astype(float) for key in keys)
-    return {
-        **{"type": "d", "code_version": "1.0.3", "name": name, "theory": "unknown", "md5": f"{name}-{path}"},
-        **{"z": z, "R": pos, "E": energy.reshape(-1), "F": forces, "r_unit": "Ang", "e_unit": "kcal/mol"},
-    }
+    texts = {"type": "d", "code_version": "1.0.3", "name": name, "theory": "unknown", "md5": f"{name} {path}"}
+    texts |= {"r_unit": "Ang", "e_unit": "kcal/mol"}
+    arrays = {"z": z, "R": pos, "E": energy.reshape(-1), "F": forces}
+    return {**{key: np.array(text) for key, text in texts.items()}, **arrays}
 
 
 def kernel_gigabytes(points: int, atoms: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -59,6 +60,9 @@ def measure(cell: Cell, folder: Path, threads: int | None, options: list[str]) -
         subprocess.CalledProcessError: If a command fails; what it said is in ``<folder>.log``.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = unfinished_of(cell)
+    if unfinished.is_dir() and not folder.exists():
+        shutil.copytree(unfinished, folder)
     command = ["train", str(ROOT / cell.recipe), *cell.options, *options, "--out", str(folder)]
     command += ["--trainer.threads", str(threads)] if threads else []
     directory = RunDirectory(folder)
@@ -89,7 +93,25 @@ def measure(cell: Cell, folder: Path, threads: int | None, options: list[str]) -
             if error is not None:
                 paper = paper_value(cell.table, row, cell.column, quantity)
                 entries.append(Entry(**common, row=row, quantity=quantity, unit=unit, mae=error, paper=paper))
+    shutil.rmtree(unfinished, ignore_errors=True)  # it is done
     return entries
+
+
+def unfinished_of(cell: Cell) -> Path:
+    """Give where the repository keeps a run that outlives a sitting, until its cell is done."""
+    return ROOT / "datasets" / cell.dataset / "unfinished" / cell.name
+
+
+def keep(cells: list[Cell], runs: Path) -> None:
+    """Copy what resuming needs of cells that are not done into the repository: some 4 MB each."""
+    for cell in cells:
+        folder = runs / cell.name
+        if RunDirectory(folder).last.exists():
+            kept = unfinished_of(cell)
+            kept.mkdir(parents=True, exist_ok=True)
+            for name in ("config.yaml", "last.safetensors", "metrics.csv", "model.safetensors", "split.npz"):
+                shutil.copy(folder / name, kept / name)
+            print(f"{cell.name}: kept in {kept.relative_to(ROOT)}", flush=True)
 
 
 def _call(model: str, arguments: list[str], folder: Path) -> str:
