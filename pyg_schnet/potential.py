@@ -188,8 +188,11 @@ class Potential(DoubleBuffers):
         if len(pos) > _ATOMS_TO_ORDER:
             data, order = _in_spatial_order(data)
             z, pos = cast(Tensor, data.z), cast(Tensor, data.pos)
-        with nullcontext() if self.training else positions_only():
-            place = model.locate_fast(z, self.allowed, pos, batch, fields.get("edge_index"))
+        try:
+            with nullcontext() if self.training else positions_only():
+                place = model.locate_fast(z, self.allowed, pos, batch, fields.get("edge_index"))
+        except ValueError:
+            return None  # of atoms in another order: eager tells it with the caller's numbers
         if place is None:
             return None
         if batch is None:
