@@ -142,7 +142,7 @@ class Potential(DoubleBuffers):
 
         Args:
             constant: Promise that neither weights that do not require gradients nor modules will change: they
-                are not looked at again, which saves a tenth of the time of one small molecule.
+                are not looked at again, which saves half of the time of one small molecule (254 to 125 µs).
 
         Returns:
             Itself; ``compiled`` tells about the programs, :meth:`why_eager` why there are none.
