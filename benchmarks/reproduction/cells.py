@@ -163,7 +163,9 @@ def _trajectory(molecule: str, column: str, sources: Sources) -> Cell:
 
 def _table1(sources: Sources) -> Iterator[Cell]:
     for size in QM9_SIZES:
-        yield _qm9("schnet", "U0", size, sources)
+        cell = _qm9("schnet", "U0", size, sources)
+        # What was trained on most was trained before there was SOAP.
+        yield replace(cell, recipe="datasets/qm9/recipes/u0_adam.yaml") if size == 110_462 else cell
     for size in (50_000, 100_000):
         recipe = "benchmarks/baselines/dtnn.yaml"
         yield replace(_qm9("dtnn", "U0", size, sources), recipe=recipe, model="dtnn")

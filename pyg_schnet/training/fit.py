@@ -63,7 +63,7 @@ def fit(
     first = next(batches(len(train), config.batch_size, config.seed))
     sample = collate(train, first).to(fabric.device)
     accelerate(potential, sample, has_forces, config, config.max_steps, report)
-    state = TrainingState(potential, config.lr, config.ema_decay)
+    state = TrainingState(potential, config.optimizer, config.lr, config.ema_decay)
     count = state.counters
     if resume:
         state.restore(run.last)

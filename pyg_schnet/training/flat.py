@@ -28,6 +28,11 @@ class FlatParameters:
                 parameter.data = part.view_as(parameter)
         self.values.grad = torch.zeros_like(self.values)
 
+    @property
+    def shapes(self) -> list[torch.Size]:
+        """Of the parameters, in the order of ``values``."""
+        return [parameter.shape for parameter in self.parameters]
+
     def collect_gradients(self) -> None:
         """Put the parameters' gradients in a row, where the optimizer looks for them, and forget them."""
         gradients = [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in self.parameters]

@@ -14,8 +14,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from pyg_schnet import checkpoint
 from pyg_schnet.potential import Potential
 from pyg_schnet.training.flat import FlatParameters
+from pyg_schnet.training.soap import Soap
 
 _KIND = "training state"
+_ADAM = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass
@@ -42,15 +44,22 @@ class TrainingState:
 
     Args:
         potential: What is trained, on its device.
-        lr: Learning rate of Adam.
+        optimizer: ``"soap"`` or ``"adam"``.
+        lr: Its learning rate.
         ema_decay: Decay of the average of the weights.
     """
 
-    def __init__(self, potential: Potential, lr: float, ema_decay: float):
+    def __init__(self, potential: Potential, optimizer: str, lr: float, ema_decay: float):
         self.potential = potential
         self.average = AveragedModel(potential, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
         self.weights, self._averages = FlatParameters(potential), FlatParameters(self.average.module)
-        self.optimizer: Optimizer = torch.optim.Adam([self.weights.values], lr, fused=True)
+        self.optimizer: Optimizer
+        if optimizer == "soap":
+            self.optimizer = Soap(self.weights.values, self.weights.shapes, lr)
+        else:
+            self.optimizer = torch.optim.Adam([self.weights.values], lr, fused=True)
+        own = self.optimizer.state.get(self.weights.values, {})
+        self._optimizer_shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
         self.counters = Counters()
         self._update = get_ema_multi_avg_fn(ema_decay)
         self._is_new = True  # no average yet
@@ -108,14 +117,16 @@ class TrainingState:
         state: dict[int, dict[str, Any]] = {}
         for key, tensor in tensors.items():
             index, name = key.split(".")
-            state.setdefault(int(index), {})[name] = tensor
-        shape = self.weights.values.shape  # the optimizer itself checks none
-        found = [tuple(t.shape) for entry in state.values() for t in entry.values() if t.dim()]
-        if any(other != shape for other in found):
-            raise ValueError(
-                f"moments must have the shape {tuple(shape)}, those of all weights in one, got {found[0]}; "
-                "an earlier version wrote it: begin the run again"
-            )
+            state.setdefault(int(index), {})[name] = tensor.clone()  # aligned: products round by it
+        # The optimizer itself checks neither names nor shapes. Adam, which has no state yet, has flat moments.
+        found, flat = state.get(0, {}), tuple(self.weights.values.shape)
+        wanted = self._optimizer_shapes or dict.fromkeys(_ADAM, flat)
+        for name, tensor in found.items():
+            if name != "step" and tuple(tensor.shape) != wanted.get(name):
+                raise ValueError(
+                    f"the optimizer's {name!r} must have the shape {wanted.get(name)}, got {tuple(tensor.shape)}; "
+                    "an earlier version or another optimizer wrote it: begin the run again"
+                )
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
 
 

@@ -13,10 +13,10 @@ from pyg_schnet.training.state import TrainingState
 TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 1, "num_gaussians": 5}
 
 
-def make(seed, dtype=torch.float32, **changes):
+def make(seed, dtype=torch.float32, optimizer="soap", **changes):
     torch.manual_seed(seed)
     potential = Potential(SchNet(**TINY | changes).to(dtype), scale=0.1 + seed)
-    return TrainingState(potential, lr=1e-2, ema_decay=0.5)
+    return TrainingState(potential, optimizer, lr=1e-2, ema_decay=0.5)
 
 
 def advance(state, molecule, steps):
@@ -32,9 +32,10 @@ def tensors(state):
     return {**state._tensors(), "step": torch.tensor(state.counters.step)}
 
 
+@pytest.mark.parametrize("optimizer", ["soap", "adam"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_everything_comes_back_bit_by_bit(tmp_path, water, dtype):
-    state, other = make(0, dtype), make(1, dtype)
+def test_everything_comes_back_bit_by_bit(tmp_path, water, dtype, optimizer):
+    state, other = make(0, dtype, optimizer), make(1, dtype, optimizer)
     advance(state, water, 3)
     state.counters.best_loss, state.counters.seconds = 1 / 3, 12.3
     state.save(tmp_path / "last.safetensors")
@@ -43,18 +44,20 @@ def test_everything_comes_back_bit_by_bit(tmp_path, water, dtype):
     assert other.counters == state.counters
 
 
-def test_training_goes_on_as_if_it_had_never_stopped(tmp_path, water):
-    state, other = make(0), make(1)
-    advance(state, water, 3)
+@pytest.mark.parametrize("optimizer", ["soap", "adam"])
+def test_training_goes_on_as_if_it_had_never_stopped(tmp_path, water, optimizer):
+    state, other = (make(seed, optimizer=optimizer) for seed in (0, 1))
+    advance(state, water, 8)
     state.save(tmp_path / "last.safetensors")
-    advance(state, water, 4)
+    advance(state, water, 12)  # two turns of SOAP's bases, one before and one after
     other.restore(tmp_path / "last.safetensors")
-    advance(other, water, 4)
+    advance(other, water, 12)
     assert_close(tensors(other), tensors(state), atol=0, rtol=0)
 
 
-def test_a_state_before_the_first_step_comes_back(tmp_path):
-    state, other = make(0), make(1)
+@pytest.mark.parametrize("optimizer", ["soap", "adam"])
+def test_a_state_before_the_first_step_comes_back(tmp_path, optimizer):
+    state, other = (make(seed, optimizer=optimizer) for seed in (0, 1))
     state.save(tmp_path / "last.safetensors")
     other.restore(tmp_path / "last.safetensors")
     assert other.counters.best_loss == float("inf")
@@ -79,7 +82,7 @@ def test_the_average_is_of_weights_only(water):
 
 
 def test_flat_weights_are_trained_and_averaged_as_separate_ones_are(water):
-    state = make(0, torch.float64)
+    state = make(0, torch.float64, "adam")
     plain = copy.deepcopy(state.potential)
     optimizer = torch.optim.Adam(plain.parameters(), 1e-2)
     average = AveragedModel(plain, multi_avg_fn=get_ema_multi_avg_fn(0.5))
@@ -119,14 +122,23 @@ def test_a_missing_state_is_told(tmp_path):
 
 def test_the_state_of_separate_weights_is_refused(tmp_path, water):
     """An earlier version wrote moments weight by weight, and Adam would read beyond them."""
-    state, other = make(0), make(1)
+    state, other = (make(seed, optimizer="adam") for seed in (0, 1))
     advance(state, water, 1)
     state.optimizer.state_dict()["state"][0]["exp_avg"].resize_(5)
     state.save(tmp_path / "last.safetensors")
     with pytest.raises(
-        ValueError, match=r"moments must have the shape \(\d+,\).*got \(5,\); an earlier version"
+        ValueError, match=r"'exp_avg' must have the shape \(\d+,\), got \(5,\); an earlier version"
     ):
         other.restore(tmp_path / "last.safetensors")
+
+
+@pytest.mark.parametrize("other", ["soap", "adam"])
+def test_the_state_of_another_optimizer_is_refused(tmp_path, water, other):
+    state = make(0, optimizer={"soap": "adam", "adam": "soap"}[other])
+    advance(state, water, 1)
+    state.save(tmp_path / "last.safetensors")
+    with pytest.raises(ValueError, match=r"another optimizer wrote it: begin the run again"):
+        make(1, optimizer=other).restore(tmp_path / "last.safetensors")
 
 
 def test_released_parameters_have_memory_of_their_own(water):

@@ -1,0 +1,141 @@
+"""SOAP does what its paper says, matrix by matrix."""
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from pyg_schnet.training.soap import Soap
+
+# Covariances of full rank after one step, else the first basis is any: square, or the longer side has none.
+SHAPES = [torch.Size(shape) for shape in ((5, 5), (5,), (5, 5), (6, 4), (4, 9), (12, 12), (2, 3, 4))]
+MAX_SIDE = 5
+
+
+def flat(tensors):
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+def random(seed, shapes=SHAPES):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+
+
+def run(weights, gradients, **options):
+    """Give the weights after each step."""
+    values, shapes = nn.Parameter(flat(weights)), [tensor.shape for tensor in weights]
+    optimizer = Soap(values, shapes, **{"lr": 0.1, "max_side": MAX_SIDE} | options)
+    history = []
+    for step in gradients:
+        values.grad = flat(step)
+        optimizer.step()
+        parts = values.detach().clone().split([shape.numel() for shape in shapes])
+        history.append([part.view(shape) for part, shape in zip(parts, shapes, strict=True)])
+    return history
+
+
+def plain(weight, gradients, lr=0.1, beta1=0.95, beta2=0.98, refresh_every=10):
+    """Algorithm 3 of the paper for one matrix, written down step by step."""
+    weight, history = weight.clone(), []
+    sides = [side for side in (0, 1) if 1 < weight.shape[side] <= MAX_SIDE]
+    covariance = [torch.zeros(n, n, dtype=weight.dtype) for n in weight.shape]
+    basis = [torch.eye(n, dtype=weight.dtype) for n in weight.shape]
+    mean, squares = torch.zeros_like(weight), torch.zeros_like(weight)
+    for step, gradient in enumerate(gradients, 1):
+        outer = gradient @ gradient.T, gradient.T @ gradient
+        for side in sides:
+            covariance[side] = beta2 * covariance[side] + (1 - beta2) * outer[side]
+            if step == 1:
+                basis[side] = torch.linalg.eigh(covariance[side])[1].flip(-1)
+        turned = basis[0].T @ gradient @ basis[1]
+        mean = beta1 * mean + (1 - beta1) * gradient
+        squares = beta2 * squares + (1 - beta2) * turned**2
+        turned_mean = basis[0].T @ mean @ basis[1] / (1 - beta1**step)
+        change = turned_mean / ((squares / (1 - beta2**step)).sqrt() + 1e-8)
+        if step > 1:
+            weight = weight - lr * basis[0] @ change @ basis[1].T
+        history.append(weight)
+        if step % refresh_every == 0:
+            for side in sides:
+                sizes = torch.diagonal(basis[side].T @ covariance[side] @ basis[side])
+                order = sizes.argsort(descending=True)
+                squares = squares.index_select(side, order)
+                basis[side] = torch.linalg.qr(covariance[side] @ basis[side][:, order])[0]
+    return history
+
+
+def test_batches_of_matrices_are_what_one_after_the_other_is():
+    gradients = [random(seed) for seed in range(25)]
+    history = run(random(100), gradients, refresh_every=4)
+    for index, shape in enumerate(SHAPES):
+        if len(shape) == 2:
+            of_one = [step[index] for step in gradients]
+            expected = plain(random(100)[index], of_one, refresh_every=4)
+            assert_close([step[index] for step in history], expected, atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("index", [1, 5, 6], ids=["vector", "both sides too long", "three dimensions"])
+def test_what_has_no_basis_is_adams(index):
+    gradients = [random(seed) for seed in range(12)]
+    history = [step[index] for step in run(random(100), gradients)]
+    weight = random(100)[index].requires_grad_()
+    adam = torch.optim.Adam([weight], 0.1, betas=(0.95, 0.98))
+    before = weight.detach().clone()
+    for number, (step, found) in enumerate(zip(gradients, history, strict=True)):
+        weight.grad = step[index]
+        adam.step()
+        if number == 0:  # only a look at the gradients
+            assert_close(found, before, atol=0, rtol=0)
+            with torch.no_grad():
+                weight.copy_(before)
+        assert_close(found, weight.detach(), atol=1e-12, rtol=0)
+
+
+def test_a_rotation_of_rows_and_columns_rotates_the_steps():
+    """Adam's steps depend on the basis the weights happen to be in, these do not."""
+    left, right = (torch.linalg.qr(matrix)[0] for matrix in random(7, [torch.Size((5, 5))] * 2))
+    shape = [torch.Size((5, 5))]
+    gradients = [random(seed, shape) for seed in range(25)]
+    (start,) = random(100, shape)
+    history = run([start], gradients)
+    rotated = run([left @ start @ right], [[left @ gradient @ right] for (gradient,) in gradients])
+    assert_close(
+        [step[0] for step in rotated], [left @ step[0] @ right for step in history], atol=1e-8, rtol=0
+    )
+
+
+def test_a_badly_conditioned_layer_is_learned_where_adam_is_not():
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.linalg.qr(torch.randn(8, 8, generator=generator, dtype=torch.float64))[0]
+    inputs = torch.randn(200, 8, generator=generator, dtype=torch.float64) * torch.logspace(0, -3, 8)
+    inputs, wanted = inputs @ mixing, random(1, [torch.Size((8, 8))])[0]
+
+    def loss_after(make):
+        weight = nn.Parameter(torch.zeros(64, dtype=torch.float64))
+        optimizer = make(weight)
+        for step in range(400):
+            optimizer.param_groups[0]["lr"] = 0.1 * (1 - step / 400)
+            optimizer.zero_grad()
+            loss = (inputs @ (weight.view(8, 8) - wanted)).square().mean()
+            loss.backward()
+            optimizer.step()
+        return loss.item()
+
+    soap = loss_after(lambda weight: Soap(weight, [torch.Size((8, 8))], lr=0.1))
+    adam = loss_after(lambda weight: torch.optim.Adam([weight], lr=0.1))
+    assert soap < 0.01 * adam
+
+
+def test_the_same_bits_for_any_number_of_threads():
+    shapes = [torch.Size(shape) for shape in ((64, 64),) * 12 + ((64, 301), (64,))]
+    gradients = [[t.float() for t in random(seed, shapes)] for seed in range(12)]
+    weights = [t.float() for t in random(100, shapes)]
+    before = torch.get_num_threads()
+    histories = []
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            histories.append(run(weights, gradients, max_side=128)[-1])
+    finally:
+        torch.set_num_threads(before)
+    assert_close(*histories, atol=0, rtol=0)
