@@ -16,15 +16,17 @@ class Soap(torch.optim.Optimizer):
     With the gradient :math:`G` of a matrix :math:`W`
 
     .. math::
-        L \leftarrow \beta_2 L + (1 - \beta_2)\, G G^T, \quad R \leftarrow \beta_2 R + (1 - \beta_2)\, G^T G, \\
+        L \leftarrow \beta_2 L + (1 - \beta_2)\, G G^T, \quad
+        R \leftarrow \beta_2 R + (1 - \beta_2)\, G^T G, \\
         W \leftarrow W - \eta\, Q_L\, \mathrm{Adam}(Q_L^T G Q_R)\, Q_R^T,
 
-    with the eigenvectors :math:`Q_L` of :math:`L` and :math:`Q_R` of :math:`R`, which a step of orthogonal iteration
-    follows now and then. A side longer than ``max_side`` stays as it is. SchNet on a thousand structures needs a
-    tenth of Adam's steps with it, each of which takes a quarter longer (benchmarks/LOG.md).
+    with the eigenvectors :math:`Q_L` of :math:`L` and :math:`Q_R` of :math:`R`, which a step of orthogonal
+    iteration follows now and then. A side longer than ``max_side`` stays as it is. SchNet on a thousand
+    structures needs a tenth of Adam's steps with it, each of which takes a quarter longer
+    (benchmarks/LOG.md).
 
-    Matrices of one shape are one batch, several times faster than one after the other as in libraries. The mean of the
-    gradients turns with the basis; their mean squares, as in the paper, do not.
+    Matrices of one shape are one batch, several times faster than one after the other as in libraries. The
+    mean of the gradients turns with the basis; their mean squares, as in the paper, do not.
 
     Args:
         values: All weights in one tensor, as in :class:`~pyg_schnet.training.flat.FlatParameters`.
@@ -36,7 +38,8 @@ class Soap(torch.optim.Optimizer):
         max_side: Longest side of a matrix that gets a basis.
 
     Source:
-        Vyas et al., "SOAP: Improving and stabilizing Shampoo using Adam", ICLR 2025 (arXiv:2409.11321), algorithm 3.
+        Vyas et al., "SOAP: Improving and stabilizing Shampoo using Adam", ICLR 2025
+        (arXiv:2409.11321), algorithm 3.
     """
 
     def __init__(
@@ -83,27 +86,28 @@ class Soap(torch.optim.Optimizer):
         state = self.state[values]
         state["step"] += 1
         step = int(state["step"])
-        gradients, changes = values.grad.split(self._sizes), torch.empty_like(values)
-        parts = changes.split(self._sizes)
+        gradients = values.grad.split(self._sizes)
+        changes = list(gradients)
         for shape, members in self._matrices.items():
             stack = torch.stack([gradients[index] for index in members]).view(-1, *shape)
             matrices = _Matrices(state, shape, self._turned(shape))
             matrices.observe(stack, self.betas[1])
             if step == 1:
                 matrices.diagonalize()
-            change = matrices.turn_back(
-                self._adam(matrices.turn(stack), matrices.mean, matrices.squares, step)
-            )
+            change = self._adam(matrices.turn(stack), matrices.mean, matrices.squares, step)
+            for index, part in zip(members, matrices.turn_back(change).flatten(1), strict=True):
+                changes[index] = part
             if step % self.refresh_every == 0:
                 matrices.refresh()
-            torch._foreach_copy_([parts[index] for index in members], list(change.flatten(1)))
         if self._vectors:
             vector = torch.cat([gradients[index] for index in self._vectors])
             change = self._adam(vector, state["mean"], state["squares"], step)
-            sizes = [self._sizes[index] for index in self._vectors]
-            torch._foreach_copy_([parts[index] for index in self._vectors], list(change.split(sizes)))
+            for index, part in zip(
+                self._vectors, change.split([self._sizes[index] for index in self._vectors]), strict=True
+            ):
+                changes[index] = part
         if step > 1:
-            values.sub_(changes, alpha=group["lr"])
+            values.sub_(torch.cat(changes), alpha=group["lr"])
 
     def _adam(self, gradient: Tensor, mean: Tensor, squares: Tensor, step: int) -> Tensor:
         mean.lerp_(gradient, 1 - self.betas[0])

@@ -118,13 +118,14 @@ class TrainingState:
         for key, tensor in tensors.items():
             index, name = key.split(".")
             state.setdefault(int(index), {})[name] = tensor.clone()  # aligned: products round by it
-        # The optimizer itself checks neither names nor shapes. Adam, which has no state yet, has flat moments.
+        # The optimizer itself checks nothing. Adam, which has no state yet, has flat moments.
         found, flat = state.get(0, {}), tuple(self.weights.values.shape)
         wanted = self._optimizer_shapes or dict.fromkeys(_ADAM, flat)
         for name, tensor in found.items():
-            if name != "step" and tuple(tensor.shape) != wanted.get(name):
+            shape = tuple(tensor.shape)
+            if name != "step" and shape != wanted.get(name):
                 raise ValueError(
-                    f"the optimizer's {name!r} must have the shape {wanted.get(name)}, got {tuple(tensor.shape)}; "
+                    f"the optimizer's {name!r} must have the shape {wanted.get(name)}, got {shape}; "
                     "an earlier version or another optimizer wrote it: begin the run again"
                 )
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
