@@ -30,13 +30,14 @@ def test_each_cell_has_a_recipe_that_names_known_options(table):
     from pyg_schnet.training import recipe
 
     for cell in cells(table, Sources()):
-        recipe.with_recipe(["train", str(ROOT / cell.recipe), *cell.options])
+        if cell.model != "gdml":
+            recipe.with_recipe(["train", str(ROOT / cell.recipe), *cell.options])
 
 
 @pytest.mark.parametrize("table", TABLES)
 def test_a_cell_without_its_data_says_what_it_needs(table):
     for cell in cells(table, Sources()):
-        assert cell.missing.startswith("needs ")
+        assert cell.missing.startswith(("needs ", "its kernel takes "))
 
 
 def test_table_2_has_one_recipe_for_all_molecules():
@@ -117,8 +118,8 @@ def test_a_cell_is_trained_measured_and_taken_down_once(tmp_path, own_ledger, mo
     monkeypatch.setattr(
         running,
         "_call",
-        lambda model, arguments, folder: original(
-            model, [str(tmp_path / "short.yaml") if a == str(recipe) else a for a in arguments], folder
+        lambda command, folder: original(
+            [str(tmp_path / "short.yaml") if a == str(recipe) else a for a in command], folder
         ),
     )
     arguments = ["table2", "--md17", str(tmp_path), "--rows", "ethanol", "--columns", "schnet-1k-both"]
@@ -129,8 +130,8 @@ def test_a_cell_is_trained_measured_and_taken_down_once(tmp_path, own_ledger, mo
     assert (energy.paper, forces.paper) == (0.08, 0.39)
     folder = tmp_path / "runs" / "table2-ethanol-schnet-1k-both"
     said = original(
-        "",
         [
+            *running._program(""),
             *("evaluate", str(folder / "model.safetensors"), str(tmp_path / "rmd17_ethanol_test_01.npz")),
             *("--json", "--energy_key", "old_energies", "--forces_key", "old_forces"),
         ],
@@ -187,3 +188,28 @@ def test_plots_are_drawn_of_what_there_is(tmp_path):
     assert [path.name for path in plots.draw([ENTRY, curve], tmp_path)] == ["table2.png", "table1.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())
     assert plots.draw([], tmp_path / "none") == []
+
+
+def test_gdml_is_run_by_its_own_program_where_its_kernel_fits(tmp_path, own_ledger, monkeypatch, capsys):
+    commands = []
+
+    def call(command, folder):
+        commands.append(command)
+        return json.dumps(
+            {"points": 1000, "seconds": 90, "energy_mae": 0.15, "forces_mae": 0.78, "sigma": 20}
+        )
+
+    monkeypatch.setattr(running, "_call", call)
+    monkeypatch.setattr(running, "python_of", lambda name: f"{name}/python")
+    arguments = ["table2", "--md17", str(tmp_path), "--rows", "ethanol", "aspirin", "--columns", "gdml-1k"]
+    assert reproduce.main([*arguments, "--runs", str(tmp_path / "runs")]) == 0
+    ((python, program, *files),) = commands
+    assert python == "sgdml/python"
+    assert program.endswith("benchmarks/baselines/gdml.py")
+    assert [Path(file).name for file in files] == [
+        f"rmd17_ethanol_{part}.npz" for part in ("train_01", "test_02", "test_01")
+    ]
+    energy, forces = ledger.read(own_ledger)
+    assert (energy.mae, forces.mae, forces.paper, forces.unit) == (0.15, 0.78, 0.79, "kcal/mol/Å")
+    assert (energy.minutes, energy.n_train) == (1.5, 1000)
+    assert "table2-aspirin-gdml-1k: its kernel takes 32 GB, more than 12" in capsys.readouterr().out

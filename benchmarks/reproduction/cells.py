@@ -17,6 +17,8 @@ QM9_TARGETS = {  # beside U0, with the units of their errors
     **{name: "eV" for name in ("homo", "lumo", "gap", "zpve", "U", "H", "G")},
     **{"mu": "D", "alpha": "Å³", "r2": "Å²", "Cv": "cal/mol/K"},
 }
+_ATOMS = dict(zip(MOLECULES, (12, 15, 9, 16, 21, 9, 12, 18), strict=True))
+_GDML_GIGABYTES = 12  # the largest kernel for which sgdml's solver has been seen to fit beside its copies
 _NO_TRAJECTORY = "needs the full trajectory of MD17 (--md17-full), which was not at hand"
 
 
@@ -29,11 +31,11 @@ class Cell:
         column: The system and what it is trained on.
         rows: Of the table, with the arguments of ``pyg-schnet evaluate`` that measure each.
         dataset: Whose folder holds the ledger.
-        recipe: File, seen from the repository's root.
+        recipe: File, seen from the repository's root; GDML has none.
         n_train: Number of training structures.
         labels: Which labels.
         split: Which split.
-        options: Of ``pyg-schnet train``, beside the recipe's.
+        options: Of ``pyg-schnet train``, beside the recipe's; GDML's arguments.
         quantity: What ``energy`` of the reports is called.
         units: Of quantity and forces in the ledger.
         model: A baseline's name; SchNet if empty.
@@ -112,6 +114,7 @@ def _table2(sources: Sources) -> Iterator[Cell]:
             yield _md17(molecule, column, sources, "table2", "original")
         for column in ("schnet-50k-both", "schnet-50k-energy"):
             yield _trajectory(molecule, column, sources)
+        yield _gdml(molecule, sources)
 
 
 def _revised(sources: Sources) -> Iterator[Cell]:
@@ -142,6 +145,18 @@ def _md17(molecule: str, column: str, sources: Sources, table: str, labels: str)
         ),
         missing="" if sources.md17 else "needs the files of the splits (--md17)",
     )
+
+
+def _gdml(molecule: str, sources: Sources) -> Cell:
+    cell = _md17(molecule, "gdml-1k", sources, "table2", "original")
+    files = [
+        str((sources.md17 or Path()) / f"rmd17_{molecule}_{part}.npz")
+        for part in ("train_01", "test_02", "test_01")
+    ]
+    size = (3 * _ATOMS[molecule] * 1000) ** 2 * 8 / 1e9
+    large = f"its kernel takes {size:.0f} GB, more than {_GDML_GIGABYTES}"
+    missing = large if size > _GDML_GIGABYTES else cell.missing
+    return replace(cell, recipe="", options=tuple(files), model="gdml", missing=missing)
 
 
 def _trajectory(molecule: str, column: str, sources: Sources) -> Cell:

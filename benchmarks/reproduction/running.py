@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+from benchmarks.environments import python_of
 from benchmarks.reproduction import ledger
 from benchmarks.reproduction.cells import Cell, paper_value
 from benchmarks.reproduction.ledger import ROOT, Entry
@@ -60,40 +61,73 @@ def measure(cell: Cell, folder: Path, threads: int | None, options: list[str]) -
         subprocess.CalledProcessError: If a command fails; what it said is in ``<folder>.log``.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    if cell.model == "gdml":
+        return _measure_gdml(cell, folder)
     unfinished = unfinished_of(cell)
     if unfinished.is_dir() and not folder.exists():
         shutil.copytree(unfinished, folder)
     command = ["train", str(ROOT / cell.recipe), *cell.options, *options, "--out", str(folder)]
     command += ["--trainer.threads", str(threads)] if threads else []
     directory = RunDirectory(folder)
-    _call(cell.model, command + (["--resume"] if directory.last.exists() else ["--overwrite"]), folder)
+    resumed = ["--resume"] if directory.last.exists() else ["--overwrite"]
+    _call([*_program(cell.model), *command, *resumed], folder)
     last = directory.read_metrics()[-1]
     config = yaml.safe_load(directory.config.read_text(encoding="utf-8"))
-    common = {
-        "table": cell.table,
-        "column": cell.column,
+    about = {
         "n_train": len(directory.read_split().train),
-        "labels": cell.labels,
-        "split": cell.split,
         "seed": config["trainer"]["seed"],
         "steps": int(last["step"]),
         "minutes": last["minutes"],
-        "device": f"{platform.machine()}, {os.cpu_count()} cores",
         "threads": threads or 0,
-        "commit": _commit(),
     }
     entries = []
     for row, arguments in cell.rows.items():
-        said = _call(cell.model, ["evaluate", str(directory.model), *arguments, "--json"], folder)
-        found = json.loads(said)
-        for quantity, name, unit in zip(
-            (cell.quantity, "forces"), ("energy_mae", "forces_mae"), cell.units, strict=True
-        ):
-            error = found.get(f"{name}_kcal" if unit.startswith("kcal") else name)
-            if error is not None:
-                paper = paper_value(cell.table, row, cell.column, quantity)
-                entries.append(Entry(**common, row=row, quantity=quantity, unit=unit, mae=error, paper=paper))
+        command = ["evaluate", str(directory.model), *arguments, "--json"]
+        found = json.loads(_call([*_program(cell.model), *command], folder))
+        entries += _entries(cell, row, found, about)
     shutil.rmtree(unfinished, ignore_errors=True)  # it is done
+    return entries
+
+
+def _measure_gdml(cell: Cell, folder: Path) -> list[Entry]:
+    """Solve for GDML's weights, by a package in an environment of its own."""
+    command = [python_of("sgdml"), str(ROOT / "benchmarks" / "baselines" / "gdml.py"), *cell.options]
+    found = json.loads(_call(command, folder))
+    about = {
+        "n_train": found["points"],
+        "seed": 0,
+        "steps": 0,
+        "minutes": found["seconds"] / 60,
+        "threads": 0,
+    }
+    kcal = {f"{name}_kcal": found[name] for name in ("energy_mae", "forces_mae")}  # as the files are
+    return _entries(cell, next(iter(cell.rows)), kcal, about)
+
+
+def _entries(cell: Cell, row: str, found: dict, about: dict) -> list[Entry]:
+    """Lay the errors of a test set out for the ledger."""
+    entries = []
+    for quantity, name, unit in zip(
+        (cell.quantity, "forces"), ("energy_mae", "forces_mae"), cell.units, strict=True
+    ):
+        error = found.get(f"{name}_kcal" if unit.startswith("kcal") else name)
+        if error is not None:
+            entries.append(
+                Entry(
+                    **about,
+                    table=cell.table,
+                    row=row,
+                    column=cell.column,
+                    quantity=quantity,
+                    unit=unit,
+                    labels=cell.labels,
+                    split=cell.split,
+                    device=f"{platform.machine()}, {os.cpu_count()} cores",
+                    commit=_commit(),
+                    mae=error,
+                    paper=paper_value(cell.table, row, cell.column, quantity),
+                )
+            )
     return entries
 
 
@@ -114,10 +148,13 @@ def keep(cells: list[Cell], runs: Path) -> None:
             print(f"{cell.name}: kept in {kept.relative_to(ROOT)}", flush=True)
 
 
-def _call(model: str, arguments: list[str], folder: Path) -> str:
-    """Run a verb of pyg-schnet, or a baseline's; its output goes to a log beside the folder, too."""
-    command = ["benchmarks.baselines", model] if model else ["pyg_schnet.cli"]
-    command = [sys.executable, "-m", *command, *arguments]
+def _program(model: str) -> list[str]:
+    """Name pyg-schnet's command, or a baseline's."""
+    return [sys.executable, "-m", *(["benchmarks.baselines", model] if model else ["pyg_schnet.cli"])]
+
+
+def _call(command: list[str], folder: Path) -> str:
+    """Run a command; its output goes to a log beside the folder, too."""
     with Path(f"{folder}.log").open("a", encoding="utf-8") as log:
         print("$ python", *command[1:], file=log, flush=True)
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT)
