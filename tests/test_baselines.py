@@ -1,8 +1,10 @@
 """The paper's other systems: their equations, their invariances, and what they cannot do."""
 
+import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
@@ -10,7 +12,7 @@ from torch_geometric.data import Batch
 
 from pyg_schnet import Potential
 from pyg_schnet.datasets import QM9
-from pyg_schnet.training import DataConfig, Report, TrainConfig, TrainerConfig, train
+from pyg_schnet.training import DataConfig, Report, RunDirectory, TrainConfig, TrainerConfig, train
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -152,6 +154,25 @@ def test_the_loop_learns_what_a_baseline_can(tmp_path):
     run = train(config, Report(None, quiet=True), model=DTNN())
     first, last = (row["loss"] for row in run.read_metrics())
     assert last < 0.8 * first
+
+
+def test_the_mean_predictor_predicts_the_mean_and_no_forces(tmp_path, capsys):
+    file = tmp_path / "frames.npz"
+    with np.load(ROOT / "datasets" / "md17" / "ethanol_gfn2_xtb.npz") as sample:
+        arrays = {"z": sample["z"], **{key: sample[key][:60] for key in "REF"}}
+    np.savez(file, **arrays)
+    options = ["--data.path", str(file), "--data.n_train", "40", "--data.n_val", "10"]
+    options += ["--trainer.max_steps", "1", "--trainer.val_every", "1", "--quiet"]
+    assert main(["mean", "train", *options, "--out", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    model = str(tmp_path / "run" / "model.safetensors")
+    assert main(["mean", "evaluate", model, str(file), "--part", "test", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    split = RunDirectory(tmp_path / "run").read_split()
+    energy, forces = arrays["E"].reshape(-1), arrays["F"]
+    expected = np.abs(energy[split.test] - energy[split.train].mean()).mean()
+    assert found["energy_mae_kcal"] == pytest.approx(expected, rel=1e-6)
+    assert found["forces_mae_kcal"] == pytest.approx(np.abs(forces[split.test]).mean(), rel=1e-6)
 
 
 def test_a_wrong_name_is_answered_with_the_usage(capsys):

@@ -15,6 +15,7 @@ from torch import nn
 
 from benchmarks.baselines.dtnn import DTNN
 from benchmarks.baselines.enn_s2s import ENNS2S
+from benchmarks.baselines.mean import MeanPredictor
 from pyg_schnet import load
 from pyg_schnet.cli import evaluate as evaluate_verb
 from pyg_schnet.cli import train as train_verb
@@ -25,7 +26,7 @@ from pyg_schnet.training import DataConfig, Report, RunDirectory, TrainConfig, T
 from pyg_schnet.training.data import hash_files
 from pyg_schnet.training.recipe import with_recipe
 
-MODELS = {"dtnn": DTNN, "enn-s2s": ENNS2S}
+MODELS = {"dtnn": DTNN, "enn-s2s": ENNS2S, "mean": MeanPredictor}
 
 
 def main(arguments: list[str]) -> int:
@@ -56,7 +57,10 @@ def _evaluate(name: str, arguments: list[str]) -> int:
     options = evaluate_verb.build(full=True)[1].parse_args(arguments)
     potential = load(options.model, model=make(name, 0))
     dataset = AtomsDataset(
-        path=options.file, energy_key=options.energy_key, forces_key=options.forces_key, memory_map=True
+        path=options.file,
+        energy_key=options.energy_key,
+        forces_key=options.forces_key,
+        memory_map=options.file.endswith(".safetensors"),
     )
     if options.part is not None:
         run = RunDirectory(Path(options.model).parent)

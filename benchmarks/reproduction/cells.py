@@ -32,7 +32,6 @@ class Cell:
         rows: Of the table, with the arguments of ``pyg-schnet evaluate`` that measure each.
         dataset: Whose folder holds the ledger.
         recipe: File, seen from the repository's root; GDML has none.
-        n_train: Number of training structures.
         labels: Which labels.
         split: Which split.
         options: Of ``pyg-schnet train``, beside the recipe's; GDML's arguments.
@@ -47,7 +46,6 @@ class Cell:
     rows: dict[str, tuple[str, ...]]
     dataset: str
     recipe: str
-    n_train: int
     labels: str
     split: str
     options: tuple[str, ...] = ()
@@ -136,7 +134,6 @@ def _md17(molecule: str, column: str, sources: Sources, table: str, labels: str)
         rows={molecule: (str(test), "--energy_key", keys[0], "--forces_key", keys[1])},
         dataset="md17",
         recipe=f"datasets/md17/recipes/md17_n1000{suffix}.yaml",
-        n_train=1000,
         labels=labels,
         split="01, validation 02",
         options=(
@@ -168,7 +165,6 @@ def _trajectory(molecule: str, column: str, sources: Sources) -> Cell:
         rows={molecule: (path, "--part", "test")},
         dataset="md17",
         recipe=f"datasets/md17/recipes/md17_n50000{suffix}.yaml",
-        n_train=50_000,
         labels="original",
         split="random, seed 0",
         options=("--data.path", path),
@@ -213,7 +209,6 @@ def _qm9(column: str, target: str, size: int, sources: Sources) -> Cell:
         rows={row: (path, "--part", "test", "--energy_key", target)},
         dataset="qm9",
         recipe=f"datasets/qm9/recipes/{target.lower()}.yaml",
-        n_train=size,
         labels=target,
         split="random, seed 0",
         options=("--data.path", path, "--data.n_train", str(size)),
@@ -223,7 +218,12 @@ def _qm9(column: str, target: str, size: int, sources: Sources) -> Cell:
 
 def _table3(sources: Sources) -> Iterator[Cell]:
     folder = sources.iso17 or Path()
-    for column in ("schnet-both", "schnet-energy"):
+    systems = {
+        "mean": ("benchmarks/baselines/mean.yaml", "mean"),
+        "schnet-energy": ("datasets/iso17/recipes/standin_energy.yaml", ""),
+        "schnet-both": ("datasets/iso17/recipes/standin.yaml", ""),
+    }
+    for column, (recipe, model) in systems.items():
         yield Cell(
             table="table3",
             column=column,
@@ -232,12 +232,10 @@ def _table3(sources: Sources) -> Iterator[Cell]:
                 for row, fold in (("known", "test_within"), ("unknown", "test_other"))
             },
             dataset="iso17",
-            recipe="datasets/iso17/recipes/standin{}.yaml".format(
-                "" if column.endswith("both") else "_energy"
-            ),
-            n_train=0,
+            recipe=recipe,
             labels="GFN2-xTB stand-in",
             split="official",
             options=("--data.path", str(folder / "reference.safetensors")),
+            model=model,
             missing="" if sources.iso17 else "needs the stand-in (--iso17)",
         )
