@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pyg_schnet.compilation.machine import Bound, Machine, Run
 from pyg_schnet.compilation.tracing import Inputs, Programs, Weights, trace
-from pyg_schnet.native import fingerprint
+from pyg_schnet.native import Watch
 from pyg_schnet.nn.spline import Knots
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class CompiledPotential:
     def _forget(self) -> None:
         self._weights: Weights | None = None
         self._frozen: tuple | None = None
+        self._watch = Watch()
         self._places: dict[Machine, Bound] = {}
 
     def __len__(self) -> int:
@@ -157,7 +158,7 @@ class CompiledPotential:
         """Give weights and the filters' tables, which are computed again only where something changed."""
         marks: list[Any] = [*map(Tensor.data_ptr, weights)]
         if not self.constant or any(weight.requires_grad for weight in weights):
-            marks.append(fingerprint(weights))
+            marks.append(self._watch.look(weights))
         kept = self._frozen
         if kept is None or kept[:2] != (id(knots.features), marks):
             model: Any = potential.model

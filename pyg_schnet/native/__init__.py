@@ -8,15 +8,15 @@ from pyg_schnet.native.convolution import (
     weights_are_frozen,
     weights_only,
 )
-from pyg_schnet.native.library import fingerprint, has_kernels, library, why_not
+from pyg_schnet.native.library import Watch, has_kernels, library, why_not
 from pyg_schnet.native.operations import DIRECT
 from pyg_schnet.native.pairs import find_pairs, is_symmetric, pair_distances, prepare
 
 __all__ = [
     "DIRECT",
+    "Watch",
     "combine_rows",
     "find_pairs",
-    "fingerprint",
     "has_kernels",
     "is_symmetric",
     "library",

@@ -177,13 +177,26 @@ def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
-def fingerprint(tensors: Sequence[Tensor]) -> int:
-    """Give a number that differs, but for one chance in 2³², after any change, known to autograd or not."""
-    loaded = library(torch.float32)
-    if loaded is None or any(t.device.type != "cpu" or not t.is_contiguous() for t in tensors):
-        return hash(
-            tuple(t.detach().contiguous().view(-1).view(torch.uint8).cpu().numpy().tobytes() for t in tensors)
-        )
-    addresses = (ctypes.c_void_p * len(tensors))(*(t.data_ptr() for t in tensors))
-    sizes = (ctypes.c_int64 * len(tensors))(*(t.numel() * t.element_size() for t in tensors))
-    return loaded.fingerprint(addresses, sizes, len(tensors))
+class Watch:
+    """Gives a number that differs, but for one chance in 2³², after any change of tensors.
+
+    Autograd need not know of the change. It remembers where the tensors are, which takes longer to find out
+    than to read them; types and shapes must stay as they are.
+    """
+
+    def __init__(self):
+        self._places: list[int] = []
+        self._memory: tuple = ()
+
+    def look(self, tensors: Sequence[Tensor]) -> int:
+        """Read them all."""
+        loaded = library(torch.float32)
+        if loaded is None or not all(t.is_cpu and t.is_contiguous() for t in tensors):
+            flat = (t.detach().contiguous().view(-1).view(torch.uint8) for t in tensors)
+            return hash(tuple(t.cpu().numpy().tobytes() for t in flat))
+        places = [*map(Tensor.data_ptr, tensors)]
+        if places != self._places:
+            addresses = (ctypes.c_void_p * len(tensors))(*places)
+            sizes = (ctypes.c_int64 * len(tensors))(*(t.numel() * t.element_size() for t in tensors))
+            self._places, self._memory = places, (addresses, sizes, len(tensors))
+        return loaded.fingerprint(*self._memory)

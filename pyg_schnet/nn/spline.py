@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pyg_schnet.native import combine_rows, fingerprint, has_kernels, spline_convolution, weights_are_frozen
+from pyg_schnet.native import Watch, combine_rows, has_kernels, spline_convolution, weights_are_frozen
 from pyg_schnet.nn.radial import CosineEnvelope, GaussianSmearing, PolynomialEnvelope
 
 _SLACK = 0.01  # of an interval
@@ -234,7 +234,7 @@ class SplineFilters:
         weights = list(network.parameters())
         if not weights_are_frozen() and torch.is_grad_enabled() and any(w.requires_grad for w in weights):
             return _coefficients(network, knots)
-        key = (id(knots.features), fingerprint(weights))
+        key = (id(knots.features), Watch().look(weights))
         if self._table is None or key != self._key:
             with torch.inference_mode(False), torch.no_grad():
                 self._table, self._key = _coefficients(network, knots), key

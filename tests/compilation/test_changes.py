@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from torch_geometric.data import Data
 
 from pyg_schnet import Potential, SchNet
-from pyg_schnet.native import fingerprint
+from pyg_schnet.native import Watch
 
 TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 2, "num_gaussians": 12, "cutoff": 4.0}
 PROGRAMS = {}
@@ -153,8 +153,14 @@ def test_a_fingerprint_tells_changes_that_cancel_in_sums(monkeypatch, kernels):
     if not kernels:
         monkeypatch.setattr(sys.modules["pyg_schnet.native.library"], "library", lambda dtype: None)
     a = torch.tensor([1.0, -1.0, -1.0, 1.0] * 4)
-    marks = {fingerprint([t]) for t in (a, -a, a.flip(0) * 2, a.roll(1), a[:-1], torch.cat([a, a[:1]]))}
+    marks = {Watch().look([t]) for t in (a, -a, a.flip(0) * 2, a.roll(1), a[:-1], torch.cat([a, a[:1]]))}
     assert len(marks) == 6
-    assert fingerprint([a]) == fingerprint([a.clone()])
-    assert fingerprint([a, 2 * a]) != fingerprint([2 * a, a])
-    assert fingerprint([torch.tensor(1.0)]) != fingerprint([torch.tensor(2.0)])
+    assert Watch().look([a]) == Watch().look([a.clone()])
+    assert Watch().look([a, 2 * a]) != Watch().look([2 * a, a])
+    watch, square = Watch(), torch.randn(300, 300)
+    first = watch.look([square, a])
+    assert watch.look([square, a]) == first
+    assert watch.look([square.T, a]) != first  # at the same place
+    square[7, 7] += 1.0
+    assert watch.look([square, a]) != first
+    assert Watch().look([torch.tensor(1.0)]) != Watch().look([torch.tensor(2.0)])
