@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from copy import copy
 from typing import cast
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from pyg_schnet.checkpoint import load
 from pyg_schnet.molecules import check_molecules
 from pyg_schnet.neighbors import neighbor_list
 from pyg_schnet.nn import SchNet
@@ -51,6 +53,25 @@ class Ensemble(nn.Module):
                     f"{potentials[0].elements}, number {number} {potential.elements}"
                 )
         self.potentials = nn.ModuleList(potentials)
+
+    @classmethod
+    def load(
+        cls,
+        paths: Sequence[str | os.PathLike],
+        device: str | torch.device = "cpu",
+        make: Callable[[], nn.Module] | None = None,
+    ) -> Ensemble:
+        """Read potentials, as :func:`pyg_schnet.load` reads one.
+
+        Args:
+            paths: Files written by ``pyg-schnet train``, two or more.
+            device: Where the weights go.
+            make: Makes a model that gets the weights, where they are not those of a SchNet.
+
+        Returns:
+            The ensemble, in evaluation mode.
+        """
+        return cls([load(path, device, make() if make else None) for path in paths]).eval()
 
     @property
     def elements(self) -> list[int]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch_geometric.data import InMemoryDataset
 from torchmetrics import MeanAbsoluteError, MeanSquaredError
 
+from pyg_schnet.ensemble import Ensemble
 from pyg_schnet.loader import DataLoader, collate
 from pyg_schnet.potential import Potential
 from pyg_schnet.units import kcal_per_mol
@@ -51,11 +52,12 @@ class Evaluation:
         return {"n": self.n, **errors, **in_kcal}
 
 
-def evaluate(potential: Potential, dataset: InMemoryDataset, batch_size: int = 32) -> Evaluation:
+def evaluate(potential: Potential | Ensemble, dataset: InMemoryDataset, batch_size: int = 32) -> Evaluation:
     """Compare predictions with the labels of a data set.
 
     Args:
-        potential: In any mode; it is evaluated in evaluation mode and handed back as it was.
+        potential: One or an ensemble, in any mode; it is evaluated in evaluation mode and handed back as it
+            was.
         dataset: With ``energy`` in eV and, if there are any, ``forces`` in eV/Å.
         batch_size: Molecules at once.
 

@@ -1,11 +1,14 @@
 """An ensemble is the mean of its potentials, and knows how far they disagree."""
 
+import json
+
 import pytest
 import torch
 from torch.testing import assert_close
 from torch_geometric.data import Batch, Data
 
-from pyg_schnet import Ensemble, Potential, SchNet, ensemble
+from pyg_schnet import Ensemble, Potential, SchNet, checkpoint, ensemble, load
+from pyg_schnet.cli import main
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.evaluation import evaluate
 
@@ -93,6 +96,40 @@ def test_the_forces_are_the_slope_of_the_mean_energy(potentials, water):
 def test_an_ensemble_is_evaluated_like_a_potential(potentials, tmp_path):
     dataset = AtomsDataset(path="datasets/md17/ethanol_gfn2_xtb.npz")[:8]
     assert evaluate(Ensemble(potentials), dataset).n == 8
+
+
+def test_files_of_several_models_are_measured_as_their_mean(tmp_path, capsys, randomize):
+    paths = [tmp_path / f"{k}.safetensors" for k in range(2)]
+    for path, scale in zip(paths, (1.0, 2.0), strict=True):
+        checkpoint.save(Potential(randomize(SchNet(**TINY)), scale, elements=[1, 6, 8]), path)
+    file = "datasets/md17/ethanol_gfn2_xtb.npz"
+    joined = ",".join(map(str, paths))
+    assert main(["evaluate", joined, file, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    expected = evaluate(Ensemble([load(path) for path in paths]), AtomsDataset(path=file))
+    assert found["energy_mae"] == pytest.approx(expected.energy_mae, abs=1e-4)
+    assert found["forces_mae"] == pytest.approx(expected.forces_mae, abs=1e-6)
+    alone = evaluate(load(paths[0]), AtomsDataset(path=file))
+    assert abs(found["energy_mae"] - alone.energy_mae) > 1e-2
+
+
+def test_files_of_a_model_of_ones_own_need_somebody_to_make_it(tmp_path):
+    torch.manual_seed(0)
+    paths = [tmp_path / f"{k}.safetensors" for k in range(2)]
+    for path in paths:
+        checkpoint.save(Potential(Own()), path)
+    assert len(Ensemble.load(paths, make=Own).potentials) == 2
+    with pytest.raises(ValueError, match="holds the weights of Own, which is not SchNet"):
+        Ensemble.load(paths)
+
+
+class Own(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(()))
+
+    def forward(self, z, pos, batch):
+        return self.weight * pos.square().sum().reshape(1, 1)
 
 
 def test_one_potential_is_refused(potentials):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 ROOT = Path(__file__).parents[1]
@@ -16,6 +17,9 @@ from benchmarks import reproduce  # noqa: E402
 from benchmarks.reproduction import ledger, pages, plots, running  # noqa: E402
 from benchmarks.reproduction.cells import MOLECULES, Sources, cells, paper_value  # noqa: E402
 from benchmarks.reproduction.ledger import Entry  # noqa: E402
+from pyg_schnet import Ensemble, load  # noqa: E402
+from pyg_schnet.datasets import AtomsDataset  # noqa: E402
+from pyg_schnet.evaluation import evaluate  # noqa: E402
 
 TABLES = ("table1", "table2", "table2-revised", "table3", "qm9-targets")
 ENTRY = Entry(
@@ -143,26 +147,36 @@ def test_a_cell_is_trained_measured_and_taken_down_once(tmp_path, own_ledger, mo
     assert capsys.readouterr().out == ""
 
 
-def test_a_run_that_was_kept_goes_on_elsewhere(tmp_path, own_ledger, monkeypatch):
+@pytest.fixture
+def short_cell(tmp_path, monkeypatch):
+    """A cell of a checkout of its own, whose recipe is made by `recipe(steps)`."""
     write_parts(tmp_path, 20)
     monkeypatch.setattr(running, "ROOT", tmp_path / "checkout")
+    monkeypatch.setattr(running, "_commit", lambda: "abc")
+    (tmp_path / "checkout").mkdir()
+    model = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 1}
+
+    def recipe(steps):
+        text = yaml.safe_dump(
+            {"data": {"path": "x"}, "model": model, "trainer": {"max_steps": steps, "val_every": 2}}
+        )
+        (tmp_path / "checkout" / "short.yaml").write_text(text)
+
+    cell = cells("table2", Sources(md17=tmp_path))[0]
     cell = dataclasses.replace(
-        cells("table2", Sources(md17=tmp_path))[0],
+        cell,
         rows={"ethanol": (str(tmp_path / "rmd17_ethanol_test_01.npz"), "--energy_key", "old_energies")},
         recipe="short.yaml",
+        options=tuple(option.replace("benzene", "ethanol") for option in cell.options),
     )
-    options = {
-        "data": {"path": "x"},
-        "model": {"hidden_channels": 8, "num_filters": 8, "num_interactions": 1},
-    }
-    (tmp_path / "checkout").mkdir()
-    recipe = tmp_path / "checkout" / "short.yaml"
-    arguments = [a.replace("benzene", "ethanol") for a in cell.options]
-    cell = dataclasses.replace(cell, options=tuple(arguments))
-    monkeypatch.setattr(running, "_commit", lambda: "abc")
+    return cell, recipe
+
+
+def test_a_run_that_was_kept_goes_on_elsewhere(tmp_path, short_cell):
+    cell, recipe = short_cell
     steps = []
     for runs, last in (("one", 2), ("two", 4)):
-        recipe.write_text(yaml.safe_dump({**options, "trainer": {"max_steps": last, "val_every": 2}}))
+        recipe(last)
         entries = running.measure(cell, tmp_path / runs / cell.name, 1, [])
         steps.append(entries[0].steps)
         if runs == "one":
@@ -172,6 +186,23 @@ def test_a_run_that_was_kept_goes_on_elsewhere(tmp_path, own_ledger, monkeypatch
     assert not running.unfinished_of(cell).exists()
     rows = (tmp_path / "two" / cell.name / "metrics.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["step", "2", "4"]
+
+
+def test_an_ensemble_is_trained_with_other_seeds_and_measured_as_one(tmp_path, short_cell):
+    cell, recipe = short_cell
+    recipe(4)
+    cell = dataclasses.replace(cell, members=2)
+    folder = tmp_path / "runs" / cell.name
+    (entry, _) = running.measure(cell, folder, 1, [])
+    models = [folder / f"seed-{seed}" / "model.safetensors" for seed in (0, 1)]
+    labels = AtomsDataset(
+        path=str(tmp_path / "rmd17_ethanol_test_01.npz"), energy_key="old_energies", forces_key="old_forces"
+    )
+    expected = evaluate(Ensemble.load(models), labels).as_dict()
+    assert entry.mae == pytest.approx(expected["energy_mae_kcal"], rel=1e-4)
+    assert not torch.equal(*(load(model).model.embedding.weight for model in models))
+    running.keep([cell], tmp_path / "runs")
+    assert sorted(path.name for path in running.unfinished_of(cell).iterdir()) == ["seed-0", "seed-1"]
 
 
 def test_a_cell_that_fails_is_told_and_leaves_no_row(tmp_path, own_ledger, capsys):

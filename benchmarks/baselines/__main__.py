@@ -16,7 +16,7 @@ from torch import nn
 from benchmarks.baselines.dtnn import DTNN
 from benchmarks.baselines.enn_s2s import ENNS2S
 from benchmarks.baselines.mean import MeanPredictor
-from pyg_schnet import load
+from pyg_schnet import Ensemble, load
 from pyg_schnet.cli import evaluate as evaluate_verb
 from pyg_schnet.cli import train as train_verb
 from pyg_schnet.cli.terminal import out
@@ -55,7 +55,12 @@ def _train(name: str, arguments: list[str]) -> int:
 
 def _evaluate(name: str, arguments: list[str]) -> int:
     options = evaluate_verb.build(full=True)[1].parse_args(arguments)
-    potential = load(options.model, model=make(name, 0))
+    models = options.model.split(",")
+    potential = (
+        load(models[0], model=make(name, 0))
+        if len(models) == 1
+        else Ensemble.load(models, make=lambda: make(name, 0))
+    )
     dataset = AtomsDataset(
         path=options.file,
         energy_key=options.energy_key,
@@ -63,7 +68,7 @@ def _evaluate(name: str, arguments: list[str]) -> int:
         memory_map=options.file.endswith(".safetensors"),
     )
     if options.part is not None:
-        run = RunDirectory(Path(options.model).parent)
+        run = RunDirectory(Path(models[0]).parent)
         dataset = dataset[run.read_part(options.part, len(dataset), hash_files(options.file))]
     print(json.dumps(evaluate(potential, dataset, options.batch_size).as_dict()))
     return 0

@@ -63,30 +63,43 @@ def measure(cell: Cell, folder: Path, threads: int | None, options: list[str]) -
     folder.parent.mkdir(parents=True, exist_ok=True)
     if cell.model == "gdml":
         return _measure_gdml(cell, folder)
-    unfinished = unfinished_of(cell)
-    if unfinished.is_dir() and not folder.exists():
-        shutil.copytree(unfinished, folder)
+    if cell.members == 1:
+        directories = [_train(cell, folder, unfinished_of(cell), threads, options)]
+    else:
+        directories = []
+        for seed in range(cell.members):
+            more = [*options, "--trainer.seed", str(seed)]
+            kept = unfinished_of(cell) / f"seed-{seed}"
+            directories.append(_train(cell, folder / f"seed-{seed}", kept, threads, more))
+    rows = [directory.read_metrics()[-1] for directory in directories]
+    config = yaml.safe_load(directories[0].config.read_text(encoding="utf-8"))
+    about = {
+        "n_train": len(directories[0].read_split().train),
+        "seed": config["trainer"]["seed"],
+        "steps": int(rows[0]["step"]),
+        "minutes": sum(row["minutes"] for row in rows),
+        "threads": threads or 0,
+    }
+    models = ",".join(str(directory.model) for directory in directories)
+    entries = []
+    for row, arguments in cell.rows.items():
+        found = json.loads(_call([*_program(cell.model), "evaluate", models, *arguments, "--json"], folder))
+        entries += _entries(cell, row, found, about)
+    shutil.rmtree(unfinished_of(cell), ignore_errors=True)  # it is done
+    return entries
+
+
+def _train(cell: Cell, folder: Path, kept: Path, threads: int | None, options: list[str]) -> RunDirectory:
+    """Train, or go on with what is in the folder, or in the repository."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if kept.is_dir() and not folder.exists():
+        shutil.copytree(kept, folder)
     command = ["train", str(ROOT / cell.recipe), *cell.options, *options, "--out", str(folder)]
     command += ["--trainer.threads", str(threads)] if threads else []
     directory = RunDirectory(folder)
     resumed = ["--resume"] if directory.last.exists() else ["--overwrite"]
     _call([*_program(cell.model), *command, *resumed], folder)
-    last = directory.read_metrics()[-1]
-    config = yaml.safe_load(directory.config.read_text(encoding="utf-8"))
-    about = {
-        "n_train": len(directory.read_split().train),
-        "seed": config["trainer"]["seed"],
-        "steps": int(last["step"]),
-        "minutes": last["minutes"],
-        "threads": threads or 0,
-    }
-    entries = []
-    for row, arguments in cell.rows.items():
-        command = ["evaluate", str(directory.model), *arguments, "--json"]
-        found = json.loads(_call([*_program(cell.model), *command], folder))
-        entries += _entries(cell, row, found, about)
-    shutil.rmtree(unfinished, ignore_errors=True)  # it is done
-    return entries
+    return directory
 
 
 def _measure_gdml(cell: Cell, folder: Path) -> list[Entry]:
@@ -140,11 +153,11 @@ def keep(cells: list[Cell], runs: Path) -> None:
     """Copy what resuming needs of cells that are not done into the repository: some 4 MB each."""
     for cell in cells:
         folder = runs / cell.name
-        if RunDirectory(folder).last.exists():
-            kept = unfinished_of(cell)
+        for last in sorted(folder.rglob("last.safetensors")):
+            kept = unfinished_of(cell) / last.parent.relative_to(folder)
             kept.mkdir(parents=True, exist_ok=True)
             for name in ("config.yaml", "last.safetensors", "metrics.csv", "model.safetensors", "split.npz"):
-                shutil.copy(folder / name, kept / name)
+                shutil.copy(last.parent / name, kept / name)
             print(f"{cell.name}: kept in {kept.relative_to(ROOT)}", flush=True)
 
 

@@ -21,7 +21,8 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
     """Give the line of the verb in the list, and its options; all of them if ``full``."""
     parser = with_model(
         "Compare predictions with labels. Energies are per molecule; forces are over all atoms and "
-        "components. Example: pyg-schnet evaluate RUN/model.safetensors FILE --json",
+        "components. Several models, joined by commas, are measured as one: their mean. Example: "
+        "pyg-schnet evaluate RUN/model.safetensors FILE --json",
     )
     parser.add_argument("file", help="labelled structures, as for train's data.path")
     parser.add_argument("--energy_key", type=str | None, help="key of the energies")
@@ -30,7 +31,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
     parser.add_argument(
         "--part",
         type=str | None,
-        help="'train', 'val' or 'test': this part of FILE, by the split.npz beside MODEL",
+        help="'train', 'val' or 'test': this part of FILE, by the split.npz beside the first MODEL",
     )
     parser.add_argument("--batch_size", type=int, default=32, help="structures at once")
     parser.add_argument("--plot", type=str | None, help="draw predictions over labels into this picture")
@@ -40,7 +41,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
 
 def run(options: Namespace) -> int:
     """Compare a potential with labels."""
-    from pyg_schnet import load
+    from pyg_schnet import Ensemble, load
     from pyg_schnet.datasets import AtomsDataset
     from pyg_schnet.evaluation import evaluate
     from pyg_schnet.plots import plot_parity
@@ -49,7 +50,8 @@ def run(options: Namespace) -> int:
 
     if options.plot is not None:
         check_picture(options.plot)
-    potential = load(options.model, options.device)
+    models = options.model.split(",")
+    potential = load(models[0], options.device) if len(models) == 1 else Ensemble.load(models, options.device)
     dataset = AtomsDataset(
         path=options.file,
         energy_key=options.energy_key,
@@ -58,7 +60,7 @@ def run(options: Namespace) -> int:
         memory_map=options.file.endswith(".safetensors"),
     )
     if options.part is not None:
-        directory = RunDirectory(Path(options.model).parent)
+        directory = RunDirectory(Path(models[0]).parent)
         dataset = dataset[directory.read_part(options.part, len(dataset), hash_files(options.file))]
         assert isinstance(dataset, AtomsDataset)
     evaluation = evaluate(potential, dataset, options.batch_size)
