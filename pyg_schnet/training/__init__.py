@@ -6,4 +6,5 @@ from pyg_schnet.training.config import TrainerConfig as TrainerConfig
 from pyg_schnet.training.loss import energy_forces_loss as energy_forces_loss
 from pyg_schnet.training.progress import Report as Report
 from pyg_schnet.training.run_directory import RunDirectory as RunDirectory
+from pyg_schnet.training.soap import Soap as Soap
 from pyg_schnet.training.train import train as train

@@ -91,7 +91,7 @@ def fit(
                 total = torch.stack(losses[-steps_between_looks:]).sum()
                 _require_finite("loss", total.item(), count, batch, run)
             fabric.backward(loss)
-            state.weights.collect_gradients()
+            state.collect_gradients()
             if config.clip_norm is not None:
                 norm = fabric.clip_gradients(
                     module, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False
@@ -99,6 +99,7 @@ def fit(
                 assert norm is not None
                 _require_finite("norm of the gradient", norm.item(), count, batch, run)
             optimizer.step()
+            optimizer.zero_grad()
             state.update_average()
             count.step += 1
             count.seconds = time.perf_counter() - began

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 class FlatParameters:
@@ -26,18 +26,12 @@ class FlatParameters:
             parts = self.values.detach().split([p.numel() for p in self.parameters])
             for parameter, part in zip(self.parameters, parts, strict=True):
                 parameter.data = part.view_as(parameter)
-        self.values.grad = torch.zeros_like(self.values)
-
-    @property
-    def shapes(self) -> list[torch.Size]:
-        """Of the parameters, in the order of ``values``."""
-        return [parameter.shape for parameter in self.parameters]
+        self._gradient = torch.zeros_like(self.values)
 
     def collect_gradients(self) -> None:
-        """Put the parameters' gradients in a row, where the optimizer looks for them, and forget them."""
+        """Put the parameters' gradients in a row, as the gradient of ``values``, and forget them."""
         gradients = [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in self.parameters]
-        assert isinstance(self.values.grad, Tensor)
-        torch.cat(gradients, out=self.values.grad)
+        self.values.grad = torch.cat(gradients, out=self._gradient)
         for parameter in self.parameters:
             parameter.grad = None
 

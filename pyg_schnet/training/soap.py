@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class Soap(torch.optim.Optimizer):
@@ -29,13 +30,19 @@ class Soap(torch.optim.Optimizer):
     mean of the gradients turns with the basis; their mean squares, as in the paper, do not.
 
     Args:
-        values: All weights in one tensor, as in :class:`~pyg_schnet.training.flat.FlatParameters`.
-        shapes: Of the weights, in the order of ``values``.
+        params: Weights, or groups of them as for any optimizer.
         lr: Learning rate :math:`\eta`.
         betas: Decays of mean and mean squares.
         eps: Added to the root of the mean squares.
         refresh_every: Steps after which the basis is brought up to date.
         max_side: Longest side of a matrix that gets a basis.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> from pyg_schnet import SchNet
+        >>> optimizer = Soap(SchNet.paper().parameters(), lr=4e-3)
 
     Source:
         Vyas et al., "SOAP: Improving and stabilizing Shampoo using Adam", ICLR 2025
@@ -44,86 +51,106 @@ class Soap(torch.optim.Optimizer):
 
     def __init__(
         self,
-        values: nn.Parameter,
-        shapes: Iterable[torch.Size],
-        lr: float,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float = 2e-3,
         betas: tuple[float, float] = (0.95, 0.98),
         eps: float = 1e-8,
         refresh_every: int = 10,
         max_side: int = 128,
     ):
-        super().__init__([values], {"lr": lr})
-        self.betas, self.eps, self.refresh_every, self.max_side = betas, eps, refresh_every, max_side
-        shapes = list(shapes)
-        self._sizes = [shape.numel() for shape in shapes]
-        self._matrices: dict[tuple[int, int], list[int]] = {}
-        self._vectors = []  # and what is not turned on any side
-        for index, shape in enumerate(shapes):
-            if len(shape) == 2 and self._turned(shape):
-                self._matrices.setdefault((shape[0], shape[1]), []).append(index)
-            else:
-                self._vectors.append(index)
-        state = self.state[values]
-        state["step"] = torch.zeros(())
-        length = sum(self._sizes[index] for index in self._vectors)
-        state["mean"], state["squares"] = values.new_zeros(2, length).unbind()
-        for shape, members in self._matrices.items():
-            name = "x".join(map(str, shape))
-            for what in ("mean", "squares"):
-                state[f"{name}-{what}"] = values.new_zeros(len(members), *shape)
-            for side in self._turned(shape):
-                for what in ("covariance", "basis"):
-                    state[f"{name}-{what}-{side}"] = values.new_zeros(len(members), shape[side], shape[side])
+        if not 0 <= lr < math.inf:
+            raise ValueError(f"`lr` must be at least 0 and finite, got {lr}")
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"`betas` must be in [0, 1), got {betas}")
+        if refresh_every < 1:
+            raise ValueError(f"`refresh_every` must be at least 1, got {refresh_every}")
+        self._batches: list[list[_Batch]] = []  # of each group
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "refresh_every": refresh_every}
+        super().__init__(params, {**defaults, "max_side": max_side})
 
-    def _turned(self, shape: Sequence[int]) -> list[int]:
-        return [side for side in (0, 1) if 1 < shape[side] <= self.max_side]
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add weights with options of their own; matrices of one shape in a group are one batch."""
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        by_shape: dict[tuple[int, ...], list[Tensor]] = {}
+        for param in group["params"]:
+            sides = [
+                side for side in (0, 1) if param.dim() == 2 and 1 < param.shape[side] <= group["max_side"]
+            ]
+            by_shape.setdefault(tuple(param.shape) if sides else (), []).append(param)
+        self._batches.append([_Batch(shape, members) for shape, members in by_shape.items()])
+        for batch in self._batches[-1]:
+            self.state[batch.members[0]] = batch.new_state(group["max_side"])
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Change the weights; the first step only looks at the gradients."""
-        (group,) = self.param_groups
-        (values,) = group["params"]
-        state = self.state[values]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group, batches in zip(self.param_groups, self._batches, strict=True):
+            for batch in batches:
+                changes = batch.step(self.state[batch.members[0]], group)
+                for param, change in zip(batch.members, changes, strict=True):
+                    param.sub_(change.view_as(param), alpha=group["lr"])
+        return loss
+
+
+class _Batch:
+    """Matrices of one shape; or, of the shape ``()``, all other weights in a row."""
+
+    def __init__(self, shape: tuple[int, ...], members: list[Tensor]):
+        self.shape, self.members = shape, members
+        self.sizes = [param.numel() for param in members]
+
+    def new_state(self, max_side: int) -> dict[str, Tensor]:
+        """Give what an optimizer keeps before the first step, under names that go into files."""
+        first = self.members[0]
+        shape = (len(self.members), *self.shape) if self.shape else (sum(self.sizes),)
+        state = {"step": torch.zeros(()), "mean": first.new_zeros(shape), "squares": first.new_zeros(shape)}
+        for side, length in enumerate(self.shape):
+            if 1 < length <= max_side:
+                for name in ("covariance", "basis"):
+                    state[f"{name}-{side}"] = first.new_zeros(len(self.members), length, length)
+        return {name: tensor.detach() for name, tensor in state.items()}
+
+    def step(self, state: dict[str, Tensor], group: dict[str, Any]) -> Sequence[Tensor]:
+        """Follow the gradients; give the change of each member, to be multiplied by the learning rate."""
         state["step"] += 1
-        step = int(state["step"])
-        gradients = values.grad.split(self._sizes)
-        changes = list(gradients)
-        for shape, members in self._matrices.items():
-            stack = torch.stack([gradients[index] for index in members]).view(-1, *shape)
-            matrices = _Matrices(state, shape, self._turned(shape))
-            matrices.observe(stack, self.betas[1])
+        step, (beta1, beta2) = int(state["step"]), group["betas"]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.members]
+        if self.shape:
+            gradient, matrices = torch.stack(gradients), _Matrices(state)
+            matrices.observe(gradient, beta2)
             if step == 1:
                 matrices.diagonalize()
-            change = self._adam(matrices.turn(stack), matrices.mean, matrices.squares, step)
-            for index, part in zip(members, matrices.turn_back(change).flatten(1), strict=True):
-                changes[index] = part
-            if step % self.refresh_every == 0:
-                matrices.refresh()
-        if self._vectors:
-            vector = torch.cat([gradients[index] for index in self._vectors])
-            change = self._adam(vector, state["mean"], state["squares"], step)
-            for index, part in zip(
-                self._vectors, change.split([self._sizes[index] for index in self._vectors]), strict=True
-            ):
-                changes[index] = part
-        if step > 1:
-            values.sub_(torch.cat(changes), alpha=group["lr"])
-
-    def _adam(self, gradient: Tensor, mean: Tensor, squares: Tensor, step: int) -> Tensor:
-        mean.lerp_(gradient, 1 - self.betas[0])
-        squares.mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
-        root = squares.sqrt().div_(math.sqrt(1 - self.betas[1] ** step)).add_(self.eps)
-        return (mean / root).div_(1 - self.betas[0] ** step)
+            gradient = matrices.turn(gradient)
+        else:
+            gradient, matrices = torch.cat([gradient.reshape(-1) for gradient in gradients]), None
+        mean, squares = state["mean"], state["squares"]
+        mean.lerp_(gradient, 1 - beta1)
+        squares.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        root = squares.sqrt().div_(math.sqrt(1 - beta2**step)).add_(group["eps"])
+        change = (mean / root).div_(1 - beta1**step)
+        if step == 1:
+            change.zero_()
+        if matrices is None:
+            return change.split(self.sizes)
+        change = matrices.turn_back(change)
+        if step % group["refresh_every"] == 0:
+            matrices.refresh()
+        return change.unbind()
 
 
 class _Matrices:
-    """Matrices of one shape, with the mean squares and bases that an optimizer keeps for them."""
+    """The mean squares and bases that an optimizer keeps for matrices of one shape."""
 
-    def __init__(self, state: dict[str, Tensor], shape: tuple[int, int], sides: list[int]):
-        name = "x".join(map(str, shape))
-        self.mean, self.squares = state[f"{name}-mean"], state[f"{name}-squares"]
-        self.covariances = {side: state[f"{name}-covariance-{side}"] for side in sides}
-        self.bases = {side: state[f"{name}-basis-{side}"] for side in sides}
+    def __init__(self, state: dict[str, Tensor]):
+        self.mean, self.squares = state["mean"], state["squares"]
+        sides = [side for side in (0, 1) if f"basis-{side}" in state]
+        self.covariances = {side: state[f"covariance-{side}"] for side in sides}
+        self.bases = {side: state[f"basis-{side}"] for side in sides}
 
     def observe(self, gradients: Tensor, beta: float) -> None:
         """Follow the covariances of rows and columns."""

@@ -55,11 +55,12 @@ class TrainingState:
         self.weights, self._averages = FlatParameters(potential), FlatParameters(self.average.module)
         self.optimizer: Optimizer
         if optimizer == "soap":
-            self.optimizer = Soap(self.weights.values, self.weights.shapes, lr)
+            self.optimizer = Soap(self.weights.parameters, lr)
         else:
             self.optimizer = torch.optim.Adam([self.weights.values], lr, fused=True)
-        own = self.optimizer.state.get(self.weights.values, {})
-        self._optimizer_shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
+        self._flat = optimizer != "soap"
+        flat = tuple(self.weights.values.shape)
+        self._optimizer_shapes = _shapes(self.optimizer) or {0: dict.fromkeys(_ADAM, flat)}
         self.counters = Counters()
         self._update = get_ema_multi_avg_fn(ema_decay)
         self._is_new = True  # no average yet
@@ -68,6 +69,11 @@ class TrainingState:
     def averaged(self) -> Potential:
         """The potential with averaged weights."""
         return self.average.module  # pyright: ignore[reportReturnType]
+
+    def collect_gradients(self) -> None:
+        """Put the gradients where the optimizer looks for them."""
+        if self._flat:
+            self.weights.collect_gradients()
 
     def update_average(self) -> None:
         """Let the average follow the weights; what ``AveragedModel`` does, for all of them at once."""
@@ -118,17 +124,21 @@ class TrainingState:
         for key, tensor in tensors.items():
             index, name = key.split(".")
             state.setdefault(int(index), {})[name] = tensor.clone()  # aligned: products round by it
-        # The optimizer itself checks nothing. Adam, which has no state yet, has flat moments.
-        found, flat = state.get(0, {}), tuple(self.weights.values.shape)
-        wanted = self._optimizer_shapes or dict.fromkeys(_ADAM, flat)
-        for name, tensor in found.items():
-            shape = tuple(tensor.shape)
-            if name != "step" and shape != wanted.get(name):
-                raise ValueError(
-                    f"the optimizer's {name!r} must have the shape {wanted.get(name)}, got {shape}; "
-                    "an earlier version or another optimizer wrote it: begin the run again"
-                )
+        for index, entry in state.items():  # the optimizer itself checks nothing
+            for name, tensor in entry.items():
+                shape, wanted = tuple(tensor.shape), self._optimizer_shapes.get(index, {}).get(name)
+                if name != "step" and shape != wanted:
+                    raise ValueError(
+                        f"the optimizer's {name!r} must have the shape {wanted}, got {shape}; an earlier "
+                        "version or another optimizer wrote it: begin the run again"
+                    )
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+
+
+def _shapes(optimizer: Optimizer) -> dict[int, dict[str, tuple[int, ...]]]:
+    """Give the shapes of what an optimizer keeps for each parameter; Adam has nothing before a step."""
+    state = optimizer.state_dict()["state"]
+    return {k: {name: tuple(t.shape) for name, t in entry.items()} for k, entry in state.items()}
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

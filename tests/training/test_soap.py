@@ -12,10 +12,6 @@ SHAPES = [torch.Size(shape) for shape in ((5, 5), (5,), (5, 5), (6, 4), (4, 9), 
 MAX_SIDE = 5
 
 
-def flat(tensors):
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])
-
-
 def random(seed, shapes=SHAPES):
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
@@ -23,14 +19,14 @@ def random(seed, shapes=SHAPES):
 
 def run(weights, gradients, **options):
     """Give the weights after each step."""
-    values, shapes = nn.Parameter(flat(weights)), [tensor.shape for tensor in weights]
-    optimizer = Soap(values, shapes, **{"lr": 0.1, "max_side": MAX_SIDE} | options)
+    params = [nn.Parameter(weight.clone()) for weight in weights]
+    optimizer = Soap(params, **{"lr": 0.1, "max_side": MAX_SIDE} | options)
     history = []
     for step in gradients:
-        values.grad = flat(step)
+        for param, gradient in zip(params, step, strict=True):
+            param.grad = gradient
         optimizer.step()
-        parts = values.detach().clone().split([shape.numel() for shape in shapes])
-        history.append([part.view(shape) for part, shape in zip(parts, shapes, strict=True)])
+        history.append([param.detach().clone() for param in params])
     return history
 
 
@@ -111,17 +107,17 @@ def test_a_badly_conditioned_layer_is_learned_where_adam_is_not():
     inputs, wanted = inputs @ mixing, random(1, [torch.Size((8, 8))])[0]
 
     def loss_after(make):
-        weight = nn.Parameter(torch.zeros(64, dtype=torch.float64))
+        weight = nn.Parameter(torch.zeros(8, 8, dtype=torch.float64))
         optimizer = make(weight)
         for step in range(400):
             optimizer.param_groups[0]["lr"] = 0.1 * (1 - step / 400)
             optimizer.zero_grad()
-            loss = (inputs @ (weight.view(8, 8) - wanted)).square().mean()
+            loss = (inputs @ (weight - wanted)).square().mean()
             loss.backward()
             optimizer.step()
         return loss.item()
 
-    soap = loss_after(lambda weight: Soap(weight, [torch.Size((8, 8))], lr=0.1))
+    soap = loss_after(lambda weight: Soap([weight], lr=0.1))
     adam = loss_after(lambda weight: torch.optim.Adam([weight], lr=0.1))
     assert soap < 0.01 * adam
 
@@ -139,3 +135,40 @@ def test_the_same_bits_for_any_number_of_threads():
     finally:
         torch.set_num_threads(before)
     assert_close(*histories, atol=0, rtol=0)
+
+
+def test_groups_have_options_of_their_own():
+    weights, gradients = random(100), [random(seed) for seed in range(12)]
+    params = [nn.Parameter(weight.clone()) for weight in weights]
+    groups = [{"params": params[:3]}, {"params": params[3:], "lr": 0.02, "betas": (0.8, 0.9)}]
+    optimizer = Soap(groups, lr=0.1, max_side=MAX_SIDE)
+    for step in gradients:
+        for param, gradient in zip(params, step, strict=True):
+            param.grad = gradient
+        assert optimizer.step(lambda: 7.0) == 7.0
+    first = run(weights[:3], [step[:3] for step in gradients])[-1]
+    second = run(weights[3:], [step[3:] for step in gradients], lr=0.02, betas=(0.8, 0.9))[-1]
+    assert_close([param.detach() for param in params], first + second, atol=1e-12, rtol=0)
+
+
+def test_weights_without_a_gradient_stay():
+    used, unused = (nn.Parameter(torch.ones(5, 5)) for _ in range(2))
+    optimizer = Soap([used, unused])
+    for seed in range(3):
+        used.grad = random(seed, [torch.Size((5, 5))])[0].float()
+        optimizer.step()
+    assert torch.equal(unused, torch.ones(5, 5))
+    assert not torch.equal(used, unused)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr": -1.0}, "`lr` must be at least 0 and finite, got -1.0"),
+        ({"betas": (0.9, 1.0)}, r"`betas` must be in \[0, 1\), got \(0.9, 1.0\)"),
+        ({"refresh_every": 0}, "`refresh_every` must be at least 1, got 0"),
+    ],
+)
+def test_wrong_options_are_told(options, message):
+    with pytest.raises(ValueError, match=message):
+        Soap([nn.Parameter(torch.ones(2))], **options)

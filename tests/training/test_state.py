@@ -22,8 +22,9 @@ def make(seed, dtype=torch.float32, optimizer="soap", **changes):
 def advance(state, molecule, steps):
     for _ in range(steps):
         state.potential(molecule)["energy"].square().sum().backward()
-        state.weights.collect_gradients()
+        state.collect_gradients()
         state.optimizer.step()
+        state.optimizer.zero_grad()
         state.update_average()
         state.counters.step += 1
 
