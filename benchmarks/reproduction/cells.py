@@ -114,6 +114,11 @@ def _table2(sources: Sources) -> Iterator[Cell]:
             yield _md17(molecule, column, sources, "table2", "original")
         for column in ("schnet-50k-both", "schnet-50k-energy"):
             yield _trajectory(molecule, column, sources)
+        yield replace(
+            _trajectory(molecule, "dtnn-50k-energy", sources),
+            recipe="benchmarks/baselines/dtnn_md17.yaml",
+            model="dtnn",
+        )
         yield _gdml(molecule, sources)
 
 
