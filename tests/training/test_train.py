@@ -98,7 +98,7 @@ def test_the_network_has_the_precision_that_is_asked_for(recipe, run, precision)
     weights = load_file(directory.model)
     assert weights["model.embedding.weight"].dtype == getattr(torch, precision)
     assert weights["atomref"].dtype == weights["scale"].dtype == torch.float64
-    moments = load_file(directory.last)["optimizer.0.exp_avg"]
+    moments = load_file(directory.last)["optimizer.0.squares"]
     assert moments.dtype == getattr(torch, precision)
 
 
