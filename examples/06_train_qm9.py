@@ -33,7 +33,7 @@ train, test = dataset[order[: options.n_train]], dataset[order[options.n_train :
 references = train.references()
 potential = Potential(SchNet.paper(), train.scale(), references.energy, references.elements)
 potential.compile()  # the same numbers, several times faster
-optimizer = Soap(potential.parameters(), lr=4e-3)  # a tenth of Adam's steps
+optimizer = Soap(potential.parameters(), lr=4e-3)  # fewer steps than Adam
 schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.steps)
 loader = DataLoader(train, batch_size=32, shuffle=True)
 

@@ -36,7 +36,7 @@ train = reference[reference.split("official").train]
 
 potential = Potential(SchNet.paper(), train.scale(), train.atomref(), train.elements())
 potential.compile()  # the same numbers, several times faster
-optimizer = Soap(potential.parameters(), lr=4e-3)  # a tenth of Adam's steps
+optimizer = Soap(potential.parameters(), lr=4e-3)  # fewer steps than Adam
 schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.steps)
 loader = DataLoader(train, batch_size=32, shuffle=True)
 

@@ -234,8 +234,8 @@ def test_gdml_is_run_by_its_own_program_where_its_kernel_fits(tmp_path, own_ledg
     monkeypatch.setattr(running, "python_of", lambda name: f"{name}/python")
     arguments = ["table2", "--md17", str(tmp_path), "--rows", "ethanol", "aspirin", "--columns", "gdml-1k"]
     assert reproduce.main([*arguments, "--runs", str(tmp_path / "runs")]) == 0
-    ((python, program, *files),) = commands
-    assert python == "sgdml/python"
+    ((python, program, *files, option, limit),) = commands
+    assert (python, option, limit) == ("sgdml/python", "--memory", "12")
     assert program.endswith("benchmarks/baselines/gdml.py")
     assert [Path(file).name for file in files] == [
         f"rmd17_ethanol_{part}.npz" for part in ("train_01", "test_02", "test_01")

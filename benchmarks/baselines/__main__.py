@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -19,11 +18,11 @@ from benchmarks.baselines.mean import MeanPredictor
 from pyg_schnet import Ensemble, load
 from pyg_schnet.cli import evaluate as evaluate_verb
 from pyg_schnet.cli import train as train_verb
+from pyg_schnet.cli.files import read_part, split_models
 from pyg_schnet.cli.terminal import out
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.evaluation import evaluate
-from pyg_schnet.training import DataConfig, Report, RunDirectory, TrainConfig, TrainerConfig, train
-from pyg_schnet.training.data import hash_files
+from pyg_schnet.training import DataConfig, Report, TrainConfig, TrainerConfig, train
 from pyg_schnet.training.recipe import with_recipe
 
 MODELS = {"dtnn": DTNN, "enn-s2s": ENNS2S, "mean": MeanPredictor}
@@ -55,7 +54,7 @@ def _train(name: str, arguments: list[str]) -> int:
 
 def _evaluate(name: str, arguments: list[str]) -> int:
     options = evaluate_verb.build(full=True)[1].parse_args(arguments)
-    models = options.model.split(",")
+    models = split_models(options.model)
     potential = (
         load(models[0], model=make(name, 0))
         if len(models) == 1
@@ -68,8 +67,7 @@ def _evaluate(name: str, arguments: list[str]) -> int:
         memory_map=options.file.endswith(".safetensors"),
     )
     if options.part is not None:
-        run = RunDirectory(Path(models[0]).parent)
-        dataset = dataset[run.read_part(options.part, len(dataset), hash_files(options.file))]
+        dataset = dataset[read_part(models, options.part, options.file, len(dataset))]
     print(json.dumps(evaluate(potential, dataset, options.batch_size).as_dict()))
     return 0
 

@@ -10,7 +10,7 @@ from pyg_schnet.nn.readout import sum_by_molecule
 
 
 class MeanPredictor(nn.Module):
-    """A model that adds nothing to the atomic references, whose sum is the mean of the training energies.
+    """A model that adds nothing to the atomic references, whose sum is the mean of isomers' energies.
 
     Forces are zero, and so is the gradient of its only weight, which the training loop asks for.
 

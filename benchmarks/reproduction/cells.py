@@ -160,7 +160,9 @@ def _gdml(molecule: str, sources: Sources) -> Cell:
     size = (3 * _ATOMS[molecule] * 1000) ** 2 * 8 / 1e9
     large = f"its kernel takes {size:.0f} GB, more than {_GDML_GIGABYTES}"
     missing = large if size > _GDML_GIGABYTES else cell.missing
-    return replace(cell, recipe="", options=tuple(files), model="gdml", missing=missing)
+    return replace(
+        cell, recipe="", options=(*files, "--memory", str(_GDML_GIGABYTES)), model="gdml", missing=missing
+    )
 
 
 def _trajectory(molecule: str, column: str, sources: Sources) -> Cell:

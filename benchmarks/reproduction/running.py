@@ -50,6 +50,8 @@ def run(cells: list[Cell], runs: Path, jobs: int, threads: int | None, options: 
             )
         return True
 
+    if any(cell.model == "gdml" for cell in cells):
+        python_of("sgdml")  # made once, if it has to be
     with ThreadPoolExecutor(jobs) as pool:
         return all(list(pool.map(one, cells)))
 

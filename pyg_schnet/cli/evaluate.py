@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.table import Table
 
-from pyg_schnet.cli.files import check_picture
+from pyg_schnet.cli.files import check_picture, read_part, split_models
 from pyg_schnet.cli.options import with_model
 from pyg_schnet.cli.terminal import out
 
@@ -31,7 +30,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
     parser.add_argument(
         "--part",
         type=str | None,
-        help="'train', 'val' or 'test': this part of FILE, by the split.npz beside the first MODEL",
+        help="'train', 'val' or 'test': this part of FILE, by the split.npz beside MODEL",
     )
     parser.add_argument("--batch_size", type=int, default=32, help="structures at once")
     parser.add_argument("--plot", type=str | None, help="draw predictions over labels into this picture")
@@ -45,12 +44,10 @@ def run(options: Namespace) -> int:
     from pyg_schnet.datasets import AtomsDataset
     from pyg_schnet.evaluation import evaluate
     from pyg_schnet.plots import plot_parity
-    from pyg_schnet.training import RunDirectory
-    from pyg_schnet.training.data import hash_files
 
     if options.plot is not None:
         check_picture(options.plot)
-    models = options.model.split(",")
+    models = split_models(options.model)
     potential = load(models[0], options.device) if len(models) == 1 else Ensemble.load(models, options.device)
     dataset = AtomsDataset(
         path=options.file,
@@ -60,8 +57,7 @@ def run(options: Namespace) -> int:
         memory_map=options.file.endswith(".safetensors"),
     )
     if options.part is not None:
-        directory = RunDirectory(Path(models[0]).parent)
-        dataset = dataset[directory.read_part(options.part, len(dataset), hash_files(options.file))]
+        dataset = dataset[read_part(models, options.part, options.file, len(dataset))]
         assert isinstance(dataset, AtomsDataset)
     evaluation = evaluate(potential, dataset, options.batch_size)
     if options.json:

@@ -9,6 +9,7 @@ from jsonargparse import Namespace
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from torch import Tensor
 
 
 def structure(options: Namespace) -> Atoms:
@@ -61,3 +62,27 @@ def check_output(path: str, overwrite: bool, structures: bool = True) -> None:
             get_ioformat(filetype(path, read=False))
         except UnknownFileTypeError:
             raise ValueError(f"{path}: ASE knows no format of this ending; .extxyz is a good one") from None
+
+
+def split_models(text: str) -> list[str]:
+    """Give the paths of one or several checkpoints, joined by commas."""
+    return [text] if Path(text).is_file() else text.split(",")
+
+
+def read_part(models: list[str], part: str, file: str, structures: int) -> Tensor:
+    """Read which structures of a file are a part of the split beside each checkpoint.
+
+    Raises:
+        ValueError: If they were trained on different splits: one's test set is another's training set.
+    """
+    from pyg_schnet.training import RunDirectory
+    from pyg_schnet.training.data import hash_files
+
+    parts = [RunDirectory(Path(m).parent).read_part(part, structures, hash_files(file)) for m in models]
+    for model, other in zip(models, parts, strict=True):
+        if not other.equal(parts[0]):
+            raise ValueError(
+                "`--part` must be the same structures for all models, got different splits beside "
+                f"{models[0]} and {model}; train with one `data.seed`"
+            )
+    return parts[0]

@@ -60,7 +60,7 @@ class TrainerConfig:
         max_minutes: Stop earlier, after this time; the schedule then follows the clock, so that the
             learning rate arrives all the same (and the run is not reproducible to the bit).
         batch_size: Molecules a step.
-        optimizer: "soap" (Vyas et al. 2024), which needs a tenth of the steps, or "adam", the paper's.
+        optimizer: "soap" (Vyas et al. 2024), which needs far fewer steps, or "adam", the paper's.
         lr: Learning rate at the start.
         schedule: "cosine" to zero, "exponential" (the paper's decay in steps) or "constant".
         decay_factor: Factor of the exponential schedule.

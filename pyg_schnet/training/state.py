@@ -56,6 +56,7 @@ class TrainingState:
         self.optimizer: Optimizer
         if optimizer == "soap":
             self.optimizer = Soap(self.weights.parameters, lr)
+            self.optimizer.initialize()
         else:
             self.optimizer = torch.optim.Adam([self.weights.values], lr, fused=True)
         self._flat = optimizer != "soap"

@@ -151,6 +151,7 @@ def _describe(config: TrainConfig, potential: Potential, data: TrainingData, rep
 # What a resumed run may change: how long it goes on, and where it computes.
 _FREE = ("max_steps", "max_minutes", "val_every", "patience", "threads", "compile", "accelerator")
 _FREE += ("root", "memory_map")
+_BEFORE = {"optimizer": "adam"}  # of versions that had no choice; other options did not exist
 _PATHS = ("path", "val_path", "split")  # compared by their content
 
 
@@ -158,7 +159,7 @@ def _check_same(config: TrainConfig, run: RunDirectory, split: Split, provenance
     before = yaml.safe_load(run.config.read_text(encoding="utf-8"))
     for section in ("data", "model", "trainer"):
         for name, value in asdict(getattr(config, section)).items():
-            old = before.get(section, {}).get(name, value)  # of a version that did not have it
+            old = before.get(section, {}).get(name, _BEFORE.get(name, value))
             if name not in (*_FREE, *_PATHS) and old != value:
                 raise ValueError(
                     f"`{section}.{name}` must be {old!r} as in {run.config} to resume that run, got {value!r}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -315,3 +316,23 @@ def test_help_fits_80_columns_and_gives_an_example(verb, capsys, monkeypatch):
     assert max(len(line) for line in text.splitlines()) <= 80
     if verb:
         assert f"Example: pyg-schnet {verb}" in " ".join(text.split())
+
+
+def test_models_of_different_splits_have_no_common_test_set(run, recipe, tmp_path, capsys):
+    def arguments(other):
+        models = ",".join(str(folder / "model.safetensors") for folder in (run, other))
+        return ["evaluate", models, str(SAMPLE), "--part", "test", "--json"]
+
+    shutil.copytree(run, tmp_path / "same")
+    assert cli.main(arguments(tmp_path / "same")) == 0
+    other = tmp_path / "other"
+    assert cli.main(["train", recipe, "--data.seed", "1", "--out", str(other), "--quiet"]) == 0
+    capsys.readouterr()
+    message = fails(capsys, arguments(other))
+    assert "`--part` must be the same structures for all models, got different splits beside " in message
+
+
+def test_a_path_may_hold_a_comma(run, tmp_path):
+    folder = tmp_path / "lr=1e-3,cutoff=5"
+    shutil.copytree(run, folder)
+    assert cli.main(["evaluate", str(folder / "model.safetensors"), str(SAMPLE), "--json"]) == 0

@@ -1,5 +1,8 @@
 """SOAP does what its paper says, matrix by matrix."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -167,8 +170,87 @@ def test_weights_without_a_gradient_stay():
         ({"lr": -1.0}, "`lr` must be at least 0 and finite, got -1.0"),
         ({"betas": (0.9, 1.0)}, r"`betas` must be in \[0, 1\), got \(0.9, 1.0\)"),
         ({"refresh_every": 0}, "`refresh_every` must be at least 1, got 0"),
+        ({"max_side": 0}, "`max_side` must be at least 1, got 0"),
+        ({"eps": -1.0}, "`eps` must be at least 0 and finite, got -1.0"),
     ],
 )
 def test_wrong_options_are_told(options, message):
     with pytest.raises(ValueError, match=message):
         Soap([nn.Parameter(torch.ones(2))], **options)
+    with pytest.raises(ValueError, match=message):
+        Soap([{"params": [nn.Parameter(torch.ones(2))], **options}])
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e3, 1e6])
+def test_rows_that_no_gradient_reaches_stay(factor):
+    """An embedding's unseen elements: rounding in the basis of all rows must not move them."""
+    torch.manual_seed(0)
+    embedding = nn.Embedding(100, 64)
+    seen, before = torch.tensor([1, 6, 7, 8]), embedding.weight.detach().clone()
+    optimizer = Soap(embedding.parameters(), lr=4e-3)
+    for _ in range(60):
+        wanted = torch.randn(4, 64)
+        optimizer.zero_grad()
+        (factor * (embedding(seen) - wanted).square().mean()).backward()
+        optimizer.step()
+    moved = (embedding.weight.detach() - before).abs().amax(1)
+    unseen = torch.ones(100, dtype=torch.bool).index_fill(0, seen, False)
+    assert moved[seen].min() > 0.02
+    assert moved[unseen].max() < 0.004
+
+
+def test_frozen_weights_stop():
+    first, second = (nn.Parameter(torch.ones(5, 5)) for _ in range(2))
+    optimizer = Soap([first, second])
+    for seed in range(12):
+        first.grad, second.grad = (g.float() for g in random(seed, [torch.Size((5, 5))] * 2))
+        if seed == 5:
+            kept = second.detach().clone()
+        if seed >= 5:
+            second.grad = None
+        optimizer.step()
+    assert torch.equal(second, kept)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
+def test_a_copy_goes_on(duplicate):
+    param = nn.Parameter(torch.ones(5, 5))
+    optimizer = Soap([param])
+    for seed in range(3):
+        param.grad = random(seed, [torch.Size((5, 5))])[0].float()
+        optimizer.step()
+    other = duplicate(optimizer)
+    (twin,) = other.param_groups[0]["params"]
+    for step, weight in ((optimizer, param), (other, twin)):
+        weight.grad = random(9, [torch.Size((5, 5))])[0].float()
+        step.step()
+    assert torch.equal(param, twin)
+
+
+def test_types_and_devices_may_change_before_the_first_step_and_differ():
+    model = nn.Linear(5, 5)
+    optimizer = Soap([*model.parameters(), other := nn.Parameter(torch.ones(5, 5).bfloat16())], lr=0.05)
+    model.double()
+    for _ in range(12):
+        optimizer.zero_grad()
+        (model(torch.ones(5).double()).square().sum() + other.float().square().sum()).backward()
+        optimizer.step()
+    assert model.weight.dtype == torch.float64
+    assert other.isfinite().all()
+    assert (other < 1).all()
+
+
+def test_a_gradient_that_is_no_number_shows_in_the_weights():
+    param = nn.Parameter(torch.ones(5, 5))
+    optimizer = Soap([param])
+    for _ in range(11):
+        param.grad = torch.full((5, 5), float("nan"))
+        optimizer.step()
+    assert param.isnan().all()
+
+
+def test_sparse_gradients_are_refused():
+    embedding = nn.Embedding(9, 5, sparse=True)
+    embedding(torch.tensor([1])).sum().backward()
+    with pytest.raises(ValueError, match="gradients must be dense for Soap"):
+        Soap(embedding.parameters()).step()
