@@ -181,7 +181,11 @@ def test_a_run_that_was_kept_goes_on_elsewhere(tmp_path, short_cell):
         steps.append(entries[0].steps)
         if runs == "one":
             running.keep([cell], tmp_path / "one")
-            assert running.unfinished_of(cell).is_dir()
+            kept = running.unfinished_of(cell)
+            assert sorted(path.name for path in kept.iterdir()) == [
+                *("config.yaml", "last.safetensors", "metrics.csv", "model.safetensors", "split.npz")
+            ]
+            assert not [path.name for path in kept.iterdir() if str(tmp_path).encode() in path.read_bytes()]
     assert steps == [2, 4]
     assert not running.unfinished_of(cell).exists()
     rows = (tmp_path / "two" / cell.name / "metrics.csv").read_text().splitlines()

@@ -17,6 +17,7 @@ from benchmarks.environments import python_of
 from benchmarks.reproduction import ledger
 from benchmarks.reproduction.cells import Cell, paper_value
 from benchmarks.reproduction.ledger import ROOT, Entry
+from pyg_schnet import checkpoint
 from pyg_schnet.training import RunDirectory
 
 
@@ -160,7 +161,22 @@ def keep(cells: list[Cell], runs: Path) -> None:
             kept.mkdir(parents=True, exist_ok=True)
             for name in ("config.yaml", "last.safetensors", "metrics.csv", "model.safetensors", "split.npz"):
                 shutil.copy(last.parent / name, kept / name)
+            _name_files_as_the_recipe(cell, kept)
             print(f"{cell.name}: kept in {kept.relative_to(ROOT)}", flush=True)
+
+
+def _name_files_as_the_recipe(cell: Cell, kept: Path) -> None:
+    """Put the recipe's paths in place of this machine's; resuming compares what the files hold."""
+    recipe = yaml.safe_load((ROOT / cell.recipe).read_text(encoding="utf-8"))["data"]
+    paths = {name: recipe.get(name) for name in ("path", "val_path", "root")}
+    directory = RunDirectory(kept)
+    config = yaml.safe_load(directory.config.read_text(encoding="utf-8"))
+    config["data"] |= paths
+    config["out"] = f"runs/reproduce/{cell.name}"
+    directory.config.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    header, tensors = checkpoint.read(directory.model, "potential")
+    header["provenance"]["data"] |= paths
+    checkpoint.write(directory.model, "potential", header, tensors)
 
 
 def _program(model: str) -> list[str]:

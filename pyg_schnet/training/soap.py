@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from pyg_schnet.training.threads import one_thread
 
 # Of the largest root of mean squares of a matrix: what is smaller is rounding of what is larger, which must
 # not be blown up where no gradient is, as in the rows of an embedding's unseen elements.
@@ -202,7 +203,7 @@ class _Matrices:
 
     def diagonalize(self) -> None:
         """Begin with the eigenvectors, of the largest eigenvalue first."""
-        with _one_thread():
+        with one_thread():  # LAPACK's results depend on their number, and more make small matrices slower
             for side, covariance in self.covariances.items():
                 finite = torch.nan_to_num(covariance)  # what is not shows in the weights, as with others
                 self.bases[side].copy_(_in_lapack(torch.linalg.eigh, finite)[1].flip(-1))
@@ -210,7 +211,7 @@ class _Matrices:
     def refresh(self) -> None:
         """Follow the eigenvectors by one orthogonal iteration; the mean keeps its direction."""
         mean = self.turn_back(self.mean)
-        with _one_thread():
+        with one_thread():
             for side, covariance in self.covariances.items():
                 turned = covariance @ self.bases[side]
                 order = (self.bases[side] * turned).sum(1).argsort(1, descending=True)
@@ -227,14 +228,3 @@ def _take(matrices: Tensor, order: Tensor, dim: int) -> Tensor:
 def _in_lapack(function: Callable, matrices: Tensor) -> Sequence[Tensor]:
     """Decompose in single precision what has less."""
     return function(matrices if matrices.dtype == torch.float64 else matrices.float())
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """LAPACK's results depend on the number of threads, and small matrices take longer with more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any, cast
@@ -28,6 +26,7 @@ from pyg_schnet.training.fit import fit
 from pyg_schnet.training.progress import Report
 from pyg_schnet.training.run_directory import RunDirectory
 from pyg_schnet.training.spline_error import spline_error
+from pyg_schnet.training.threads import one_thread
 from pyg_schnet.units import kcal_per_mol
 
 _STRUCTURES_FOR_SPLINES = 100
@@ -71,7 +70,7 @@ def train(
         run.write_split(split, data.structures, _hashes(provenance))
     run.write_config(asdict(config))
     _describe(config, potential, data, report)
-    with _own_threads():
+    with one_thread():  # until the run chooses its own number
         count = fit(fabric, potential, train_set, val_set, config.trainer, run, report, provenance, resume)
     if model is None:
         _report_splines(run, val_set, report)
@@ -101,17 +100,6 @@ def _fabric(config: TrainConfig, run: RunDirectory) -> Fabric:
         raise ValueError("`trainer.accelerator` must be 'auto' or 'cpu' here, got 'cuda': torch sees no GPU")
     logger = TensorBoardLogger(run.tensorboard, "", "")
     return Fabric(accelerator=accelerator, devices=1, loggers=logger)
-
-
-@contextmanager
-def _own_threads() -> Iterator[None]:
-    """Give the caller's number of threads back; a run chooses its own."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _potential(config: TrainConfig, data: TrainingData, model: nn.Module | None) -> Potential:
