@@ -250,6 +250,16 @@ def test_resuming_with_other_data_or_another_model_is_refused(recipe, run, secti
     assert {path: path.read_bytes() for path in files} == files
 
 
+def test_a_run_from_before_there_was_a_choice_of_optimizers_goes_on_with_adam_alone(recipe, run):
+    directory = run(recipe(max_steps=5, optimizer="adam"))
+    written = directory.config.read_text(encoding="utf-8")
+    assert "  optimizer: adam\n" in written
+    directory.config.write_text(written.replace("  optimizer: adam\n", ""), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"`trainer\.optimizer` must be 'adam' as in .*, got 'soap'"):
+        run(recipe(max_steps=10, optimizer="soap"), resume=True)
+    assert run(recipe(max_steps=10, optimizer="adam"), resume=True).read_metrics()[-1]["step"] == 10
+
+
 def test_resuming_nothing_is_refused(recipe, run):
     with pytest.raises(FileNotFoundError, match=r"holds no last\.safetensors to resume from"):
         run(recipe(), resume=True)
