@@ -1,4 +1,4 @@
-"""Potentials: a model's energy with its physical unit, and the forces that follow from it."""
+"""Potentials: a model's energy with its physical unit, and the forces and the stress that follow from it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from pyg_schnet.molecules import MAX_ATOMIC_NUMBER, check_atomic_numbers, check_
 from pyg_schnet.native import has_kernels, positions_only, why_not
 from pyg_schnet.nn import SchNet
 from pyg_schnet.nn.readout import DoubleBuffers, element_table, sum_by_molecule
+from pyg_schnet.strain import Strain
 
 _MODELS_METHODS = ("forward", "locate", "locate_fast", "predict")  # what a program does instead
 _OWN_METHODS = ("_run", "_energy", "scaled")
@@ -27,11 +28,15 @@ _ATOMS_TO_ORDER = 4000  # their features outgrow the caches, and sorting is a hu
 
 
 class Potential(DoubleBuffers):
-    r"""A potential-energy surface: energies of molecules, and forces as its negative gradient.
+    r"""A potential-energy surface: energies, forces as its negative gradient, stress by strain.
 
     .. math::
         E = \sigma \, \mathrm{model}(z, \mathbf{r}) + \sum_i a_{z_i},
-        \qquad \mathbf{F}_i = -\frac{\partial E}{\partial \mathbf{r}_i}
+        \qquad \mathbf{F}_i = -\frac{\partial E}{\partial \mathbf{r}_i},
+        \qquad \sigma_{\alpha\beta} = \frac1V \frac{\partial E}{\partial \varepsilon_{\alpha\beta}}
+
+    A strain :math:`\varepsilon` moves atoms and lattice vectors alike, :math:`\mathbf r (1 + \varepsilon)`;
+    the stress is positive under tension, as ASE's.
 
     The model runs in its own precision, on energies relative to the atomic references; the sum is taken
     in float64, because an aspirin molecule's energy in float32 has steps of 1.3 meV.
@@ -89,8 +94,8 @@ class Potential(DoubleBuffers):
         """Atomic numbers that the potential accepts."""
         return [z for z in self.allowed.nonzero().flatten().tolist() if z > 0]
 
-    def forward(self, data: Data, forces: bool = True) -> dict[str, Tensor]:
-        """Compute energies and forces.
+    def forward(self, data: Data, forces: bool = True, stress: bool = False) -> dict[str, Tensor]:
+        """Compute energies, forces and stresses.
 
         Args:
             data: A molecule or a batch, with ``z`` and ``pos`` in Å; ``cell`` and ``pbc`` where there are
@@ -98,16 +103,18 @@ class Potential(DoubleBuffers):
                 pairs within the model's cutoff, as :class:`~pyg_schnet.RadiusGraph` makes them. It is not
                 modified.
             forces: Whether forces are wanted; energies alone cost no gradient.
+            stress: Whether the stress of periodic systems is wanted.
 
         Returns:
             ``energy``, shape ``(molecules,)``, in eV and float64; ``forces``, shape ``(atoms, 3)``, in
-            eV/Å.
+            eV/Å; ``stress``, shape ``(molecules, 3, 3)``, in eV/Å³, NaN for molecules of a batch that have no
+            cell with a volume.
 
         Raises:
-            ValueError: If the input is not a set of molecules, or holds an element that was absent from
-                training.
+            ValueError: If the input is not a set of molecules, holds an element that was absent from
+                training, or stress is asked for where no system is periodic.
         """
-        if self.compiled is not None and (out := self._run_compiled(data, forces)) is not None:
+        if self.compiled is not None and not stress and (out := self._run_compiled(data, forces)) is not None:
             return out
         pos = data.pos
         if pos is None:
@@ -115,19 +122,19 @@ class Potential(DoubleBuffers):
         if "z" not in data:
             raise ValueError("`data` must hold `z`, atomic numbers; got None")
         check_molecules(data.z, pos, getattr(data, "batch", None), 0)
-        if forces and torch.is_inference_mode_enabled():
+        if (forces or stress) and torch.is_inference_mode_enabled():
             raise RuntimeError(
-                "`forces` need gradients, which torch.inference_mode() switches off for good; use "
-                "torch.no_grad() instead"
+                f"`{'forces' if forces else 'stress'}` need gradients, which torch.inference_mode() switches "
+                "off for good; use torch.no_grad() instead"
             )
         self._check_elements(data.z)
         ordered, order = _in_spatial_order(data)
         try:
-            return _in_old_order(self._run(ordered, forces), order)
+            return _in_old_order(self._run(ordered, forces, stress), order)
         except ValueError:
             if order is None:
                 raise
-            return self._run(data, forces)  # which tells the caller's own numbers of the atoms
+            return self._run(data, forces, stress)  # which tells the caller's own numbers of the atoms
 
     def compile(self, constant: bool = False) -> Potential:
         """Compute by straight programs from now on: the same numbers, several times faster.
@@ -205,23 +212,28 @@ class Potential(DoubleBuffers):
         eager = functools.partial(Potential._run, data=data, forces=forces)
         return _in_old_order(self.compiled(self, inputs, forces, eager), order)
 
-    def _run(self, data: Data, forces: bool) -> dict[str, Tensor]:
+    def _run(self, data: Data, forces: bool, stress: bool = False) -> dict[str, Tensor]:
         pos = cast(Tensor, data.pos)
-        if not forces:
+        if not forces and not stress:
             with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
                 return {"energy": self._energy(data, pos)}
         with torch.enable_grad():
-            if not pos.requires_grad:
+            if forces and not pos.requires_grad:
                 pos = pos.detach().requires_grad_()
+            strain = Strain(data, _molecules(data)[1]) if stress else None
             with nullcontext() if self.training else positions_only():
-                energy = self._energy(data, pos)
+                energy = self._energy(*((data, pos) if strain is None else strain.deform(data, pos)))
+            by = ([pos] if forces else []) + ([] if strain is None else [strain.strain])
             with positions_only():
-                (gradient,) = torch.autograd.grad(
-                    energy, pos, torch.ones_like(energy), create_graph=self.training
+                gradients = list(
+                    torch.autograd.grad(energy, by, torch.ones_like(energy), create_graph=self.training)
                 )
-        if not self.training:
-            energy = energy.detach()
-        return {"energy": energy, "forces": -gradient}
+        out = {"energy": energy if self.training else energy.detach()}
+        if forces:
+            out["forces"] = -gradients.pop(0)
+        if strain is not None:
+            out["stress"] = strain.stress(gradients.pop(0))
+        return out
 
     def _energy(self, data: Data, pos: Tensor) -> Tensor:
         batch, molecules = _molecules(data)
