@@ -87,19 +87,20 @@ class Ensemble(nn.Module):
     def _first(self) -> Potential:
         return cast(Potential, self.potentials[0])
 
-    def forward(self, data: Data, forces: bool = True) -> dict[str, Tensor]:
-        """Compute mean energies and forces, and deviations.
+    def forward(self, data: Data, forces: bool = True, stress: bool = False) -> dict[str, Tensor]:
+        """Compute mean energies, forces and stresses, and deviations.
 
         Args:
             data: As for :class:`~pyg_schnet.Potential`.
             forces: Whether forces are wanted.
+            stress: Whether the stress of periodic systems is wanted.
 
         Returns:
             ``energy (molecules,)`` and ``energy_deviation (molecules,)`` in eV; ``forces (atoms, 3)`` and
-            ``forces_deviation (atoms,)`` in eV/Å.
+            ``forces_deviation (atoms,)`` in eV/Å; ``stress (molecules, 3, 3)`` in eV/Å³.
         """
         data = self._with_edges(data)
-        results = [potential(data, forces) for potential in self.potentials]
+        results = [potential(data, forces, stress) for potential in self.potentials]
         found = {name: torch.stack([result[name] for result in results]) for name in results[0]}
         out = {name: values.mean(0) for name, values in found.items()}
         out["energy_deviation"] = found["energy"].std(0)

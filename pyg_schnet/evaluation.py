@@ -6,20 +6,22 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch_geometric.data import InMemoryDataset
+from torch_geometric.data import Data, InMemoryDataset
 from torchmetrics import MeanAbsoluteError, MeanSquaredError
 
 from pyg_schnet.ensemble import Ensemble
 from pyg_schnet.loader import DataLoader, collate
 from pyg_schnet.potential import Potential
-from pyg_schnet.units import kcal_per_mol
+from pyg_schnet.strain import virial_per_atom
+from pyg_schnet.units import GPa, kcal_per_mol
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Errors over all structures, and what they are computed from.
 
-    Energies are errors per molecule, in eV; forces are errors over all atoms and components, in eV/Å.
+    Energies are errors per molecule, in eV; forces are errors over all atoms and components, in eV/Å;
+    stresses over all periodic systems and their nine components, in eV/Å³.
 
     Attributes:
         n: Number of structures.
@@ -30,6 +32,11 @@ class Evaluation:
         energy: Labels and predictions, shape ``(2, structures)``.
         forces: Labels and predictions, shape ``(2, atoms, 3)``.
         z: Atomic numbers, shape ``(atoms,)``.
+        stress_mae: Mean absolute error of the stresses; ``None`` where there are no labels.
+        stress_rmse: Root mean square error of the stresses.
+        virial_mae: Mean absolute error of stress times volume an atom, in eV.
+        virial_rmse: Its root mean square error.
+        stress: Labels and predictions, shape ``(2, periodic systems, 3, 3)``.
     """
 
     n: int
@@ -40,16 +47,28 @@ class Evaluation:
     energy: Tensor
     forces: Tensor | None
     z: Tensor
+    stress_mae: float | None = None
+    stress_rmse: float | None = None
+    virial_mae: float | None = None
+    virial_rmse: float | None = None
+    stress: Tensor | None = None
 
     def as_dict(self) -> dict[str, float | int]:
-        """Give the errors in eV and eV/Å and, with the suffix ``_kcal``, in kcal/mol and kcal/mol/Å."""
-        errors = {
-            name: getattr(self, name)
-            for name in ("energy_mae", "energy_rmse", "forces_mae", "forces_rmse")
-            if getattr(self, name) is not None
-        }
+        """Give the errors in eV and Å and, with the suffix ``_kcal``, in kcal/mol and Å; stresses in GPa."""
+        errors = self._errors("energy", "forces")
         in_kcal = {f"{name}_kcal": value / kcal_per_mol for name, value in errors.items()}
-        return {"n": self.n, **errors, **in_kcal}
+        stress = self._errors("stress")
+        in_gigapascal = {f"{name}_GPa": value / GPa for name, value in stress.items()}
+        return {"n": self.n, **errors, **in_kcal, **stress, **in_gigapascal}
+
+    def _errors(self, *quantities: str) -> dict[str, float]:
+        names = [f"{quantity}_{kind}" for quantity in quantities for kind in ("mae", "rmse")]
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+def labelled(batch: Data) -> dict[str, bool]:
+    """Tell what a potential is asked for beside energies: that of which a batch has labels."""
+    return {"forces": "forces" in batch, **({"stress": True} if "stress" in batch else {})}
 
 
 def evaluate(potential: Potential | Ensemble, dataset: InMemoryDataset, batch_size: int = 32) -> Evaluation:
@@ -58,7 +77,7 @@ def evaluate(potential: Potential | Ensemble, dataset: InMemoryDataset, batch_si
     Args:
         potential: One or an ensemble, in any mode; it is evaluated in evaluation mode and handed back as it
             was.
-        dataset: With ``energy`` in eV and, if there are any, ``forces`` in eV/Å.
+        dataset: With ``energy`` in eV and, if there are any, ``forces`` in eV/Å and ``stress`` in eV/Å³.
         batch_size: Molecules at once.
 
     Raises:
@@ -67,9 +86,11 @@ def evaluate(potential: Potential | Ensemble, dataset: InMemoryDataset, batch_si
     if len(dataset) == 0:
         raise ValueError("`dataset` must hold at least one structure, got 0")
     device = potential.atomref.device
-    has_forces = "forces" in collate(dataset, [0])
-    metrics = [make().set_dtype(torch.float64).to(device) for make in _METRICS * (1 + has_forces)]
-    parts: list[tuple[Tensor, ...]] = []
+    wanted = labelled(collate(dataset, [0]))
+    quantities = ["energy", *(name for name, asked in wanted.items() if asked)]
+    quantities += ["virial"] if "stress" in wanted else []
+    metrics = {name: [make().set_dtype(torch.float64).to(device) for make in _METRICS] for name in quantities}
+    parts: list[dict[str, Tensor]] = []
     training = potential.training
     potential.eval()
     try:
@@ -77,25 +98,44 @@ def evaluate(potential: Potential | Ensemble, dataset: InMemoryDataset, batch_si
         for batch in DataLoader(dataset, batch_size, generator=torch.Generator()):
             batch = batch.to(device)
             with torch.no_grad():
-                out = potential(batch, forces=has_forces)
-            pairs = [(out["energy"], batch.energy)] * 2
-            if has_forces:
-                pairs += [(out["forces"].double(), batch.forces)] * 2
-            for metric, (prediction, label) in zip(metrics, pairs, strict=True):
-                metric.update(prediction.contiguous(), label.contiguous())
-            parts.append((*pairs[0], *(pairs[2] if has_forces else ()), batch.z))
+                pairs = _pairs(potential(batch, **wanted), batch)
+            for name in quantities:
+                label, prediction = pairs[name].contiguous()
+                for metric in metrics[name]:
+                    metric.update(prediction, label)
+            parts.append({**pairs, "z": batch.z})
     finally:
         potential.train(training)
-    errors: list[float | None] = [float(metric.compute()) for metric in metrics]
-    errors += [None] * (4 - len(errors))
-    columns = [torch.cat(column).cpu() for column in zip(*parts, strict=True)]
+    errors = {
+        f"{name}_{kind}": float(metric.compute()) if name in metrics else None
+        for name in ("energy", "forces", "stress", "virial")
+        for kind, metric in zip(("mae", "rmse"), metrics.get(name, [None, None]), strict=True)
+    }
+    columns = {
+        name: torch.cat([part[name] for part in parts], dim=0 if name == "z" else 1).cpu()
+        for name in parts[0]
+    }
     return Evaluation(
         len(dataset),
-        *errors,  # pyright: ignore[reportArgumentType] - energies always have errors
-        energy=torch.stack([columns[1], columns[0]]),
-        forces=torch.stack([columns[3], columns[2]]) if has_forces else None,
-        z=columns[-1],
+        **errors,  # pyright: ignore[reportArgumentType] - energies always have errors
+        energy=columns["energy"],
+        forces=columns.get("forces"),
+        stress=columns.get("stress"),
+        z=columns["z"],
     )
+
+
+def _pairs(out: dict[str, Tensor], batch: Data) -> dict[str, Tensor]:
+    """Put labels and predictions side by side, ``(2, …)``."""
+    pairs = {"energy": torch.stack([batch.energy, out["energy"]])}
+    if "forces" in out:
+        pairs["forces"] = torch.stack([batch.forces, out["forces"].double()])
+    if "stress" in out:
+        both = torch.stack([batch.stress, out["stress"]])
+        periodic = out["stress"][:, 0, 0].isfinite()  # molecules have none
+        pairs["stress"] = both[:, periodic]
+        pairs["virial"] = torch.stack([virial_per_atom(stress, batch) for stress in both])[:, periodic]
+    return pairs
 
 
 def _rmse() -> MeanSquaredError:

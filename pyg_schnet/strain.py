@@ -64,4 +64,15 @@ class Strain:
 
     def stress(self, gradient: Tensor) -> Tensor:
         """Turn the derivative of the energies by the strain, in eV, into stresses in eV/Å³, float64."""
-        return gradient.double() / self._volume[:, None, None]
+        known = self._volume.isfinite()[:, None, None]  # apart: what is NaN would make gradients NaN
+        volume = torch.where(known, self._volume[:, None, None], 1.0)
+        return torch.where(known, gradient.double() / volume, torch.nan)
+
+
+def virial_per_atom(stress: Tensor, data: Data) -> Tensor:
+    """Turn stresses, ``(molecules, 3, 3)`` in eV/Å³, into energies an atom in eV, which losses compare."""
+    atoms = (
+        cast(Tensor, data.ptr).diff() if "ptr" in data else torch.tensor([len(data.z)], device=stress.device)
+    )
+    volume = data.cell.double().reshape(-1, 3, 3).det().abs()
+    return stress * (volume / atoms)[:, None, None]

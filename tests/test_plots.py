@@ -116,7 +116,7 @@ def test_a_parity_plot_has_labels_across_and_predictions_up(tmp_path, drawn):
     np.testing.assert_array_equal(energy.get_lines()[0].get_xydata().T, relative)
     hydrogen = next(line for line in forces.get_lines() if line.get_label() == "H")
     np.testing.assert_array_equal(hydrogen.get_xydata()[:3].T, result.forces[:, 1].numpy())
-    assert {text.get_text() for text in forces.get_legend().texts} == {"H", "Z = 79"}
+    assert {text.get_text() for text in forces.get_legend().texts} == {"H", "Au"}
     assert forces.get_xlim() == forces.get_ylim()
 
 

@@ -26,6 +26,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
     parser.add_argument("file", help="labelled structures, as for train's data.path")
     parser.add_argument("--energy_key", type=str | None, help="key of the energies")
     parser.add_argument("--forces_key", type=str | None, help="key of the forces, 'none' for none")
+    parser.add_argument("--stress_key", type=str | None, help="key of the stresses, 'none' for none")
     parser.add_argument("--units", type=str | None, help='of the file, as "kcal/mol"')
     parser.add_argument(
         "--part",
@@ -53,6 +54,7 @@ def run(options: Namespace) -> int:
         path=options.file,
         energy_key=options.energy_key,
         forces_key=options.forces_key,
+        stress_key=options.stress_key,
         units=options.units,
         memory_map=options.file.endswith(".safetensors"),
     )
@@ -72,7 +74,7 @@ def run(options: Namespace) -> int:
 
 
 def _table(evaluation: Evaluation) -> Table:
-    from pyg_schnet.units import kcal_per_mol
+    from pyg_schnet.units import GPa, kcal_per_mol
 
     title = f"Errors on {evaluation.n:,} structures"
     table = Table(title=title, title_justify="left")
@@ -81,8 +83,10 @@ def _table(evaluation: Evaluation) -> Table:
     rows = [("energy", evaluation.energy_mae, evaluation.energy_rmse, "meV", "kcal/mol")]
     if evaluation.forces_mae is not None and evaluation.forces_rmse is not None:
         rows.append(("forces", evaluation.forces_mae, evaluation.forces_rmse, "meV/Å", "kcal/mol/Å"))
-    for name, mae, rmse, unit, chemists_unit in rows:
+    if evaluation.stress_mae is not None and evaluation.stress_rmse is not None:
+        rows.append(("stress", evaluation.stress_mae, evaluation.stress_rmse, "meV/Å³", "GPa"))
+    for name, mae, rmse, unit, other in rows:
         small = [f"{1e3 * value:.2f}" for value in (mae, rmse)]
-        large = [f"{value / kcal_per_mol:.4f}" for value in (mae, rmse)]
-        table.add_row(name, *small, unit, *large, chemists_unit)
+        large = [f"{value / (GPa if other == 'GPa' else kcal_per_mol):.4f}" for value in (mae, rmse)]
+        table.add_row(name, *small, unit, *large, other)
     return table

@@ -122,6 +122,12 @@ class MoleculeDataset(InMemoryDataset):
         assert self._data is not None
         return "forces" in self._data
 
+    @property
+    def has_stress(self) -> bool:
+        """Whether there are labels of stress."""
+        assert self._data is not None
+        return "stress" in self._data
+
     def compositions(self) -> Compositions:
         """Count which compositions occur, and their mean energies."""
         parts = (_compositions(batch) for _, batch in self._batches("energy"))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from pyg_schnet.plots.style import BLUE, VERMILION, tidy
+from pyg_schnet.plots.style import BLUE, GREEN, VERMILION, tidy
 
 
 def plot_learning_curve(rows: Sequence[dict[str, float]], path: str | os.PathLike) -> None:
@@ -29,6 +29,8 @@ def plot_learning_curve(rows: Sequence[dict[str, float]], path: str | os.PathLik
     curves = [("val_energy_mae_eV", "energy (meV)", BLUE, "o")]
     if "val_forces_mae_eV_per_A" in rows[0]:
         curves.append(("val_forces_mae_eV_per_A", "forces (meV/Å)", VERMILION, "s"))
+    if "val_stress_mae_eV_per_A3" in rows[0]:
+        curves.append(("val_stress_mae_eV_per_A3", "stress (meV/Å³)", GREEN, "^"))
     for key, label, color, marker in curves:
         values = [row[key] * 1e3 for row in rows]
         axes.plot(steps, values, color=color, marker=marker, markersize=3, linewidth=1.2, label=label)
@@ -46,7 +48,8 @@ def plot_learning_curve(rows: Sequence[dict[str, float]], path: str | os.PathLik
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("training step")
-    axes.set_ylabel("mean absolute error (meV, meV/Å)")
+    units = "" if len(curves) > 2 else " (meV, meV/Å)"  # the legend has them
+    axes.set_ylabel(f"mean absolute error{units}")
     axes.set_title("Validation, averaged weights", fontsize=10)
     axes.margins(x=0.1)  # room for the last values
     axes.legend(frameon=False, fontsize=9)

@@ -3,7 +3,7 @@
 from pyg_schnet.training.config import DataConfig as DataConfig
 from pyg_schnet.training.config import TrainConfig as TrainConfig
 from pyg_schnet.training.config import TrainerConfig as TrainerConfig
-from pyg_schnet.training.loss import energy_forces_loss as energy_forces_loss
+from pyg_schnet.training.loss import potential_loss as potential_loss
 from pyg_schnet.training.progress import Report as Report
 from pyg_schnet.training.run_directory import RunDirectory as RunDirectory
 from pyg_schnet.training.soap import Soap as Soap

@@ -9,9 +9,10 @@ from statistics import median
 import torch
 from torch_geometric.data import Data
 
+from pyg_schnet.evaluation import labelled
 from pyg_schnet.potential import Potential
 from pyg_schnet.training.config import TrainerConfig
-from pyg_schnet.training.loss import energy_forces_loss
+from pyg_schnet.training.loss import potential_loss
 from pyg_schnet.training.progress import Report
 
 _STEPS_TO_COMPILE_FOR = 500  # compiling takes two seconds, a step some five milliseconds less
@@ -19,15 +20,12 @@ _STEPS_TO_TIME = 7
 _GAIN = 0.9  # another thread must shorten a step to this part
 
 
-def accelerate(
-    potential: Potential, batch: Data, has_forces: bool, config: TrainerConfig, steps: int, report: Report
-) -> None:
+def accelerate(potential: Potential, batch: Data, config: TrainerConfig, steps: int, report: Report) -> None:
     """Compile a potential if that pays, and choose the number of threads; say what was chosen.
 
     Args:
         potential: In training mode; its gradients are gone afterwards, nothing else changes.
         batch: A batch like those to come.
-        has_forces: Whether forces are trained on.
         config: With ``compile`` and ``threads``.
         steps: How many steps are to come.
         report: What to show.
@@ -35,8 +33,8 @@ def accelerate(
     Raises:
         RuntimeError: If ``config.compile`` is true and it cannot be done, with the reason.
     """
-    compiled = _compile(potential, batch, has_forces, config, steps, report)
-    threads = config.threads or (_fastest(potential, batch, has_forces) if compiled else 1)
+    compiled = _compile(potential, batch, config, steps, report)
+    threads = config.threads or (_fastest(potential, batch) if compiled else 1)
     torch.set_num_threads(threads)
     potential.zero_grad(set_to_none=True)
     if compiled:
@@ -45,9 +43,7 @@ def accelerate(
         report.line(f"Compiled in {potential.compiled.seconds:.1f} s; {count}.")
 
 
-def _compile(
-    potential: Potential, batch: Data, has_forces: bool, config: TrainerConfig, steps: int, report: Report
-) -> bool:
+def _compile(potential: Potential, batch: Data, config: TrainerConfig, steps: int, report: Report) -> bool:
     if config.compile is False:
         return False
     if config.compile == "auto" and steps < _STEPS_TO_COMPILE_FOR:
@@ -56,7 +52,7 @@ def _compile(
     potential.compile()
     reason = potential.why_eager()
     if reason is None:
-        _step(potential, batch, has_forces)
+        _step(potential, batch)
         assert potential.compiled is not None
         reason = potential.compiled.failure
     if reason is None:
@@ -68,13 +64,13 @@ def _compile(
     return False
 
 
-def _fastest(potential: Potential, batch: Data, has_forces: bool) -> int:
+def _fastest(potential: Potential, batch: Data) -> int:
     """Time some steps with one thread, two, four and so on, as long as more of them pay."""
     best, shortest, threads = 1, float("inf"), 1
     while threads <= (os.cpu_count() or 1):
         torch.set_num_threads(threads)
-        _step(potential, batch, has_forces)
-        taken = median(_step(potential, batch, has_forces) for _ in range(_STEPS_TO_TIME))
+        _step(potential, batch)
+        taken = median(_step(potential, batch) for _ in range(_STEPS_TO_TIME))
         if taken > _GAIN * shortest:
             break
         best, shortest = threads, taken
@@ -82,9 +78,9 @@ def _fastest(potential: Potential, batch: Data, has_forces: bool) -> int:
     return best
 
 
-def _step(potential: Potential, batch: Data, has_forces: bool) -> float:
+def _step(potential: Potential, batch: Data) -> float:
     """Compute gradients of the loss; return the time in seconds."""
     began = time.perf_counter()
-    out = potential(batch, forces=has_forces)
-    energy_forces_loss(out, batch, 1.0, potential.scale).backward()
+    out = potential(batch, **labelled(batch))
+    potential_loss(out, batch, 1.0, potential.scale).backward()
     return time.perf_counter() - began

@@ -18,6 +18,8 @@ class DataConfig:
         val_path: The same for validation; by default its structures are split off from path.
         energy_key: Key of the energies; the file's own by default.
         forces_key: Key of the forces; those that belong to the energies by default, "none" for none.
+        stress_key: Key of the stresses or virials; those that belong to the energies by default, "none" for
+            none.
         units: Of the file, as "kcal/mol" or "Hartree, Bohr"; those of its layout by default.
         n_train: Number of structures to train on; all that are left by default.
         n_val: Number of structures for validation; by default all of val_path, or a tenth of path
@@ -34,6 +36,7 @@ class DataConfig:
     val_path: str | None = None
     energy_key: str | None = None
     forces_key: str | None = None
+    stress_key: str | None = None
     units: str | None = None
     n_train: int | None = None
     n_val: int | None = None
@@ -69,6 +72,7 @@ class TrainerConfig:
         ema_decay: Decay of the exponential moving average of the weights, which is what is validated
             and kept.
         energy_weight: rho of equation (5); by default 0.01 with forces and 1 without.
+        stress_weight: Of the squared error of stress times volume an atom, in eV, where there are stresses.
         loss: "squared" errors as in the paper, or "absolute" ones; the validation's too, which chooses the
             best weights.
         clip_norm: Largest norm of the gradient; not clipped by default.
@@ -94,6 +98,7 @@ class TrainerConfig:
     warmup_steps: int = 0
     ema_decay: float = 0.99
     energy_weight: float | None = None
+    stress_weight: float = 1.0
     loss: str = "squared"
     clip_norm: float | None = None
     val_every: int = 1000
@@ -113,7 +118,7 @@ class TrainerConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"`trainer.{name}` must be positive and finite, got {value}")
-        for name in ("warmup_steps", "energy_weight"):
+        for name in ("warmup_steps", "energy_weight", "stress_weight"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"`trainer.{name}` must be at least 0 and finite, got {value}")

@@ -91,7 +91,7 @@ def _open(config: DataConfig, path: str | list[str], dtype: torch.dtype) -> Atom
         path,
         config.energy_key,
         config.forces_key,
-        stress_key="none",
+        config.stress_key,
         units=config.units,
         dtype=dtype,
         memory_map=config.memory_map,
@@ -164,6 +164,10 @@ def _validation(config: DataConfig, train: AtomsDataset, dtype: torch.dtype, rep
     if val.has_forces != train.has_forces:
         raise ValueError(
             f"{config.val_path}: must have forces exactly if {train.path} has; set `data.forces_key`"
+        )
+    if val.has_stress != train.has_stress:
+        raise ValueError(
+            f"{config.val_path}: must have stresses exactly if {train.path} has; set `data.stress_key`"
         )
     new = without_copies(val.fingerprints(), train.fingerprints())
     if len(new) < len(val):

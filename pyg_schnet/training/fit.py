@@ -13,12 +13,12 @@ from torch import Tensor
 from torch_geometric.data import Data, InMemoryDataset
 
 from pyg_schnet import checkpoint
-from pyg_schnet.evaluation import Evaluation, evaluate
+from pyg_schnet.evaluation import Evaluation, evaluate, labelled
 from pyg_schnet.loader import collate
 from pyg_schnet.potential import Potential
 from pyg_schnet.training.acceleration import accelerate
 from pyg_schnet.training.config import TrainerConfig
-from pyg_schnet.training.loss import energy_forces_loss
+from pyg_schnet.training.loss import potential_loss
 from pyg_schnet.training.progress import Report
 from pyg_schnet.training.run_directory import RunDirectory
 from pyg_schnet.training.schedule import batches, learning_rate, progress
@@ -36,7 +36,7 @@ def fit(
     provenance: Mapping[str, Any],
     resume: bool = False,
 ) -> Counters:
-    """Train a potential on energies and, where there are labels, forces.
+    """Train a potential on energies and, where there are labels, forces and stresses.
 
     Args:
         fabric: The device, and TensorBoard's logger.
@@ -55,14 +55,14 @@ def fit(
     Raises:
         FloatingPointError: If the loss is not finite, with the step and the structures of the batch.
     """
-    has_forces = "forces" in collate(train, [0])
+    wanted = labelled(collate(train, [0]))
     energy_weight = config.energy_weight
     if energy_weight is None:
-        energy_weight = 0.01 if has_forces else 1.0
+        energy_weight = 0.01 if wanted["forces"] else 1.0
     potential.to(fabric.device, getattr(torch, config.precision)).train()
     first = next(batches(len(train), config.batch_size, config.seed))
     sample = collate(train, first).to(fabric.device)
-    accelerate(potential, sample, has_forces, config, config.max_steps, report)
+    accelerate(potential, sample, config, config.max_steps, report)
     state = TrainingState(potential, config.optimizer, config.lr, config.ema_decay)
     count = state.counters
     if resume:
@@ -84,8 +84,9 @@ def fit(
             batch = collate(train, ids).to(fabric.device)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, count.step, count.seconds / 60)
-            out = module(batch, forces=has_forces)
-            loss = energy_forces_loss(out, batch, energy_weight, potential.scale, config.loss)
+            out = module(batch, **wanted)
+            weights = {"energy_weight": energy_weight, "stress_weight": config.stress_weight}
+            loss = potential_loss(out, batch, scale=potential.scale, errors=config.loss, **weights)
             losses.append(loss.detach())
             if len(losses) % steps_between_looks == 0:
                 total = torch.stack(losses[-steps_between_looks:]).sum()
@@ -108,7 +109,7 @@ def fit(
                 errors = evaluate(state.averaged, val, config.batch_size)
                 row = _row(count, config, losses, errors)
                 _require_finite("validation error", errors.energy_rmse, count, None, run)
-                improved = _judge(count, errors, energy_weight, config.loss)
+                improved = _judge(count, errors, energy_weight, config)
                 if improved:
                     checkpoint.save(state.averaged, run.model, {**provenance, "validation": row})
                 run.append_metrics(row)  # before the state: resuming cuts rows that are ahead of it
@@ -128,16 +129,20 @@ def _is_over(count: Counters, config: TrainerConfig) -> bool:
     return stale or progress(config, count.step, count.seconds / 60) >= 1
 
 
-def _judge(count: Counters, errors: Evaluation, energy_weight: float, kind: str) -> bool:
+def _judge(count: Counters, errors: Evaluation, energy_weight: float, config: TrainerConfig) -> bool:
     """Update the best loss; nearly the same combination of errors as in training, in eV and Å."""
-    if kind == "absolute":
+    if config.loss == "absolute":
         loss = energy_weight * errors.energy_mae
         if errors.forces_mae is not None:
             loss += 2 * errors.forces_mae  # the mean length of random vectors over that of a component
+        if errors.virial_mae is not None:
+            loss += config.stress_weight * 9 / 2.5 * errors.virial_mae  # the same of nine components
     else:
         loss = energy_weight * errors.energy_rmse**2
         if errors.forces_rmse is not None:
             loss += 3 * errors.forces_rmse**2
+        if errors.virial_rmse is not None:
+            loss += config.stress_weight * 9 * errors.virial_rmse**2
     improved = loss < count.best_loss
     if improved:
         count.best_loss, count.best_step, count.stale = loss, count.step, 0
@@ -160,6 +165,9 @@ def _row(
     if errors.forces_mae is not None and errors.forces_rmse is not None:
         row["val_forces_mae_eV_per_A"] = errors.forces_mae
         row["val_forces_rmse_eV_per_A"] = errors.forces_rmse
+    if errors.stress_mae is not None and errors.stress_rmse is not None:
+        row["val_stress_mae_eV_per_A3"] = errors.stress_mae
+        row["val_stress_rmse_eV_per_A3"] = errors.stress_rmse
     return row
 
 

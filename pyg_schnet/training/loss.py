@@ -1,4 +1,4 @@
-"""The loss of the paper."""
+"""The loss of the paper, and the stress beside it."""
 
 from __future__ import annotations
 
@@ -7,28 +7,38 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from pyg_schnet.nn.readout import sum_by_molecule
+from pyg_schnet.strain import virial_per_atom
 
 
-def energy_forces_loss(
-    out: dict[str, Tensor], batch: Data, energy_weight: float, scale: Tensor, errors: str = "squared"
+def potential_loss(
+    out: dict[str, Tensor],
+    batch: Data,
+    energy_weight: float,
+    scale: Tensor,
+    errors: str = "squared",
+    stress_weight: float = 1.0,
 ) -> Tensor:
-    r"""Mean over the molecules of a batch of the squared errors of energy and forces.
+    r"""Mean over the molecules of a batch of the squared errors of energy, forces and stress.
 
     .. math::
-        \ell = \frac1B \sum_m \frac1{\sigma^2} \Big( \rho\, (E_m - \hat E_m)^2
-        + \frac1{n_m} \sum_{i=1}^{n_m} \| \mathbf F_{mi} - \hat{\mathbf F}_{mi} \|^2 \Big)
+        \ell = \frac1B \sum_m \frac1{s^2} \Big( \rho\, (E_m - \hat E_m)^2
+        + \frac1{n_m} \sum_{i=1}^{n_m} \| \mathbf F_{mi} - \hat{\mathbf F}_{mi} \|^2
+        + \tau\, \Big\| \frac{V_m}{n_m} (\sigma_m - \hat\sigma_m) \Big\|^2 \Big)
 
-    Both errors are divided by the potential's scale :math:`\sigma`, a number (in eV, and eV/Å): this
+    All errors are divided by the potential's scale :math:`s`, a number (in eV, and eV/Å): this
     multiplies the paper's loss by a constant, so that the learning rate does not depend on the unit.
+    Stresses :math:`\sigma`, which the paper has not, count as energies an atom; systems without have no term.
     ``errors="absolute"`` takes the errors instead of their squares, :math:`|E_m - \hat E_m|` and
     :math:`\| \mathbf F_{mi} - \hat{\mathbf F}_{mi} \|`: what is reported then is what is trained.
 
     Args:
-        out: Energies ``(molecules,)`` in eV and, if they count, forces ``(atoms, 3)`` in eV/Å.
+        out: Energies ``(molecules,)`` in eV and, if they count, forces ``(atoms, 3)`` in eV/Å and stresses
+            ``(molecules, 3, 3)`` in eV/Å³.
         batch: A batch with the labels.
         energy_weight: :math:`\rho`: 0.01 Å⁻² with forces, 1 for energies alone in the paper.
-        scale: :math:`\sigma`.
+        scale: :math:`s`.
         errors: ``"squared"`` or ``"absolute"``.
+        stress_weight: :math:`\tau`.
 
     Returns:
         A number without unit, float64.
@@ -45,4 +55,10 @@ def energy_forces_loss(
         assert batch.batch is not None
         per_molecule = sum_by_molecule(error, batch.batch, len(atoms)) / atoms
         loss = loss + per_molecule.mean()
+    if "stress" in out:
+        known = out["stress"].isfinite()  # molecules have none
+        difference = torch.where(known, out["stress"] - batch.stress, 0.0)
+        virial = virial_per_atom(difference, batch).flatten(1) / scale  # (molecules, 9)
+        error = virial.square().sum(dim=1) if errors == "squared" else torch.linalg.vector_norm(virial, dim=1)
+        loss = loss + stress_weight * error.mean()
     return loss

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from pyg_schnet.units import kcal_per_mol
+from pyg_schnet.units import GPa, kcal_per_mol
 
 
 class Report:
@@ -55,6 +55,9 @@ class Report:
         parts.append(f"validation: energy {_both(row['val_energy_mae_eV'], 'meV', 'kcal/mol')}")
         if "val_forces_mae_eV_per_A" in row:
             parts.append(f"forces {_both(row['val_forces_mae_eV_per_A'], 'meV/Å', 'kcal/mol/Å')}")
+        if "val_stress_mae_eV_per_A3" in row:
+            stress = row["val_stress_mae_eV_per_A3"]
+            parts.append(f"stress {stress * 1e3:.2f} meV/Å³ ({stress / GPa:.3f} GPa)")
         self.line("  ".join(parts) + ("  best" if improved else ""))
 
     def stop(self) -> None:

@@ -114,6 +114,7 @@ def _potential(config: TrainConfig, data: TrainingData, model: nn.Module | None)
 def _describe(config: TrainConfig, potential: Potential, data: TrainingData, report: Report) -> None:
     train_set = data.train
     labels = "energies and forces" if train_set.has_forces else "energies"
+    labels += " and stresses" if train_set.has_stress else ""
     assumed = "" if config.data.units else " (by the file; give --data.units if not)"
     report.line(
         f"{train_set.path}: {labels} in {train_set.units.energy} and {train_set.units.length}{assumed}"

@@ -47,7 +47,7 @@ def small(**changes):
 
 
 def choose(potential, batch, lines, steps=10_000, **options):
-    accelerate(potential, batch, True, TrainerConfig(**options), steps, lines)
+    accelerate(potential, batch, TrainerConfig(**options), steps, lines)
     return potential
 
 

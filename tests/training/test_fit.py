@@ -154,13 +154,13 @@ def test_metrics_are_the_errors_of_the_kept_model(dataset, start):
 def test_energies_have_the_papers_weight_by_default(write, start, monkeypatch, forces, weight):
     dataset = AtomsDataset(path=write(), forces_key=None if forces else "none")
     weights = []
-    original = fit_module.energy_forces_loss
+    original = fit_module.potential_loss
     monkeypatch.setattr(
         fit_module,
-        "energy_forces_loss",
-        lambda out, batch, energy_weight, *others: (
+        "potential_loss",
+        lambda out, batch, energy_weight, **others: (
             weights.append(energy_weight),
-            original(out, batch, energy_weight, *others),
+            original(out, batch, energy_weight, **others),
         )[1],
     )
     start(dataset[4:], dataset[:4], max_steps=2)

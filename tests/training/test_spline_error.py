@@ -8,7 +8,7 @@ import torch
 from pyg_schnet import Potential, SchNet
 from pyg_schnet.datasets import QM9, AtomsDataset
 from pyg_schnet.loader import collate
-from pyg_schnet.training.loss import energy_forces_loss
+from pyg_schnet.training.loss import potential_loss
 from pyg_schnet.training.spline_error import ENERGY_BOUND, FORCES_BOUND, SplineError, spline_error
 
 SAMPLE = Path(__file__).parents[2] / "datasets" / "md17" / "ethanol_gfn2_xtb.npz"
@@ -28,7 +28,7 @@ def trained(dataset):
     for step in range(300):
         batch = collate(dataset, range(32 * (step % 30), 32 * (step % 30) + 32))
         optimizer.zero_grad()
-        energy_forces_loss(potential(batch), batch, 1.0, potential.scale).backward()
+        potential_loss(potential(batch), batch, 1.0, potential.scale).backward()
         optimizer.step()
     return potential
 
