@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Sequence
 from contextlib import nullcontext
 from copy import copy
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -20,7 +21,7 @@ from pyg_schnet.molecules import MAX_ATOMIC_NUMBER, check_atomic_numbers, check_
 from pyg_schnet.native import has_kernels, positions_only, why_not
 from pyg_schnet.nn import SchNet
 from pyg_schnet.nn.readout import DoubleBuffers, element_table, sum_by_molecule
-from pyg_schnet.strain import Strain
+from pyg_schnet.strain import Strain, per_volume, volumes
 
 _MODELS_METHODS = ("forward", "locate", "locate_fast", "predict")  # what a program does instead
 _OWN_METHODS = ("_run", "_energy", "scaled")
@@ -114,7 +115,7 @@ class Potential(DoubleBuffers):
             ValueError: If the input is not a set of molecules, holds an element that was absent from
                 training, or stress is asked for where no system is periodic.
         """
-        if self.compiled is not None and not stress and (out := self._run_compiled(data, forces)) is not None:
+        if self.compiled is not None and (out := self._run_compiled(data, forces, stress)) is not None:
             return out
         pos = data.pos
         if pos is None:
@@ -144,8 +145,7 @@ class Potential(DoubleBuffers):
         It serves batches of any size. Call this again after another module was put into the model.
 
         Calls that have no program run as before: with ``filters="exact"``, in float64 unless
-        ``filters="spline"``, periodic systems, positions that need a gradient, and models that are not a
-        ``SchNet``.
+        ``filters="spline"``, positions or cells that need a gradient, and models that are not a ``SchNet``.
 
         Args:
             constant: Promise that neither weights that do not require gradients nor modules will change: they
@@ -176,41 +176,68 @@ class Potential(DoubleBuffers):
             return f"filters='auto' is exact in {weight.dtype}, which is not compiled; use filters='spline'"
         return None if has_kernels(weight) else why_not(weight)
 
-    def _run_compiled(self, data: Data, forces: bool) -> dict[str, Tensor] | None:
+    def _run_compiled(self, data: Data, forces: bool, stress: bool) -> dict[str, Tensor] | None:
         """Compute by a program, if this kind of call has one; what is wrong with input is told elsewhere."""
         fields = data._store._mapping if type(data._store) is GlobalStorage else data.to_dict()
         z, pos, batch = (cast(Tensor, fields.get(name)) for name in ("z", "pos", "batch"))
+        edge_index, periodic = fields.get("edge_index"), _is_periodic(fields.get("pbc"))
         if (
             self.why_eager() is not None
             or torch.compiler.is_compiling()
-            or (forces and torch.is_inference_mode_enabled())
+            or ((forces or stress) and torch.is_inference_mode_enabled())
             or torch.is_autocast_enabled("cpu")
-            or not _is_plain(z, pos, batch, fields.get("edge_index"))
-            or fields.get("shift") is not None
-            or _is_periodic(fields.get("pbc"))
+            or not _is_plain(z, pos, batch, edge_index)
+            or (fields.get("shift") is not None) != (periodic and edge_index is not None)
+            or (stress and not periodic)
         ):
             return None
         assert self.compiled is not None
-        model, order = cast(SchNet, self.model), None
-        if len(pos) > _ATOMS_TO_ORDER:
+        order = None
+        if len(pos) > _ATOMS_TO_ORDER and not periodic:
             data, order = _in_spatial_order(data)
             z, pos = cast(Tensor, data.z), cast(Tensor, data.pos)
         try:
             with nullcontext() if self.training else positions_only():
-                place = model.locate_fast(z, self.allowed, pos, batch, fields.get("edge_index"))
+                make = self._periodic_inputs if periodic else self._plain_inputs
+                inputs = make(data, z, pos, batch, edge_index)
         except ValueError:
             return None  # of atoms in another order: eager tells it with the caller's numbers
+        if inputs is None:
+            return None
+        if periodic:
+            volume = volumes(data, inputs.molecules) if stress else None
+            inputs = replace(inputs, finish=functools.partial(_from_sites, inputs, volume, forces))
+        eager = functools.partial(Potential._run, data=data, forces=forces, stress=stress)
+        return _in_old_order(self.compiled(self, inputs, forces or stress, eager), order)
+
+    def _plain_inputs(
+        self, data: Data, z: Tensor, pos: Tensor, batch: Tensor | None, edge_index: Tensor | None
+    ) -> Inputs | None:
+        place = cast(SchNet, self.model).locate_fast(z, self.allowed, pos, batch, edge_index)
         if place is None:
             return None
-        if batch is None:
-            batch, molecules = torch.zeros_like(z), 1
-        else:
-            batch, molecules = _molecules(data)
-            if int(batch[-1]) >= molecules:
-                return None
-        inputs = Inputs(z, pos, batch, place[0], molecules, place[1])
-        eager = functools.partial(Potential._run, data=data, forces=forces)
-        return _in_old_order(self.compiled(self, inputs, forces, eager), order)
+        batch, molecules = (torch.zeros_like(z), 1) if batch is None else _molecules(data)
+        if int(batch[-1]) >= molecules:
+            return None
+        return Inputs(z, pos, batch, place[0], molecules, place[1])
+
+    def _periodic_inputs(
+        self, data: Data, z: Tensor, pos: Tensor, batch: Tensor | None, edge_index: Tensor | None
+    ) -> Inputs | None:
+        """Turn periodic systems into sites: their atoms, and the images that these see."""
+        cell = getattr(data, "cell", None)
+        if cell is None or cell.requires_grad or len(z) == 0:
+            return None
+        batch, molecules = _molecules(data)
+        if int(batch[-1]) >= molecules:
+            return None
+        check_molecules(z, pos, batch, molecules)
+        self._check_elements(z)
+        found = cast(SchNet, self.model).locate_images(data, batch)
+        if found is None:
+            return None
+        images, sites, knots = found
+        return Inputs(z, sites, batch, images.pairs, molecules, knots, images)
 
     def _run(self, data: Data, forces: bool, stress: bool = False) -> dict[str, Tensor]:
         pos = cast(Tensor, data.pos)
@@ -295,6 +322,25 @@ def _in_old_order(out: dict[str, Tensor], order: Tensor | None) -> dict[str, Ten
     if order is None or "forces" not in out:
         return out
     return {**out, "forces": out["forces"][order.argsort()]}
+
+
+def _from_sites(
+    inputs: Inputs, volume: Tensor | None, forces: bool, out: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Add up forces on sites to those on atoms, and their moments to stresses."""
+    if "forces" not in out:
+        return out
+    assert inputs.images is not None
+    on_sites, atom = out["forces"], inputs.images.atom
+    found = {"energy": out["energy"]}
+    if forces:
+        found["forces"] = on_sites.new_zeros(len(inputs.z), 3).index_add(0, atom, on_sites)
+    if volume is not None:
+        moments = (on_sites[:, :, None] * inputs.pos[:, None, :]).double().flatten(1)  # (sites, 9)
+        own = inputs.batch.index_select(0, atom)
+        virial = moments.new_zeros(len(volume), 9).index_add(0, own, moments).view(-1, 3, 3)
+        found["stress"] = per_volume(-(virial + virial.mT) / 2, volume)
+    return found
 
 
 def _is_periodic(pbc: Tensor | Sequence[bool] | bool | None) -> bool:

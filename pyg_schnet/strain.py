@@ -32,23 +32,8 @@ class Strain:
     """
 
     def __init__(self, data: Data, molecules: int):
-        cell, pbc = getattr(data, "cell", None), getattr(data, "pbc", None)
-        flags = torch.as_tensor(False if pbc is None else pbc)
-        if cell is None or not bool(flags.any()):
-            raise ValueError(
-                "`stress` needs a periodic system, with `cell` in Å and `pbc`; molecules "
-                "have none: leave it out"
-            )
-        self._cell = cast(Tensor, cell).reshape(-1, 3, 3).expand(molecules, 3, 3)
-        periodic = flags.to(self._cell.device).reshape(-1, 3 if flags.dim() else 1).any(dim=1)
-        volume = self._cell.detach().double().det().abs()
-        known = periodic & (volume > 0)
-        if not bool(known.any()):
-            raise ValueError(
-                f"`stress` needs a cell with a volume, got {self._cell[0].tolist()}; give open directions a "
-                "lattice vector too, which sets the volume that the stress refers to"
-            )
-        self._volume = torch.where(known, volume, torch.nan)
+        self._volume = volumes(data, molecules)
+        self._cell = cast(Tensor, data.cell).reshape(-1, 3, 3).expand(molecules, 3, 3)
         self.strain = torch.zeros_like(self._cell, requires_grad=True, memory_format=torch.contiguous_format)
 
     def deform(self, data: Data, pos: Tensor) -> tuple[Data, Tensor]:
@@ -64,9 +49,37 @@ class Strain:
 
     def stress(self, gradient: Tensor) -> Tensor:
         """Turn the derivative of the energies by the strain, in eV, into stresses in eV/Å³, float64."""
-        known = self._volume.isfinite()[:, None, None]  # apart: what is NaN would make gradients NaN
-        volume = torch.where(known, self._volume[:, None, None], 1.0)
-        return torch.where(known, gradient.double() / volume, torch.nan)
+        return per_volume(gradient, self._volume)
+
+
+def volumes(data: Data, molecules: int) -> Tensor:
+    """Give the volumes to which stresses refer, in Å³, ``(molecules,)``; NaN where there is none.
+
+    Raises:
+        ValueError: If no system has one.
+    """
+    cell, pbc = getattr(data, "cell", None), getattr(data, "pbc", None)
+    flags = torch.as_tensor(False if pbc is None else pbc)
+    if cell is None or not bool(flags.any()):
+        raise ValueError(
+            "`stress` needs a periodic system, with `cell` in Å and `pbc`; molecules have none: leave it out"
+        )
+    lattice = cast(Tensor, cell).detach().double().reshape(-1, 3, 3).expand(molecules, 3, 3)
+    periodic = flags.to(lattice.device).reshape(-1, 3 if flags.dim() else 1).any(dim=1)
+    volume = lattice.det().abs()
+    known = periodic & (volume > 0)
+    if not bool(known.any()):
+        raise ValueError(
+            f"`stress` needs a cell with a volume, got {lattice[0].tolist()}; give open directions a "
+            "lattice vector too, which sets the volume that the stress refers to"
+        )
+    return torch.where(known, volume, torch.nan)
+
+
+def per_volume(gradient: Tensor, volume: Tensor) -> Tensor:
+    """Divide derivatives by strain, in eV, by volumes; a system without volume has NaN, and no gradient."""
+    known = volume.isfinite()[:, None, None]  # apart: what is NaN would make gradients NaN
+    return torch.where(known, gradient.double() / torch.where(known, volume[:, None, None], 1.0), torch.nan)
 
 
 def virial_per_atom(stress: Tensor, data: Data) -> Tensor:

@@ -313,3 +313,11 @@ def test_a_model_wrapped_by_torch_gets_the_fields_of_what_is_inside():
     wrapped = torch.compile(SchNet(), backend="eager")
     assert Potential(wrapped)._fields == Potential(SchNet())._fields
     assert "num_molecules" in Potential(wrapped)._fields
+
+
+@pytest.mark.parametrize("filters", ["auto", "spline", "exact"])
+def test_edges_beyond_the_cutoff_add_nothing_in_training_either(ethanol, randomize, filters):
+    model = SchNet(8, 8, 2, 12, 2.0, filters=filters).float()  # fewer pairs than knots
+    potential = Potential(randomize(model)).train()
+    expected = potential(ethanol)
+    assert_close(potential(RadiusGraph(6.0)(ethanol)), expected, atol=1e-5, rtol=1e-5)

@@ -15,7 +15,7 @@ from pyg_schnet.compilation.operation import CODES, VIEWS, Unsupported, translat
 
 _aten = torch.ops.aten
 
-CONSTANT, ATOMS, PAIRS, KNOTS, GAUSSIANS, MOLECULES = range(6)  # what an extent may stand for
+CONSTANT, ATOMS, PAIRS, KNOTS, GAUSSIANS, MOLECULES, SITES = range(7)  # what an extent may stand for
 SINGLE, DOUBLE, INTEGER = range(3)
 _OUTPUTS, _INPUTS = 4, 8
 
@@ -147,11 +147,11 @@ class Assembler:
         return self.known[key]
 
     def has_rows(self, node: Node) -> bool:
-        """Whether a node has rows for atoms, pairs or molecules."""
+        """Whether a node has rows for atoms, sites, pairs or molecules."""
         found = node.meta["val"]
         tensors = [found] if isinstance(found, Tensor) else found
         sizes = [self.size(extent) for tensor in tensors for extent in tensor.shape]
-        return any(size.symbol in (ATOMS, PAIRS, MOLECULES) for size in sizes)
+        return any(size.symbol in (ATOMS, PAIRS, MOLECULES, SITES) for size in sizes)
 
     def view(self, node: Node) -> bool:
         """Take a node as another view of a value, if it is one."""

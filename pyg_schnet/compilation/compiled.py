@@ -93,14 +93,14 @@ class CompiledPotential:
             self._forget()
             self._weights = Weights(potential)
         knots = inputs.knots
-        kinds = (forces, trained, knots.envelope is not None, knots.spacing)
+        kinds = (forces, trained, knots.envelope is not None, knots.spacing, inputs.images is not None)
         key = (*kinds, inputs.pos.dtype, knots.features.dtype, inputs.pos.device)
         if key not in self._programs:
             with _MAKING:
                 if key not in self._programs:
                     self._make(key, potential, inputs, forces, trained, eager)
         programs = self._programs.get(key)
-        return eager(potential) if programs is None else self._run(programs, potential, inputs)
+        return eager(potential) if programs is None else inputs.finish(self._run(programs, potential, inputs))
 
     def _make(
         self,
@@ -123,7 +123,8 @@ class CompiledPotential:
             programs = trace(own, inputs, forces, trained)
         except Exception as error:
             return self._refuse(f"it cannot be traced: {str(error).strip().split(chr(10))[0]}")
-        expected, found = eager(own), CompiledPotential()._run(programs, own, inputs)
+        expected = eager(own)
+        found = inputs.finish(CompiledPotential()._run(programs, own, inputs))
         if not all(bool(value.isfinite().all()) for value in expected.values()):
             del self._programs[key]  # nothing can be told of such weights
             return None

@@ -17,7 +17,7 @@ from pyg_schnet.compilation.operation import Unsupported
 from pyg_schnet.compilation.tape import Tape
 from pyg_schnet.native import library
 
-_PARTS, _SYMBOLS = 16, 6
+_PARTS, _SYMBOLS = 16, 7
 _NO_MEMORY = 1  # in tape.c
 _ARENAS = 2  # kept for later runs
 _GEMM = {torch.float32: "sgemm_", torch.float64: "dgemm_"}
@@ -117,15 +117,14 @@ class Machine:
             bound: The weights.
             inputs: The tape's other inputs, contiguous.
             results: Written to.
-            size: Numbers of nothing (0), atoms, pairs, knots, Gaussians and molecules.
+            size: Numbers of nothing (0), atoms, pairs, knots, Gaussians, molecules and sites.
             start: Number of the knots' first interval.
         """
         tape, threads = self.tape, torch.get_num_threads()
         sizes = (ctypes.c_int64 * _SYMBOLS)(*size)
         at, used = (ctypes.c_int64 * (_SYMBOLS * (_PARTS + 1)))(), (ctypes.c_int64 * (_PARTS + 1))()
         external = bound.place(inputs)
-        batch, pairs = external[tape.forward.batch], external[tape.forward.pairs]
-        parts = self._library.tape_plan(ctypes.byref(tape.forward), sizes, batch, pairs, at, used)
+        parts = self._library.tape_plan(ctypes.byref(tape.forward), sizes, external, at, used)
         memory, shapes = self._memory(sum(used[: parts + 1])), [(r.shape, r.dtype) for r in results]
         run = Run(memory, bound, inputs, sizes, start, threads, parts, at, used, shapes)
         self._run(tape.forward, run, external, results, backward=False)

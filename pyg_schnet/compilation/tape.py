@@ -30,7 +30,10 @@ class _TapeStructure(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("sums", "groups")),
         *((name, ctypes.c_void_p) for name in ("value", "slot", "slot_bytes", "slot_shared", "along")),
         *((name, ctypes.c_void_p) for name in ("row_bytes", "result", "result_along", "sum")),
-        *((name, ctypes.c_int64) for name in ("batch", "pairs", "before", "until", "after")),
+        *(
+            (name, ctypes.c_int64)
+            for name in ("batch", "pairs", "places", "site", "before", "until", "after")
+        ),
         ("op", ctypes.c_void_p),
     )
 
@@ -51,6 +54,7 @@ class Tape:
         sizes: What the extents of the example stand for.
         batch: Which input numbers the molecules of atoms.
         pairs: Which input holds pairs of atoms.
+        places: Which ones hold their sites, and the atom of each site, in periodic systems.
         real: Type of the network.
 
     Raises:
@@ -67,12 +71,13 @@ class Tape:
         sizes: dict[int, tuple[int, int]],
         batch: Node,
         pairs: Node,
+        places: tuple[Node, Node] | None,
         real: torch.dtype,
     ):
         builder = Assembler({number: Size(*size) for number, size in sizes.items()}, real)
         for index, (node, _) in enumerate(inputs):
             builder.external(node, index)
-        own = {node for node, external in inputs if external.along} | {pairs}
+        own = {node for node, external in inputs if external.along} | {pairs, *(places or ())}
         phases = phases_of(forwards, backwards, own, builder.has_rows)
         nodes = [node for phase in phases for node in phase]
         last = last_uses(nodes, [n for n, _ in outputs], gradients, len(phases[0]) + len(phases[1]))
@@ -93,7 +98,10 @@ class Tape:
                 step += 1
             ends.append(len(builder.ops))
         marks = dict(zip(("before", "until", "after"), ends, strict=False))
-        marks |= {"batch": [n for n, _ in inputs].index(batch), "pairs": [n for n, _ in inputs].index(pairs)}
+        order = [node for node, _ in inputs]
+        marks |= {"batch": order.index(batch), "pairs": order.index(pairs), "places": -1, "site": -1}
+        if places is not None:
+            marks |= {"places": order.index(places[0]), "site": order.index(places[1])}
         self.shapes = [None if g is None else tuple(map(int, g.meta["val"].shape)) for g in gradients]
         self.taps = (ctypes.c_double * max(1, len(builder.taps)))(*builder.taps)
         if len(builder.slots) > _MOST_SLOTS:

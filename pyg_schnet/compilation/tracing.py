@@ -13,11 +13,12 @@ from torch.fx import Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils.stateless import _reparametrize_module  # functional_call, but for any method
 
-from pyg_schnet.compilation.assembly import ATOMS, CONSTANT, GAUSSIANS, KNOTS, MOLECULES, PAIRS
+from pyg_schnet.compilation.assembly import ATOMS, CONSTANT, GAUSSIANS, KNOTS, MOLECULES, PAIRS, SITES
 from pyg_schnet.compilation.machine import Machine
 from pyg_schnet.compilation.operation import Unsupported
 from pyg_schnet.compilation.program import program, simplify
 from pyg_schnet.compilation.tape import External, Tape
+from pyg_schnet.images import Images
 from pyg_schnet.native import pair_distances, positions_only, weights_only
 from pyg_schnet.nn.spline import Knots, SplineFilters
 
@@ -33,11 +34,13 @@ class Inputs:
 
     Attributes:
         z: Atomic numbers, ``(atoms,)``.
-        pos: Positions in Å, ``(atoms, 3)``.
+        pos: Positions in Å of atoms, ``(atoms, 3)``; of sites, ``(sites, 3)``, where there are images.
         batch: Number of the molecule of each atom, ``(atoms,)``.
         pairs: ``(2, pairs)``.
         molecules: Number of molecules.
         knots: Of the filters' splines.
+        images: Of periodic systems; ``pairs`` are theirs.
+        finish: Turns a program's results, with forces on sites, into those of the potential.
     """
 
     z: Tensor
@@ -46,12 +49,15 @@ class Inputs:
     pairs: Tensor
     molecules: int
     knots: Knots
+    images: Images | None = None
+    finish: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda results: results
 
     def values(self) -> tuple[Any, ...]:
         """Give them in the order of a program's arguments."""
         knots = self.knots
         envelope = () if knots.envelope is None else (knots.envelope,)
-        place = (knots.start, knots.features, *envelope)
+        images = () if self.images is None else (self.images.places, self.images.atom)
+        place = (knots.start, knots.features, *envelope, *images)
         return (self.z, self.pos, self.batch, self.pairs, self.molecules, *place)
 
     def tensors(self) -> list[Tensor]:
@@ -59,11 +65,13 @@ class Inputs:
         knots = self.knots
         tensors = [self.z, self.pos, self.batch, self.pairs, knots.features]
         tensors += [] if knots.envelope is None else [knots.envelope]
+        tensors += [] if self.images is None else [self.images.places, self.images.atom]
         return [tensor.contiguous() for tensor in tensors]
 
     def sizes(self) -> tuple[int, ...]:
         """Give the extents in the order of a machine's symbols."""
-        return (0, len(self.pos), self.pairs.size(1), *self.knots.features.shape, self.molecules)
+        sites = 0 if self.images is None else len(self.pos)
+        return (0, len(self.z), self.pairs.size(1), *self.knots.features.shape, self.molecules, sites)
 
 
 @dataclass(frozen=True)
@@ -145,12 +153,12 @@ def trace(potential: Potential, like: Inputs, forces: bool, trained: bool) -> Pr
     splines = splines_of(potential.model)
     config: Any = potential.model.config
     example = _example(like, weights, config.num_gaussians)
-    atoms, pairs, molecules, (knots, gaussians) = (
-        *(len(example[1]), example[3].size(1)),
+    atoms, sites, pairs, molecules, (knots, gaussians) = (
+        *(len(example[0]), len(example[1]), example[3].size(1)),
         *(example[4], example[6].shape),
     )
     tables = [] if trained else [weights[0].new_empty(knots - 8, config.num_filters) for _ in splines]
-    outputs = 2 if forces else 1
+    outputs, periodic = 2 if forces else 1, like.images is not None
     cotangents = [torch.empty(molecules, dtype=torch.float64, device=like.pos.device)] if trained else []
     cotangents += [torch.empty_like(example[1])] if trained and forces else []
 
@@ -158,9 +166,10 @@ def trace(potential: Potential, like: Inputs, forces: bool, trained: bool) -> Pr
         own = [tensor.detach() for tensor in own]
         if trained:
             own = [t.requires_grad_() if k < parameters else t for k, t in enumerate(own)]
-        z, pos, batch, pairs, molecules, start, features, *envelope = example
+        z, pos, batch, pairs, molecules, start, features, *more = example
+        places, envelope = (more[-2], more[:-2]) if periodic else (pairs, more)
         pos = pos.detach().requires_grad_(forces)
-        distance = pair_distances(pos, pairs).to(features.dtype)
+        distance = pair_distances(pos, places).to(features.dtype)
         knots = Knots(features, envelope[0] if envelope else None, distance, start, like.knots.spacing)
         with _reparametrize_module(potential, dict(zip(names, own, strict=True))), _given(splines, given):
             relative = potential.model.predict(z, pos, batch, molecules, pairs, knots)  # pyright: ignore
@@ -181,11 +190,18 @@ def trace(potential: Potential, like: Inputs, forces: bool, trained: bool) -> Pr
     with torch.enable_grad():
         graph = make_fx(evaluate, tracing_mode="symbolic")(*arguments).graph
     simplify(graph)
-    along = [CONSTANT] * (len(weights) + len(tables)) + [ATOMS] * 3 + [CONSTANT] * (len(example) - 3)
-    along += [MOLECULES, ATOMS][: len(cotangents)]
-    sizes = {atoms: (ATOMS, 0), pairs: (PAIRS, 0), knots: (KNOTS, 0), knots - 8: (KNOTS, -8)}
+    rows = SITES if periodic else ATOMS
+    along = [CONSTANT] * (len(weights) + len(tables)) + [ATOMS, rows, ATOMS] + [CONSTANT] * (len(example) - 3)
+    along += [MOLECULES, rows][: len(cotangents)]
+    sizes = {
+        sites: (rows, 0),
+        atoms: (ATOMS, 0),
+        pairs: (PAIRS, 0),
+        knots: (KNOTS, 0),
+        knots - 8: (KNOTS, -8),
+    }
     sizes |= {molecules: (MOLECULES, 0), gaussians: (GAUSSIANS, 0)}
-    return _split(list(graph.nodes), outputs, along, len(cotangents), sizes)
+    return _split(list(graph.nodes), outputs, along, len(cotangents), sizes, periodic)
 
 
 def _example(like: Inputs, weights: Sequence[Tensor], gaussians: int) -> list[Any]:
@@ -206,12 +222,16 @@ def _example(like: Inputs, weights: Sequence[Tensor], gaussians: int) -> list[An
         return number
 
     atoms, pairs, knots, molecules = map(unused, (1987, 4999, 1013, 331))
-    sizes = [(atoms,), (atoms, 3), (atoms,), (2, pairs)]
+    sites = atoms if like.images is None else unused(2999)
+    sizes = [(atoms,), (sites, 3), (atoms,), (2, pairs)]
     tensors = (like.z, like.pos, like.batch, like.pairs)
     example = [tensor.new_zeros(size) for tensor, size in zip(tensors, sizes, strict=True)]
     features, envelope = like.knots.features, like.knots.envelope
     example += [molecules, 7, features.new_zeros(knots, width)]
-    return example if envelope is None else [*example, envelope.new_zeros(knots)]
+    example += [] if envelope is None else [envelope.new_zeros(knots)]
+    if like.images is not None:
+        example += [like.pairs.new_zeros(2, pairs), like.pairs.new_zeros(sites)]
+    return example
 
 
 class _given:
@@ -230,7 +250,12 @@ class _given:
 
 
 def _split(
-    nodes: list[Node], outputs: int, along: list[int], cotangents: int, sizes: dict[int, tuple[int, int]]
+    nodes: list[Node],
+    outputs: int,
+    along: list[int],
+    cotangents: int,
+    sizes: dict[int, tuple[int, int]],
+    periodic: bool,
 ) -> Programs:
     """Divide a graph into what comes before the gradients of its results are known, and what comes after."""
     arguments = [node for node in nodes if node.op == "placeholder"]
@@ -246,7 +271,8 @@ def _split(
     backwards = _needed([node for node in body if node not in computed], results[outputs:])
     known = {*inputs, *computed}
     saved = list(dict.fromkeys(used for node in backwards for used in node.all_input_nodes if used in known))
-    machine = _machine(arguments, along, forwards, backwards, results, outputs, sizes)
+    places = (inputs[-2], inputs[-1]) if periodic else None
+    machine = _machine(arguments, along, forwards, backwards, results, outputs, sizes, places)
     if not tangents:
         return Programs(program(forwards, inputs, results), None, outputs, machine)
     return Programs(
@@ -265,6 +291,7 @@ def _machine(
     results: list[Node | None],
     outputs: int,
     sizes: dict[int, tuple[int, int]],
+    places: tuple[Node, Node] | None,
 ) -> Machine | None:
     """Record a tape, if its machine knows all operations."""
     tensors = []
@@ -280,11 +307,12 @@ def _machine(
             tensors,
             forwards,
             backwards,
-            list(zip(results[:outputs], (MOLECULES, ATOMS), strict=False)),  # pyright: ignore
+            list(zip(results[:outputs], (MOLECULES, along[first + 1]), strict=False)),  # pyright: ignore
             results[outputs:],
             sizes,
             arguments[first + 2],
             arguments[first + 3],
+            places,
             real,
         )
         return Machine(tape, real)

@@ -11,7 +11,7 @@
 #include <string.h>
 
 enum { MAX_PARTS = 16, MAX_SLOTS = 1024, INPUTS = 8, OUTPUTS = 4 };
-enum { CONSTANT, ATOMS, PAIRS, KNOTS, GAUSSIANS, MOLECULES, SYMBOLS };
+enum { CONSTANT, ATOMS, PAIRS, KNOTS, GAUSSIANS, MOLECULES, SITES, SYMBOLS };
 enum { SINGLE, DOUBLE_, INTEGER };
 
 typedef struct { /* an extent: a size of the call plus a number */
@@ -36,11 +36,12 @@ typedef struct {
     const Value *value;
     const Size *slot; /* (slots, 2): rows and columns */
     const int64_t *slot_bytes, *slot_shared;
-    const int64_t *along; /* (externals,): ATOMS or MOLECULES where a part has its own rows, else CONSTANT */
+    const int64_t *along; /* (externals,): ATOMS, SITES or MOLECULES where a part has its own rows, else CONSTANT */
     const int64_t *row_bytes;
     const int64_t *result, *result_along;
     const int64_t *sum; /* (sums, 2): values of the parts, and where their sum is */
-    int64_t batch, pairs; /* the externals that number atoms and molecules */
+    int64_t batch, pairs; /* the externals that number molecules and atoms */
+    int64_t places, site; /* those that number sites, and the atoms of sites; -1 without periodicity */
     int64_t before, until, after; /* operations [0, before) and [after, ops) are done once; backward begins at until */
     const Op *op;
 } Tape;
@@ -68,7 +69,7 @@ typedef struct {
     int64_t size[SYMBOLS], first[SYMBOLS], threads;
     char *arena;
     View *view;
-    int64_t *batch, *pairs;
+    int64_t *batch, *pairs, *places;
 } Part;
 
 typedef struct {
@@ -305,9 +306,13 @@ static int execute(const Op *op, Part *part, const Functions *functions, int64_t
     return 0;
 }
 
+static int is_divided(int symbol) {
+    return symbol == ATOMS || symbol == PAIRS || symbol == MOLECULES || symbol == SITES;
+}
+
 /* Cut a batch into parts of about as many pairs each, at molecules. Returns the number of parts. */
-static int64_t cut(const int64_t *batch, const int64_t *pairs, const int64_t *size, int64_t parts,
-                   int64_t at[][SYMBOLS]) {
+static int64_t cut(const int64_t *batch, const int64_t *pairs, const int64_t *places, const int64_t *site,
+                   const int64_t *size, int64_t parts, int64_t at[][SYMBOLS]) {
     const int64_t atoms = size[ATOMS], number = size[PAIRS], *first = pairs;
     memset(at[0], 0, sizeof(at[0]));
     if (parts > 1)
@@ -322,9 +327,15 @@ static int64_t cut(const int64_t *batch, const int64_t *pairs, const int64_t *si
         int64_t atom = first[p];
         while (atom && batch[atom - 1] == molecule) atom--;
         at[made][PAIRS] = p, at[made][ATOMS] = atom, at[made][MOLECULES] = molecule;
+        if (site) {
+            int64_t place = places[p];
+            while (place && batch[site[place - 1]] == molecule) place--;
+            at[made][SITES] = place;
+        }
         made++;
     }
     at[made][PAIRS] = number, at[made][ATOMS] = atoms, at[made][MOLECULES] = size[MOLECULES];
+    at[made][SITES] = size[SITES];
     return made;
 }
 
@@ -341,6 +352,8 @@ static int64_t lay_out(const Tape *tape, Part *part, const Part *common, int64_t
     if (!shared) used += rounded(part->size[ATOMS] * (int64_t)sizeof(int64_t));
     part->pairs = (int64_t *)(part->arena + used);
     if (!shared) used += rounded(2 * part->size[PAIRS] * (int64_t)sizeof(int64_t));
+    part->places = (int64_t *)(part->arena + used);
+    if (!shared && tape->places >= 0) used += rounded(2 * part->size[PAIRS] * (int64_t)sizeof(int64_t));
     for (int64_t s = 0; s < tape->slots; s++) {
         if (tape->slot_shared[s] != shared) continue;
         if (slots) slots[s] = part->arena + used;
@@ -367,6 +380,8 @@ static int64_t lay_out(const Tape *tape, Part *part, const Part *common, int64_t
             base = (char *)part->batch;
         else if (value->index == tape->pairs)
             base = (char *)part->pairs;
+        else if (value->index == tape->places)
+            base = (char *)part->places;
         else
             base = external[value->index] + part->first[tape->along[value->index]] * tape->row_bytes[value->index];
         view->at = base + part->size[value->offset.symbol] * value->offset.plus * bytes;
@@ -377,16 +392,19 @@ static int64_t lay_out(const Tape *tape, Part *part, const Part *common, int64_t
 enum { PAIRS_A_PART = 512 }; /* at least; smaller products of matrices are slower */
 
 /* Into how many parts a batch is cut, where, and how many bytes each needs; bytes[parts] is what they share. */
-int64_t tape_plan(const Tape *tape, const int64_t *size, const int64_t *batch, const int64_t *pairs,
-                  int64_t (*at)[SYMBOLS], int64_t *bytes) {
+int64_t tape_plan(const Tape *tape, const int64_t *size, char *const *external, int64_t (*at)[SYMBOLS],
+                  int64_t *bytes) {
+    const int64_t *batch = (int64_t *)external[tape->batch], *pairs = (int64_t *)external[tape->pairs];
+    const int64_t *places = tape->places < 0 ? NULL : (int64_t *)external[tape->places];
+    const int64_t *site = tape->site < 0 ? NULL : (int64_t *)external[tape->site];
     int64_t parts = 1;
     while (parts < MAX_PARTS && 2 * parts * PAIRS_A_PART <= size[PAIRS]) parts *= 2;
-    parts = cut(batch, pairs, size, parts, at);
+    parts = cut(batch, pairs, places, site, size, parts, at);
     for (int64_t k = 0; k <= parts; k++) {
         Part part = {.arena = NULL};
         memcpy(part.size, size, sizeof(part.size));
         for (int s = 0; s < SYMBOLS; s++)
-            if (s == ATOMS || s == PAIRS || s == MOLECULES) part.size[s] = k < parts ? at[k + 1][s] - at[k][s] : 0;
+            if (is_divided(s)) part.size[s] = k < parts ? at[k + 1][s] - at[k][s] : 0;
         bytes[k] = lay_out(tape, &part, NULL, k == parts, NULL, NULL);
     }
     return parts;
@@ -444,6 +462,15 @@ static void add_up(const Tape *tape, const Part *parts, int64_t count, const Par
     }
 }
 
+/* Number both ends of a part's pairs from the part's first atom or site. */
+static void renumber(const char *external, int64_t all, const Part *part, int symbol, int64_t *own) {
+    for (int row = 0; row < 2; row++) {
+        const int64_t *pairs = (const int64_t *)external + row * all + part->first[PAIRS];
+        for (int64_t p = 0; p < part->size[PAIRS]; p++)
+            own[row * part->size[PAIRS] + p] = pairs[p] - part->first[symbol];
+    }
+}
+
 /* Run forward's operations (`backward` 0) or backward's, in a plan's parts. The arena keeps the values of forward
  * for backward. Results are written to `results`, (results,). Returns 0, or what went wrong. */
 int tape_run(const Tape *tape, const Functions *functions, const double *weights, const int64_t *size,
@@ -458,7 +485,7 @@ int tape_run(const Tape *tape, const Functions *functions, const double *weights
         memcpy(parts[k].size, size, sizeof(parts[k].size));
         memset(parts[k].first, 0, sizeof(parts[k].first));
         for (int s = 0; s < SYMBOLS; s++)
-            if (s == ATOMS || s == PAIRS || s == MOLECULES) {
+            if (is_divided(s)) {
                 parts[k].size[s] = k < count ? at[k + 1][s] - at[k][s] : 0;
                 parts[k].first[s] = k < count ? at[k][s] : 0;
             }
@@ -481,11 +508,8 @@ int tape_run(const Tape *tape, const Functions *functions, const double *weights
         if (!backward) {
             const int64_t *batch = (int64_t *)external[tape->batch] + part->first[ATOMS];
             for (int64_t i = 0; i < part->size[ATOMS]; i++) part->batch[i] = batch[i] - part->first[MOLECULES];
-            for (int row = 0; row < 2; row++) {
-                const int64_t *pairs = (int64_t *)external[tape->pairs] + row * size[PAIRS] + part->first[PAIRS];
-                for (int64_t p = 0; p < part->size[PAIRS]; p++)
-                    part->pairs[row * part->size[PAIRS] + p] = pairs[p] - part->first[ATOMS];
-            }
+            renumber(external[tape->pairs], size[PAIRS], part, ATOMS, part->pairs);
+            if (tape->places >= 0) renumber(external[tape->places], size[PAIRS], part, SITES, part->places);
         }
         int wrong = 0;
         for (int64_t o = from; o < until && !wrong; o++)

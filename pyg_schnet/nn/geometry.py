@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyg_schnet.molecules import check_edges, check_positions
+from pyg_schnet.images import find_images
+from pyg_schnet.molecules import check_edges, check_positions, raise_coincident
 from pyg_schnet.native import find_pairs, has_kernels, is_symmetric, pair_distances
 from pyg_schnet.neighbors import neighbor_list, radius_graph
 
@@ -49,7 +50,7 @@ def measure(
     """Find the edges, unless they are given, and measure them; differentiable in ``pos`` and ``cell``.
 
     The arguments are those of :class:`~pyg_schnet.SchNet` and its ``forward``. Both directions of a pair
-    share one row without periodicity.
+    share one row.
     """
     periodic = pbc is not None and bool(torch.as_tensor(pbc).any())
     if periodic and cutoff is None:
@@ -60,6 +61,7 @@ def measure(
     if edge_index is None and not periodic:
         pairs = _find_pairs(pos, batch, cutoff, max_num_neighbors)
         return Geometry(_pair_distances(pos, pairs), pairs)
+    given = edge_index is not None
     if edge_index is None:
         assert cutoff is not None
         edge_index, shift = neighbor_list(pos, cutoff, batch, cell, pbc)
@@ -71,7 +73,14 @@ def measure(
         if not torch.compiler.is_compiling():
             check_positions(pos, batch)
             check_edges(edge_index, batch)
-    if shift is None and has_kernels(pos) and is_symmetric(edge_index):
+    images = None
+    if shift is not None and cell is not None and not torch.compiler.is_compiling():
+        images = find_images(edge_index, shift, batch)
+    if images is not None:
+        assert cell is not None
+        distance = _pair_distances(images.positions(pos, cell, batch), images.places)
+        geometry = Geometry(distance, images.pairs)
+    elif shift is None and has_kernels(pos) and is_symmetric(edge_index):
         pairs = edge_index[:, edge_index[0] < edge_index[1]]
         distance = _pair_distances(pos, pairs)
         geometry = Geometry(distance, pairs)
@@ -81,6 +90,8 @@ def measure(
     if not torch.compiler.is_compiling() and bool((distance == 0).any()):
         rows = edge_index if geometry.pairs is None else geometry.pairs
         source, target = rows[:, distance == 0][:, 0].tolist()
+        if not given:  # the search looks at differences of positions, and this at positions of images
+            raise_coincident(source, target)
         raise ValueError(
             f"`edge_index` must not connect atoms at one point, got atoms {source} and {target} at "
             "distance 0; remove loops and duplicated atoms"

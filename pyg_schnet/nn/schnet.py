@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch_geometric.data import Data
 
-from pyg_schnet.molecules import MAX_ATOMIC_NUMBER, check_molecules
-from pyg_schnet.native import prepare, weights_are_frozen
-from pyg_schnet.neighbors import radius_graph
+from pyg_schnet.images import Images, find_images
+from pyg_schnet.molecules import MAX_ATOMIC_NUMBER, check_edges, check_molecules, check_positions
+from pyg_schnet.native import pair_distances, prepare, weights_are_frozen
+from pyg_schnet.neighbors import neighbor_list, radius_graph
 from pyg_schnet.nn.cfconv import CFConv
 from pyg_schnet.nn.config import SchNetConfig
 from pyg_schnet.nn.filters import FilterNetwork
@@ -298,6 +301,46 @@ class SchNet(nn.Module):
         knots = self._knots.between(low, high, weight.detach(), weights_are_frozen())
         return None if knots is None else (pairs, knots)
 
+    def locate_images(self, data: Data, batch: Tensor) -> tuple[Images, Tensor, Knots] | None:
+        """Find the pairs of periodic systems, positions of their sites and knots (without distances).
+
+        Args:
+            data: With ``pos``, ``cell`` and ``pbc``; with ``edge_index`` and ``shift``, or with their
+                ``images``, if they are known.
+            batch: Number of the system of each atom.
+
+        Returns:
+            ``None`` where anything is unusual.
+        """
+        cutoff, pos, cell = self.config.cutoff, cast(Tensor, data.pos), cast(Tensor, data.cell)
+        if self.interaction_graph is not None or self.max_num_neighbors is not None or cutoff is None:
+            return None
+        if self.config.dipole:
+            return None  # which reads positions of atoms
+        images = getattr(data, "images", None)
+        if images is None:
+            edge_index, shift = data.edge_index, getattr(data, "shift", None)
+            if edge_index is None:
+                edge_index, shift = neighbor_list(pos, cutoff, batch, cell, data.pbc)
+            else:
+                check_positions(pos, batch)
+                check_edges(edge_index, batch)
+            images = find_images(edge_index, cast(Tensor, shift), batch)
+        if images is None:
+            return None
+        with torch.no_grad():
+            sites = images.positions(pos, cell, batch)
+            distance = pair_distances(sites, images.places)
+            near = distance < cutoff
+            if not bool(near.all()):
+                images = images._replace(pairs=images.pairs[:, near], places=images.places[:, near])
+                distance = distance[near]
+            if len(distance) == 0 or not bool((distance > 0).all()):
+                return None
+            low, high = (float(value) for value in distance.aminmax())
+            knots = self._knots.between(low, high, self.embedding.weight.detach(), weights_are_frozen())
+        return None if knots is None else (images, sites, knots)
+
     def predict(
         self,
         z: Tensor,
@@ -320,13 +363,13 @@ class SchNet(nn.Module):
     ) -> tuple[Tensor, Tensor | Knots, Tensor | None, Tensor | None]:
         """Give the edges, and on what their filters depend: at knots, or in each row of the geometry."""
         if graph.pairs is not None and self._takes_splines(distance):
-            pairs = graph.pairs
+            pairs, near = graph.pairs, distance
             if self.config.cutoff is not None and bool((outside := distance >= self.config.cutoff).any()):
-                pairs, distance = pairs[:, ~outside], distance[~outside]
+                pairs, near = pairs[:, ~outside], distance[~outside]
             frozen = weights_are_frozen()
-            knots = self._knots.at(distance, frozen) if len(distance) else None
+            knots = self._knots.at(near, frozen) if len(near) else None
             always = frozen or self.filters == "spline"
-            if knots is not None and (always or len(distance) >= _PAIRS_A_KNOT * len(knots.features)):
+            if knots is not None and (always or len(near) >= _PAIRS_A_KNOT * len(knots.features)):
                 return pairs, knots, None, None
         edges, pair = graph.directed()
         expansion = self.radial_basis(distance, trim=not torch.compiler.is_compiling())  # (rows, gaussians)

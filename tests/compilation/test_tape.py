@@ -120,6 +120,7 @@ def test_what_a_tape_does_not_know_is_refused(function, text):
             {7: (tracing.ATOMS, 0)},
             argument,
             argument,
+            None,
             torch.float32,
         )
 
