@@ -26,6 +26,7 @@ from pyg_schnet.datasets.preparation import Prepared, describe, flat
 from pyg_schnet.datasets.references import Compositions, References
 from pyg_schnet.datasets.splits import Split
 from pyg_schnet.loader import collate
+from pyg_schnet.neighbors import RadiusGraph
 
 _log = logging.getLogger(__name__)
 _REVISION = 1  # raise it when sets that were processed before would be wrong: they are made again
@@ -268,11 +269,26 @@ class MoleculeDataset(InMemoryDataset):
     def copy(self, idx: Any = None) -> MoleculeDataset:
         """Copy the molecules into memory, or some of them."""
         items = [self.get(number) for number in (self if idx is None else self.index_select(idx)).indices()]
+        whole = idx is None and self._indices is None
+        return self._of(items, self.splits if whole else {})  # which number the whole set
+
+    def with_edges(self, cutoff: float) -> MoleculeDataset:
+        """Copy the molecules into memory, with their neighbors found once and for all.
+
+        Args:
+            cutoff: In Å.
+
+        Returns:
+            A set whose items have ``edge_index`` and, where there is a cell, ``shift``.
+        """
+        search = RadiusGraph(cutoff)
+        return self._of([search(cast(Data, self.get(number))) for number in self.indices()], {})
+
+    def _of(self, items: list[BaseData], splits: dict[str, Split]) -> MoleculeDataset:
+        """Give a set of this kind of some items, in memory."""
         other = self.__copy__()
         other._indices = other.mapped = None
-        other.splits = (
-            self.splits if idx is None and self._indices is None else {}
-        )  # numbers of the whole set
+        other.splits = splits
         other._take(*flat(items))
         return other
 

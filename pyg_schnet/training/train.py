@@ -16,7 +16,9 @@ from torch import nn
 from torch_geometric.data import InMemoryDataset
 
 from pyg_schnet.checkpoint import load
+from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.datasets.splits import Split
+from pyg_schnet.datasets.streaming import sizes
 from pyg_schnet.nn import SchNet
 from pyg_schnet.plots import plot_learning_curve
 from pyg_schnet.potential import Potential
@@ -30,6 +32,7 @@ from pyg_schnet.training.threads import one_thread
 from pyg_schnet.units import kcal_per_mol
 
 _STRUCTURES_FOR_SPLINES = 100
+_ATOMS_TO_KEEP_EDGES_OF = 200_000  # whose edges take some hundred megabytes
 
 
 def train(
@@ -62,6 +65,8 @@ def train(
     data = read_data(config.data, getattr(torch, config.trainer.precision), report)
     train_set, val_set, split = data.train, data.val, data.split
     potential = _potential(config, data, model)
+    if model is None and config.model.cutoff is not None:
+        train_set, val_set = (_with_edges(part, config.model.cutoff) for part in (train_set, val_set))
     provenance = _provenance(config, data)
     run.prepare(resume, overwrite)
     if resume:
@@ -80,6 +85,15 @@ def train(
         f"minutes: {run.model}"
     )
     return run
+
+
+def _with_edges(part: AtomsDataset, cutoff: float) -> InMemoryDataset:
+    """Search the neighbors of periodic systems once, not in each step: that takes longer than all else."""
+    assert part._data is not None
+    pbc = part._data.to_dict().get("pbc")
+    if pbc is None or not bool(pbc.any()) or int(sizes(part).sum()) > _ATOMS_TO_KEEP_EDGES_OF:
+        return part
+    return part.with_edges(cutoff)
 
 
 def _report_splines(run: RunDirectory, val_set: InMemoryDataset, report: Report) -> None:
@@ -113,8 +127,9 @@ def _potential(config: TrainConfig, data: TrainingData, model: nn.Module | None)
 
 def _describe(config: TrainConfig, potential: Potential, data: TrainingData, report: Report) -> None:
     train_set = data.train
-    labels = "energies and forces" if train_set.has_forces else "energies"
-    labels += " and stresses" if train_set.has_stress else ""
+    has = {"forces": train_set.has_forces, "stresses": train_set.has_stress}
+    *first, last = ["energies", *(name for name, there in has.items() if there)]
+    labels = f"{', '.join(first)} and {last}" if first else last
     assumed = "" if config.data.units else " (by the file; give --data.units if not)"
     report.line(
         f"{train_set.path}: {labels} in {train_set.units.energy} and {train_set.units.length}{assumed}"

@@ -294,6 +294,8 @@ def test_every_recipe_is_a_configuration(path):
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_the_recipes_train_the_paper_s_network(path):
+    if path.parts[-3] == "silicon":
+        pytest.skip("all pairs of a molecule are none of a crystal")
     config = SchNetConfig(**yaml.safe_load(path.read_text())["model"])
     assert replace(config, readout="add", dipole=False) == SchNetConfig.paper()
 

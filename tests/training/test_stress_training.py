@@ -69,7 +69,7 @@ def test_what_is_trained_on_and_how_large_errors_are_is_told(config, report):
     told = report()
     train(config(max_steps=5, val_every=5), told)
     text = told.text.getvalue()
-    assert "energies and forces and stresses in eV and Å" in text
+    assert "energies, forces and stresses in eV and Å" in text
     assert " meV/Å³ (" in text
     assert " GPa)" in text
 
