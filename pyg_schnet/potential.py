@@ -137,6 +137,35 @@ class Potential(DoubleBuffers):
                 raise
             return self._run(data, forces, stress)  # which tells the caller's own numbers of the atoms
 
+    def atomic_energies(self, data: Data) -> Tensor:
+        """Compute what each atom adds to the energy; only the sums have a physical meaning.
+
+        Args:
+            data: As for :meth:`forward`.
+
+        Returns:
+            ``(atoms,)``, in eV and float64, without gradients.
+
+        Raises:
+            TypeError: If the model is not a :class:`~pyg_schnet.SchNet` that adds up atoms.
+            ValueError: As :meth:`forward`.
+        """
+        model = self.model
+        if not isinstance(model, SchNet) or model.config.dipole or model.config.readout == "mean":
+            raise TypeError(
+                "`atomic_energies` needs a SchNet with readout='add', whose energy is a sum over atoms; got "
+                f"{model}"
+            )
+        batch, _ = _molecules(data)
+        check_molecules(data.z, cast(Tensor, data.pos), batch, 0)
+        self._check_elements(data.z)
+        fields = {name: getattr(data, name, None) for name in ("edge_index", "shift", "cell", "pbc")}
+        with torch.no_grad(), positions_only():
+            place = model.locate(data.pos, batch, **fields)
+            each = torch.arange(len(batch), device=batch.device)  # each atom a molecule, to the readout
+            own = model.predict(data.z, data.pos, each, len(batch), *place)
+            return self.scaled(own.double(), data.z, each, len(batch))
+
     def compile(self, constant: bool = False) -> Potential:
         """Compute by straight programs from now on: the same numbers, several times faster.
 

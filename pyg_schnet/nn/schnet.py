@@ -374,6 +374,8 @@ class SchNet(nn.Module):
         edges, pair = graph.directed()
         expansion = self.radial_basis(distance, trim=not torch.compiler.is_compiling())  # (rows, gaussians)
         envelope = self.envelope(distance) if self.envelope is not None else None
+        if envelope is None and self.config.cutoff is not None:  # edges that were given may be longer
+            envelope = (distance < self.config.cutoff).to(distance.dtype)
         return edges, expansion, envelope, pair
 
     def _takes_splines(self, distance: Tensor) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -10,21 +11,25 @@ from typing import Any
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
 from torch_geometric.data import Data
 
 from pyg_schnet.checkpoint import load
+from pyg_schnet.nn import SchNet
 from pyg_schnet.potential import Potential
+from pyg_schnet.simulation.verlet_list import VerletList
 from pyg_schnet.structures import from_ase
 
 _EVALUATIONS_TO_COMPILE_AFTER = 50  # eager ones take a millisecond longer than compiled ones
 
 
 class SchNetCalculator(Calculator):
-    """Energies in eV and forces in eV/Å of a potential, for anything that ASE does.
+    """Energies in eV, forces in eV/Å and stresses in eV/Å³ of a potential, for anything that ASE does.
 
     Asked for forces, it keeps the energy that comes with them; asked for the energy alone, it
-    computes no gradient. Positions enter in float64, whatever the precision of the network.
-    ``free_energy`` is the energy: there is no electronic temperature.
+    computes no gradient. Once the stress was asked for, it comes with the forces. Positions enter in float64,
+    whatever the precision of the network. ``free_energy`` is the energy: there is no electronic temperature.
+    ``energies`` are what the atoms add to it, which only sums of have a physical meaning.
 
     Args:
         potential: A potential or the path of a checkpoint. The calculator evaluates its own copy in
@@ -32,13 +37,16 @@ class SchNetCalculator(Calculator):
             it further changes nothing here.
         compile: Whether to compile the copy, which takes a second: ``"auto"`` after 50 evaluations.
         device: Where to compute; by default where the potential is, the CPU for a path.
+        dtype: ``torch.float32`` or ``torch.float64``, of the network; its own by default.
+        skin: How far beyond the cutoff neighbors of periodic systems are listed, in Å, so that they are
+            searched again only when one may be missing.
         **kwargs: ASE's own: ``atoms``, ``label``, ``directory``.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
         TypeError: If ``potential`` is something else, or an argument is unknown.
-        ValueError: On evaluation, if a structure is empty or holds an element that was absent from
-            training.
+        ValueError: If ``skin`` is negative. On evaluation, if a structure is empty, holds an element that was
+            absent from training, has two atoms at one point, or has no stress and is asked for it.
 
     Example:
         >>> from ase.build import molecule
@@ -49,19 +57,24 @@ class SchNetCalculator(Calculator):
         (3, 3)
     """
 
-    implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012 - ASE's attribute
+    implemented_properties = ["energy", "free_energy", "forces", "stress", "energies"]  # noqa: RUF012 - ASE's
 
     def __init__(
         self,
         potential: Potential | str | os.PathLike,
         device: str | torch.device | None = None,
         compile: bool | str = "auto",
+        dtype: torch.dtype | None = None,
+        skin: float = 0.5,
         **kwargs,
     ):
         if compile not in (True, False, "auto"):
             raise ValueError(f"`compile` must be 'auto', True or False, got {compile!r}")
         super().__init__(**kwargs)
-        self.potential = for_evaluation(potential, device)
+        self.potential = for_evaluation(potential, device, dtype)
+        neighbors = VerletList(_cutoff(self.potential), skin)
+        self.neighbors = neighbors if neighbors.cutoff < math.inf else None  # of periodic systems
+        self._stress_is_wanted = False
         self._until_compiled = {True: 0, False: -1, "auto": _EVALUATIONS_TO_COMPILE_AFTER}[compile]
         self._kept: Atoms | None = None  # the structure of the last evaluation, through ASE's resets
         self._data: Data | None = None  # the same for the potential, unless it is periodic
@@ -71,7 +84,7 @@ class SchNetCalculator(Calculator):
         if kwargs:
             raise TypeError(
                 f"SchNetCalculator has no parameter {next(iter(kwargs))!r}; it takes potential, "
-                "device, compile, atoms, label and directory"
+                "device, compile, dtype, skin, atoms, label and directory"
             )
         return {}
 
@@ -110,11 +123,20 @@ class SchNetCalculator(Calculator):
         if self._until_compiled == 0 and self.potential.compiled is None:
             self.potential.compile(constant=True)  # a copy of our own
         self._until_compiled -= self._until_compiled > 0
-        out = self.potential(self._as_data(self.atoms), forces="forces" in properties)
+        data = self._as_data(self.atoms)
+        forces, stress = "forces" in properties, "stress" in properties
+        self._stress_is_wanted |= stress
+        # Whoever asks for stress asks for forces too, of the same structure, and each costs half of both.
+        both = {"stress": True} if stress or (self._stress_is_wanted and forces and _has_stress(data)) else {}
+        out = self.potential(data, forces=forces or stress, **both)
         energy = out["energy"].item()
         self.results = {"energy": energy, "free_energy": energy}
         if "forces" in out:
             self.results["forces"] = out["forces"].cpu().numpy()
+        if "stress" in out:
+            self.results["stress"] = full_3x3_to_voigt_6_stress(out["stress"][0].cpu().numpy())
+        if "energies" in properties:
+            self.results["energies"] = self.potential.atomic_energies(data).cpu().numpy()
 
     def _follow(self, atoms: Atoms, moved: bool) -> None:
         """Keep a copy of a structure, as ASE does; of one that only moved, only the positions."""
@@ -133,13 +155,32 @@ class SchNetCalculator(Calculator):
             return data
         data = from_ase(atoms).to(str(self.potential.scale.device))
         self._data, self._numbers = None if atoms.pbc.any() else data, numbers
+        if self.neighbors is not None and atoms.pbc.any():
+            self.neighbors.add_to(data)
         return data
 
 
+def _cutoff(potential: Potential) -> float:
+    """Give the cutoff of a model whose neighbors are all within it, in Å; infinity for others."""
+    model = potential.model
+    if not isinstance(model, SchNet) or model.interaction_graph is not None or model.config.cutoff is None:
+        return math.inf
+    return model.config.cutoff
+
+
+def _has_stress(data: Data) -> bool:
+    """Whether a system has a volume that a stress may refer to."""
+    return "pbc" in data and bool(data.pbc.any()) and bool(data.cell.det().abs() > 0)
+
+
 def for_evaluation(
-    potential: Potential | str | os.PathLike, device: str | torch.device | None = None
+    potential: Potential | str | os.PathLike,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Potential:
     """Load or copy a potential, in evaluation mode and with frozen weights."""
+    if dtype not in (None, torch.float32, torch.float64):
+        raise ValueError(f"`dtype` must be torch.float32 or torch.float64, got {dtype}")
     if isinstance(potential, str | os.PathLike):
         own = load(potential, "cpu" if device is None else device)
     elif isinstance(potential, Potential):
@@ -151,4 +192,4 @@ def for_evaluation(
             "`potential` must be a Potential or the path of a checkpoint, got "
             f"{type(potential).__name__}; a model becomes one by Potential(model)"
         )
-    return own.eval().requires_grad_(False)
+    return own.to(dtype).eval().requires_grad_(False)
