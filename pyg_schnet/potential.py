@@ -156,14 +156,14 @@ class Potential(DoubleBuffers):
                 "`atomic_energies` needs a SchNet with readout='add', whose energy is a sum over atoms; got "
                 f"{model}"
             )
-        batch, _ = _molecules(data)
-        check_molecules(data.z, cast(Tensor, data.pos), batch, 0)
+        (batch, _), pos = _molecules(data), cast(Tensor, data.pos)
+        check_molecules(data.z, pos, batch, 0)
         self._check_elements(data.z)
         fields = {name: getattr(data, name, None) for name in ("edge_index", "shift", "cell", "pbc")}
         with torch.no_grad(), positions_only():
-            place = model.locate(data.pos, batch, **fields)
+            place = model.locate(pos, batch, **fields)
             each = torch.arange(len(batch), device=batch.device)  # each atom a molecule, to the readout
-            own = model.predict(data.z, data.pos, each, len(batch), *place)
+            own = model.predict(data.z, pos, each, len(batch), *place)
             return self.scaled(own.double(), data.z, each, len(batch))
 
     def compile(self, constant: bool = False) -> Potential:

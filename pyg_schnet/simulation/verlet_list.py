@@ -14,10 +14,10 @@ class VerletList:
     r"""Neighbors of one periodic system, searched again only when some may be missing.
 
     A pair at :math:`\mathbf r` was listed if :math:`|\mathbf r| < r_c + s`. Since then the lattice was
-    deformed by :math:`D = A_0^{-1} A` and atoms moved by at most :math:`u` beside it. A pair that is now within
-    the cutoff was within :math:`(r_c + 2u) \, \| D^{-1} \|`, and is listed as long as that is less than
-    :math:`r_c + s`. Strained cells, barostats, wrapped atoms and atoms that change places need no rule of their
-    own.
+    deformed by :math:`D = A_0^{-1} A`, and atoms moved by at most :math:`u` beside it. A pair that is now
+    within the cutoff was within :math:`(r_c + 2u) \, \| D^{-1} \|`, and is listed as long as that is less
+    than :math:`r_c + s`. Strained cells, barostats, wrapped atoms and atoms that change places need no rule
+    of their own.
 
     Args:
         cutoff: :math:`r_c` in Å.
