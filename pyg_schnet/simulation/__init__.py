@@ -1,8 +1,12 @@
-"""Simulations with a trained potential, in ASE: dynamics, relaxation and predictions in bulk."""
+"""Simulations with a trained potential: in ASE, OpenMM and LAMMPS."""
 
 from pyg_schnet.simulation.calculator import SchNetCalculator as SchNetCalculator
 from pyg_schnet.simulation.dynamics import Dynamics as Dynamics
 from pyg_schnet.simulation.dynamics import run_md as run_md
+from pyg_schnet.simulation.lammps import attach_to_lammps as attach_to_lammps
+from pyg_schnet.simulation.lammps import start_lammps as start_lammps
+from pyg_schnet.simulation.openmm import openmm_force as openmm_force
+from pyg_schnet.simulation.openmm import openmm_system as openmm_system
 from pyg_schnet.simulation.prediction import predict as predict
 from pyg_schnet.simulation.relaxation import Relaxation as Relaxation
 from pyg_schnet.simulation.relaxation import relax as relax
