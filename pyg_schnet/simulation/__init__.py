@@ -1,5 +1,8 @@
 """Simulations with a trained potential: in ASE, OpenMM and LAMMPS."""
 
+from pyg_schnet.simulation.batched_dynamics import BatchedDynamics as BatchedDynamics
+from pyg_schnet.simulation.batched_dynamics import run_md_batched as run_md_batched
+from pyg_schnet.simulation.batched_relaxation import relax_batched as relax_batched
 from pyg_schnet.simulation.calculator import SchNetCalculator as SchNetCalculator
 from pyg_schnet.simulation.dynamics import Dynamics as Dynamics
 from pyg_schnet.simulation.dynamics import run_md as run_md

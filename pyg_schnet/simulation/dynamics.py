@@ -111,11 +111,7 @@ def run_md(
         ASE, with its constraint on the center of mass. ASE's ``fixcm=True`` heats small molecules
         (nine atoms at 500 K: 650 to 730 K), so it is not used.
     """
-    _check(thermostat, interval)
-    _check_quantity("temperature", temperature, "K", zero=True)
-    _check_quantity("timestep", timestep, "fs")
-    _check_quantity("duration", duration, "ps")
-    _check_quantity("friction", friction, "1/fs")
+    check_settings(thermostat, interval, temperature, timestep, duration, friction)
     _check_quantity("equilibration", equilibration, "ps", zero=True)
     writer = FrameWriter(trajectory, overwrite)
     system = own_copy(atoms)
@@ -129,12 +125,12 @@ def run_md(
     frame, total, temperatures = system, [], []
     with writer:
         if equilibration > 0:
-            for _ in guarded_frames(bath(), _steps(equilibration, timestep), constraints, writer):
+            for _ in guarded_frames(bath(), number_of_steps(equilibration, timestep), constraints, writer):
                 pass
             system.set_constraint(constraints)
             remove_drift(system, rotation)
         integrator = VelocityVerlet(system, timestep * units.fs) if nve else bath()
-        steps = _steps(duration, timestep)
+        steps = number_of_steps(duration, timestep)
         for step, frame in enumerate(guarded_frames(integrator, steps, constraints, writer)):
             total.append(system.get_total_energy())
             temperatures.append(kinetic(frame, count))
@@ -169,15 +165,27 @@ def _langevin(
     )
 
 
-def _steps(duration: float, timestep: float) -> int:
+def number_of_steps(duration: float, timestep: float) -> int:
+    """Count the steps of a duration in ps, by the step in fs: one at least."""
     return max(1, round(1000 * duration / timestep))
 
 
-def _check(thermostat: str, interval: int) -> None:
+def check_settings(
+    thermostat: str, interval: int, temperature: float, timestep: float, duration: float, friction: float
+) -> None:
+    """Refuse settings that no dynamics has.
+
+    Raises:
+        ValueError: With the name and its requirement.
+    """
     if thermostat not in _THERMOSTATS:
         raise ValueError(f"`thermostat` must be one of {', '.join(_THERMOSTATS)}; got {thermostat!r}")
     if interval < 1:
         raise ValueError(f"`interval` must be at least 1 step, got {interval}")
+    _check_quantity("temperature", temperature, "K", zero=True)
+    _check_quantity("timestep", timestep, "fs")
+    _check_quantity("duration", duration, "ps")
+    _check_quantity("friction", friction, "1/fs")
 
 
 def _check_quantity(name: str, value: float, unit: str, zero: bool = False) -> None:

@@ -12,7 +12,7 @@ from ase.md.md import MolecularDynamics
 from pyg_schnet.simulation.structures import snapshot
 from pyg_schnet.simulation.trajectory import FrameWriter
 
-_FARTHEST = 1.0  # Å in a step; a hydrogen atom at 300 K moves 0.014 Å in 0.5 fs
+FARTHEST = 1.0  # Å in a step; a hydrogen atom at 300 K moves 0.014 Å in 0.5 fs
 
 
 def guarded_frames(
@@ -67,6 +67,6 @@ def _check_frame(frame: Atoms, previous: Atoms | None) -> None:
     if previous is None:
         return
     moved = np.linalg.norm(frame.positions - previous.positions, axis=1)
-    if not (moved < _FARTHEST).all():
+    if not (moved < FARTHEST).all():
         atom = int(np.argmax(moved))  # the first nan, if there is one
         raise ValueError(f"atom {atom} moved {moved[atom]:.3g} Å in one step")

@@ -1,0 +1,221 @@
+"""Molecular dynamics of many structures in one call of the model a step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms, units
+from torch import Tensor
+
+from pyg_schnet.potential import Potential
+from pyg_schnet.simulation.calculator import for_evaluation
+from pyg_schnet.simulation.conservation import fit_drift
+from pyg_schnet.simulation.dynamics import check_settings, number_of_steps
+from pyg_schnet.simulation.integration import FARTHEST
+from pyg_schnet.simulation.replicas import Replicas, by_size, check_structures
+from pyg_schnet.simulation.trajectory import FrameWriter
+from pyg_schnet.simulation.velocities import degrees_of_freedom, draw_momenta
+
+_STEPS_OF_NOISE = 64  # drawn at once
+
+
+@dataclass(frozen=True)
+class BatchedDynamics:
+    """The result of :func:`run_md_batched`; lists in the order of the structures.
+
+    Attributes:
+        atoms: The last frames, with velocities, energies and forces.
+        steps: Number of time steps.
+        duration: In ps.
+        temperature: Mean kinetic temperatures in K, the starts included.
+        potential_energy: Mean potential energies in eV.
+        drift: Slopes of total energies in meV per atom and ps; ``None`` with a thermostat.
+        trajectory: The file of frames, if one was written.
+    """
+
+    atoms: list[Atoms]
+    steps: int
+    duration: float
+    temperature: list[float]
+    potential_energy: list[float]
+    drift: list[float] | None
+    trajectory: Path | None
+
+
+def run_md_batched(
+    potential: Potential | str | os.PathLike,
+    structures: Sequence[Atoms],
+    *,
+    temperature: float = 300.0,
+    timestep: float = 0.5,
+    duration: float = 1.0,
+    thermostat: str = "nve",
+    friction: float = 0.01,
+    seed: int = 0,
+    trajectory: str | os.PathLike | None = None,
+    interval: int = 100,
+    overwrite: bool = False,
+    max_pairs: int = 200_000,
+    device: str | torch.device | None = None,
+) -> BatchedDynamics:
+    """Move many molecules or replicas by Newton's equations, each as if it were alone.
+
+    What happens to a structure depends on it, the seed and its number, not on the others. Velocities begin as
+    those of :func:`~pyg_schnet.simulation.run_md`, drawn for each.
+
+    Args:
+        potential: A potential, which is copied and compiled, or the path of a checkpoint.
+        structures: Of any sizes, periodic or not; without constraints, not modified.
+        temperature: In K; of the start in ``"nve"``.
+        timestep: In fs.
+        duration: In ps.
+        thermostat: ``"nve"`` (velocity Verlet) or ``"langevin"`` (BAOAB).
+        friction: Of the bath, in 1/fs.
+        seed: Of velocities and baths.
+        trajectory: A file of frames, ``*.traj`` or ``*.extxyz``; ``info["system"]`` and ``info["step"]``
+            number them.
+        interval: Steps between two frames; the first is the start.
+        overwrite: Whether ``trajectory`` may replace a file.
+        max_pairs: Neighbor pairs computed at once, which bounds the memory: more structures run one group
+            after the other.
+        device: Where to compute; by default where the potential is, the CPU for a path.
+
+    Raises:
+        FileExistsError: If ``trajectory`` exists.
+        RuntimeError: If a structure explodes: forces are not finite, or an atom moves 1 Å in a step. Frames
+            so far are in ``trajectory``.
+        TypeError: If ``structures`` is not a list of structures.
+        ValueError: If an argument is out of range, or the potential refuses a structure.
+
+    Source:
+        Bath: Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34 (2013).
+    """
+    check_settings(thermostat, interval, temperature, timestep, duration, friction)
+    check_structures(structures)
+    own = for_evaluation(potential, device).compile(constant=True)
+    steps = number_of_steps(duration, timestep)
+    found: list[tuple] = []
+    with FrameWriter(trajectory, overwrite) as writer:
+        for group in by_size(own, structures, max_pairs):
+            moves = _Moves(own, [structures[k] for k in group], group, temperature, timestep, seed)
+            bath = friction if thermostat == "langevin" else None
+            found += moves.run(steps, bath, writer, interval)
+    atoms, temperatures, energies, drifts = zip(*found, strict=True)
+    return BatchedDynamics(
+        list(atoms),
+        steps,
+        steps * timestep / 1000,
+        list(temperatures),
+        list(energies),
+        list(drifts) if thermostat == "nve" else None,
+        writer.path,
+    )
+
+
+class _Moves:
+    """Positions and momenta of a group."""
+
+    def __init__(
+        self,
+        potential: Potential,
+        structures: list[Atoms],
+        numbers: list[int],
+        temperature: float,
+        timestep: float,
+        seed: int,
+    ):
+        self.numbers, self.timestep, self.temperature = numbers, timestep, temperature
+        self.rng = [np.random.default_rng([seed, number]) for number in numbers]
+        started = []
+        for atoms, rng in zip(structures, self.rng, strict=True):
+            moving = atoms.copy()
+            draw_momenta(moving, temperature, rng, rotation=bool(atoms.pbc.any()))
+            started.append(moving)
+        self.replicas = Replicas(potential, started)
+        momenta = np.concatenate([atoms.get_momenta() for atoms in started])
+        self.velocity = torch.from_numpy(momenta).to(self.replicas.pos.device) / self.replicas.mass
+        self._noise: list[Tensor] = []
+
+    def run(self, steps: int, friction: float | None, writer: FrameWriter, interval: int) -> list[tuple]:
+        """Move for some steps; give last frames, mean temperatures and energies, and drifts."""
+        replicas, dt = self.replicas, self.timestep * units.fs
+        half = 0.5 * dt / replicas.mass
+        kinetic, potential = [self._kinetic()], [replicas.energy]
+        self._write(0, writer)
+        for step in range(1, steps + 1):
+            self.velocity += half * replicas.forces
+            if friction is None:
+                moved = dt * self.velocity
+            else:
+                moved = 0.5 * dt * self.velocity
+                self._bathe(friction)
+                moved += 0.5 * dt * self.velocity
+            self._move(step, moved)
+            self.velocity += half * replicas.forces
+            kinetic.append(self._kinetic())
+            potential.append(replicas.energy)
+            if step % interval == 0:
+                self._write(step, writer)
+        return self._results(torch.stack(kinetic), torch.stack(potential), friction is None)
+
+    def _move(self, step: int, moved: Tensor) -> None:
+        replicas = self.replicas
+        replicas.pos.add_(moved)
+        try:
+            replicas.evaluate()
+            wrong = ~(replicas.forces.isfinite().all(dim=1) & (moved.square().sum(dim=1) < FARTHEST**2))
+            if not bool(wrong.any()):
+                return
+            number = self.numbers[int(replicas.batch[wrong][0])]
+            reason = f"structure {number} has forces that are not finite, or an atom moved {FARTHEST:g} Å"
+        except ValueError as error:
+            reason = str(error)
+        raise RuntimeError(
+            f"a system exploded at step {step}: {reason}; reduce `timestep` or `temperature`, or train on "
+            "such structures"
+        )
+
+    def _bathe(self, friction: float) -> None:
+        keep = float(np.exp(-friction * self.timestep))
+        if not self._noise:
+            # For each structure by itself, so that it has the same noise in any company.
+            drawn = [
+                rng.standard_normal((_STEPS_OF_NOISE, n, 3))
+                for rng, n in zip(self.rng, self.replicas.sizes, strict=True)
+            ]
+            self._noise = list(torch.from_numpy(np.concatenate(drawn, axis=1)).to(self.velocity.device))
+        width = (units.kB * self.temperature * (1 - keep**2) / self.replicas.mass).sqrt()
+        self.velocity = keep * self.velocity + width * self._noise.pop()
+
+    def _kinetic(self) -> Tensor:
+        return self.replicas.sum((0.5 * self.replicas.mass * self.velocity.square()).sum(dim=1))
+
+    def _frames(self, step: int) -> list[Atoms]:
+        frames = self.replicas.frames()
+        for frame, number, velocity in zip(
+            frames, self.numbers, self.replicas.split(self.velocity), strict=True
+        ):
+            frame.set_velocities(velocity.numpy())
+            frame.info |= {"system": number, "step": step}
+        return frames
+
+    def _write(self, step: int, writer: FrameWriter) -> None:
+        if writer.path is not None:
+            for frame in self._frames(step):
+                writer.write(frame)
+
+    def _results(self, kinetic: Tensor, potential: Tensor, nve: bool) -> list[tuple]:
+        found = []
+        rows = zip(self._frames(len(kinetic) - 1), kinetic.T.cpu(), potential.T.cpu(), strict=True)
+        for atoms, own, energy in rows:
+            count = degrees_of_freedom(atoms, rotation=not nve or bool(atoms.pbc.any()))
+            count += 0 if nve else 3  # this bath moves the center of mass
+            temperature = float(2 * own.mean() / (count * units.kB))
+            drift = fit_drift((own + energy).tolist(), self.timestep, len(atoms))[0] if nve else None
+            found.append((atoms, temperature, float(energy.mean()), drift))
+        return found

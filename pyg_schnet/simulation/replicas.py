@@ -1,0 +1,146 @@
+"""Many structures in one call of the model: what batched dynamics and relaxation share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from ase import Atoms
+from torch import Tensor
+from torch_geometric.data import Data
+
+from pyg_schnet.neighbors import neighbor_list
+from pyg_schnet.nn import SchNet
+from pyg_schnet.nn.readout import sum_by_molecule
+from pyg_schnet.potential import Potential
+from pyg_schnet.simulation.structures import with_results
+from pyg_schnet.structures import from_ase
+
+
+class Replicas:
+    """Structures side by side, with energies and forces.
+
+    Args:
+        potential: In evaluation mode.
+        structures: Without constraints.
+
+    Attributes:
+        pos: Positions in Å, ``(atoms, 3)``, float64.
+        batch: Number of the structure of each atom.
+        mass: In u, ``(atoms, 1)``.
+        energy: In eV, ``(structures,)``.
+        forces: In eV/Å, ``(atoms, 3)``.
+    """
+
+    def __init__(self, potential: Potential, structures: Sequence[Atoms]):
+        self.potential, self.structures = potential, list(structures)
+        lattice = any(atoms.pbc.any() for atoms in structures)
+        items = [from_ase(atoms, lattice) for atoms in structures]
+        sizes = torch.tensor([len(item.z) for item in items])
+        device = potential.scale.device
+        fields = {name: torch.cat([item[name] for item in items]).to(device) for name in items[0].to_dict()}
+        self.batch = torch.repeat_interleave(torch.arange(len(items)), sizes).to(device)
+        self.sizes = sizes.tolist()
+        self._data = Data(**fields, batch=self.batch)
+        self._data.num_graphs = len(items)
+        masses = [torch.from_numpy(atoms.get_masses()) for atoms in structures]
+        self.mass = torch.cat(masses).to(device)[:, None]
+        self.evaluate()
+
+    def __len__(self) -> int:
+        return len(self.structures)
+
+    @property
+    def pos(self) -> Tensor:
+        """Positions; changed in place before :meth:`evaluate`."""
+        assert self._data.pos is not None
+        return self._data.pos
+
+    def evaluate(self) -> None:
+        """Compute energies and forces where the atoms are now."""
+        out = self.potential(self._data)
+        self.energy, self.forces = out["energy"], out["forces"].double()
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Add up rows of atoms by structure."""
+        return sum_by_molecule(values, self.batch, len(self))
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Give each atom its structure's value, as a column."""
+        return values.index_select(0, self.batch)[:, None]
+
+    def split(self, values: Tensor) -> list[Tensor]:
+        """Divide rows of atoms by structure, on the CPU."""
+        return list(values.cpu().split(self.sizes))
+
+    def frames(self) -> list[Atoms]:
+        """Give structures with their positions, energies and forces of now."""
+        rows = zip(
+            self.structures, self.split(self.pos), self.energy.tolist(), self.split(self.forces), strict=True
+        )
+        frames = []
+        for atoms, pos, energy, forces in rows:
+            moved = atoms.copy()
+            moved.calc = None
+            moved.positions = pos.numpy()
+            frames.append(with_results(moved, energy, forces.numpy()))
+        return frames
+
+    def take(self, numbers: Sequence[int]) -> Replicas:
+        """Give some of the structures, where they are now."""
+        return Replicas(self.potential, [frame for k, frame in enumerate(self.frames()) if k in set(numbers)])
+
+
+def check_structures(structures: Sequence[Atoms]) -> None:
+    """Refuse what cannot be simulated side by side.
+
+    Raises:
+        TypeError: If it is not a list of structures.
+        ValueError: If there are none, one is empty, or one has constraints.
+    """
+    if isinstance(structures, Atoms):
+        raise TypeError("`structures` must be a list of ase.Atoms, got one Atoms; use [atoms]")
+    if len(structures) == 0:
+        raise ValueError("`structures` must hold at least one ase.Atoms, got none")
+    for number, atoms in enumerate(structures):
+        if not isinstance(atoms, Atoms):
+            raise TypeError(
+                f"`structures` must hold ase.Atoms, got {type(atoms).__name__} as number {number}"
+            )
+        if len(atoms) == 0:
+            raise ValueError(f"`structures` must have atoms, got none in number {number}")
+        if atoms.constraints:
+            raise ValueError(
+                f"`structures` must have no constraints side by side, got {atoms.constraints[0]} in number "
+                f"{number}; simulate it alone"
+            )
+
+
+def by_size(potential: Potential, structures: Sequence[Atoms], max_pairs: int) -> Iterator[list[int]]:
+    """Divide structures into groups, of one at least, with a bounded number of pairs of neighbors.
+
+    Args:
+        potential: With the cutoff.
+        structures: Which.
+        max_pairs: Of a group.
+
+    Raises:
+        ValueError: If ``max_pairs`` is below one.
+    """
+    if max_pairs < 1:
+        raise ValueError(f"`max_pairs` must be at least 1, got {max_pairs}")
+    model, group, total = potential.model, [], 0
+    cutoff = model.config.cutoff if isinstance(model, SchNet) else None
+    for number, atoms in enumerate(structures):
+        pairs = len(atoms) * (len(atoms) - 1) // 2
+        if cutoff is not None and (pairs > 1000 or atoms.pbc.any()):
+            data = from_ase(atoms)
+            assert data.pos is not None
+            edges, _ = neighbor_list(data.pos, cutoff, None, data.get("cell"), data.get("pbc"))
+            pairs = edges.size(1) // 2
+        if group and total + pairs > max_pairs:
+            yield group
+            group, total = [], 0
+        group.append(number)
+        total += pairs
+    yield group

@@ -1,0 +1,165 @@
+"""Side by side, structures move as each does alone."""
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms, units
+from ase.build import molecule
+from ase.constraints import FixAtoms
+from ase.io import read
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import FIRE
+
+from pyg_schnet.simulation import SchNetCalculator, relax_batched, run_md_batched
+from pyg_schnet.simulation.replicas import by_size
+from pyg_schnet.simulation.velocities import draw_momenta
+
+
+@pytest.fixture
+def several(crystal):
+    """Molecules of several sizes and a crystal, all shaken."""
+    names = ("CH3CH2OH", "H2O", "CH4", "C6H6", "CO")
+    structures = [molecule(name) for name in names]
+    for seed, atoms in enumerate(structures):
+        atoms.rattle(0.05, seed=seed)
+    return [*structures[:3], crystal, *structures[3:]]
+
+
+# 1e-9 Å after 40 steps: the same sums in another order; measured 1e-14.
+def test_dynamics_is_ases_one_by_one(potential, several):
+    result = run_md_batched(potential, several, duration=0.02, timestep=0.5, seed=3)
+    assert result.steps == 40
+    for number, atoms in enumerate(several):
+        alone = atoms.copy()
+        rng = np.random.default_rng([3, number])
+        draw_momenta(alone, 300.0, rng, rotation=bool(atoms.pbc.any()))
+        alone.calc = SchNetCalculator(potential, compile=False)
+        VelocityVerlet(alone, 0.5 * units.fs).run(40)
+        moved = result.atoms[number]
+        assert np.abs(moved.positions - alone.positions).max() < 1e-9
+        assert np.abs(moved.get_velocities() - alone.get_velocities()).max() < 1e-9
+        assert moved.get_potential_energy() == pytest.approx(alone.get_potential_energy(), abs=1e-8)
+        assert np.abs(moved.get_forces() - alone.get_forces()).max() < 1e-8
+
+
+@pytest.mark.parametrize("thermostat", ["nve", "langevin"])
+@pytest.mark.parametrize("max_pairs", [1, 50, 100_000])
+def test_the_company_and_its_size_change_nothing(potential, several, thermostat, max_pairs):
+    options = {"duration": 0.05, "thermostat": thermostat, "seed": 1}
+    together = run_md_batched(potential, several, **options)
+    apart = run_md_batched(potential, several, **options, max_pairs=max_pairs)
+    for one, other in zip(together.atoms, apart.atoms, strict=True):
+        assert np.abs(one.positions - other.positions).max() < 1e-9
+    assert together.temperature == pytest.approx(apart.temperature, rel=1e-6)
+
+
+def test_energy_is_conserved_in_each_the_better_the_shorter_the_step(potential, several):
+    coarse, fine = (run_md_batched(potential, several, duration=0.1, timestep=dt) for dt in (0.5, 0.125))
+    assert max(map(abs, fine.drift)) < 0.1  # meV/atom/ps; measured 0.01
+    assert max(map(abs, fine.drift)) < 0.3 * max(map(abs, coarse.drift))
+
+
+def test_the_bath_has_its_temperature(potential, ethanol):
+    result = run_md_batched(
+        potential, [ethanol] * 8, duration=2.0, thermostat="langevin", friction=0.05, temperature=400
+    )
+    assert result.drift is None
+    # Mean of eight: the deviation is 400 K sqrt(2 / 27 / 8 / 40 independent times), 6 K.
+    assert np.mean(result.temperature) == pytest.approx(400, abs=25)
+    assert len(set(result.temperature)) == 8
+
+
+def test_frames_are_written_with_their_numbers(potential, several, tmp_path):
+    path = tmp_path / "all.extxyz"
+    result = run_md_batched(potential, several, duration=0.02, interval=20, trajectory=path)
+    frames = read(path, ":")
+    assert [(f.info["system"], f.info["step"]) for f in frames] == [
+        (k, s) for s in (0, 20, 40) for k in range(len(several))
+    ]
+    for last, frame in zip(result.atoms, frames[-len(several) :], strict=True):
+        assert np.abs(last.positions - frame.positions).max() < 1e-7
+        assert last.get_potential_energy() == pytest.approx(frame.get_potential_energy(), abs=1e-6)
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        run_md_batched(potential, several, trajectory=path)
+
+
+def test_an_explosion_is_told_with_its_structure_and_keeps_the_frames(potential, several, tmp_path):
+    path = tmp_path / "all.traj"
+    options = {"duration": 0.4, "timestep": 40.0, "interval": 1, "trajectory": path}
+    with pytest.raises(RuntimeError, match=r"a system exploded at step \d+: .*; reduce `timestep`"):
+        run_md_batched(potential, several, temperature=3000, **options)
+    assert len(read(path, ":")) >= len(several)
+
+
+def test_the_callers_structures_stay_as_they_are(potential, several):
+    before = [atoms.positions.copy() for atoms in several]
+    run_md_batched(potential, several, duration=0.01)
+    relax_batched(potential, several, steps=3)
+    assert all((a.positions == b).all() and a.calc is None for a, b in zip(several, before, strict=True))
+
+
+def test_relaxation_is_ases_fire_one_by_one(potential, several):
+    results = relax_batched(potential, several, fmax=0.05, steps=150)
+    for atoms, result in zip(several, results, strict=True):
+        alone = atoms.copy()
+        alone.calc = SchNetCalculator(potential, compile=False)
+        search = FIRE(alone, logfile=None)
+        assert search.run(fmax=0.05, steps=150) == result.converged
+        assert search.nsteps == result.steps
+        assert np.abs(alone.positions - result.atoms.positions).max() < 1e-7
+        assert result.energy == pytest.approx(alone.get_potential_energy(), abs=1e-7)
+        assert result.fmax == pytest.approx(np.linalg.norm(alone.get_forces(), axis=1).max(), abs=1e-6)
+    assert len({result.steps for result in results}) > 2  # some are done earlier, and left the batch
+
+
+def test_what_does_not_converge_says_so(potential, several):
+    results = relax_batched(potential, several, fmax=1e-9, steps=5)
+    assert [(result.converged, result.steps) for result in results] == [(False, 5)] * len(several)
+
+
+def test_groups_hold_no_more_pairs_than_asked_for(potential, several):
+    groups = list(by_size(potential, several, 60))
+    assert [k for group in groups for k in group] == list(range(len(several)))
+    assert len(groups) > 2
+    assert list(by_size(potential, several, 10**9)) == [list(range(len(several)))]
+
+
+FIXED = Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.8]], constraint=FixAtoms([0]))
+
+
+@pytest.mark.parametrize("function", [run_md_batched, relax_batched])
+@pytest.mark.parametrize(
+    ("structures", "error", "message"),
+    [
+        (Atoms("H"), TypeError, r"must be a list of ase\.Atoms, got one Atoms; use \[atoms\]"),
+        ([], ValueError, "must hold at least one ase.Atoms, got none"),
+        ([Atoms("H"), "H2"], TypeError, "must hold ase.Atoms, got str as number 1"),
+        ([Atoms()], ValueError, "must have atoms, got none in number 0"),
+        ([FIXED], ValueError, "must have no constraints side by side, got FixAtoms"),
+        ([molecule("SiH4")], ValueError, "`z` contains 14, which was absent from training"),
+    ],
+)
+def test_wrong_structures_are_refused(potential, function, structures, error, message):
+    with pytest.raises(error, match=message):
+        function(potential, structures)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"timestep": 0}, "`timestep` must be positive and in fs, got 0"),
+        ({"thermostat": "nose"}, "`thermostat` must be one of nve, langevin; got 'nose'"),
+        ({"interval": 0}, "`interval` must be at least 1 step, got 0"),
+        ({"max_pairs": 0}, "`max_pairs` must be at least 1, got 0"),
+    ],
+)
+def test_wrong_settings_are_refused(potential, ethanol, options, message):
+    with pytest.raises(ValueError, match=message):
+        run_md_batched(potential, [ethanol], **options)
+
+
+def test_a_float32_network_moves_atoms_in_float64(potential, ethanol):
+    single = SchNetCalculator(potential, dtype=torch.float32).potential
+    result = run_md_batched(single, [ethanol] * 4, duration=0.05)
+    assert result.atoms[0].positions.dtype == np.float64
+    assert max(map(abs, result.drift)) < 10
