@@ -62,7 +62,7 @@ class SchNetConfig:
             "gamma": 10.0,
             "envelope": None,
             "final_activation": True,
-            "zero_output": True,
+            "zero_output": not changes.get("dipole", False),  # see below
         }
         return cls(**{**paper, **changes})
 
@@ -82,5 +82,10 @@ class SchNetConfig:
             raise ValueError(f"`readout` must be 'add' or 'mean', got {self.readout!r}")
         if self.envelope is not None and self.envelope not in ENVELOPES:
             raise ValueError(f"`envelope` must be 'cosine', 'polynomial' or None, got {self.envelope!r}")
+        if self.dipole and self.zero_output:
+            raise ValueError(
+                "`zero_output` must be False with `dipole`: charges of zero make a dipole of zero, whose slope "
+                "is zero, and nothing would ever be learned"
+            )
         if self.filters not in FILTERS:
             raise ValueError(f"`filters` must be 'auto', 'spline' or 'exact', got {self.filters!r}")

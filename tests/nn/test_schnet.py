@@ -346,3 +346,12 @@ def test_positions_are_checked_where_the_edges_are_given(ethanol):
     edge_index = radius_graph(ethanol.pos, 4.0)
     with pytest.raises(ValueError, match=r"`pos` must be finite, got .* at atom 3"):
         SchNet(8, 8, 1, 8, 4.0).double()(ethanol.z, pos, edge_index=edge_index)
+
+
+def test_a_dipole_learns_from_its_first_step():
+    model = SchNet.paper(dipole=True, hidden_channels=8, num_filters=8)
+    pos = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.9, 0.0, 0.0]])
+    model(torch.tensor([8, 1, 1]), pos).sum().backward()
+    assert model.readout.network.dense2.weight.grad.abs().max() > 1e-4
+    with pytest.raises(ValueError, match="`zero_output` must be False with `dipole`"):
+        SchNet.paper(dipole=True, zero_output=True)
