@@ -84,8 +84,8 @@ class SchNetConfig:
             raise ValueError(f"`envelope` must be 'cosine', 'polynomial' or None, got {self.envelope!r}")
         if self.dipole and self.zero_output:
             raise ValueError(
-                "`zero_output` must be False with `dipole`: charges of zero make a dipole of zero, whose slope "
-                "is zero, and nothing would ever be learned"
+                "`zero_output` must be False with `dipole`: charges of zero make a dipole of zero, whose "
+                "slope is zero, and nothing would ever be learned"
             )
         if self.filters not in FILTERS:
             raise ValueError(f"`filters` must be 'auto', 'spline' or 'exact', got {self.filters!r}")
