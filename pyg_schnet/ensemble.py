@@ -73,6 +73,22 @@ class Ensemble(nn.Module):
         """
         return cls([load(path, device, make() if make else None) for path in paths]).eval()
 
+    def compile(self, constant: bool = False) -> Ensemble:
+        """Compile each potential, see :meth:`Potential.compile <pyg_schnet.Potential.compile>`."""
+        for potential in self.potentials:
+            cast(Potential, potential).compile(constant)
+        return self
+
+    @property
+    def compiled(self) -> object | None:
+        """What the first potential tells of its programs; ``None`` without."""
+        return self._first.compiled
+
+    @property
+    def scale(self) -> Tensor:
+        """Unit of the first model's output, in eV; on the device of all."""
+        return self._first.scale
+
     @property
     def elements(self) -> list[int]:
         """Atomic numbers that all of them accept."""

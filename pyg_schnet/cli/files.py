@@ -17,7 +17,7 @@ def structure(options: Namespace) -> Atoms:
     from pyg_schnet.simulation import SchNetCalculator
 
     (atoms,) = read_structures(options.input, options.index)
-    atoms.calc = SchNetCalculator(options.model, device=options.device)
+    atoms.calc = SchNetCalculator(split_models(options.model), device=options.device)
     return atoms
 
 

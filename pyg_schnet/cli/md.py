@@ -30,6 +30,11 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
     parser.add_argument("--friction", type=float, default=0.01, help="of the bath, in 1/fs")
     parser.add_argument("--interval", type=int, default=10, help="steps between two frames")
     parser.add_argument("--seed", type=int, default=0, help="of velocities and bath")
+    parser.add_argument(
+        "--stop_if_uncertain",
+        type=float | None,
+        help="stop when several models disagree on a force by more than this, in eV/Å",
+    )
     parser.add_argument("--index", type=int, default=-1, help="which structure of the file, from 0")
     return "molecular dynamics", parser
 
@@ -41,7 +46,8 @@ def run(options: Namespace) -> int:
     from pyg_schnet.simulation import run_md
 
     names = ("temperature", "timestep", "duration", "equilibration", "thermostat", "friction")
-    settings = {name: options[name] for name in (*names, "interval", "seed", "overwrite")}
+    others = ("interval", "seed", "overwrite", "stop_if_uncertain")
+    settings = {name: options[name] for name in (*names, *others)}
     if Path(options.out).exists() and not options.overwrite:
         raise FileExistsError(f"{options.out}: exists; give another name, or --overwrite to replace it")
     atoms = structure(options)
@@ -60,4 +66,7 @@ def run(options: Namespace) -> int:
         out.print(
             f"energy drift {result.drift:+.4f} meV/atom/ps, fluctuation {result.fluctuation:.4f} meV/atom"
         )
+    if result.stopped is not None:
+        out.print(f"stopped: {result.stopped}; label such structures, and train on them")
+        return 1
     return 0

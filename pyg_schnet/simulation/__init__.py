@@ -13,3 +13,4 @@ from pyg_schnet.simulation.openmm import openmm_system as openmm_system
 from pyg_schnet.simulation.prediction import predict as predict
 from pyg_schnet.simulation.relaxation import Relaxation as Relaxation
 from pyg_schnet.simulation.relaxation import relax as relax
+from pyg_schnet.simulation.selection import select as select

@@ -6,20 +6,22 @@ import copy
 import math
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import torch
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 from torch_geometric.data import Data
 
 from pyg_schnet.checkpoint import load
+from pyg_schnet.ensemble import Ensemble
 from pyg_schnet.nn import SchNet
 from pyg_schnet.potential import Potential
 from pyg_schnet.simulation.verlet_list import VerletList
 from pyg_schnet.structures import from_ase
 
+Model: TypeAlias = Potential | Ensemble | str | os.PathLike | Sequence[str | os.PathLike]
 _EVALUATIONS_TO_COMPILE_AFTER = 50  # eager ones take a millisecond longer than compiled ones
 
 
@@ -32,9 +34,11 @@ class SchNetCalculator(Calculator):
     ``energies`` are what the atoms add to it, which only sums of have a physical meaning.
 
     Args:
-        potential: A potential or the path of a checkpoint. The calculator evaluates its own copy in
-            evaluation mode, ``calculator.potential``: yours keeps its mode and device, and training
-            it further changes nothing here.
+        potential: A potential or the path of a checkpoint; an ensemble or several paths, whose mean moves the
+            atoms, with ``energy_deviation`` (eV) and ``forces_deviation`` (eV/Å, of each atom) among the
+            ``results``. The calculator evaluates its own copy in evaluation mode,
+            ``calculator.potential``: yours keeps its mode and device, and training it further changes
+            nothing here.
         compile: Whether to compile the copy, which takes a second: ``"auto"`` after 50 evaluations.
         device: Where to compute; by default where the potential is, the CPU for a path.
         dtype: ``torch.float32`` or ``torch.float64``, of the network; its own by default.
@@ -61,7 +65,7 @@ class SchNetCalculator(Calculator):
 
     def __init__(
         self,
-        potential: Potential | str | os.PathLike,
+        potential: Model,
         device: str | torch.device | None = None,
         compile: bool | str = "auto",
         dtype: torch.dtype | None = None,
@@ -133,9 +137,17 @@ class SchNetCalculator(Calculator):
         self.results = {"energy": energy, "free_energy": energy}
         if "forces" in out:
             self.results["forces"] = out["forces"].cpu().numpy()
+        for name in ("energy_deviation", "forces_deviation"):
+            if name in out:
+                value = out[name].double().cpu().numpy()
+                self.results[name] = value if name.startswith("forces") else value.item()
         if "stress" in out:
             self.results["stress"] = full_3x3_to_voigt_6_stress(out["stress"][0].cpu().numpy())
         if "energies" in properties:
+            if isinstance(self.potential, Ensemble):
+                raise PropertyNotImplementedError(
+                    "`energies` of atoms are those of one potential, not of several"
+                )
             self.results["energies"] = self.potential.atomic_energies(data).cpu().numpy()
 
     def _follow(self, atoms: Atoms, moved: bool) -> None:
@@ -160,8 +172,10 @@ class SchNetCalculator(Calculator):
         return data
 
 
-def _cutoff(potential: Potential) -> float:
+def _cutoff(potential: Potential | Ensemble) -> float:
     """Give the cutoff of a model whose neighbors are all within it, in Å; infinity for others."""
+    if isinstance(potential, Ensemble):
+        return max(_cutoff(cast(Potential, member)) for member in potential.potentials)
     model = potential.model
     if not isinstance(model, SchNet) or model.interaction_graph is not None or model.config.cutoff is None:
         return math.inf
@@ -174,16 +188,21 @@ def _has_stress(data: Data) -> bool:
 
 
 def for_evaluation(
-    potential: Potential | str | os.PathLike,
+    potential: Model,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
-) -> Potential:
-    """Load or copy a potential, in evaluation mode and with frozen weights."""
+) -> Any:
+    """Load or copy a potential or several, in evaluation mode and with frozen weights."""
     if dtype not in (None, torch.float32, torch.float64):
         raise ValueError(f"`dtype` must be torch.float32 or torch.float64, got {dtype}")
+    place = "cpu" if device is None else device
+    if isinstance(potential, list | tuple) and len(potential) == 1:
+        potential = potential[0]
     if isinstance(potential, str | os.PathLike):
-        own = load(potential, "cpu" if device is None else device)
-    elif isinstance(potential, Potential):
+        own = load(potential, place)
+    elif isinstance(potential, list | tuple):
+        own = Ensemble.load(potential, place)
+    elif isinstance(potential, Potential | Ensemble):
         own = copy.deepcopy(potential)
         if device is not None:
             own = own.to(device)

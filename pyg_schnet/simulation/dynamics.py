@@ -15,6 +15,7 @@ from ase.constraints import FixCom
 from ase.md.langevin import Langevin
 from ase.md.verlet import VelocityVerlet
 
+from pyg_schnet.ensemble import Ensemble
 from pyg_schnet.simulation.conservation import fit_drift
 from pyg_schnet.simulation.integration import guarded_frames
 from pyg_schnet.simulation.structures import own_copy
@@ -43,6 +44,7 @@ class Dynamics:
         fluctuation: Standard deviation of the total energy about that line, in meV per atom;
             ``None`` with a thermostat.
         trajectory: The file of frames, if one was written.
+        stopped: Why the run ended early, if it did.
     """
 
     atoms: Atoms
@@ -52,6 +54,7 @@ class Dynamics:
     drift: float | None
     fluctuation: float | None
     trajectory: Path | None
+    stopped: str | None = None
 
 
 def run_md(
@@ -67,6 +70,7 @@ def run_md(
     trajectory: str | os.PathLike | None = None,
     interval: int = 10,
     overwrite: bool = False,
+    stop_if_uncertain: float | None = None,
     on_step: Callable[[int, Atoms], None] | None = None,
 ) -> Dynamics:
     """Move atoms by Newton's equations, with or without a heat bath.
@@ -93,6 +97,8 @@ def run_md(
             forces; ``atoms.info["step"]`` numbers them.
         interval: Steps between two frames; the first is the start.
         overwrite: Whether ``trajectory`` may replace a file.
+        stop_if_uncertain: Stop, with that frame as the last, when the potentials of an ensemble disagree on
+            some atom's force by more than this, in eV/Å (deviation, see :class:`~pyg_schnet.Ensemble`).
         on_step: Called with the number of each step, from 0, and its frame with energy and forces.
 
     Returns:
@@ -113,8 +119,15 @@ def run_md(
     """
     check_settings(thermostat, interval, temperature, timestep, duration, friction)
     _check_quantity("equilibration", equilibration, "ps", zero=True)
+    if stop_if_uncertain is not None:
+        _check_quantity("stop_if_uncertain", stop_if_uncertain, "eV/Å")
     writer = FrameWriter(trajectory, overwrite)
     system = own_copy(atoms)
+    if stop_if_uncertain is not None and not isinstance(getattr(atoms.calc, "potential", None), Ensemble):
+        raise ValueError(
+            "`stop_if_uncertain` needs a calculator of several potentials, which may disagree; use "
+            "SchNetCalculator([path, other_path, …])"
+        )
     constraints = system.constraints
     nve = thermostat == "nve"
     rotation = not nve or bool(system.pbc.any())
@@ -122,7 +135,7 @@ def run_md(
     rng = np.random.default_rng(seed)
     draw_momenta(system, temperature, rng, rotation)
     bath = partial(_langevin, system, timestep, temperature, friction, rng)
-    frame, total, temperatures = system, [], []
+    frame, total, temperatures, stopped = system, [], [], None
     with writer:
         if equilibration > 0:
             for _ in guarded_frames(bath(), number_of_steps(equilibration, timestep), constraints, writer):
@@ -138,7 +151,11 @@ def run_md(
                 writer.write(frame)
             if on_step is not None:
                 on_step(step, frame)
-    drift, fluctuation = fit_drift(total, timestep, len(system)) if nve else (None, None)
+            if stop_if_uncertain is not None and (stopped := _doubt(system, stop_if_uncertain, step)):
+                writer.write(frame)
+                break
+    steps = len(total) - 1
+    drift, fluctuation = fit_drift(total, timestep, len(system)) if nve and steps > 0 else (None, None)
     return Dynamics(
         atoms=frame,
         steps=steps,
@@ -147,6 +164,19 @@ def run_md(
         drift=drift,
         fluctuation=fluctuation,
         trajectory=writer.path,
+        stopped=stopped,
+    )
+
+
+def _doubt(system: Atoms, limit: float, step: int) -> str | None:
+    """Say how far potentials disagree, if it is too far."""
+    deviation = system.calc.results["forces_deviation"]  # pyright: ignore[reportOptionalMemberAccess]
+    atom = int(deviation.argmax())
+    if deviation[atom] <= limit:
+        return None
+    return (
+        f"the potentials disagree on the force on atom {atom} by {deviation[atom]:.3g} eV/Å at step {step}, "
+        f"more than {limit:g}"
     )
 
 

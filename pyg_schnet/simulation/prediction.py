@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import cast
 
 import torch
 from ase import Atoms
-from torch_geometric.data import Batch
+from torch_geometric.data import Batch, Data
 
 from pyg_schnet.potential import Potential
 from pyg_schnet.simulation.calculator import for_evaluation
@@ -63,13 +64,23 @@ def _predict(potential: Potential, frames: Iterator[Atoms], batch_size: int, for
         first += len(batch)
 
 
-def _evaluate(potential: Potential, frames: list[Atoms], forces: bool) -> list[Atoms]:
+def batch_of(frames: list[Atoms], device: torch.device) -> Data:
+    """Join structures to a batch; periodic ones and others may be mixed.
+
+    Raises:
+        TypeError: If one is something else.
+        ValueError: If one is empty.
+    """
     for frame in frames:
         if not isinstance(frame, Atoms):
             raise TypeError(f"`frames` must hold ase.Atoms, got {type(frame).__name__}")
     lattice = any(frame.pbc.any() for frame in frames)
-    batch = Batch.from_data_list([from_ase(frame, lattice) for frame in frames])
-    batch = batch.to(str(potential.scale.device))  # pyright: ignore[reportAttributeAccessIssue]
+    batch = cast(Data, Batch.from_data_list([from_ase(frame, lattice) for frame in frames]))
+    return batch.to(str(device))
+
+
+def _evaluate(potential: Potential, frames: list[Atoms], forces: bool) -> list[Atoms]:
+    batch = batch_of(frames, potential.scale.device)
     out = potential(batch, forces=forces)
     energy = out["energy"].tolist()
     if not forces:
