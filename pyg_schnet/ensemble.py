@@ -141,6 +141,6 @@ class Ensemble(nn.Module):
         edge_index, shift = neighbor_list(data.pos, reach, batch, cell, pbc)
         data = copy(data)
         data.edge_index = edge_index
-        if pbc is not None:
+        if cell is not None and pbc is not None:
             data.shift = shift
         return data

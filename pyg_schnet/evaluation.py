@@ -10,7 +10,7 @@ from torch_geometric.data import Data, InMemoryDataset
 from torchmetrics import MeanAbsoluteError, MeanSquaredError
 
 from pyg_schnet.ensemble import Ensemble
-from pyg_schnet.loader import DataLoader, collate
+from pyg_schnet.loader import DataLoader
 from pyg_schnet.potential import Potential
 from pyg_schnet.strain import virial_per_atom
 from pyg_schnet.units import GPa, kcal_per_mol
@@ -68,7 +68,8 @@ class Evaluation:
 
 def labelled(batch: Data) -> dict[str, bool]:
     """Tell what a potential is asked for beside energies: that of which a batch has labels."""
-    return {"forces": "forces" in batch, **({"stress": True} if "stress" in batch else {})}
+    has_stress = "stress" in batch and "pbc" in batch and bool(batch.pbc.any())
+    return {"forces": "forces" in batch, **({"stress": True} if has_stress else {})}
 
 
 def evaluate(potential: Potential | Ensemble, dataset: InMemoryDataset, batch_size: int = 32) -> Evaluation:
@@ -86,10 +87,7 @@ def evaluate(potential: Potential | Ensemble, dataset: InMemoryDataset, batch_si
     if len(dataset) == 0:
         raise ValueError("`dataset` must hold at least one structure, got 0")
     device = potential.atomref.device
-    wanted = labelled(collate(dataset, [0]))
-    quantities = ["energy", *(name for name, asked in wanted.items() if asked)]
-    quantities += ["virial"] if "stress" in wanted else []
-    metrics = {name: [make().set_dtype(torch.float64).to(device) for make in _METRICS] for name in quantities}
+    metrics: dict[str, list] = {}
     parts: list[dict[str, Tensor]] = []
     training = potential.training
     potential.eval()
@@ -98,9 +96,11 @@ def evaluate(potential: Potential | Ensemble, dataset: InMemoryDataset, batch_si
         for batch in DataLoader(dataset, batch_size, generator=torch.Generator()):
             batch = batch.to(device)
             with torch.no_grad():
-                pairs = _pairs(potential(batch, **wanted), batch)
-            for name in quantities:
-                label, prediction = pairs[name].contiguous()
+                pairs = _pairs(potential(batch, **labelled(batch)), batch)
+            for name, pair in pairs.items():
+                label, prediction = pair.contiguous()
+                if name not in metrics:
+                    metrics[name] = [make().set_dtype(torch.float64).to(device) for make in _METRICS]
                 for metric in metrics[name]:
                     metric.update(prediction, label)
             parts.append({**pairs, "z": batch.z})
@@ -112,8 +112,8 @@ def evaluate(potential: Potential | Ensemble, dataset: InMemoryDataset, batch_si
         for kind, metric in zip(("mae", "rmse"), metrics.get(name, [None, None]), strict=True)
     }
     columns = {
-        name: torch.cat([part[name] for part in parts], dim=0 if name == "z" else 1).cpu()
-        for name in parts[0]
+        name: torch.cat([part[name] for part in parts if name in part], dim=0 if name == "z" else 1).cpu()
+        for name in ("z", *metrics)
     }
     return Evaluation(
         len(dataset),

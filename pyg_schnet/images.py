@@ -51,6 +51,7 @@ def find_images(edge_index: Tensor, shift: Tensor, batch: Tensor) -> Images | No
         ``None`` where some edge has no reverse, or is a loop.
     """
     source, target = edge_index
+    shift = shift.long()
     sign = (shift.sign() * shift.new_tensor([4, 2, 1])).sum(1)  # of the first that is not zero
     kept = (sign > 0) | ((sign == 0) & (source < target))
     if not _is_symmetric(source, target, shift, kept):

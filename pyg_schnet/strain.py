@@ -42,7 +42,8 @@ class Strain:
         batch = getattr(data, "batch", None)
         own = symmetric[0] if batch is None else symmetric.index_select(0, batch)
         data = copy(data)
-        data.cell = self._cell + self._cell @ symmetric
+        deformed, given = self._cell + self._cell @ symmetric, cast(Tensor, data.cell)
+        data.cell = deformed.view(given.shape) if given.numel() == deformed.numel() else deformed
         if batch is None:
             return data, pos + pos @ own.to(pos.dtype)
         return data, pos + (pos[:, None] @ own.to(pos.dtype)).squeeze(1)

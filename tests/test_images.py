@@ -87,3 +87,11 @@ def test_positions_carry_gradients_to_atoms_and_cell():
     products = images.shift.double()[:, :, None] * weight[:, None]
     own = batch[images.atom]
     assert_close(by_cell, torch.zeros_like(cell).index_add(0, own, products), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.float32, torch.float64])
+def test_shifts_may_be_numbers_of_any_kind(dtype):
+    pos, batch, cell, flags = systems(1, [2, 3], [True] * 3)
+    edge_index, shift = neighbor_list(pos, 4.0, batch, cell, flags)
+    expected, found = find_images(edge_index, shift, batch), find_images(edge_index, shift.to(dtype), batch)
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))

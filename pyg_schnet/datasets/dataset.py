@@ -125,9 +125,9 @@ class MoleculeDataset(InMemoryDataset):
 
     @property
     def has_stress(self) -> bool:
-        """Whether there are labels of stress."""
+        """Whether there are labels of stress, and periodic systems that may have one."""
         assert self._data is not None
-        return "stress" in self._data
+        return "stress" in self._data and "pbc" in self._data and bool(self._data["pbc"].any())
 
     def compositions(self) -> Compositions:
         """Count which compositions occur, and their mean energies."""

@@ -318,7 +318,7 @@ class SchNet(nn.Module):
         if self.config.dipole:
             return None  # which reads positions of atoms
         images = getattr(data, "images", None)
-        if images is None:
+        if not isinstance(images, Images) or len(images.atom) < len(pos):
             edge_index, shift = data.edge_index, getattr(data, "shift", None)
             if edge_index is None:
                 edge_index, shift = neighbor_list(pos, cutoff, batch, cell, data.pbc)

@@ -12,8 +12,9 @@ import torch
 from ase import Atoms, units
 from torch import Tensor
 
+from pyg_schnet.ensemble import Ensemble
 from pyg_schnet.potential import Potential
-from pyg_schnet.simulation.calculator import for_evaluation
+from pyg_schnet.simulation.calculator import Model, for_evaluation
 from pyg_schnet.simulation.conservation import fit_drift
 from pyg_schnet.simulation.dynamics import check_settings, number_of_steps
 from pyg_schnet.simulation.integration import FARTHEST
@@ -48,7 +49,7 @@ class BatchedDynamics:
 
 
 def run_md_batched(
-    potential: Potential | str | os.PathLike,
+    potential: Model,
     structures: Sequence[Atoms],
     *,
     temperature: float = 300.0,
@@ -69,7 +70,7 @@ def run_md_batched(
     those of :func:`~pyg_schnet.simulation.run_md`, drawn for each.
 
     Args:
-        potential: A potential, which is copied and compiled, or the path of a checkpoint.
+        potential: A potential or an ensemble, which is copied and compiled, or paths of checkpoints.
         structures: Of any sizes, periodic or not; without constraints, not modified.
         temperature: In K; of the start in ``"nve"``.
         timestep: In fs.
@@ -102,9 +103,9 @@ def run_md_batched(
     found: list[tuple] = []
     with FrameWriter(trajectory, overwrite) as writer:
         for group in by_size(own, structures, max_pairs):
-            moves = _Moves(own, [structures[k] for k in group], group, temperature, timestep, seed)
             bath = friction if thermostat == "langevin" else None
-            found += moves.run(steps, bath, writer, interval)
+            moves = _Moves(own, [structures[k] for k in group], group, temperature, timestep, seed, bath)
+            found += moves.run(steps, writer, interval)
     atoms, temperatures, energies, drifts = zip(*found, strict=True)
     return BatchedDynamics(
         list(atoms),
@@ -122,26 +123,33 @@ class _Moves:
 
     def __init__(
         self,
-        potential: Potential,
+        potential: Potential | Ensemble,
         structures: list[Atoms],
         numbers: list[int],
         temperature: float,
         timestep: float,
         seed: int,
+        friction: float | None,
     ):
+        self.friction = friction
         self.numbers, self.timestep, self.temperature = numbers, timestep, temperature
         self.rng = [np.random.default_rng([seed, number]) for number in numbers]
-        started = []
+        started, self.freedom = [], []
         for atoms, rng in zip(structures, self.rng, strict=True):
             moving = atoms.copy()
-            draw_momenta(moving, temperature, rng, rotation=bool(atoms.pbc.any()))
+            rotation = friction is not None or bool(atoms.pbc.any())
+            draw_momenta(moving, temperature, rng, rotation)
             started.append(moving)
+            count = degrees_of_freedom(atoms, rotation)  # now: a linear molecule may bend
+            self.freedom.append(
+                count if friction is None else count + 3
+            )  # this bath moves the center of mass
         self.replicas = Replicas(potential, started)
         momenta = np.concatenate([atoms.get_momenta() for atoms in started])
         self.velocity = torch.from_numpy(momenta).to(self.replicas.pos.device) / self.replicas.mass
         self._noise: list[Tensor] = []
 
-    def run(self, steps: int, friction: float | None, writer: FrameWriter, interval: int) -> list[tuple]:
+    def run(self, steps: int, writer: FrameWriter, interval: int) -> list[tuple]:
         """Move for some steps; give last frames, mean temperatures and energies, and drifts."""
         replicas, dt = self.replicas, self.timestep * units.fs
         half = 0.5 * dt / replicas.mass
@@ -149,11 +157,11 @@ class _Moves:
         self._write(0, writer)
         for step in range(1, steps + 1):
             self.velocity += half * replicas.forces
-            if friction is None:
+            if self.friction is None:
                 moved = dt * self.velocity
             else:
                 moved = 0.5 * dt * self.velocity
-                self._bathe(friction)
+                self._bathe(self.friction)
                 moved += 0.5 * dt * self.velocity
             self._move(step, moved)
             self.velocity += half * replicas.forces
@@ -161,7 +169,7 @@ class _Moves:
             potential.append(replicas.energy)
             if step % interval == 0:
                 self._write(step, writer)
-        return self._results(torch.stack(kinetic), torch.stack(potential), friction is None)
+        return self._results(torch.stack(kinetic), torch.stack(potential))
 
     def _move(self, step: int, moved: Tensor) -> None:
         replicas = self.replicas
@@ -209,13 +217,13 @@ class _Moves:
             for frame in self._frames(step):
                 writer.write(frame)
 
-    def _results(self, kinetic: Tensor, potential: Tensor, nve: bool) -> list[tuple]:
+    def _results(self, kinetic: Tensor, potential: Tensor) -> list[tuple]:
         found = []
-        rows = zip(self._frames(len(kinetic) - 1), kinetic.T.cpu(), potential.T.cpu(), strict=True)
-        for atoms, own, energy in rows:
-            count = degrees_of_freedom(atoms, rotation=not nve or bool(atoms.pbc.any()))
-            count += 0 if nve else 3  # this bath moves the center of mass
+        frames, columns = self._frames(len(kinetic) - 1), (kinetic.T.cpu(), potential.T.cpu(), self.freedom)
+        for atoms, own, energy, count in zip(frames, *columns, strict=True):
             temperature = float(2 * own.mean() / (count * units.kB))
-            drift = fit_drift((own + energy).tolist(), self.timestep, len(atoms))[0] if nve else None
+            drift = None
+            if self.friction is None:
+                drift, _ = fit_drift((own + energy).tolist(), self.timestep, len(atoms))
             found.append((atoms, temperature, float(energy.mean()), drift))
         return found

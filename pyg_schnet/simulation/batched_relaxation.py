@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import torch
 from ase import Atoms
 from torch import Tensor
 
-from pyg_schnet.potential import Potential
-from pyg_schnet.simulation.calculator import for_evaluation
+from pyg_schnet.simulation.calculator import Model, for_evaluation
 from pyg_schnet.simulation.relaxation import Relaxation
 from pyg_schnet.simulation.replicas import Replicas, by_size, check_structures
 
@@ -20,7 +18,7 @@ _PATIENCE, _FASTER, _SLOWER, _MIXING, _LESS = 5, 1.1, 0.5, 0.1, 0.99
 
 
 def relax_batched(
-    potential: Potential | str | os.PathLike,
+    potential: Model,
     structures: Sequence[Atoms],
     *,
     fmax: float = 0.01,
@@ -33,7 +31,7 @@ def relax_batched(
     Structures that are done leave the batch.
 
     Args:
-        potential: A potential, which is copied and compiled, or the path of a checkpoint.
+        potential: A potential or an ensemble, which is copied and compiled, or paths of checkpoints.
         structures: Of any sizes, periodic or not; without constraints, not modified.
         fmax: The longest force on an atom that is small enough, in eV/Å.
         steps: The most to take. Running out of them is no error: see ``converged``.

@@ -76,7 +76,7 @@ class SchNetCalculator(Calculator):
             raise ValueError(f"`compile` must be 'auto', True or False, got {compile!r}")
         super().__init__(**kwargs)
         self.potential = for_evaluation(potential, device, dtype)
-        neighbors = VerletList(_cutoff(self.potential), skin)
+        neighbors = VerletList(cutoff_of(self.potential), skin)
         self.neighbors = neighbors if neighbors.cutoff < math.inf else None  # of periodic systems
         self._stress_is_wanted = False
         self._until_compiled = {True: 0, False: -1, "auto": _EVALUATIONS_TO_COMPILE_AFTER}[compile]
@@ -172,10 +172,10 @@ class SchNetCalculator(Calculator):
         return data
 
 
-def _cutoff(potential: Potential | Ensemble) -> float:
+def cutoff_of(potential: Potential | Ensemble) -> float:
     """Give the cutoff of a model whose neighbors are all within it, in Å; infinity for others."""
     if isinstance(potential, Ensemble):
-        return max(_cutoff(cast(Potential, member)) for member in potential.potentials)
+        return max(cutoff_of(cast(Potential, member)) for member in potential.potentials)
     model = potential.model
     if not isinstance(model, SchNet) or model.interaction_graph is not None or model.config.cutoff is None:
         return math.inf

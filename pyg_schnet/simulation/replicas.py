@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -9,10 +10,11 @@ from ase import Atoms
 from torch import Tensor
 from torch_geometric.data import Data
 
+from pyg_schnet.ensemble import Ensemble
 from pyg_schnet.neighbors import neighbor_list
-from pyg_schnet.nn import SchNet
 from pyg_schnet.nn.readout import sum_by_molecule
 from pyg_schnet.potential import Potential
+from pyg_schnet.simulation.calculator import cutoff_of
 from pyg_schnet.simulation.structures import with_results
 from pyg_schnet.structures import from_ase
 
@@ -32,7 +34,7 @@ class Replicas:
         forces: In eV/Å, ``(atoms, 3)``.
     """
 
-    def __init__(self, potential: Potential, structures: Sequence[Atoms]):
+    def __init__(self, potential: Potential | Ensemble, structures: Sequence[Atoms]):
         self.potential, self.structures = potential, list(structures)
         lattice = any(atoms.pbc.any() for atoms in structures)
         items = [from_ase(atoms, lattice) for atoms in structures]
@@ -116,7 +118,9 @@ def check_structures(structures: Sequence[Atoms]) -> None:
             )
 
 
-def by_size(potential: Potential, structures: Sequence[Atoms], max_pairs: int) -> Iterator[list[int]]:
+def by_size(
+    potential: Potential | Ensemble, structures: Sequence[Atoms], max_pairs: int
+) -> Iterator[list[int]]:
     """Divide structures into groups, of one at least, with a bounded number of pairs of neighbors.
 
     Args:
@@ -129,11 +133,10 @@ def by_size(potential: Potential, structures: Sequence[Atoms], max_pairs: int) -
     """
     if max_pairs < 1:
         raise ValueError(f"`max_pairs` must be at least 1, got {max_pairs}")
-    model, group, total = potential.model, [], 0
-    cutoff = model.config.cutoff if isinstance(model, SchNet) else None
+    cutoff, group, total = cutoff_of(potential), [], 0
     for number, atoms in enumerate(structures):
         pairs = len(atoms) * (len(atoms) - 1) // 2
-        if cutoff is not None and (pairs > 1000 or atoms.pbc.any()):
+        if cutoff < math.inf and (pairs > 1000 or atoms.pbc.any()):
             data = from_ase(atoms)
             assert data.pos is not None
             edges, _ = neighbor_list(data.pos, cutoff, None, data.get("cell"), data.get("pbc"))

@@ -52,10 +52,11 @@ class VerletList:
         pos, cell, pbc = data.pos, data.cell.view(3, 3), data.pbc.view(3)
         assert pos is not None
         if not self._holds(pos, cell, pbc):
-            self._pos, self._cell, self._pbc = pos.clone(), cell.clone(), pbc.clone()
             edge_index, shift = neighbor_list(pos, self.cutoff + self.skin, None, cell, pbc)
             images = find_images(edge_index, shift, torch.zeros_like(data.z))
             self._found = {"edge_index": edge_index, "shift": shift, "images": images}
+            # Last: a search that fails leaves nothing that would pass for its result.
+            self._pos, self._cell, self._pbc = pos.clone(), cell.clone(), pbc.clone()
             self.searches += 1
         data.update({name: value for name, value in self._found.items() if value is not None})
 

@@ -55,10 +55,10 @@ def fit(
     Raises:
         FloatingPointError: If the loss is not finite, with the step and the structures of the batch.
     """
-    wanted = labelled(collate(train, [0]))
+    has_forces = "forces" in collate(train, [0])
     energy_weight = config.energy_weight
     if energy_weight is None:
-        energy_weight = 0.01 if wanted["forces"] else 1.0
+        energy_weight = 0.01 if has_forces else 1.0
     potential.to(fabric.device, getattr(torch, config.precision)).train()
     first = next(batches(len(train), config.batch_size, config.seed))
     sample = collate(train, first).to(fabric.device)
@@ -84,7 +84,7 @@ def fit(
             batch = collate(train, ids).to(fabric.device)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, count.step, count.seconds / 60)
-            out = module(batch, **wanted)
+            out = module(batch, **labelled(batch))
             weights = {"energy_weight": energy_weight, "stress_weight": config.stress_weight}
             loss = potential_loss(out, batch, scale=potential.scale, errors=config.loss, **weights)
             losses.append(loss.detach())

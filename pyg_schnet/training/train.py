@@ -13,12 +13,13 @@ from ase.data import chemical_symbols
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from torch import nn
-from torch_geometric.data import InMemoryDataset
+from torch_geometric.data import Data, InMemoryDataset
 
 from pyg_schnet.checkpoint import load
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.datasets.splits import Split
 from pyg_schnet.datasets.streaming import sizes
+from pyg_schnet.neighbors import RadiusGraph
 from pyg_schnet.nn import SchNet
 from pyg_schnet.plots import plot_learning_curve
 from pyg_schnet.potential import Potential
@@ -32,7 +33,7 @@ from pyg_schnet.training.threads import one_thread
 from pyg_schnet.units import kcal_per_mol
 
 _STRUCTURES_FOR_SPLINES = 100
-_ATOMS_TO_KEEP_EDGES_OF = 200_000  # whose edges take some hundred megabytes
+_EDGES_TO_KEEP = 10_000_000  # of 40 bytes
 
 
 def train(
@@ -91,7 +92,12 @@ def _with_edges(part: AtomsDataset, cutoff: float) -> InMemoryDataset:
     """Search the neighbors of periodic systems once, not in each step: that takes longer than all else."""
     assert part._data is not None
     pbc = part._data.to_dict().get("pbc")
-    if pbc is None or not bool(pbc.any()) or int(sizes(part).sum()) > _ATOMS_TO_KEEP_EDGES_OF:
+    if pbc is None or not bool(pbc.any()):
+        return part
+    some = cast(AtomsDataset, part[: min(len(part), _STRUCTURES_FOR_SPLINES // 10)])
+    graph = RadiusGraph(cutoff)
+    edges = sum(graph(cast(Data, item)).edge_index.size(1) for item in some) / int(sizes(some).sum())
+    if edges * int(sizes(part).sum()) > _EDGES_TO_KEEP:
         return part
     return part.with_edges(cutoff)
 

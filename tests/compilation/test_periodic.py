@@ -195,3 +195,32 @@ def test_stress_of_molecules_is_refused_by_a_compiled_potential(built, water):
     _, compiled = (p.eval() for p in built())
     with pytest.raises(ValueError, match="`stress` needs a periodic system"):
         compiled(water, stress=True)
+
+
+def test_stresses_of_mixed_batches_are_traced_once(built, water):
+    eager, compiled = (p.eval() for p in built(cutoff=3.9))
+    batch = Batch.from_data_list([crystal(0), molecule(water)])
+    compiled.compiled._programs = {}
+    agree(compiled(batch, stress=True), eager(batch, stress=True), 1e-11)
+    assert len(compiled.compiled) == 1
+    assert compiled.compiled.failure is None
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_forces_that_cancel_are_no_difference(built, training, dtype):
+    eager, compiled = (p.train(training) for p in built(dtype))
+    compiled.compiled._programs = {}
+    data = from_ase(bulk("Si"))
+    for found, expected in zip(
+        compiled(data, stress=True).values(), eager(data, stress=True).values(), strict=True
+    ):
+        assert_close(found, expected, atol=1e-5 if dtype == torch.float32 else 1e-12, rtol=1e-4)
+    assert compiled.compiled.failure is None
+
+
+def test_a_field_called_images_is_the_users_own(built):
+    eager, compiled = (p.eval() for p in built())
+    data = crystal(0)
+    data.images = torch.zeros(3)
+    agree(compiled(data), eager(data), 1e-11)

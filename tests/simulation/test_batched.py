@@ -10,6 +10,7 @@ from ase.io import read
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
 
+from pyg_schnet import Ensemble
 from pyg_schnet.simulation import SchNetCalculator, relax_batched, run_md_batched
 from pyg_schnet.simulation.replicas import by_size
 from pyg_schnet.simulation.velocities import draw_momenta
@@ -163,3 +164,25 @@ def test_a_float32_network_moves_atoms_in_float64(potential, ethanol):
     result = run_md_batched(single, [ethanol] * 4, duration=0.05)
     assert result.atoms[0].positions.dtype == np.float64
     assert max(map(abs, result.drift)) < 10
+
+
+@pytest.mark.parametrize(("name", "freedom"), [("CO2", 4), ("H2O", 3)])
+def test_temperatures_count_the_degrees_of_the_start(potential, name, freedom):
+    atoms = molecule(name)
+    result = run_md_batched(potential, [atoms], duration=0.0005, temperature=300, seed=1)
+    bath = run_md_batched(potential, [atoms], duration=0.0005, temperature=300, seed=1, thermostat="langevin")
+    moving = atoms.copy()
+    draw_momenta(moving, 300, np.random.default_rng([1, 0]), rotation=False)
+    assert 2 * moving.get_kinetic_energy() / (300 * units.kB) == pytest.approx(freedom, rel=1e-9)
+    assert result.temperature[0] == pytest.approx(300, rel=0.1)
+    # All but the center of mass: 3N - 3 of 3N at the start.
+    assert bath.temperature[0] == pytest.approx(300 * 6 / 9, rel=0.15)
+
+
+def test_an_ensemble_moves_many_too(potential, several):
+    ensemble = Ensemble([potential, potential])
+    result = run_md_batched(ensemble, several, duration=0.01)
+    expected = run_md_batched(potential, several, duration=0.01)
+    for one, other in zip(result.atoms, expected.atoms, strict=True):
+        assert np.abs(one.positions - other.positions).max() < 1e-9
+    assert len(relax_batched(ensemble, several, steps=2)) == len(several)

@@ -82,6 +82,18 @@ def test_another_system_is_searched_anew(change):
     assert verlet.searches == 2
 
 
+def test_a_search_that_fails_leaves_nothing_behind():
+    atoms, verlet = diamond(), VerletList(CUTOFF, 0.5)
+    check(verlet, atoms)
+    wrong = diamond(seed=1)
+    wrong.positions[0] = wrong.positions[1]
+    for _ in range(2):
+        with pytest.raises(ValueError, match="two atoms at one point"):
+            check(verlet, wrong)
+    wrong.positions[0] += 0.1
+    check(verlet, wrong)
+
+
 def test_without_a_skin_each_structure_is_searched():
     atoms, verlet = diamond(), VerletList(CUTOFF, 0.0)
     for _ in range(3):

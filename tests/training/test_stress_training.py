@@ -117,3 +117,39 @@ def test_validation_without_the_stresses_of_training_is_refused(config, copper, 
     run = replace(run, data=replace(run.data, val_path=str(tmp_path / "val.extxyz"), n_val=None))
     with pytest.raises(ValueError, match=r"must have stresses exactly if .*; set `data\.stress_key`"):
         train(run, report())
+
+
+@pytest.fixture
+def mixed(copper, tmp_path):
+    """Crystals with stresses among molecules whose stress is zero, as some programs write it."""
+    from ase.io import read
+
+    structures = read(copper(), ":")
+    for number in range(0, len(structures), 2):
+        results = {name: structures[number].calc.results[name] for name in ("energy", "forces")}
+        structures[number].pbc = False
+        structures[number].calc = SinglePointCalculator(structures[number], **results, stress=np.zeros(6))
+    write(tmp_path / "mixed.extxyz", structures)
+    return str(tmp_path / "mixed.extxyz")
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_sets_that_mix_crystals_and_molecules_are_trained_on(config, mixed, report, batch_size):
+    run = config(max_steps=12, val_every=6, batch_size=batch_size, stress_weight=1.0)
+    run = replace(run, data=replace(run.data, path=mixed, n_train=16, n_val=8))
+    directory = train(run, report())
+    dataset = AtomsDataset(path=mixed)
+    found = [evaluate(load(directory.model), dataset, size) for size in (1, 24)]
+    assert found[0].stress.shape == (2, 12, 3, 3)
+    assert found[0].stress_rmse == pytest.approx(found[1].stress_rmse, rel=1e-4)
+
+
+def test_molecules_with_stresses_are_trained_on_without(config, mixed, report, tmp_path):
+    from ase.io import read
+
+    write(tmp_path / "molecules.extxyz", read(mixed, "::2"))
+    run = config(max_steps=4, val_every=2)
+    run = replace(run, data=replace(run.data, path=str(tmp_path / "molecules.extxyz"), n_train=6, n_val=4))
+    told = report()
+    assert "val_stress_mae_eV_per_A3" not in train(run, told).read_metrics()[0]
+    assert "energies and forces in eV" in told.text.getvalue()
