@@ -132,7 +132,7 @@ class _Moves:
         friction: float | None,
     ):
         self.friction = friction
-        self.numbers, self.timestep, self.temperature = numbers, timestep, temperature
+        self.timestep, self.temperature = timestep, temperature
         self.rng = [np.random.default_rng([seed, number]) for number in numbers]
         started, self.freedom = [], []
         for atoms, rng in zip(structures, self.rng, strict=True):
@@ -144,7 +144,7 @@ class _Moves:
             self.freedom.append(
                 count if friction is None else count + 3
             )  # this bath moves the center of mass
-        self.replicas = Replicas(potential, started)
+        self.replicas = Replicas(potential, started, numbers)
         momenta = np.concatenate([atoms.get_momenta() for atoms in started])
         self.velocity = torch.from_numpy(momenta).to(self.replicas.pos.device) / self.replicas.mass
         self._noise: list[Tensor] = []
@@ -179,7 +179,7 @@ class _Moves:
             wrong = ~(replicas.forces.isfinite().all(dim=1) & (moved.square().sum(dim=1) < FARTHEST**2))
             if not bool(wrong.any()):
                 return
-            number = self.numbers[int(replicas.batch[wrong][0])]
+            number = replicas.numbers[int(replicas.batch[wrong][0])]
             reason = f"structure {number} has forces that are not finite, or an atom moved {FARTHEST:g} Å"
         except ValueError as error:
             reason = str(error)
@@ -206,7 +206,7 @@ class _Moves:
     def _frames(self, step: int) -> list[Atoms]:
         frames = self.replicas.frames()
         for frame, number, velocity in zip(
-            frames, self.numbers, self.replicas.split(self.velocity), strict=True
+            frames, self.replicas.numbers, self.replicas.split(self.velocity), strict=True
         ):
             frame.set_velocities(velocity.numpy())
             frame.info |= {"system": number, "step": step}

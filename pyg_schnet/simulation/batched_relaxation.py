@@ -57,7 +57,7 @@ def relax_batched(
     own = for_evaluation(potential, device).compile(constant=True)
     found: dict[int, Relaxation] = {}
     for group in by_size(own, structures, max_pairs):
-        search = _Fire(Replicas(own, [structures[number] for number in group]), group)
+        search = _Fire(Replicas(own, [structures[number] for number in group], group))
         for step in range(steps + 1):
             longest = search.longest_force()
             if not bool(longest.isfinite().all()):
@@ -81,8 +81,8 @@ def relax_batched(
 class _Fire:
     """FIRE's state of each structure."""
 
-    def __init__(self, replicas: Replicas, numbers: list[int]):
-        self.replicas, self.numbers = replicas, numbers
+    def __init__(self, replicas: Replicas):
+        self.replicas = replicas
         one = replicas.energy.new_ones(len(replicas))
         self.velocity = torch.zeros_like(replicas.pos)
         self.time, self.mixing, self.downhill = _START * one, _MIXING * one, 0 * one
@@ -119,7 +119,7 @@ class _Fire:
     def without(self, done: Tensor) -> _Fire:
         """Go on with those that are not done."""
         kept = (~done).nonzero().flatten().tolist()
-        other = _Fire(self.replicas.take(kept), [self.numbers[k] for k in kept])
+        other = _Fire(self.replicas.take(kept))
         other.velocity = self.velocity[~done[self.replicas.batch]]
         other.time, other.mixing, other.downhill = self.time[~done], self.mixing[~done], self.downhill[~done]
         other.is_first = self.is_first
@@ -128,7 +128,7 @@ class _Fire:
     def results(self, which: Tensor, converged: Tensor, longest: Tensor, step: int) -> dict[int, Relaxation]:
         """Give the results of some structures, by their numbers."""
         rows = zip(
-            self.numbers,
+            self.replicas.numbers,
             self.replicas.frames(),
             which.tolist(),
             converged.tolist(),

@@ -25,6 +25,7 @@ class Replicas:
     Args:
         potential: In evaluation mode.
         structures: Without constraints.
+        numbers: What the caller calls them, for errors.
 
     Attributes:
         pos: Positions in Å, ``(atoms, 3)``, float64.
@@ -34,8 +35,8 @@ class Replicas:
         forces: In eV/Å, ``(atoms, 3)``.
     """
 
-    def __init__(self, potential: Potential | Ensemble, structures: Sequence[Atoms]):
-        self.potential, self.structures = potential, list(structures)
+    def __init__(self, potential: Potential | Ensemble, structures: Sequence[Atoms], numbers: Sequence[int]):
+        self.potential, self.structures, self.numbers = potential, list(structures), list(numbers)
         lattice = any(atoms.pbc.any() for atoms in structures)
         items = [from_ase(atoms, lattice) for atoms in structures]
         sizes = torch.tensor([len(item.z) for item in items])
@@ -60,8 +61,26 @@ class Replicas:
 
     def evaluate(self) -> None:
         """Compute energies and forces where the atoms are now."""
-        out = self.potential(self._data)
+        try:
+            out = self.potential(self._data)
+        except ValueError:
+            self._evaluate_apart()
+            raise
         self.energy, self.forces = out["energy"], out["forces"].double()
+
+    def _evaluate_apart(self) -> None:
+        """Find the structure that the potential refuses.
+
+        Raises:
+            ValueError: With its number.
+        """
+        for number, atoms, pos in zip(self.numbers, self.structures, self.split(self.pos), strict=True):
+            alone = atoms.copy()
+            alone.positions = pos.numpy()
+            try:
+                self.potential(from_ase(alone).to(str(self.potential.scale.device)))
+            except ValueError as error:
+                raise ValueError(f"structure {number}: {error}") from error
 
     def sum(self, values: Tensor) -> Tensor:
         """Add up rows of atoms by structure."""
@@ -88,9 +107,10 @@ class Replicas:
             frames.append(with_results(moved, energy, forces.numpy()))
         return frames
 
-    def take(self, numbers: Sequence[int]) -> Replicas:
+    def take(self, places: Sequence[int]) -> Replicas:
         """Give some of the structures, where they are now."""
-        return Replicas(self.potential, [frame for k, frame in enumerate(self.frames()) if k in set(numbers)])
+        frames = self.frames()
+        return Replicas(self.potential, [frames[k] for k in places], [self.numbers[k] for k in places])
 
 
 def check_structures(structures: Sequence[Atoms]) -> None:

@@ -125,6 +125,14 @@ def test_groups_hold_no_more_pairs_than_asked_for(potential, several):
     assert list(by_size(potential, several, 10**9)) == [list(range(len(several)))]
 
 
+@pytest.mark.parametrize("max_pairs", [1, 10**6])
+@pytest.mark.parametrize("function", [run_md_batched, relax_batched])
+def test_the_structure_that_is_refused_is_named(potential, several, function, max_pairs):
+    several[4].positions[1] = several[4].positions[0]
+    with pytest.raises(ValueError, match="structure 4: `pos` must not place two atoms at one point"):
+        function(potential, several, max_pairs=max_pairs)
+
+
 FIXED = Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.8]], constraint=FixAtoms([0]))
 
 
