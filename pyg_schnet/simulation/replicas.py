@@ -16,7 +16,10 @@ from pyg_schnet.nn.readout import sum_by_molecule
 from pyg_schnet.potential import Potential
 from pyg_schnet.simulation.calculator import cutoff_of
 from pyg_schnet.simulation.structures import with_results
+from pyg_schnet.simulation.verlet_list import VerletList
 from pyg_schnet.structures import from_ase
+
+_SKIN = 0.5  # Å beyond the cutoff
 
 
 class Replicas:
@@ -48,6 +51,8 @@ class Replicas:
         self._data.num_graphs = len(items)
         masses = [torch.from_numpy(atoms.get_masses()) for atoms in structures]
         self.mass = torch.cat(masses).to(device)[:, None]
+        cutoff = cutoff_of(potential)
+        self.neighbors = VerletList(cutoff, _SKIN) if cutoff < math.inf else None
         self.evaluate()
 
     def __len__(self) -> int:
@@ -62,6 +67,8 @@ class Replicas:
     def evaluate(self) -> None:
         """Compute energies and forces where the atoms are now."""
         try:
+            if self.neighbors is not None:
+                self.neighbors.add_to(self._data)
             out = self.potential(self._data)
         except ValueError:
             self._evaluate_apart()

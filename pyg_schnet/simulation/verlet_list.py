@@ -6,18 +6,18 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from pyg_schnet.images import find_images
+from pyg_schnet.images import Images, find_images
 from pyg_schnet.neighbors import neighbor_list
 
 
 class VerletList:
-    r"""Neighbors of one periodic system, searched again only when some may be missing.
+    r"""Neighbors of systems side by side, searched again only when some may be missing.
 
     A pair at :math:`\mathbf r` was listed if :math:`|\mathbf r| < r_c + s`. Since then the lattice was
     deformed by :math:`D = A_0^{-1} A`, and atoms moved by at most :math:`u` beside it. A pair that is now
     within the cutoff was within :math:`(r_c + 2u) \, \| D^{-1} \|`, and is listed as long as that is less
     than :math:`r_c + s`. Strained cells, barostats, wrapped atoms and atoms that change places need no rule
-    of their own.
+    of their own. What one system needs, all get: they are searched together.
 
     Args:
         cutoff: :math:`r_c` in Å.
@@ -39,36 +39,53 @@ class VerletList:
         self.cutoff, self.skin = cutoff, skin
         self.searches = 0
         self._pos = torch.empty(0, 3)
-        self._cell = torch.empty(3, 3)
-        self._pbc = torch.empty(3, dtype=torch.bool)
-        self._found: dict[str, object] = {}
+        self._lattice: tuple[Tensor, Tensor] | None = None
+        self._found: dict[str, Tensor | Images] = {}
 
     def add_to(self, data: Data) -> None:
-        """Give a system its ``edge_index``, ``shift`` and, where each edge has its reverse, ``images``.
+        """Give systems their ``edge_index`` and, where they are periodic, ``shift`` and ``images``.
+
+        Images are left out where some edge has no reverse.
 
         Args:
-            data: One system, with ``pos``, ``cell`` and ``pbc``.
+            data: One system or several, with ``pos`` and, where there is a lattice, ``cell`` and ``pbc``;
+                ``batch`` stays the same from call to call.
         """
-        pos, cell, pbc = data.pos, data.cell.view(3, 3), data.pbc.view(3)
+        pos, batch = data.pos, getattr(data, "batch", None)
         assert pos is not None
-        if not self._holds(pos, cell, pbc):
-            edge_index, shift = neighbor_list(pos, self.cutoff + self.skin, None, cell, pbc)
-            images = find_images(edge_index, shift, torch.zeros_like(data.z))
-            self._found = {"edge_index": edge_index, "shift": shift, "images": images}
+        lattice = (data.cell.view(-1, 3, 3), data.pbc.view(-1, 3)) if "pbc" in data else None
+        if not self._holds(pos, batch, lattice):
+            edge_index, shift = neighbor_list(pos, self.cutoff + self.skin, batch, *(lattice or ()))
+            self._found = {"edge_index": edge_index}
+            if lattice is not None:
+                self._found["shift"] = shift
+                number = edge_index.new_zeros(len(pos)) if batch is None else batch
+                if (images := find_images(edge_index, shift, number)) is not None:
+                    self._found["images"] = images
             # Last: a search that fails leaves nothing that would pass for its result.
-            self._pos, self._cell, self._pbc = pos.clone(), cell.clone(), pbc.clone()
+            self._pos = pos.clone()
+            self._lattice = None if lattice is None else (lattice[0].clone(), lattice[1].clone())
             self.searches += 1
-        data.update({name: value for name, value in self._found.items() if value is not None})
+        data.update(self._found)
 
-    def _holds(self, pos: Tensor, cell: Tensor, pbc: Tensor) -> bool:
-        if self.skin == 0 or pos.shape != self._pos.shape or not torch.equal(pbc, self._pbc):
+    def _holds(self, pos: Tensor, batch: Tensor | None, lattice: tuple[Tensor, Tensor] | None) -> bool:
+        if self.skin == 0 or pos.shape != self._pos.shape or (lattice is None) != (self._lattice is None):
             return False
-        moved, stretch = pos - self._pos, 1.0
-        if not torch.equal(cell, self._cell):
-            if not bool(pbc.all()) or not bool(cell.det().abs() > 0):
-                return False  # open directions may have no lattice vector to tell a deformation by
-            back = torch.linalg.solve(cell, self._cell)
-            moved = pos - self._pos @ torch.linalg.solve(self._cell, cell)
-            stretch = float(torch.linalg.matrix_norm(back, ord=2))
-        farthest = float(moved.square().sum(dim=1).max().sqrt()) if len(pos) else 0.0
-        return (self.cutoff + 2 * farthest) * stretch < self.cutoff + self.skin  # false for NaN
+        moved, stretch = pos - self._pos, pos.new_ones(())
+        if lattice is not None and self._lattice is not None:
+            (cell, pbc), (old, old_pbc) = lattice, self._lattice
+            if cell.shape != old.shape or not torch.equal(pbc, old_pbc):
+                return False
+            if not torch.equal(cell, old):
+                if not bool(pbc.all()) or not bool((cell.det().abs() > 0).all()):
+                    return False  # open directions may have no lattice vector to tell a deformation by
+                deformation = torch.linalg.solve(old, cell)
+                own = deformation[0] if batch is None else deformation.index_select(0, batch)
+                moved = pos - (self._pos[:, None] @ own).squeeze(1)
+                stretch = torch.linalg.matrix_norm(torch.linalg.solve(cell, old), ord=2)
+        length = moved.square().sum(dim=1).sqrt()
+        if batch is None or stretch.dim() == 0:
+            farthest = length.amax() if len(length) else length.new_zeros(())
+        else:
+            farthest = length.new_zeros(len(stretch)).scatter_reduce(0, batch, length, "amax")
+        return bool(((self.cutoff + 2 * farthest) * stretch < self.cutoff + self.skin).all())  # false for NaN
