@@ -23,7 +23,13 @@ SPACING = 0.03  # Å, of the knots
 TERMS = 6  # of a quintic interpolant
 
 # Products of a dense layer's size: one forward, one for the forces, and two for each of them backward.
-PASSES = {("train", True): 6, ("train", False): 3, ("infer", True): 2, ("dynamics", True): 2}
+PASSES = {
+    ("train", True): 6,
+    ("train", False): 3,
+    ("infer", True): 2,
+    ("dynamics", True): 2,
+    ("replicas", True): 2,
+}
 
 
 @dataclass(frozen=True)

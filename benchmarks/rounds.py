@@ -11,6 +11,7 @@ from benchmarks.workers import Contender, Worker, WorkerError
 
 COMPILE_LIMIT = 120.0  # s
 NVE_STEPS = 300
+REPLICA_STEPS = 200
 
 
 @dataclass
@@ -124,7 +125,9 @@ def _prepare(worker: Worker, task: Task, data: str, burst: float) -> int:
     worker.ask("prepare", COMPILE_LIMIT, spec=spec, data=data)
     if worker.contender.variant == "cli":
         return 3000 if burst > 0 else 40  # so many that it compiles, as a user's run does
-    if task.kind == "dynamics":
+    if task.kind == "replicas" and not worker.contender.alone:
+        return REPLICA_STEPS if burst > 0 else 2
+    if task.kind in ("dynamics", "replicas"):
         worker.ask("run", COMPILE_LIMIT, repeats=5)
         return NVE_STEPS if burst > 0 else 20
     # Each frame once: a compiled model may specialize on what differs.

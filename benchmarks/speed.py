@@ -53,6 +53,13 @@ OURS = [
     Contender("ours, PyG's function and weights", "ours", variant="pyg"),
 ]
 COMMAND = Contender("ours, pyg-schnet train, 3,000 steps", "ours", variant="cli", judged=False)
+CALCULATOR = Contender(
+    "SchNetPack 2.1.1, its own calculator", "schnetpack", "schnetpack", variant="calculator", judged=False
+)
+REPLICAS = [
+    Contender("ours, one by one through ASE", "ours", variant="compiled one by one", judged=False),
+    Contender("ours, run_md_batched", "ours", variant="compiled"),
+]
 COMPILED = [
     Contender("ours, compiled", "ours", variant="compiled"),
     Contender("ours, compiled, own search", "ours", variant="compiled search"),
@@ -68,7 +75,18 @@ def contenders_of(options: argparse.Namespace) -> list[Contender]:
             for p in peers
             if p.judged  # compiling graph-pes changes nothing: its `predict` calls the module inside
         ]
-    return peers + [*OURS, COMMAND] + (COMPILED if can_compile() and not options.no_compile else [])
+    peers += [CALCULATOR] if "schnetpack" in options.peers else []
+    compiled = COMPILED if can_compile() and not options.no_compile else []
+    return [*peers, *OURS, COMMAND, *compiled, *REPLICAS]
+
+
+def takers_of(task: Task, contenders: list[Contender]) -> list[Contender]:
+    """Choose who takes part in a task."""
+    if task.kind == "replicas":
+        return [c for c in contenders if not c.ours or c in REPLICAS]
+    left_out = [*REPLICAS, *([] if task.kind == "dynamics" else [CALCULATOR])]
+    left_out += [] if task.name == "ethanol-train" else [COMMAND]
+    return [c for c in contenders if c not in left_out]
 
 
 def can_compile() -> bool:
@@ -125,7 +143,9 @@ def check_outputs(
     """Compare the outputs, once for each set of structures."""
     first = {task.data: task for task in reversed(tasks)}
     return [
-        one for data, task in first.items() for one in compare(task, paths[data], contenders, 1, pool, folder)
+        one
+        for data, task in first.items()
+        for one in compare(task, paths[data], takers_of(task, contenders), 1, pool, folder)
     ]
 
 
@@ -140,7 +160,7 @@ def time_tasks(
     results = {}
     for task in tasks:
         data = paths[task.data]
-        takers = [c for c in contenders if c is not COMMAND or task.name == "ethanol-train"]
+        takers = takers_of(task, contenders)
         results[task.name] = measure(task, data, takers, options.threads, pool, options.rounds, options.burst)
         if task.memory_goal is not None and not options.quick:
             measure_memory(task, data, takers, results[task.name])

@@ -61,9 +61,14 @@ def _row(result: Result, threads: Sequence[int]) -> list[str]:
 
 def best_of(results: dict[str, Result], contenders: Iterable[Contender], own: bool) -> float | None:
     """Give the best time of our lines, or of the peers that the goals are about."""
-    sides = {c.label: results[c.label].times for c in contenders if c.ours == own and c.judged}
+    sides = {c.label: results[c.label].times for c in contenders if _counts(c, results, own)}
     winner = fastest(sides)
     return None if winner is None else best(sides[winner])
+
+
+def _counts(contender: Contender, results: dict[str, Result], own: bool) -> bool:
+    """Whether the goals are about a line that took part."""
+    return contender.ours == own and contender.judged and contender.label in results
 
 
 def summary(task: Task, results: dict[str, Result], contenders: Sequence[Contender]) -> tuple[str, str]:
@@ -74,7 +79,7 @@ def summary(task: Task, results: dict[str, Result], contenders: Sequence[Contend
         return speed, ""
     sides = {
         own: min(
-            (m for c in contenders if c.ours == own and c.judged and (m := results[c.label].megabytes)),
+            (m for c in contenders if _counts(c, results, own) and (m := results[c.label].megabytes)),
             default=None,
         )
         for own in (True, False)

@@ -31,11 +31,12 @@ class Task:
     Attributes:
         name: On the command line.
         title: In the table.
-        kind: "train", "infer" or "dynamics".
+        kind: "train", "infer", "dynamics", or "replicas" for the dynamics of many molecules.
         data: Name of the structures, see ``inputs.py``.
         goal: How many times as fast as the fastest of PyG and SchNetPack it is to be.
         forces: Whether forces are trained on, or computed.
         model: Key of ``MODELS``.
+        replicas: How many molecules are moved; times are a step of one.
         memory_goal: Largest fraction of the peers' peak memory; memory is measured where it is given.
     """
 
@@ -47,11 +48,16 @@ class Task:
     forces: bool = True
     model: str = "paper"
     memory_goal: float | None = None
+    replicas: int = 1
 
     def spec(self) -> dict[str, Any]:
         """Describe the task to a worker."""
-        return {"kind": self.kind, "forces": self.forces, "paper": self.model == "paper"} | {
-            "model": MODELS[self.model]
+        return {
+            "kind": self.kind,
+            "forces": self.forces,
+            "paper": self.model == "paper",
+            "model": MODELS[self.model],
+            "replicas": self.replicas,
         }
 
 
@@ -65,6 +71,9 @@ TASKS = {
         Task("aspirin-infer", "MD17 aspirin, energy + forces, inference", "infer", "aspirin", 20),
         Task("ethanol-one", "one ethanol molecule, energy + forces, a call", "infer", "molecule", 10),
         Task("ethanol-nve", "one ethanol molecule, a step of ASE's NVE", "dynamics", "molecule", 6),
+        Task(
+            "replicas", "256 ethanol molecules, NVE, a step of each", "replicas", "molecule", 20, replicas=256
+        ),
         Task("box", "1,000 atoms within 5 Å, energy + forces, a call", "infer", "box", 4, model="today"),
     )
 }

@@ -43,6 +43,11 @@ class Contender:
         """Whether this is pyg_schnet."""
         return self.implementation == "ours"
 
+    @property
+    def alone(self) -> bool:
+        """Whether it moves one molecule after the other."""
+        return not self.ours or "one by one" in self.variant
+
 
 class Worker:
     """A process that answers one JSON line to each JSON line.

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ase import Atoms
 from ase.calculators.calculator import Calculator
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
@@ -47,6 +48,12 @@ class Peer(peer.Peer):
         if self.spec.get("compile"):
             calculator.potential.compile(constant=True)  # as the calculator itself does, later
         return calculator
+
+    def move_together(self, structures: list[Atoms], steps: int) -> None:
+        """Run molecular dynamics of all, side by side."""
+        from pyg_schnet.simulation import run_md_batched
+
+        run_md_batched(self.model, structures, temperature=50, duration=steps * 0.5e-3)
 
     def _data(self, pos: Tensor, edges: bool) -> Data:
         if self.molecules == 1:

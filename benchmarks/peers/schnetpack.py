@@ -9,15 +9,19 @@ from torch import Tensor, nn
 from torch.utils.data import dataloader
 
 from benchmarks.peers import peer
+from benchmarks.peers.dynamics import EdgesGiven
 
 if not hasattr(dataloader, "T_co"):  # SchNetPack 2.1.1 imports it, and torch 2.13 has renamed it
     dataloader.T_co = typing.TypeVar("T_co", covariant=True)
 
+from ase.calculators.calculator import Calculator
 from schnetpack import properties
 from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances
+from schnetpack.interfaces.ase_interface import SpkCalculator
 from schnetpack.model import NeuralNetworkPotential
 from schnetpack.nn import CosineCutoff, GaussianRBF, shifted_softplus
 from schnetpack.representation import SchNet
+from schnetpack.transform import MatScipyNeighborList
 
 
 class Peer(peer.Peer):
@@ -61,3 +65,17 @@ class Peer(peer.Peer):
         with torch.set_grad_enabled(grad):
             out = self.model({**self.inputs, properties.R: pos.detach()})  # it writes into the dictionary
         return out["energy"], out.get("forces")
+
+    def calculator(self) -> Calculator:
+        """Give the least that ASE needs, or SchNetPack's own calculator with its fastest neighbor list."""
+        if self.spec["variant"] != "calculator":
+            return EdgesGiven(self)
+        neighbors = MatScipyNeighborList(self.spec["model"]["cutoff"])
+        return _Calculator(self.model, neighbors, energy_unit="eV")
+
+
+class _Calculator(SpkCalculator):
+    """SchNetPack's, of a model that is in no file."""
+
+    def _load_model(self, model: nn.Module) -> nn.Module:
+        return model

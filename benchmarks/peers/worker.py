@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.peers.dynamics import Dynamics
+from benchmarks.peers.dynamics import Dynamics, Replicas
 from benchmarks.peers.peer import Peer
 
 
@@ -33,7 +33,7 @@ class Worker:
         self.build = build
         self.step: Callable[[], object] | None = None
         self.dynamics: Dynamics | None = None
-        self.command: Callable[[int], float] | None = None
+        self.command: Callable[[int], float] | None = None  # gives its seconds, with those of a start
 
     def prepare(self, spec: dict[str, Any], data: str) -> dict[str, Any]:
         """Build the model and the tensors of a task, and drop those of the last one."""
@@ -47,7 +47,11 @@ class Worker:
             self.command(20)
             return {}
         peer = self.build(spec, data)
-        if spec["kind"] == "dynamics":
+        together = hasattr(peer, "move_together") and "one by one" not in spec.get("variant", "")
+        if spec["kind"] == "replicas" and together:
+            self.command = Replicas(peer, spec["replicas"])
+            self.command(2)
+        elif spec["kind"] in ("dynamics", "replicas"):
             self.dynamics = Dynamics(peer)
         elif spec["kind"] == "train":
             self.step = training_step(peer)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pyg_schnet.ensemble import Ensemble
 from pyg_schnet.potential import Potential
-from pyg_schnet.simulation.calculator import Model, for_evaluation
+from pyg_schnet.simulation.calculator import Model, compile_for_evaluation, for_evaluation
 from pyg_schnet.simulation.conservation import fit_drift
 from pyg_schnet.simulation.dynamics import check_settings, number_of_steps
 from pyg_schnet.simulation.integration import FARTHEST
@@ -98,7 +98,8 @@ def run_md_batched(
     """
     check_settings(thermostat, interval, temperature, timestep, duration, friction)
     check_structures(structures)
-    own = for_evaluation(potential, device).compile(constant=True)
+    own = for_evaluation(potential, device)
+    compile_for_evaluation(own)
     steps = number_of_steps(duration, timestep)
     found: list[tuple] = []
     with FrameWriter(trajectory, overwrite) as writer:

@@ -8,7 +8,7 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from pyg_schnet.simulation.calculator import Model, for_evaluation
+from pyg_schnet.simulation.calculator import Model, compile_for_evaluation, for_evaluation
 from pyg_schnet.simulation.relaxation import Relaxation
 from pyg_schnet.simulation.replicas import Replicas, by_size, check_structures
 
@@ -54,7 +54,8 @@ def relax_batched(
     if steps < 1:
         raise ValueError(f"`steps` must be at least 1, got {steps}")
     check_structures(structures)
-    own = for_evaluation(potential, device).compile(constant=True)
+    own = for_evaluation(potential, device)
+    compile_for_evaluation(own)
     found: dict[int, Relaxation] = {}
     for group in by_size(own, structures, max_pairs):
         search = _Fire(Replicas(own, [structures[number] for number in group], group))

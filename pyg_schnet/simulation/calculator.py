@@ -182,6 +182,16 @@ def cutoff_of(potential: Potential | Ensemble) -> float:
     return model.config.cutoff
 
 
+def compile_for_evaluation(own: Potential | Ensemble) -> None:
+    """Compile what :func:`for_evaluation` gave; programs that the caller's potential has are used again."""
+    for potential in own.potentials if isinstance(own, Ensemble) else [own]:
+        potential = cast(Potential, potential)
+        if potential.compiled is None:
+            potential.compile(constant=True)
+        else:
+            potential.compiled.constant = True  # the weights are our own
+
+
 def _has_stress(data: Data) -> bool:
     """Whether a system has a volume that a stress may refer to."""
     return "pbc" in data and bool(data.pbc.any()) and bool(data.cell.det().abs() > 0)

@@ -69,23 +69,30 @@ class VerletList:
         data.update(self._found)
 
     def _holds(self, pos: Tensor, batch: Tensor | None, lattice: tuple[Tensor, Tensor] | None) -> bool:
-        if self.skin == 0 or pos.shape != self._pos.shape or (lattice is None) != (self._lattice is None):
+        old = self._lattice
+        if self.skin == 0 or pos.shape != self._pos.shape or (lattice is None) != (old is None):
             return False
-        moved, stretch = pos - self._pos, pos.new_ones(())
-        if lattice is not None and self._lattice is not None:
-            (cell, pbc), (old, old_pbc) = lattice, self._lattice
-            if cell.shape != old.shape or not torch.equal(pbc, old_pbc):
-                return False
-            if not torch.equal(cell, old):
-                if not bool(pbc.all()) or not bool((cell.det().abs() > 0).all()):
-                    return False  # open directions may have no lattice vector to tell a deformation by
-                deformation = torch.linalg.solve(old, cell)
-                own = deformation[0] if batch is None else deformation.index_select(0, batch)
-                moved = pos - (self._pos[:, None] @ own).squeeze(1)
-                stretch = torch.linalg.matrix_norm(torch.linalg.solve(cell, old), ord=2)
-        length = moved.square().sum(dim=1).sqrt()
-        if batch is None or stretch.dim() == 0:
-            farthest = length.amax() if len(length) else length.new_zeros(())
-        else:
-            farthest = length.new_zeros(len(stretch)).scatter_reduce(0, batch, length, "amax")
+        if lattice is None or old is None:
+            return self._has_moved_little(pos - self._pos)
+        if lattice[0].shape != old[0].shape or not torch.equal(lattice[1], old[1]):
+            return False
+        if torch.equal(lattice[0], old[0]):
+            return self._has_moved_little(pos - self._pos)
+        return self._is_deformed_little(pos, batch, lattice[0], old[0], lattice[1])
+
+    def _has_moved_little(self, moved: Tensor) -> bool:
+        if len(moved) == 0:
+            return True
+        return float(moved.square().sum(dim=1).amax()) < (self.skin / 2) ** 2  # false for NaN
+
+    def _is_deformed_little(
+        self, pos: Tensor, batch: Tensor | None, cell: Tensor, old: Tensor, pbc: Tensor
+    ) -> bool:
+        if not bool(pbc.all()) or not bool((cell.det().abs() > 0).all()):
+            return False  # open directions may have no lattice vector to tell a deformation by
+        batch = torch.zeros_like(pos[:, 0], dtype=torch.long) if batch is None else batch
+        own = torch.linalg.solve(old, cell).index_select(0, batch)
+        length = (pos - (self._pos[:, None] @ own).squeeze(1)).square().sum(dim=1).sqrt()
+        farthest = length.new_zeros(len(cell)).scatter_reduce(0, batch, length, "amax")
+        stretch = torch.linalg.matrix_norm(torch.linalg.solve(cell, old), ord=2)
         return bool(((self.cutoff + 2 * farthest) * stretch < self.cutoff + self.skin).all())  # false for NaN
