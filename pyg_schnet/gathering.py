@@ -37,7 +37,9 @@ class Rows:
 
     def take(self, value: Tensor, dimension: int) -> Tensor:
         """Gather the rows of a field, which lie along a dimension."""
-        if self.size is None or self.size == 1 or dimension != 0 or not value.is_contiguous():
+        if not value.is_contiguous():  # index_select would copy it all first, bonds of QM9 in 80 ms
+            return value[(slice(None),) * (dimension % value.dim()) + (self.position,)]
+        if self.size is None or self.size == 1 or dimension != 0:
             return value.index_select(dimension, self.position)
         shape = value.shape[1:]  # blocks of whole molecules are copied faster than single rows
         return value.view(-1, self.size, *shape).index_select(0, self.index).view(-1, *shape)

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.func import functional_call
 from torch.testing import assert_close
 from torch_geometric.data import Batch
+from torch_geometric.nn import Set2Set
 
 from pyg_schnet import Potential
 from pyg_schnet.datasets import QM9
@@ -87,28 +89,52 @@ def test_dtnn_is_its_equation(graphs):
     assert_close(model(graph.z, graph.pos).squeeze(), expected, atol=1e-10, rtol=0)
 
 
-def test_a_message_of_enn_s2s_is_a_matrix_times_a_state(graphs):
-    torch.manual_seed(0)
-    model, graph, atoms = ENNS2S(8, 5, num_passes=1).double(), graphs[30], graphs[30].num_nodes
-    messages = []
-    model.update.register_forward_pre_hook(lambda module, inputs: messages.append(inputs[0]))
-    arguments = (graph.x.double(), graph.edge_index, graph.edge_attr.double(), 1)
-    model(graph.z, graph.pos, torch.zeros(atoms).long(), *arguments)
-    h = model.embedding(graph.x.double())
-    bond = torch.zeros(atoms, atoms, 5).double()
-    bond[..., 4] = 1
-    for (v, w), kind in zip(graph.edge_index.T.tolist(), graph.edge_attr.double(), strict=True):
-        bond[v, w] = torch.cat([kind, torch.zeros(1)])
-    kernel = model.to_message.weight.view(8, 6, 8)  # out, k, in
-    expected = torch.zeros(atoms, 8).double()
+def enn_s2s_written_out(model, graph):
+    """The equations of one molecule: a matrix for each pair of atoms, and PyG's set2set."""
+    atoms, channels = graph.num_nodes, model.update.hidden_size
+    kernel = model.to_message.weight.view(channels, -1, channels)  # out, k, in
+    matrix = {}
     for v in range(atoms):
-        for w in range(atoms):
-            if v != w:
-                edge = torch.cat([bond[v, w], (graph.pos[v] - graph.pos[w]).norm()[None]])
-                hidden = torch.cat([model.edge_network(edge), torch.ones(1)])
-                matrix = torch.einsum("okc,k->oc", kernel, hidden)
-                expected[v] += matrix @ h[w]
-    assert_close(messages[0], expected + model.bias, atol=1e-10, rtol=0)
+        for w in set(range(atoms)) - {v}:
+            types = graph.edge_attr[graph.edge_index.T.eq(torch.tensor([v, w])).all(1)].double().sum(0)
+            distance = (graph.pos[v] - graph.pos[w]).norm()
+            hidden = model.edge_network(torch.stack([*types, 1 - types.sum(), distance]))
+            matrix[v, w] = torch.einsum("okc,k->oc", kernel, torch.cat([hidden, torch.ones(1)]))
+    x = torch.cat([graph.x.double(), torch.ones(atoms, 1)], dim=1)
+    h = model.embedding(x)
+    for _ in range(model.num_passes):
+        sums = [sum(matrix[v, w] @ h[w] for w in range(atoms) if w != v) for v in range(atoms)]
+        h = model.update(torch.stack(sums) + model.to_message.bias, h)
+    readout = Set2Set(x.size(1) + channels, model.readout.steps).double()
+    weights = {f"lstm.{name}_l0": value for name, value in model.readout.lstm.named_parameters()}
+    pooled = functional_call(readout, weights, (torch.cat([h, x], dim=1), torch.zeros(atoms).long()))
+    return 10 * model.dense2(torch.relu(model.dense1(pooled))).squeeze()
+
+
+def test_enn_s2s_is_its_equations(graphs):
+    torch.manual_seed(0)
+    model, some = ENNS2S(8, 5, 7).double(), [graphs[k] for k in (30, 0, 41)]
+    torch.nn.init.normal_(model.dense2.weight)
+    batch = Batch.from_data_list(some)
+    arguments = (batch.x, batch.edge_index, batch.edge_attr, len(some))
+    energies = model(batch.z, batch.pos, batch.batch, *arguments)
+    expected = torch.stack([enn_s2s_written_out(model, graph) for graph in some])
+    assert_close(energies, expected, atol=1e-12, rtol=0)
+    weights, factors = list(model.parameters()), torch.tensor([1.0, -2.0, 3.0]).double()
+    gradients = torch.autograd.grad(energies @ factors, weights)
+    assert_close(gradients, torch.autograd.grad(expected @ factors, weights), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("atoms", [1, 2])
+def test_enn_s2s_takes_molecules_without_bonds(atoms):
+    torch.manual_seed(0)
+    model, pos = ENNS2S().double(), 2.0 * torch.eye(3).double()[:atoms]
+    torch.nn.init.normal_(model.dense2.weight)
+    none = torch.empty(2, 0).long(), torch.empty(0, 4)
+    one = torch.zeros(atoms).long()
+    energy = model(one, pos, one, torch.ones(atoms, 11), *none, 1)
+    assert energy.isfinite().all()
+    assert energy.shape == (1,)
 
 
 def test_enn_s2s_jumps_where_a_bond_is_drawn_otherwise(graphs):
@@ -117,11 +143,9 @@ def test_enn_s2s_jumps_where_a_bond_is_drawn_otherwise(graphs):
     model = ENNS2S().double()
     torch.nn.init.normal_(model.dense2.weight)
     potential, graph = Potential(model).eval(), graphs[30]
-    drawn = graph.clone()
-    drawn.edge_index, drawn.edge_attr = (
-        graph.edge_index[:, 2:],
-        graph.edge_attr[2:],
-    )  # the geometry is the same
+    drawn = graph.clone()  # of the same geometry
+    others = (graph.edge_index.sort(0).values != graph.edge_index[:, :1].sort(0).values).any(0)
+    drawn.edge_index, drawn.edge_attr = graph.edge_index[:, others], graph.edge_attr[others]
     assert abs(potential(graph, False)["energy"] - potential(drawn, False)["energy"]) > 1e-3
 
 

@@ -74,3 +74,12 @@ def test_pointers_do_not_fit_other_slices(change):
     pointers = Pointers(slices, CPU)
     change(slices)
     assert not pointers.fit(slices, CPU)
+
+
+@pytest.mark.parametrize("dimension", [1, -1])
+def test_a_field_that_lies_otherwise_in_memory_is_not_copied_whole(dimension):
+    rows = Pointer(torch.tensor([0, 3, 4, 6])).rows(torch.tensor([2, 0]))
+    values = torch.arange(12).view(6, 2)
+    assert torch.equal(rows.take(values.T, dimension), values[[4, 5, 0, 1, 2]].T)
+    endless = torch.tensor([[1], [2]]).expand(2, 10**15)  # of which a copy would not fit
+    assert rows.take(endless, dimension).tolist() == [[1] * 5, [2] * 5]
