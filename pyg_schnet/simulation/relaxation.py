@@ -175,8 +175,8 @@ def why_stop(energy: Tensor, longest: Tensor, depth: Tensor, among: Tensor) -> d
             )
         else:
             reasons[k] = (
-                f"its energy fell by {float(depth[k]):.0f} eV an atom, more than any bond: it is in a hole of "
-                "the potential, or atoms overlapped at the start"
+                f"its energy fell by {float(depth[k]):.0f} eV an atom, more than any bond: it is in a hole "
+                "of the potential, or atoms overlapped at the start"
             )
     return reasons
 
@@ -185,5 +185,5 @@ def _why_stop(frame: Atoms, first: Atoms) -> str | None:
     energies = [each.get_potential_energy() for each in (frame, first)]
     longest = np.linalg.norm(frame.get_forces(apply_constraint=False), axis=1).max()
     depth = (energies[1] - energies[0]) / len(frame)
-    one = [torch.tensor([value], dtype=torch.float64) for value in (energies[0], longest, depth)]
-    return why_stop(*one, torch.tensor([True])).get(0)
+    energy, force, fall = torch.tensor([[energies[0]], [longest], [depth]], dtype=torch.float64)
+    return why_stop(energy, force, fall, torch.tensor([True])).get(0)
