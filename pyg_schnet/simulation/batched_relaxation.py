@@ -295,6 +295,7 @@ class _Fire:
                 replicas.evaluate()
                 break
             except StructureError as error:
+                assert replicas.numbers.index(error.number) not in refused  # it was fine where it was
                 refused[replicas.numbers.index(error.number)] = error.reason
                 self._put_back(refused, before)
         self.stopped |= refused
