@@ -36,7 +36,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
     parser.add_argument(
         "--optimizer",
         type=str | None,
-        help="BFGS (of one structure), LBFGS or FIRE; structures one by one but for FIRE",
+        help="BFGS, LBFGS or FIRE; by default FIRE for many, side by side, and BFGS for one",
     )
     parser.add_argument("--cell", action="store_true", help="relax the cells too, one structure by one")
     parser.add_argument("--pressure", type=float, default=0.0, help="on the cell, in GPa")

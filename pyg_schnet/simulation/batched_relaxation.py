@@ -295,8 +295,10 @@ class _Fire:
                 replicas.evaluate()
                 break
             except StructureError as error:
-                assert replicas.numbers.index(error.number) not in refused  # it was fine where it was
-                refused[replicas.numbers.index(error.number)] = error.reason
+                place = replicas.numbers.index(error.number)
+                if place in refused:  # where it was fine before
+                    raise
+                refused[place] = error.reason
                 self._put_back(refused, before)
         self.stopped |= refused
         unsound = self._unsound(self._longest_force())
