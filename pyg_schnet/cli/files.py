@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,9 +60,35 @@ def check_output(path: str, overwrite: bool, structures: bool = True) -> None:
         raise FileNotFoundError(f"{path}: its folder does not exist; make it first")
     if structures:
         try:
-            get_ioformat(filetype(path, read=False))
+            kind = get_ioformat(filetype(path, read=False))
         except UnknownFileTypeError:
             raise ValueError(f"{path}: ASE knows no format of this ending; .extxyz is a good one") from None
+        if not kind.can_write:
+            raise ValueError(f"{path}: ASE reads {kind.name} and does not write it; .extxyz is a good one")
+
+
+def check_holds_many(path: str) -> None:
+    """Refuse a file whose format is of one structure."""
+    from ase.io.formats import filetype, get_ioformat
+
+    kind = get_ioformat(filetype(path, read=False))
+    if kind.single:
+        raise ValueError(
+            f"{path}: {kind.name} holds one structure, and there are several; .extxyz holds many, --index "
+            "chooses one"
+        )
+
+
+def hash_models(models: list[str]) -> list[str]:
+    """Give the SHA-256 of checkpoints, in short."""
+    found = []
+    for model in models:
+        if not Path(model).is_file():
+            raise FileNotFoundError(
+                f"{model}: no such checkpoint; `pyg-schnet train` writes model.safetensors"
+            )
+        found.append(hashlib.sha256(Path(model).read_bytes()).hexdigest()[:16])
+    return found
 
 
 def split_models(text: str) -> list[str]:

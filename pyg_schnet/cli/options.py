@@ -37,3 +37,16 @@ def add_files(parser: ArgumentParser, out: str = "in any format of ASE, chosen b
     parser.add_argument("input", metavar="in", help="structures, in any format of ASE")
     parser.add_argument("out", help=out)
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+
+
+def add_resume(parser: ArgumentParser) -> None:
+    """Add the options of a verb that works on many structures, one after another."""
+    parser.add_argument("--resume", action="store_true", help="go on with a run to OUT that was killed")
+    parser.add_argument("--index", default=":", help="which of IN: a number from 0, or a slice such as ::10")
+    parser.add_argument("--skip", action="store_true", help="leave out structures that are refused")
+
+
+def add_talk(parser: ArgumentParser) -> None:
+    """Add the options of how much is told."""
+    parser.add_argument("--quiet", action="store_true", help="show errors only")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from jsonargparse import ArgumentParser, Namespace
 
-from pyg_schnet.cli.files import check_output, read_structures, split_models
-from pyg_schnet.cli.options import add_files, with_model
+from pyg_schnet.cli.files import check_holds_many, check_output, split_models
+from pyg_schnet.cli.options import add_files, add_talk, with_model
 from pyg_schnet.cli.terminal import out
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 
 def build(full: bool) -> tuple[str, ArgumentParser]:
@@ -19,6 +26,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
     add_files(parser)
     parser.add_argument("--k", type=int, default=100, help="how many to choose")
     parser.add_argument("--batch_size", type=int, default=32, help="structures at once")
+    add_talk(parser)
     return "structures that are worth labelling", parser
 
 
@@ -26,20 +34,42 @@ def run(options: Namespace) -> int:
     """Choose structures."""
     from ase.io import write
 
-    from pyg_schnet.simulation import select
+    from pyg_schnet.cli.source import Source
+    from pyg_schnet.simulation import StructureError, select
 
     check_output(options.out, options.overwrite)
     if options.k < 1:
         raise ValueError(f"`--k` must be at least 1, got {options.k}")
+    if options.k > 1:
+        check_holds_many(options.out)
     models = split_models(options.model)
     if len(models) < 2:
         raise ValueError("`model` must be two checkpoints or more, joined by commas, to disagree; got one")
-    pool = read_structures(options.input, ":")
-    chosen = select(models, pool, options.k, options.batch_size, options.device)
-    write(options.out, [pool[number] for number, _ in chosen])
+    source, size = Source(options.input), 0
+
+    def pool() -> Iterator[Atoms]:
+        nonlocal size
+        for _, atoms in source:
+            size += 1
+            yield atoms
+
+    try:
+        chosen = select(models, pool(), options.k, options.batch_size, options.device)
+    except StructureError as error:
+        raise ValueError(
+            f"{options.input}: frame {error.number}, counted from 0: {error.reason}; mend it or remove it"
+        ) from None
+    places = {number: place for place, (number, _) in enumerate(chosen)}
+    frames = {places[number]: atoms for number, atoms in source if number in places}
+    write(options.out, [frames[place] for place in range(len(chosen))])
     (_, most), (_, least) = chosen[0], chosen[-1]
-    out.print(
-        f"{len(chosen):,} of {len(pool):,} structures, whose forces deviate by {most:.3g} to {least:.3g} "
-        f"eV/Å on some atom: {options.out}"
-    )
+    if options.json:
+        found = [{"frame": number, "max_forces_deviation": value} for number, value in chosen]
+        print(json.dumps({"structures": size, "chosen": found, "out": options.out}))
+    elif not options.quiet:
+        text = (
+            f"{len(chosen):,} of {size:,} structures, whose forces deviate by {most:.3g} to {least:.3g} "
+            f"eV/Å on some atom: {options.out}"
+        )
+        out.print(text, markup=False, highlight=False, emoji=False)
     return 0

@@ -49,7 +49,7 @@ _READ = (
 )
 _ROWS_AT_ONCE = 1000
 # What ASE's readers raise where a file is not as they expect it.
-_FAILURES = (
+FAILURES = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError),
     *(ParseError, RuntimeError, TypeError, UnknownFileTypeError, ValueError, XMLParseError),
     *(lzma.LZMAError, sqlite3.Error, struct.error, zlib.error),
@@ -87,7 +87,7 @@ def records(path: Path) -> Iterator[Record]:
     """
     kind = _kind(path)
     if kind == "extxyz":
-        return map(_of_atoms, _extxyz(path))
+        return map(_of_atoms, read_extxyz(path))
     if kind == "traj":
         return _trajectory(path)
     if kind == "db":
@@ -104,7 +104,7 @@ def _kind(path: Path) -> str:
         return _KINDS[ending]
     try:
         kind = filetype(str(path))
-    except (UnknownFileTypeError, *_FAILURES) as error:
+    except (UnknownFileTypeError, *FAILURES) as error:
         raise ValueError(f"{path}: its kind is not known ({error}); {_READ}") from None
     if kind not in FORMATS and kind not in ("extxyz", "traj"):
         raise ValueError(f"{path}: must be of a kind that is read, got '{kind}'; {_READ}")
@@ -119,7 +119,7 @@ def _guarded(path: Path, structures: Iterator[Record]) -> Iterator[Record]:
             record = next(structures)
         except StopIteration:
             return
-        except _FAILURES as error:
+        except FAILURES as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(
                 f"{path}: frame {number} cannot be read ({reason}); repair the file or write it again"
@@ -141,7 +141,7 @@ def _of_row(row: AtomsRow) -> Record:
     return Record(row["numbers"], row["positions"], np.asarray(row["cell"]), np.asarray(row["pbc"]), places)
 
 
-def _extxyz(path: Path) -> Iterator[Atoms]:
+def read_extxyz(path: Path) -> Iterator[Atoms]:
     """Read extended xyz frame by frame; ASE's own loop ends without a word at an empty line."""
     opened = _COMPRESSED.get(path.suffix.lower(), open)
     with opened(path, "rb") as binary, io.TextIOWrapper(binary, "utf-8", "replace") as file:

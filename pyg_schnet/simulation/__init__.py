@@ -3,6 +3,7 @@
 from pyg_schnet.simulation.batched_dynamics import BatchedDynamics as BatchedDynamics
 from pyg_schnet.simulation.batched_dynamics import run_md_batched as run_md_batched
 from pyg_schnet.simulation.batched_relaxation import relax_batched as relax_batched
+from pyg_schnet.simulation.batched_relaxation import relax_stream as relax_stream
 from pyg_schnet.simulation.calculator import SchNetCalculator as SchNetCalculator
 from pyg_schnet.simulation.dynamics import Dynamics as Dynamics
 from pyg_schnet.simulation.dynamics import run_md as run_md
@@ -14,3 +15,4 @@ from pyg_schnet.simulation.prediction import predict as predict
 from pyg_schnet.simulation.relaxation import Relaxation as Relaxation
 from pyg_schnet.simulation.relaxation import relax as relax
 from pyg_schnet.simulation.selection import select as select
+from pyg_schnet.simulation.structures import StructureError as StructureError

@@ -1,66 +1,87 @@
-"""Energies and forces of many structures, in batches."""
+"""Energies, forces and stresses of many structures, in batches."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import cast
+from typing import Any, cast
 
 import torch
 from ase import Atoms
+from ase.stress import full_3x3_to_voigt_6_stress
+from torch import Tensor
 from torch_geometric.data import Batch, Data
 
+from pyg_schnet.ensemble import Ensemble
 from pyg_schnet.potential import Potential
-from pyg_schnet.simulation.calculator import for_evaluation
-from pyg_schnet.simulation.structures import with_results
+from pyg_schnet.simulation.calculator import Model, for_evaluation
+from pyg_schnet.simulation.structures import StructureError, check_structure, has_volume, with_results
 from pyg_schnet.structures import from_ase
+
+_BATCHES_TO_COMPILE_AFTER = 8  # making a program takes as long as some hundred molecules
 
 
 def predict(
-    potential: Potential | str | os.PathLike,
+    potential: Model,
     frames: Iterable[Atoms],
     batch_size: int = 32,
     forces: bool = True,
     device: str | torch.device | None = None,
+    stress: bool = False,
+    on_refused: Callable[[StructureError], None] | None = None,
 ) -> Iterator[Atoms]:
     """Predict energies in eV and forces in eV/Å of structures, of any sizes and periodic or not.
 
     Frames are read as results are asked for: a file larger than the memory may pass through.
 
     Args:
-        potential: A potential, which is copied, or the path of a checkpoint.
+        potential: A potential or an ensemble, which is copied, or paths of checkpoints.
         frames: Structures, for instance ``ase.io.iread(path)``; not modified.
         batch_size: Structures evaluated at once.
         forces: Whether forces are wanted; energies alone cost no gradient.
         device: Where to compute; by default where the potential is, the CPU for a path.
+        stress: Whether to add stresses in eV/Å³ to periodic structures whose cells have a volume.
+        on_refused: Called with what is wrong with a structure, which then is left out; without it, this
+            is raised.
 
     Returns:
         Copies in the same order, ``info`` and ``arrays`` included; a predicted energy is
-        ``frame.get_potential_energy()``.
+        ``frame.get_potential_energy()``. An ensemble adds ``info["energy_deviation"]`` in eV,
+        ``arrays["forces_deviation"]`` in eV/Å and its largest, ``info["max_forces_deviation"]``.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
+        StructureError: While iterating, if the potential refuses a structure: a ``ValueError`` that tells
+            its number. All before it were given.
         TypeError: If ``frames`` is one structure, or holds something else.
-        ValueError: If ``batch_size`` is below one or, while iterating, the potential refuses a
-            structure; the message tells which frames were at work.
+        ValueError: If ``batch_size`` is below one.
     """
     if isinstance(frames, Atoms):
         raise TypeError("`frames` must be an iterable of ase.Atoms, got one Atoms; use [atoms]")
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
-    return _predict(for_evaluation(potential, device), iter(frames), batch_size, forces)
+    return _predict(for_evaluation(potential, device), iter(frames), batch_size, forces, stress, on_refused)
 
 
-def _predict(potential: Potential, frames: Iterator[Atoms], batch_size: int, forces: bool) -> Iterator[Atoms]:
+def _predict(
+    potential: Potential | Ensemble,
+    frames: Iterator[Atoms],
+    batch_size: int,
+    forces: bool,
+    stress: bool,
+    on_refused: Callable[[StructureError], None] | None,
+) -> Iterator[Atoms]:
     first = 0
     while batch := list(islice(frames, batch_size)):
-        try:
-            results = _evaluate(potential, batch, forces)
-        except (TypeError, ValueError) as error:
-            where = f"frames {first} to {first + len(batch) - 1}"
-            raise type(error)(f"{where}, counted from 0: {error}") from error
-        yield from results
+        if first == _BATCHES_TO_COMPILE_AFTER * batch_size and potential.compiled is None:
+            potential.compile(constant=True)  # a copy of our own
+        for result in _evaluate_or_name(potential, batch, first, forces, stress):
+            if not isinstance(result, StructureError):
+                yield result
+            elif on_refused is None:
+                raise result
+            else:
+                on_refused(result)
         first += len(batch)
 
 
@@ -68,23 +89,57 @@ def batch_of(frames: list[Atoms], device: torch.device) -> Data:
     """Join structures to a batch; periodic ones and others may be mixed.
 
     Raises:
-        TypeError: If one is something else.
-        ValueError: If one is empty.
+        ValueError: If one is empty, or a periodic direction has no lattice vector.
     """
-    for frame in frames:
-        if not isinstance(frame, Atoms):
-            raise TypeError(f"`frames` must hold ase.Atoms, got {type(frame).__name__}")
     lattice = any(frame.pbc.any() for frame in frames)
     batch = cast(Data, Batch.from_data_list([from_ase(frame, lattice) for frame in frames]))
     return batch.to(str(device))
 
 
-def _evaluate(potential: Potential, frames: list[Atoms], forces: bool) -> list[Atoms]:
+def _evaluate_or_name(
+    potential: Potential | Ensemble, frames: list[Atoms], first: int, forces: bool, stress: bool
+) -> Iterator[Atoms | StructureError]:
+    """Evaluate structures together; if one is refused, each alone, to know which."""
+    try:
+        for number, frame in enumerate(frames, first):
+            check_structure(frame, number)
+        yield from _evaluate(potential, frames, forces, stress)
+    except ValueError as error:
+        if len(frames) > 1:
+            for number, frame in enumerate(frames, first):
+                yield from _evaluate_or_name(potential, [frame], number, forces, stress)
+        else:
+            yield error if isinstance(error, StructureError) else StructureError(first, str(error))
+
+
+def _evaluate(
+    potential: Potential | Ensemble, frames: list[Atoms], forces: bool, stress: bool
+) -> list[Atoms]:
     batch = batch_of(frames, potential.scale.device)
-    out = potential(batch, forces=forces)
-    energy = out["energy"].tolist()
-    if not forces:
-        return [with_results(*pair) for pair in zip(frames, energy, strict=True)]
+    out = potential(batch, forces=forces, stress=stress and any(map(has_volume, frames)))
     sizes = [len(frame) for frame in frames]
-    split = [part.numpy() for part in out["forces"].cpu().split(sizes)]
-    return [with_results(*each) for each in zip(frames, energy, split, strict=True)]
+    energies = out["energy"].tolist()
+    rows: dict[str, Any] = {name: [None] * len(frames) for name in ("forces", "stress", "doubt", "doubts")}
+    if "forces" in out:
+        rows["forces"] = _by_structure(out["forces"], sizes)
+    if "stress" in out:
+        rows["stress"] = [full_3x3_to_voigt_6_stress(value) for value in out["stress"].cpu().numpy()]
+    if "energy_deviation" in out:
+        rows["doubt"] = out["energy_deviation"].tolist()
+    if "forces_deviation" in out:
+        rows["doubts"] = _by_structure(out["forces_deviation"], sizes)
+    results = []
+    for k, frame in enumerate(frames):
+        voigt = rows["stress"][k] if has_volume(frame) else None
+        result = with_results(frame, energies[k], rows["forces"][k], voigt)
+        if rows["doubt"][k] is not None:
+            result.info["energy_deviation"] = rows["doubt"][k]
+        if rows["doubts"][k] is not None:
+            result.info["max_forces_deviation"] = float(rows["doubts"][k].max())
+            result.arrays["forces_deviation"] = rows["doubts"][k]
+        results.append(result)
+    return results
+
+
+def _by_structure(values: Tensor, sizes: list[int]) -> list[Any]:
+    return [part.numpy() for part in values.double().cpu().split(sizes)]

@@ -15,7 +15,7 @@ from pyg_schnet.neighbors import neighbor_list
 from pyg_schnet.nn.readout import sum_by_molecule
 from pyg_schnet.potential import Potential
 from pyg_schnet.simulation.calculator import cutoff_of
-from pyg_schnet.simulation.structures import with_results
+from pyg_schnet.simulation.structures import StructureError, with_results
 from pyg_schnet.simulation.verlet_list import VerletList
 from pyg_schnet.structures import from_ase
 
@@ -79,7 +79,7 @@ class Replicas:
         """Find the structure that the potential refuses.
 
         Raises:
-            ValueError: With its number.
+            StructureError: With its number.
         """
         for number, atoms, pos in zip(self.numbers, self.structures, self.split(self.pos), strict=True):
             alone = atoms.copy()
@@ -87,7 +87,7 @@ class Replicas:
             try:
                 self.potential(from_ase(alone).to(str(self.potential.scale.device)))
             except ValueError as error:
-                raise ValueError(f"structure {number}: {error}") from error
+                raise StructureError(number, str(error)) from error
 
     def sum(self, values: Tensor) -> Tensor:
         """Add up rows of atoms by structure."""
@@ -101,13 +101,19 @@ class Replicas:
         """Divide rows of atoms by structure, on the CPU."""
         return list(values.cpu().split(self.sizes))
 
-    def frames(self) -> list[Atoms]:
-        """Give structures with their positions, energies and forces of now."""
-        rows = zip(
-            self.structures, self.split(self.pos), self.energy.tolist(), self.split(self.forces), strict=True
+    def frames(self, places: Sequence[int] | None = None) -> list[Atoms]:
+        """Give structures, all or some, with their positions, energies and forces of now."""
+        rows = list(
+            zip(
+                self.structures,
+                self.split(self.pos),
+                self.energy.tolist(),
+                self.split(self.forces),
+                strict=True,
+            )
         )
         frames = []
-        for atoms, pos, energy, forces in rows:
+        for atoms, pos, energy, forces in rows if places is None else [rows[place] for place in places]:
             moved = atoms.copy()
             moved.calc = None
             moved.positions = pos.numpy()
@@ -116,8 +122,7 @@ class Replicas:
 
     def take(self, places: Sequence[int]) -> Replicas:
         """Give some of the structures, where they are now."""
-        frames = self.frames()
-        return Replicas(self.potential, [frames[k] for k in places], [self.numbers[k] for k in places])
+        return Replicas(self.potential, self.frames(places), [self.numbers[k] for k in places])
 
 
 def check_structures(structures: Sequence[Atoms]) -> None:
@@ -162,15 +167,21 @@ def by_size(
         raise ValueError(f"`max_pairs` must be at least 1, got {max_pairs}")
     cutoff, group, total = cutoff_of(potential), [], 0
     for number, atoms in enumerate(structures):
-        pairs = len(atoms) * (len(atoms) - 1) // 2
-        if cutoff < math.inf and (pairs > 1000 or atoms.pbc.any()):
-            data = from_ase(atoms)
-            assert data.pos is not None
-            edges, _ = neighbor_list(data.pos, cutoff, None, data.get("cell"), data.get("pbc"))
-            pairs = edges.size(1) // 2
+        pairs = count_pairs(atoms, cutoff)
         if group and total + pairs > max_pairs:
             yield group
             group, total = [], 0
         group.append(number)
         total += pairs
     yield group
+
+
+def count_pairs(atoms: Atoms, cutoff: float) -> int:
+    """Count pairs of neighbors; of a small molecule, all pairs."""
+    pairs = len(atoms) * (len(atoms) - 1) // 2
+    if cutoff == math.inf or (pairs <= 1000 and not atoms.pbc.any()):
+        return pairs
+    data = from_ase(atoms)
+    assert data.pos is not None
+    edges, _ = neighbor_list(data.pos, cutoff, None, data.get("cell"), data.get("pbc"))
+    return edges.size(1) // 2

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from ase import Atoms
 
 from pyg_schnet.ensemble import Ensemble
 from pyg_schnet.simulation.calculator import Model, for_evaluation
-from pyg_schnet.simulation.prediction import batch_of
+from pyg_schnet.simulation.prediction import predict
 
 
 def select(
     potentials: Model,
-    pool: Sequence[Atoms],
+    pool: Iterable[Atoms],
     k: int,
     batch_size: int = 32,
     device: str | torch.device | None = None,
@@ -23,7 +23,7 @@ def select(
 
     Args:
         potentials: An ensemble, or the paths of several checkpoints.
-        pool: Structures without labels.
+        pool: Structures without labels, which may stream from a file.
         k: How many to choose; all if there are fewer.
         batch_size: Structures evaluated at once.
         device: Where to compute; by default where the potentials are, the CPU for paths.
@@ -32,24 +32,20 @@ def select(
         Numbers of structures, and the largest deviation of a force in each, in eV/Å, the largest first.
 
     Raises:
+        StructureError: If the potentials refuse a structure: a ``ValueError`` that tells its number.
         TypeError: If ``potentials`` is one, not several.
-        ValueError: If ``k`` is below one, there are no structures, or the potentials refuse one.
+        ValueError: If ``k`` is below one, or there are no structures.
 
     Source:
         Seung, Opper and Sompolinsky, COLT 1992 (query by committee).
     """
     if k < 1:
         raise ValueError(f"`k` must be at least 1, got {k}")
-    if len(pool) == 0:
-        raise ValueError("`pool` must hold at least one structure, got none")
     ensemble = for_evaluation(potentials, device)
     if not isinstance(ensemble, Ensemble):
         raise TypeError("`potentials` must be several, to disagree; got one")
-    found = []
-    for first in range(0, len(pool), batch_size):
-        batch = batch_of(list(pool[first : first + batch_size]), ensemble.scale.device)
-        deviation = ensemble(batch)["forces_deviation"]
-        largest = deviation.new_zeros(batch.num_graphs).scatter_reduce(0, batch.batch, deviation, "amax")
-        found.append(largest)
-    values, numbers = torch.cat(found).sort(descending=True, stable=True)
-    return list(zip(numbers[:k].tolist(), values[:k].tolist(), strict=True))
+    found = [frame.info["max_forces_deviation"] for frame in predict(ensemble, pool, batch_size)]
+    if not found:
+        raise ValueError("`pool` must hold at least one structure, got none")
+    order = sorted(range(len(found)), key=lambda number: -found[number])[:k]  # stable
+    return [(number, found[number]) for number in order]

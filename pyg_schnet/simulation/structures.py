@@ -1,4 +1,4 @@
-"""Copies of ASE structures: with results, or with the calculator of the caller's."""
+"""Structures of ASE on their way through simulations: checked, copied, with results."""
 
 from __future__ import annotations
 
@@ -7,17 +7,77 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 
-def with_results(atoms: Atoms, energy: float, forces: np.ndarray | None = None) -> Atoms:
-    """Copy a structure and attach its energy in eV and its forces in eV/Å, unconstrained."""
+class StructureError(ValueError):
+    """One structure of many that cannot be computed.
+
+    Attributes:
+        number: Which, counted from 0.
+        reason: Why.
+    """
+
+    def __init__(self, number: int, reason: str):
+        super().__init__(f"structure {number}: {reason}")
+        self.number, self.reason = number, reason
+
+
+def check_structure(atoms: Atoms, number: int) -> None:
+    """Refuse what no potential can compute, whatever its elements.
+
+    Raises:
+        StructureError: If there are no atoms, or numbers are not finite, or the cell is left-handed.
+        TypeError: If it is something else.
+    """
+    if not isinstance(atoms, Atoms):
+        raise TypeError(
+            f"`structures` must hold ase.Atoms, got {type(atoms).__name__} as number {number}, counted from 0"
+        )
+    if len(atoms) == 0:
+        raise StructureError(number, "it must have atoms, got none; remove it")
+    finite = np.isfinite(atoms.positions).all(axis=1)
+    if not finite.all():
+        atom = int((~finite).argmax())
+        raise StructureError(
+            number, f"positions must be finite, got {atoms.positions[atom].tolist()} for atom {atom}"
+        )
+    if not atoms.pbc.any():
+        return
+    cell = atoms.cell.array
+    if not np.isfinite(cell).all():
+        raise StructureError(number, f"the cell must be finite, got {cell.tolist()}")
+    if np.linalg.det(cell) < 0:
+        raise StructureError(
+            number, f"the cell must be right-handed, got {cell.tolist()}; exchange two of its vectors"
+        )
+
+
+def has_volume(atoms: Atoms) -> bool:
+    """Whether a structure is periodic and has a volume, to which a stress refers."""
+    return bool(atoms.pbc.any()) and atoms.cell.volume > 0
+
+
+def with_results(
+    atoms: Atoms, energy: float, forces: np.ndarray | None = None, stress: np.ndarray | None = None
+) -> Atoms:
+    """Copy a structure and attach its results, forces unconstrained.
+
+    Args:
+        atoms: The structure.
+        energy: In eV.
+        forces: In eV/Å, ``(atoms, 3)``.
+        stress: In eV/Å³, ``(6,)``, in Voigt's order.
+    """
     frame = atoms.copy()
-    frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
+    frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces, stress=stress)
     return frame
 
 
 def snapshot(atoms: Atoms) -> Atoms:
     """Copy a structure with the results of its calculator, which then is no longer needed."""
     forces = atoms.get_forces(apply_constraint=False)  # first, the energy comes with them
-    return with_results(atoms, atoms.get_potential_energy(apply_constraint=False), forces)
+    energy = atoms.get_potential_energy(apply_constraint=False)
+    assert atoms.calc is not None
+    stress = getattr(atoms.calc, "results", {}).get("stress")  # where somebody asked for it
+    return with_results(atoms, energy, forces, None if stress is None else np.array(stress))
 
 
 def own_copy(atoms: Atoms) -> Atoms:

@@ -1,13 +1,17 @@
+import copy
+
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import molecule
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
+from pyg_schnet import Ensemble
 from pyg_schnet.checkpoint import save
-from pyg_schnet.simulation import SchNetCalculator, predict
+from pyg_schnet.simulation import SchNetCalculator, StructureError, predict
 from pyg_schnet.structures import from_ase
 
 
@@ -106,7 +110,7 @@ def test_one_structure_is_refused(potential, ethanol):
 
 
 def test_other_things_are_refused(potential):
-    with pytest.raises(TypeError, match=r"frames 0 to 0, .* must hold ase.Atoms, got str"):
+    with pytest.raises(TypeError, match=r"must hold ase.Atoms, got str as number 0"):
         list(predict(potential, ["H2O"]))
 
 
@@ -118,7 +122,69 @@ def test_a_batch_of_nothing_is_refused(potential):
 def test_a_refused_structure_is_located(potential, frames):
     frames[3] = molecule("SiH4")
     results = predict(potential, frames, batch_size=2)
-    next(results)
-    next(results)
-    with pytest.raises(ValueError, match=r"frames 2 to 3, counted from 0: `z` contains 14"):
+    for _ in range(3):
         next(results)
+    with pytest.raises(StructureError, match=r"structure 3: `z` contains 14") as caught:
+        next(results)
+    assert caught.value.number == 3
+
+
+def left_handed(atoms):
+    atoms.cell[[0, 1]] = atoms.cell[[1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda a: a.set_positions(a.positions * np.nan), "positions must be finite, got .* for atom 0"),
+        (lambda a: a.set_positions(0 * a.positions), "`pos` must not place two atoms at one point"),
+        (left_handed, "the cell must be right-handed, got .*; exchange two of its vectors"),
+        (lambda a: a.set_cell(np.nan * a.cell), "the cell must be finite"),
+        (lambda a: a.set_cell([[0, 1, 1], [0, 1, 1], [1, 0, 0]]), "a lattice vector for each periodic"),
+        (lambda a: a.set_cell(None), "a lattice vector for each periodic direction"),
+        (lambda a: a.__delitem__([0, 1]), "must have atoms, got none"),
+        (lambda a: a.set_atomic_numbers([6, 14]), "`z` contains 14, which was absent from training"),
+    ],
+)
+def test_what_is_wrong_with_a_structure_is_told_and_it_is_left_out(potential, frames, spoil, message):
+    expected = [frame.get_potential_energy() for frame in predict(potential, frames)]
+    spoil(frames[2])
+    with pytest.raises(StructureError, match=f"structure 2: .*{message}"):
+        list(predict(potential, frames))
+    refused = []
+    results = list(predict(potential, frames, on_refused=refused.append))
+    assert [frame.info["number"] for frame in results] == [0, 1, 3, 4]
+    assert [error.number for error in refused] == [2]
+    assert [r.get_potential_energy() for r in results] == pytest.approx(
+        [expected[k] for k in (0, 1, 3, 4)], abs=1e-10
+    )
+
+
+def test_stresses_are_those_of_the_calculator_and_molecules_have_none(potential, calculator, frames):
+    slab = frames[2].copy()
+    slab.pbc, slab.cell[2] = (True, True, False), 0
+    *results, flat = predict(potential, [*frames, slab], stress=True)
+    crystal = frames[2].copy()
+    crystal.calc = calculator
+    assert np.abs(results[2].get_stress() - crystal.get_stress()).max() < 1e-10
+    for frame in (*results[:2], *results[3:], flat):
+        with pytest.raises(PropertyNotImplementedError, match="stress"):
+            frame.get_stress()
+
+
+def test_an_ensemble_tells_how_far_it_disagrees(potential, frames):
+    other = copy.deepcopy(potential)
+    with torch.no_grad():
+        other.scale *= 1.1
+    ensemble = Ensemble([potential, other]).eval()
+    for frame, result in zip(frames, predict(ensemble, frames), strict=True):
+        expected = ensemble(from_ase(frame))
+        assert result.info["energy_deviation"] == pytest.approx(expected["energy_deviation"].item(), abs=1e-9)
+        doubts = expected["forces_deviation"].numpy()
+        assert np.abs(result.arrays["forces_deviation"] - doubts).max() < 1e-9
+        assert result.info["max_forces_deviation"] == pytest.approx(doubts.max(), abs=1e-9)
+
+
+def test_a_long_run_is_compiled_and_the_numbers_stay(potential, ethanol):
+    energies = [result.get_potential_energy() for result in predict(potential, [ethanol] * 12, batch_size=1)]
+    assert energies == pytest.approx(12 * energies[:1], abs=1e-9)

@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
+from ase.build import bulk
+from ase.calculators.lj import LennardJones
 from ase.constraints import FixAtoms
 from ase.io import read
+from ase.units import GPa
 
 from pyg_schnet.simulation import relax
 
@@ -83,6 +86,8 @@ def test_an_existing_file_is_refused_before_work(molecule, evaluations, tmp_path
         ({"fmax": 0.0}, "`fmax` must be positive and in eV/Å, got 0.0"),
         ({"fmax": float("nan")}, "`fmax` must be positive and in eV/Å, got nan"),
         ({"steps": 0}, "`steps` must be at least 1, got 0"),
+        ({"pressure": 1.0}, "`pressure` acts on a cell that relaxes, got 1.0 GPa; set `cell` too"),
+        ({"pressure": float("nan"), "cell": True}, "`pressure` must be finite and in GPa, got nan"),
         ({"optimizer": "Adam"}, "`optimizer` must be one of BFGS, LBFGS, FIRE; got 'Adam'"),
     ],
 )
@@ -101,15 +106,81 @@ def test_a_list_of_atoms_is_refused(molecule):
         relax([molecule])
 
 
-def test_forces_that_are_not_numbers_stop_the_search(ethanol, springs):
+def not_numbers(calculator):
+    calculator.results["forces"][0] = np.nan
+
+
+def hole(calculator):
+    calculator.results["energy"] -= 1000
+
+
+def refusal(calculator):
+    raise ValueError("`pos` must not place two atoms at one point")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (not_numbers, "energy and forces must be finite"),
+        (hole, "its energy fell by 111 eV an atom"),
+        (refusal, "two atoms at one point"),
+    ],
+)
+def test_a_search_that_fails_ends_with_its_last_good_frame(ethanol, springs, spoil, reason, tmp_path):
     class Broken(springs):
         def calculate(self, *arguments, **options):
             super().calculate(*arguments, **options)
-            if self.calls == 3:
-                self.results["forces"][0] = np.nan
+            if self.calls >= 3:
+                spoil(self)
 
     calculator = Broken(ethanol)
     ethanol.rattle(0.05, seed=3)
     ethanol.calc = calculator
-    with pytest.raises(RuntimeError, match=r"energy and forces must be finite, got .* at step 2"):
-        relax(ethanol, fmax=1e-8)
+    ethanol.info["step"] = "mine"
+    result = relax(ethanol, fmax=1e-8, trajectory=tmp_path / "path.traj")
+    assert not result.converged
+    assert reason in result.stopped
+    assert result.steps == 1
+    frames = read(tmp_path / "path.traj", ":")
+    assert len(frames) == 2
+    assert np.isfinite(result.atoms.get_forces()).all()
+    assert np.abs(result.atoms.positions - frames[1].positions).max() == 0
+    assert result.atoms.info == {"step": "mine"}
+
+
+def test_a_start_that_is_refused_is_the_callers_mistake(molecule):
+    molecule.positions[1] = molecule.positions[0]
+    with pytest.raises(ValueError, match="two atoms at one point"):
+        relax(molecule)
+
+
+@pytest.fixture(scope="module")
+def lennard_jones():
+    return LennardJones(sigma=2.5, epsilon=0.1, rc=8.0, smooth=True)
+
+
+def test_a_cell_relaxes_to_where_the_stress_is_the_pressure(lennard_jones):
+    atoms = bulk("Ar", "fcc", a=3.7)
+    atoms.set_cell(atoms.cell @ (np.eye(3) + 0.02 * np.diag([1, 0, -1])), scale_atoms=True)
+    atoms.calc = lennard_jones
+    free = relax(atoms, fmax=1e-4, cell=True)
+    assert free.converged
+    assert np.abs(free.atoms.get_stress()).max() < 1e-4
+    pressed = relax(atoms, fmax=1e-4, cell=True, pressure=2.0)
+    expected = [-2 * GPa] * 3 + [0] * 3
+    assert np.abs(pressed.atoms.get_stress() - expected).max() < 1e-4
+    assert pressed.atoms.cell.volume < free.atoms.cell.volume
+    fixed = relax(atoms, fmax=1e-4)
+    assert (fixed.atoms.cell == atoms.cell).all()
+
+
+def test_a_molecule_has_no_cell_to_relax(molecule):
+    with pytest.raises(ValueError, match=r"`cell` relaxes .* periodic in all directions; got pbc \[False"):
+        relax(molecule, cell=True)
+
+
+def test_each_step_is_told(molecule):
+    told = []
+    relax(molecule, steps=3, on_step=lambda step, frame: told.append((step, frame.get_potential_energy())))
+    assert [step for step, _ in told] == [0, 1, 2, 3]
+    assert told[3][1] < told[0][1]
