@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NoReturn
 
 import torch
 from torch import Tensor
+from torch_geometric.data import Data
 
 MAX_ATOMIC_NUMBER = 99  # hydrogen to einsteinium, as PyG's and SchNetPack's embeddings
 
@@ -36,6 +38,39 @@ def check_atomic_numbers(z: Tensor, name: str = "z") -> None:
             f"`{name}` contains {low if low < 1 else high}; SchNet embeds atomic numbers 1 to "
             f"{MAX_ATOMIC_NUMBER}"
         )
+
+
+def check_elements(z: Tensor, allowed: Tensor) -> None:
+    """Validate that all elements are those that training saw, except while compiling.
+
+    Args:
+        z: Atomic numbers within the table, ``(atoms,)``.
+        allowed: Whether each atomic number was seen, from 0.
+    """
+    if torch.compiler.is_compiling():
+        return
+    known = allowed.index_select(0, z)
+    if not bool(known.all()):
+        foreign = sorted(set(z[~known].tolist()))
+        numbers = [number for number in allowed.nonzero().flatten().tolist() if number > 0]
+        raise ValueError(
+            f"`z` contains {foreign[0]}, which was absent from training; this potential knows the "
+            f"atomic numbers {', '.join(map(str, numbers))}"
+        )
+
+
+def is_periodic(pbc: Tensor | Sequence[bool] | bool | None) -> bool:
+    """Whether any direction of any system is periodic."""
+    return pbc is not None and bool(torch.as_tensor(pbc).any())
+
+
+def molecules_of(data: Data) -> tuple[Tensor, int]:
+    """Give the number of the molecule of each atom, and the number of molecules."""
+    batch = getattr(data, "batch", None)
+    if batch is None:
+        return torch.zeros_like(data.z), 1
+    molecules = getattr(data, "num_graphs", None)
+    return batch, count_molecules(batch) if molecules is None else molecules  # a batch by hand has none
 
 
 def count_molecules(batch: Tensor) -> int:

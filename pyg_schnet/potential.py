@@ -6,26 +6,28 @@ import functools
 import inspect
 from collections.abc import Sequence
 from contextlib import nullcontext
-from copy import copy
-from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
-from torch_geometric.data.storage import GlobalStorage
 
-from pyg_schnet.cell_list import spatial_order
-from pyg_schnet.compilation import CompiledPotential, Inputs
-from pyg_schnet.molecules import MAX_ATOMIC_NUMBER, check_atomic_numbers, check_molecules, count_molecules
+from pyg_schnet.compilation import CompiledPotential
+from pyg_schnet.molecules import (
+    MAX_ATOMIC_NUMBER,
+    check_atomic_numbers,
+    check_elements,
+    check_molecules,
+    molecules_of,
+)
 from pyg_schnet.native import has_kernels, positions_only, why_not
 from pyg_schnet.nn import SchNet
 from pyg_schnet.nn.readout import DoubleBuffers, element_table, sum_by_molecule
-from pyg_schnet.strain import Strain, per_volume, volumes
+from pyg_schnet.ordering import in_old_order, in_spatial_order
+from pyg_schnet.strain import Strain
 
-_MODELS_METHODS = ("forward", "locate", "locate_fast", "predict")  # what a program does instead
+_MODELS_METHODS = ("forward", "locate", "knots_between", "predict")  # what a program does instead
 _OWN_METHODS = ("_run", "_energy", "scaled")
-_ATOMS_TO_ORDER = 4000  # their features outgrow the caches, and sorting is a hundredth of the time
 
 
 class Potential(DoubleBuffers):
@@ -115,8 +117,11 @@ class Potential(DoubleBuffers):
             ValueError: If the input is not a set of molecules, holds an element that was absent from
                 training, or stress is asked for where no system is periodic.
         """
-        if self.compiled is not None and (out := self._run_compiled(data, forces, stress)) is not None:
-            return out
+        if self.compiled is not None and self.why_eager() is None:
+            eager = functools.partial(Potential._run, forces=forces, stress=stress)
+            out = self.compiled(self, data, forces, stress, eager)
+            if out is not None:
+                return out  # else it has no program, or something is wrong, which is told below
         pos = data.pos
         if pos is None:
             raise ValueError("`data` must hold `pos`, positions in Å; got None")
@@ -128,10 +133,10 @@ class Potential(DoubleBuffers):
                 f"`{'forces' if forces else 'stress'}` need gradients, which torch.inference_mode() switches "
                 "off for good; use torch.no_grad() instead"
             )
-        self._check_elements(data.z)
-        ordered, order = _in_spatial_order(data)
+        check_elements(data.z, self.allowed)
+        ordered, order = in_spatial_order(data)
         try:
-            return _in_old_order(self._run(ordered, forces, stress), order)
+            return in_old_order(self._run(ordered, forces, stress), order)
         except ValueError:
             if order is None:
                 raise
@@ -156,9 +161,9 @@ class Potential(DoubleBuffers):
                 "`atomic_energies` needs a SchNet with readout='add', whose energy is a sum over atoms; got "
                 f"{model}"
             )
-        (batch, _), pos = _molecules(data), cast(Tensor, data.pos)
+        (batch, _), pos = molecules_of(data), cast(Tensor, data.pos)
         check_molecules(data.z, pos, batch, 0)
-        self._check_elements(data.z)
+        check_elements(data.z, self.allowed)
         fields = {name: getattr(data, name, None) for name in ("edge_index", "shift", "cell", "pbc")}
         with torch.no_grad(), positions_only():
             place = model.locate(pos, batch, **fields)
@@ -205,69 +210,6 @@ class Potential(DoubleBuffers):
             return f"filters='auto' is exact in {weight.dtype}, which is not compiled; use filters='spline'"
         return None if has_kernels(weight) else why_not(weight)
 
-    def _run_compiled(self, data: Data, forces: bool, stress: bool) -> dict[str, Tensor] | None:
-        """Compute by a program, if this kind of call has one; what is wrong with input is told elsewhere."""
-        fields = data._store._mapping if type(data._store) is GlobalStorage else data.to_dict()
-        z, pos, batch = (cast(Tensor, fields.get(name)) for name in ("z", "pos", "batch"))
-        edge_index, periodic = fields.get("edge_index"), _is_periodic(fields.get("pbc"))
-        if (
-            self.why_eager() is not None
-            or torch.compiler.is_compiling()
-            or ((forces or stress) and torch.is_inference_mode_enabled())
-            or torch.is_autocast_enabled("cpu")
-            or not _is_plain(z, pos, batch, edge_index)
-            or (fields.get("shift") is not None) != (periodic and edge_index is not None)
-            or (stress and not periodic)
-        ):
-            return None
-        assert self.compiled is not None
-        order = None
-        if len(pos) > _ATOMS_TO_ORDER and not periodic:
-            data, order = _in_spatial_order(data)
-            z, pos = cast(Tensor, data.z), cast(Tensor, data.pos)
-        try:
-            with nullcontext() if self.training else positions_only():
-                make = self._periodic_inputs if periodic else self._plain_inputs
-                inputs = make(data, z, pos, batch, edge_index)
-        except ValueError:
-            return None  # of atoms in another order: eager tells it with the caller's numbers
-        if inputs is None:
-            return None
-        if periodic:
-            volume = volumes(data, inputs.molecules) if stress else None
-            inputs = replace(inputs, finish=functools.partial(_from_sites, inputs, volume, forces))
-        eager = functools.partial(Potential._run, data=data, forces=forces, stress=stress)
-        return _in_old_order(self.compiled(self, inputs, forces or stress, eager), order)
-
-    def _plain_inputs(
-        self, data: Data, z: Tensor, pos: Tensor, batch: Tensor | None, edge_index: Tensor | None
-    ) -> Inputs | None:
-        place = cast(SchNet, self.model).locate_fast(z, self.allowed, pos, batch, edge_index)
-        if place is None:
-            return None
-        batch, molecules = (torch.zeros_like(z), 1) if batch is None else _molecules(data)
-        if int(batch[-1]) >= molecules:
-            return None
-        return Inputs(z, pos, batch, place[0], molecules, place[1])
-
-    def _periodic_inputs(
-        self, data: Data, z: Tensor, pos: Tensor, batch: Tensor | None, edge_index: Tensor | None
-    ) -> Inputs | None:
-        """Turn periodic systems into sites: their atoms, and the images that these see."""
-        cell = getattr(data, "cell", None)
-        if cell is None or cell.requires_grad or len(z) == 0:
-            return None
-        batch, molecules = _molecules(data)
-        if int(batch[-1]) >= molecules:
-            return None
-        check_molecules(z, pos, batch, molecules)
-        self._check_elements(z)
-        found = cast(SchNet, self.model).locate_images(data, batch)
-        if found is None:
-            return None
-        images, sites, knots = found
-        return Inputs(z, sites, batch, images.pairs, molecules, knots, images)
-
     def _run(self, data: Data, forces: bool, stress: bool = False) -> dict[str, Tensor]:
         pos = cast(Tensor, data.pos)
         if not forces and not stress:
@@ -276,7 +218,7 @@ class Potential(DoubleBuffers):
         with torch.enable_grad():
             if forces and not pos.requires_grad:
                 pos = pos.detach().requires_grad_()
-            strain = Strain(data, _molecules(data)[1]) if stress else None
+            strain = Strain(data, molecules_of(data)[1]) if stress else None
             with nullcontext() if self.training else positions_only():
                 energy = self._energy(*((data, pos) if strain is None else strain.deform(data, pos)))
             by = ([pos] if forces else []) + ([] if strain is None else [strain.strain])
@@ -292,7 +234,7 @@ class Potential(DoubleBuffers):
         return out
 
     def _energy(self, data: Data, pos: Tensor) -> Tensor:
-        batch, molecules = _molecules(data)
+        batch, molecules = molecules_of(data)
         known = {"num_molecules": molecules, "dtype": torch.float64}
         fields = {name: known[name] if name in known else getattr(data, name, None) for name in self._fields}
         for name, needed in self._fields.items():
@@ -308,17 +250,6 @@ class Potential(DoubleBuffers):
         references = sum_by_molecule(self.atomref.index_select(0, z), batch, molecules)
         return self.scale * relative + references
 
-    def _check_elements(self, z: Tensor) -> None:
-        if torch.compiler.is_compiling():
-            return
-        allowed = self.allowed.index_select(0, z)
-        if not bool(allowed.all()):
-            foreign = sorted(set(z[~allowed].tolist()))
-            raise ValueError(
-                f"`z` contains {foreign[0]}, which was absent from training; this potential knows the "
-                f"atomic numbers {', '.join(map(str, self.elements))}"
-            )
-
 
 def _fields_of(model: nn.Module) -> dict[str, bool]:
     """Name what a model takes beside elements, positions and batch, and whether it cannot do without."""
@@ -326,71 +257,3 @@ def _fields_of(model: nn.Module) -> dict[str, bool]:
     named = list(inspect.signature(model.forward).parameters.values())[3:]
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {p.name: p.default is inspect.Parameter.empty for p in named if p.kind in kinds}
-
-
-def _molecules(data: Data) -> tuple[Tensor, int]:
-    """Give the batch vector and the number of molecules."""
-    batch = getattr(data, "batch", None)
-    if batch is None:
-        return torch.zeros_like(data.z), 1
-    molecules = getattr(data, "num_graphs", None)
-    return batch, count_molecules(batch) if molecules is None else molecules  # a batch by hand has none
-
-
-def _in_spatial_order(data: Data) -> tuple[Data, Tensor | None]:
-    """Put near atoms near in memory, where one system is large and edges do not name its atoms."""
-    pos, batch = cast(Tensor, data.pos), getattr(data, "batch", None)
-    if len(pos) <= _ATOMS_TO_ORDER or "edge_index" in data or (batch is not None and bool(batch.any())):
-        return data, None
-    order, data = spatial_order(pos), copy(data)
-    data.z, data.pos = cast(Tensor, data.z)[order], pos[order]
-    return data, order
-
-
-def _in_old_order(out: dict[str, Tensor], order: Tensor | None) -> dict[str, Tensor]:
-    if order is None or "forces" not in out:
-        return out
-    return {**out, "forces": out["forces"][order.argsort()]}
-
-
-def _from_sites(
-    inputs: Inputs, volume: Tensor | None, forces: bool, out: dict[str, Tensor]
-) -> dict[str, Tensor]:
-    """Add up forces on sites to those on atoms, and their moments to stresses."""
-    if "forces" not in out:
-        return out
-    assert inputs.images is not None
-    on_sites, atom = out["forces"], inputs.images.atom
-    found = {"energy": out["energy"]}
-    if forces:
-        found["forces"] = on_sites.new_zeros(len(inputs.z), 3).index_add(0, atom, on_sites)
-    if volume is not None:
-        moments = (on_sites[:, :, None] * inputs.pos[:, None, :]).double().flatten(1)  # (sites, 9)
-        own = inputs.batch.index_select(0, atom)
-        virial = moments.new_zeros(len(volume), 9).index_add(0, own, moments).view(-1, 3, 3)
-        found["stress"] = per_volume(-(virial + virial.mT) / 2, volume)
-    return found
-
-
-def _is_periodic(pbc: Tensor | Sequence[bool] | bool | None) -> bool:
-    return pbc is not None and bool(torch.as_tensor(pbc).any())
-
-
-def _is_plain(z: Any, pos: Any, batch: Any, edge_index: Any) -> bool:
-    """Whether these are the tensors that a compiled potential takes without further questions."""
-    if not isinstance(z, Tensor) or not isinstance(pos, Tensor) or z.dtype != torch.long:
-        return False
-    if pos.dtype not in (torch.float32, torch.float64) or pos.requires_grad or pos.dim() != 2:
-        return False
-    if pos.size(1) != 3 or z.shape != pos.shape[:1] or pos.device.type != "cpu":
-        return False
-    if any(
-        t is not None and (t.device.type != "cpu" or t.layout != torch.strided)
-        for t in (z, batch, edge_index)
-    ):
-        return False
-    if edge_index is not None and (
-        edge_index.dtype != torch.long or edge_index.dim() != 2 or len(edge_index) != 2
-    ):
-        return False
-    return batch is None or (batch.dtype == torch.long and batch.shape == z.shape)

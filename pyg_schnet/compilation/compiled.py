@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import threading
 import time
@@ -11,18 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch_geometric.data import Data
 
+from pyg_schnet.compilation.comparison import difference, telling
+from pyg_schnet.compilation.inputs import Inputs, find_inputs
 from pyg_schnet.compilation.machine import Bound, Machine, Run
-from pyg_schnet.compilation.tracing import Inputs, Programs, Weights, trace
+from pyg_schnet.compilation.tracing import Programs, trace
+from pyg_schnet.compilation.weights import Weights
 from pyg_schnet.native import Watch
 from pyg_schnet.nn.spline import Knots
+from pyg_schnet.ordering import in_old_order
 
 if TYPE_CHECKING:
     from pyg_schnet.potential import Potential
-
-# Largest difference from eager, in units of the largest value. Both are the same sums of float32 in another
-# order: 1e-5 was measured for gradients of weights, with forces in the loss; mistakes give 0.1 or more.
-_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}
 
 _MAKING = threading.RLock()  # torch traces one program at a time
 _log = logging.getLogger(__name__)
@@ -73,18 +73,27 @@ class CompiledPotential:
     def __call__(
         self,
         potential: Potential,
-        inputs: Inputs,
+        data: Data,
         forces: bool,
-        eager: Callable[[Potential], dict[str, Tensor]],
-    ) -> dict[str, Tensor]:
-        """Compute energy and, if wanted, forces.
+        stress: bool,
+        eager: Callable[[Potential, Data], dict[str, Tensor]],
+    ) -> dict[str, Tensor] | None:
+        """Compute energy and, if wanted, forces and stress.
 
         Args:
             potential: Whose weights count.
-            inputs: The batch.
+            data: The batch.
             forces: Whether forces are wanted.
-            eager: Computes the same without programs, for a potential of this kind.
+            stress: Whether stresses are wanted.
+            eager: Computes the same without programs, for a potential of this kind and such a batch.
+
+        Returns:
+            ``None`` where this kind of call has no program, or the input is wrong.
         """
+        inputs = find_inputs(potential, data, forces, stress)
+        if inputs is None:
+            return None
+        forces = forces or stress  # which follows from them
         trained = potential.training and torch.is_grad_enabled()
         if self._weights is None:
             self._weights = Weights(potential)
@@ -100,7 +109,11 @@ class CompiledPotential:
                 if key not in self._programs:
                     self._make(key, potential, inputs, forces, trained, eager)
         programs = self._programs.get(key)
-        return eager(potential) if programs is None else inputs.finish(self._run(programs, potential, inputs))
+        if programs is None:
+            out = eager(potential, inputs.data)
+        else:
+            out = inputs.finish(self._run(programs, potential, inputs))
+        return in_old_order(out, inputs.order)
 
     def _make(
         self,
@@ -109,7 +122,7 @@ class CompiledPotential:
         inputs: Inputs,
         forces: bool,
         trained: bool,
-        eager: Callable[[Potential], dict[str, Tensor]],
+        eager: Callable[[Potential, Data], dict[str, Tensor]],
     ) -> None:
         """Trace a copy, and compare with eager; if that fails, such calls run eagerly from now on."""
         began = time.perf_counter()
@@ -118,12 +131,12 @@ class CompiledPotential:
             return None  # nothing to differentiate by
         if any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in potential.modules()):
             return self._refuse("modules have hooks, which a program would not call")
-        own = _telling(potential)
+        own = telling(potential)
         try:
             programs = trace(own, inputs, forces, trained)
         except Exception as error:
             return self._refuse(f"it cannot be traced: {str(error).strip().split(chr(10))[0]}")
-        expected, raw = eager(own), CompiledPotential()._run(programs, own, inputs)
+        expected, raw = eager(own, inputs.data), CompiledPotential()._run(programs, own, inputs)
         found = inputs.finish(dict(raw))
         if "stress" in expected:  # molecules beside crystals have none
             known = ~expected["stress"].isnan()
@@ -134,10 +147,10 @@ class CompiledPotential:
             del self._programs[key]  # nothing can be told of such weights
             return None
         pull = float(raw["forces"].detach().abs().max()) if "forces" in raw else 0.0
-        difference = _difference(own, inputs, expected, found, trained, pull)
+        other = difference(own, inputs, expected, found, trained, pull)
         self.seconds += time.perf_counter() - began
-        if difference is not None:
-            return self._refuse(f"the compiled {difference} from eager")
+        if other is not None:
+            return self._refuse(f"the compiled {other} from eager")
         self._programs[key] = programs
         return None
 
@@ -225,63 +238,3 @@ class _Trained(torch.autograd.Function):
                 saved.insert(place, value)
             by_weights = ctx.programs.backward(*saved, *gradients)
         return None, None, *by_weights, *[None] * (ctx.weights - len(by_weights))
-
-
-def _telling(potential: Potential) -> Potential:
-    """Copy a potential, so that nobody sees it traced, with numbers for weights that are all zero.
-
-    A last layer that starts at zero would make forces and most gradients zero, which compare well.
-    """
-    own = copy.deepcopy(potential)
-    own.compiled = None
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in own.parameters():
-            if not bool(parameter.any()):
-                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator, device="cpu"))
-    return own
-
-
-def _difference(
-    potential: Potential,
-    inputs: Inputs,
-    expected: dict[str, Tensor],
-    found: dict[str, Tensor],
-    trained: bool,
-    pull: float,
-) -> str | None:
-    """Compare results and, for every parameter by itself, the gradients of an arbitrary loss of them.
-
-    Forces that cancel, as in a perfect crystal, are known to the rounding of the largest ``pull`` on a site.
-    """
-    tolerance = _TOLERANCE[next(potential.model.parameters()).dtype]
-    none = expected["energy"].new_zeros(inputs.molecules)
-    references = potential.scaled(none, inputs.z, inputs.batch, inputs.molecules)
-    for name, value in expected.items():
-        base = references if name == "energy" else torch.zeros_like(value)  # which would hide any difference
-        rounding = 1e-13 * base.abs().max() + 1e-3 * tolerance * pull * (name != "energy")
-        if not _agree(found[name] - base, value - base, tolerance, rounding):
-            return f"{name} differ" if name == "forces" else f"{name} differs"
-    if not trained:
-        return None
-    losses = []
-    for results in (expected, found):
-        generator = torch.Generator().manual_seed(0)
-        noise = {name: torch.randn(v.shape, generator=generator, device="cpu") for name, v in results.items()}
-        losses.append([(value * noise[name].to(value)).sum() for name, value in results.items()])
-    names, parameters = zip(
-        *((n, p) for n, p in potential.named_parameters() if p.requires_grad), strict=True
-    )
-    pairs = [torch.autograd.grad(parts, parameters, allow_unused=True) for parts in losses]
-    for name, value, other in zip(names, *pairs, strict=True):
-        if not _agree(other, value, tolerance):
-            return f"gradient of {name} differs"
-    return None
-
-
-def _agree(
-    found: Tensor | None, expected: Tensor | None, tolerance: float, rounding: Tensor | float = 0.0
-) -> bool:
-    if found is None or expected is None:
-        return all(value is None or not bool(value.any()) for value in (found, expected))
-    return bool((found - expected).abs().max() <= tolerance * expected.abs().max() + rounding)

@@ -14,11 +14,12 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils.stateless import _reparametrize_module  # functional_call, but for any method
 
 from pyg_schnet.compilation.assembly import ATOMS, CONSTANT, GAUSSIANS, KNOTS, MOLECULES, PAIRS, SITES
+from pyg_schnet.compilation.inputs import Inputs
 from pyg_schnet.compilation.machine import Machine
 from pyg_schnet.compilation.operation import Unsupported
 from pyg_schnet.compilation.program import program, simplify
 from pyg_schnet.compilation.tape import External, Tape
-from pyg_schnet.images import Images
+from pyg_schnet.compilation.weights import Weights
 from pyg_schnet.native import pair_distances, positions_only, weights_only
 from pyg_schnet.nn.spline import Knots, SplineFilters
 
@@ -26,52 +27,6 @@ if TYPE_CHECKING:
     from pyg_schnet.potential import Potential
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a program needs beside weights: a batch whose geometry is known.
-
-    Attributes:
-        z: Atomic numbers, ``(atoms,)``.
-        pos: Positions in Å of atoms, ``(atoms, 3)``; of sites, ``(sites, 3)``, where there are images.
-        batch: Number of the molecule of each atom, ``(atoms,)``.
-        pairs: ``(2, pairs)``.
-        molecules: Number of molecules.
-        knots: Of the filters' splines.
-        images: Of periodic systems; ``pairs`` are theirs.
-        finish: Turns a program's results, with forces on sites, into those of the potential.
-    """
-
-    z: Tensor
-    pos: Tensor
-    batch: Tensor
-    pairs: Tensor
-    molecules: int
-    knots: Knots
-    images: Images | None = None
-    finish: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda results: results
-
-    def values(self) -> tuple[Any, ...]:
-        """Give them in the order of a program's arguments."""
-        knots = self.knots
-        envelope = () if knots.envelope is None else (knots.envelope,)
-        images = () if self.images is None else (self.images.places, self.images.atom)
-        place = (knots.start, knots.features, *envelope, *images)
-        return (self.z, self.pos, self.batch, self.pairs, self.molecules, *place)
-
-    def tensors(self) -> list[Tensor]:
-        """Give the tensors among them, contiguous."""
-        knots = self.knots
-        tensors = [self.z, self.pos, self.batch, self.pairs, knots.features]
-        tensors += [] if knots.envelope is None else [knots.envelope]
-        tensors += [] if self.images is None else [self.images.places, self.images.atom]
-        return [tensor.contiguous() for tensor in tensors]
-
-    def sizes(self) -> tuple[int, ...]:
-        """Give the extents in the order of a machine's symbols."""
-        sites = 0 if self.images is None else len(self.pos)
-        return (0, len(self.z), self.pairs.size(1), *self.knots.features.shape, self.molecules, sites)
 
 
 @dataclass(frozen=True)
@@ -89,46 +44,6 @@ class Programs:
     backward: Callable | None
     outputs: int
     machine: Machine | None = None
-
-
-class Weights:
-    """Finds the parameters, then the buffers, of a potential; walking through its modules takes longer.
-
-    Args:
-        potential: The potential; its tensors may change, its modules may not.
-    """
-
-    def __init__(self, potential: nn.Module):
-        parameters = {name: True for name, _ in potential.named_parameters()}
-        self.names = [*parameters, *(name for name, _ in potential.named_buffers())]
-        self.parameters = len(parameters)
-        self._slots: list[tuple[dict[str, Any], str]] = []
-        for name in self.names:
-            path, _, own = name.rpartition(".")
-            module = potential.get_submodule(path)
-            self._slots.append((module._parameters if name in parameters else module._buffers, own))
-        self._kinds = [_kind(tensor) for tensor in self.tensors()]
-        modules = list(potential.modules())
-        self._children = [(m._modules, dict(m._modules)) for m in modules if m._modules]
-        self._hooks = [
-            h for m in modules for h in (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks)
-        ]
-
-    def tensors(self) -> list[Tensor]:
-        """Give what they are now."""
-        return [tensors[name] for tensors, name in self._slots]
-
-    def are_of(self, potential: nn.Module) -> bool:
-        """Whether the potential has the same modules, without hooks, and the same types and shapes, still."""
-        return (
-            all(now == before for now, before in self._children)
-            and not any(self._hooks)
-            and [*map(_kind, self.tensors())] == self._kinds
-        )
-
-
-def _kind(tensor: Tensor | None) -> tuple | None:
-    return None if tensor is None else (tensor.shape, tensor.dtype, tensor.device)
 
 
 def splines_of(model: nn.Module) -> list[SplineFilters]:

@@ -3,6 +3,7 @@
 from pyg_schnet.nn.cfconv import CFConv as CFConv
 from pyg_schnet.nn.config import SchNetConfig as SchNetConfig
 from pyg_schnet.nn.filters import FilterNetwork as FilterNetwork
+from pyg_schnet.nn.interaction import Interaction as Interaction
 from pyg_schnet.nn.radial import CosineEnvelope as CosineEnvelope
 from pyg_schnet.nn.radial import GaussianSmearing as GaussianSmearing
 from pyg_schnet.nn.radial import PolynomialEnvelope as PolynomialEnvelope
@@ -11,5 +12,4 @@ from pyg_schnet.nn.readout import AtomicMean as AtomicMean
 from pyg_schnet.nn.readout import AtomicSum as AtomicSum
 from pyg_schnet.nn.readout import AtomwiseNetwork as AtomwiseNetwork
 from pyg_schnet.nn.readout import DipoleMagnitude as DipoleMagnitude
-from pyg_schnet.nn.schnet import Interaction as Interaction
 from pyg_schnet.nn.schnet import SchNet as SchNet

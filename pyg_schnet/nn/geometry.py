@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.images import find_images
-from pyg_schnet.molecules import check_edges, check_positions, raise_coincident
+from pyg_schnet.molecules import check_edges, check_positions, is_periodic, raise_coincident
 from pyg_schnet.native import find_pairs, has_kernels, is_symmetric, pair_distances
 from pyg_schnet.neighbors import neighbor_list, radius_graph
 
@@ -52,7 +52,7 @@ def measure(
     The arguments are those of :class:`~pyg_schnet.SchNet` and its ``forward``. Both directions of a pair
     share one row.
     """
-    periodic = pbc is not None and bool(torch.as_tensor(pbc).any())
+    periodic = is_periodic(pbc)
     if periodic and cutoff is None:
         raise ValueError(
             "`pbc` must be false for a SchNet without cutoff, which connects all pairs of a molecule; "

@@ -4,37 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch_geometric.data import Data
 
-from pyg_schnet.images import Images, find_images
-from pyg_schnet.molecules import MAX_ATOMIC_NUMBER, check_edges, check_molecules, check_positions
-from pyg_schnet.native import pair_distances, prepare, weights_are_frozen
-from pyg_schnet.neighbors import neighbor_list, radius_graph
-from pyg_schnet.nn.cfconv import CFConv
+from pyg_schnet.molecules import MAX_ATOMIC_NUMBER, check_molecules
+from pyg_schnet.native import weights_are_frozen
 from pyg_schnet.nn.config import SchNetConfig
-from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.nn.geometry import Geometry, measure
-from pyg_schnet.nn.radial import (
-    CosineEnvelope,
-    GaussianSmearing,
-    PolynomialEnvelope,
-    ShiftedSoftplus,
-)
-from pyg_schnet.nn.readout import (
-    AtomicMean,
-    AtomicSum,
-    AtomwiseNetwork,
-    DipoleMagnitude,
-)
+from pyg_schnet.nn.interaction import Interaction
+from pyg_schnet.nn.radial import CosineEnvelope, GaussianSmearing, PolynomialEnvelope
+from pyg_schnet.nn.readout import AtomicMean, AtomicSum, AtomwiseNetwork, DipoleMagnitude
 from pyg_schnet.nn.spline import KnotFeatures, Knots
 
-_ATOMS_TO_COMPARE = 2000  # in all; more of one molecule take longer than a search by cells
-_PAIRS_A_KNOT = 1  # from which evaluating filters at knots is faster than at each pair
 _ENVELOPES = {"cosine": CosineEnvelope, "polynomial": PolynomialEnvelope}
 _READOUTS = {"add": AtomicSum, "sum": AtomicSum, "mean": AtomicMean}
 
@@ -142,7 +125,7 @@ class SchNet(nn.Module):
         # a_Z, equation (3). Row 0 is unused: PyG keeps it for padding, and weights transfer unchanged.
         self.embedding = nn.Embedding(MAX_ATOMIC_NUMBER + 1, hidden_channels, padding_idx=0)
         last_center = cutoff if last_center is None else last_center
-        assert last_center is not None  # _check
+        assert last_center is not None  # SchNetConfig refuses that
         self.radial_basis = GaussianSmearing(num_gaussians, last_center, gamma)
         self.envelope = None
         if self.config.envelope is not None and cutoff is not None:
@@ -259,87 +242,24 @@ class SchNet(nn.Module):
     ) -> tuple[Tensor, Tensor | Knots, Tensor | None, Tensor | None]:
         """Find what the convolutions need: edges, features, envelope and pairs, see :class:`CFConv`.
 
-        Args:
-            pos: As for :meth:`forward`, and so the others.
-            batch: Number of the molecule of each atom.
-            edge_index: Edges, if they are known.
-            shift: Their cell shifts.
-            cell: Lattice vectors.
-            pbc: Which are periodic.
+        The arguments are those of :meth:`forward`.
         """
+        cutoff, bound = self.config.cutoff, self.max_num_neighbors
         if self.interaction_graph is not None and edge_index is None:
             edges, distance = self.interaction_graph(pos, batch)
             graph = Geometry(distance, edges=edges)
         else:
-            cutoff, bound = self.config.cutoff, self.max_num_neighbors
             graph = measure(pos, batch, cutoff, edge_index, shift, cell, pbc, bound)
-        return self._expand(graph, graph.distance.to(self.embedding.weight.dtype))
-
-    def locate_fast(
-        self, z: Tensor, allowed: Tensor, pos: Tensor, batch: Tensor | None, edge_index: Tensor | None
-    ) -> tuple[Tensor, Knots] | None:
-        """Check a batch and find its pairs and knots (without distances) in one step, on a CPU.
-
-        Returns:
-            ``None`` where anything is unusual: :meth:`locate` and the checks before it tell what.
-        """
-        if self.interaction_graph is not None or self.max_num_neighbors is not None:
-            return None
-        cutoff = self.config.cutoff
-        if (
-            edge_index is None
-            and cutoff is not None
-            and len(pos) > _ATOMS_TO_COMPARE
-            and z.shape == pos.shape[:1]
-        ):
-            edge_index = radius_graph(pos, cutoff, batch)  # by cells, where comparing all pairs takes longer
-        found = prepare(z, allowed, pos, batch, cutoff, edge_index)
-        if found is None:
-            return None
-        pairs, low, high = found
-        weight = self.embedding.weight
-        knots = self._knots.between(low, high, weight.detach(), weights_are_frozen())
-        return None if knots is None else (pairs, knots)
-
-    def locate_images(self, data: Data, batch: Tensor) -> tuple[Images, Tensor, Knots] | None:
-        """Find the pairs of periodic systems, positions of their sites and knots (without distances).
-
-        Args:
-            data: With ``pos``, ``cell`` and ``pbc``; with ``edge_index`` and ``shift``, or with their
-                ``images``, if they are known.
-            batch: Number of the system of each atom.
-
-        Returns:
-            ``None`` where anything is unusual.
-        """
-        cutoff, pos, cell = self.config.cutoff, cast(Tensor, data.pos), cast(Tensor, data.cell)
-        if self.interaction_graph is not None or self.max_num_neighbors is not None or cutoff is None:
-            return None
-        if self.config.dipole:
-            return None  # which reads positions of atoms
-        images = getattr(data, "images", None)
-        if not isinstance(images, Images) or len(images.atom) < len(pos):
-            edge_index, shift = data.edge_index, getattr(data, "shift", None)
-            if edge_index is None:
-                edge_index, shift = neighbor_list(pos, cutoff, batch, cell, data.pbc)
-            else:
-                check_positions(pos, batch)
-                check_edges(edge_index, batch)
-            images = find_images(edge_index, cast(Tensor, shift), batch)
-        if images is None:
-            return None
-        with torch.no_grad():
-            sites = images.positions(pos, cell, batch)
-            distance = pair_distances(sites, images.places)
-            near = distance < cutoff
-            if not bool(near.all()):
-                images = images._replace(pairs=images.pairs[:, near], places=images.places[:, near])
-                distance = distance[near]
-            if len(distance) == 0 or not bool((distance > 0).all()):
-                return None
-            low, high = (float(value) for value in distance.aminmax())
-            knots = self._knots.between(low, high, self.embedding.weight.detach(), weights_are_frozen())
-        return None if knots is None else (images, sites, knots)
+        distance = graph.distance.to(self.embedding.weight.dtype)  # (rows,), d_ij
+        near = self._knots.near(graph.pairs, distance, cutoff, self.filters)
+        if near is not None:
+            return *near, None, None
+        edges, pair = graph.directed()
+        features = self.radial_basis(distance, trim=not torch.compiler.is_compiling())  # (rows, gaussians)
+        envelope = self.envelope(distance) if self.envelope is not None else None
+        if envelope is None and cutoff is not None:  # edges that were given may be longer
+            envelope = (distance < cutoff).to(distance.dtype)
+        return edges, features, envelope, pair
 
     def predict(
         self,
@@ -358,32 +278,9 @@ class SchNet(nn.Module):
             x = x + interaction(x, edges, features, envelope, pair)
         return self.readout(x, z, pos, batch, num_molecules)
 
-    def _expand(
-        self, graph: Geometry, distance: Tensor
-    ) -> tuple[Tensor, Tensor | Knots, Tensor | None, Tensor | None]:
-        """Give the edges, and on what their filters depend: at knots, or in each row of the geometry."""
-        if graph.pairs is not None and self._takes_splines(distance):
-            pairs, near = graph.pairs, distance
-            if self.config.cutoff is not None and bool((outside := distance >= self.config.cutoff).any()):
-                pairs, near = pairs[:, ~outside], distance[~outside]
-            frozen = weights_are_frozen()
-            knots = self._knots.at(near, frozen) if len(near) else None
-            always = frozen or self.filters == "spline"
-            if knots is not None and (always or len(near) >= _PAIRS_A_KNOT * len(knots.features)):
-                return pairs, knots, None, None
-        edges, pair = graph.directed()
-        expansion = self.radial_basis(distance, trim=not torch.compiler.is_compiling())  # (rows, gaussians)
-        envelope = self.envelope(distance) if self.envelope is not None else None
-        if envelope is None and self.config.cutoff is not None:  # edges that were given may be longer
-            envelope = (distance < self.config.cutoff).to(distance.dtype)
-        return edges, expansion, envelope, pair
-
-    def _takes_splines(self, distance: Tensor) -> bool:
-        if self.filters == "exact" or torch.compiler.is_compiling():
-            return False
-        if torch._C._are_functorch_transforms_active() or torch.is_autocast_enabled(distance.device.type):
-            return False
-        return self.filters == "spline" or distance.dtype == torch.float32
+    def knots_between(self, low: float, high: float) -> Knots | None:
+        """Place knots around distances of which only the shortest and the longest are known yet, in Å."""
+        return self._knots.between(low, high, self.embedding.weight.detach(), weights_are_frozen())
 
     def __repr__(self) -> str:
         c = self.config
@@ -391,50 +288,3 @@ class SchNet(nn.Module):
             f"{type(self).__name__}(hidden_channels={c.hidden_channels}, num_filters={c.num_filters}, "
             f"num_interactions={c.num_interactions}, num_gaussians={c.num_gaussians}, cutoff={c.cutoff})"
         )
-
-
-class Interaction(nn.Module):
-    r"""How atoms influence each other: the residual of one interaction block.
-
-    .. math::
-        \mathbf{v} = \text{atomwise}(\mathrm{ssp}(\text{atomwise}(
-            \text{cfconv}(\text{atomwise}(\mathbf{x})))))
-
-    Args:
-        hidden_channels: Number of features of an atom.
-        num_filters: Number of filters of the convolution.
-        num_gaussians: Number of radial functions.
-        final_activation: Whether a shifted softplus ends the filter network.
-
-    Source:
-        Schütt et al., NeurIPS 2017, section 4.1 and figure 2 (middle). The first layer has no bias, as
-        in the released code, SchNetPack and PyG.
-    """
-
-    def __init__(self, hidden_channels: int, num_filters: int, num_gaussians: int, final_activation: bool):
-        super().__init__()
-        self.atomwise1 = nn.Linear(hidden_channels, num_filters, bias=False)
-        self.cfconv = CFConv(FilterNetwork(num_gaussians, num_filters, final_activation))
-        self.atomwise2 = nn.Linear(num_filters, hidden_channels)
-        self.activation = ShiftedSoftplus()
-        self.atomwise3 = nn.Linear(hidden_channels, hidden_channels)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw new weights: Xavier-uniform, biases zero."""
-        self.cfconv.reset_parameters()
-        nn.init.xavier_uniform_(self.atomwise1.weight)
-        for dense in (self.atomwise2, self.atomwise3):
-            nn.init.xavier_uniform_(dense.weight)
-            nn.init.zeros_(dense.bias)
-
-    def forward(
-        self,
-        x: Float[Tensor, "atoms channels"],
-        edge_index: Int[Tensor, "2 edges"],
-        expansion: Float[Tensor, "rows gaussians"] | Knots,
-        envelope: Float[Tensor, " rows"] | None = None,
-        pair: Int[Tensor, " edges"] | None = None,
-    ) -> Float[Tensor, "atoms channels"]:
-        v = self.cfconv(self.atomwise1(x), edge_index, expansion, envelope, pair)
-        return self.atomwise3(self.activation(self.atomwise2(v)))

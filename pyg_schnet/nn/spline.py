@@ -20,6 +20,7 @@ from pyg_schnet.nn.radial import CosineEnvelope, GaussianSmearing, PolynomialEnv
 
 _SLACK = 0.01  # of an interval
 _MOST_KNOTS = 2**14  # 500 Å of them; beyond, filters are computed pair by pair
+_PAIRS_A_KNOT = 1  # from which evaluating filters at knots is faster than at each pair
 _ORDER = 4  # of the quasi-interpolant, in squares of differences: two reproduce quintics, four also precision
 
 
@@ -164,6 +165,31 @@ class KnotFeatures:
         self._envelope: Tensor | None = None
         self._frozen: tuple[Tensor, Tensor | None] | None = None
 
+    def near(
+        self, pairs: Tensor | None, distance: Tensor, cutoff: float | None, filters: str
+    ) -> tuple[Tensor, Knots] | None:
+        """Place knots around the pairs within a cutoff, where their filters are to come from a spline.
+
+        Args:
+            pairs: Both atoms of each pair, ``(2, pairs)``; ``None`` where directions have edges of their own.
+            distance: In Å, ``(pairs,)``, in the type of the network.
+            cutoff: In Å; ``None`` leaves no pair out.
+            filters: ``"exact"``, ``"spline"`` or ``"auto"``, see :class:`~pyg_schnet.SchNet`.
+
+        Returns:
+            These pairs and their knots, or ``None``.
+        """
+        if pairs is None or not _takes_splines(distance, filters):
+            return None
+        if cutoff is not None and bool((outside := distance >= cutoff).any()):
+            pairs, distance = pairs[:, ~outside], distance[~outside]
+        frozen = weights_are_frozen()
+        knots = self.at(distance, frozen) if len(distance) else None
+        always = frozen or filters == "spline"
+        if knots is None or not (always or len(distance) >= _PAIRS_A_KNOT * len(knots.features)):
+            return None
+        return pairs, knots
+
     def at(self, distance: Tensor, frozen: bool) -> Knots | None:
         """Place knots around distances.
 
@@ -212,6 +238,14 @@ class KnotFeatures:
 
     def __reduce__(self) -> tuple:
         return KnotFeatures, (self.basis, self.envelope)
+
+
+def _takes_splines(distance: Tensor, filters: str) -> bool:
+    if filters == "exact" or torch.compiler.is_compiling():
+        return False
+    if torch._C._are_functorch_transforms_active() or torch.is_autocast_enabled(distance.device.type):
+        return False
+    return filters == "spline" or distance.dtype == torch.float32
 
 
 def _differ(tensor: Tensor, like: Tensor) -> bool:

@@ -338,10 +338,10 @@ def test_without_gradients_the_numbers_are_the_same(built, water, training, way)
 @pytest.mark.parametrize("grouped", [True, False], ids=["batch of one", "no batch"])
 @pytest.mark.parametrize("forces", [True, False], ids=["forces", "energy"])
 def test_a_large_system_in_any_order_has_its_results(built, grouped, training, forces, monkeypatch):
-    monkeypatch.setattr("pyg_schnet.potential._ATOMS_TO_ORDER", 50)
+    monkeypatch.setattr("pyg_schnet.ordering._ATOMS_TO_ORDER", 50)
     sorted_systems = []
     monkeypatch.setattr(
-        "pyg_schnet.potential.spatial_order",
+        "pyg_schnet.ordering.spatial_order",
         lambda pos: sorted_systems.append(len(pos)) or spatial_order(pos),
     )
     generator = torch.Generator().manual_seed(0)
@@ -360,7 +360,7 @@ def test_a_large_system_in_any_order_has_its_results(built, grouped, training, f
 
 
 def test_unsorted_molecules_are_refused_however_many_atoms_there_are(built, monkeypatch):
-    monkeypatch.setattr("pyg_schnet.potential._ATOMS_TO_ORDER", 3)
+    monkeypatch.setattr("pyg_schnet.ordering._ATOMS_TO_ORDER", 3)
     data = Data(z=torch.ones(4).long(), pos=torch.rand(4, 3), batch=torch.tensor([0, 1, 0, 1]))
     with pytest.raises(ValueError, match="`batch` must be sorted"):
         built()[1](data)
