@@ -16,8 +16,8 @@ from pyg_schnet.neighbors import neighbor_list
 CLOSEST = 0.9
 """How close, of the shortest distance in training, atoms may come where nobody says otherwise.
 
-Structures of one ensemble stay above it: of GFN2-xTB ethanol at 500 K the shortest distance of 1,450 frames is at
-least 0.92 of that in 50 others, 0.96 from 500 on (any pair of elements, 20 splits).
+Structures of one ensemble stay above it: of GFN2-xTB ethanol at 500 K the shortest distance of 1,450 frames
+is at least 0.92 of that in 50 others, 0.96 from 500 on (any pair of elements, 20 splits).
 """
 FARTHER = 0.5  # Å; how much beyond the limits distances are looked at, which says when to look again
 
@@ -30,10 +30,12 @@ class Domain:
         shortest: Shortest distances in Å by elements, the lower atomic number first, ``{(1, 6): 1.02}``;
             periodic images count.
         largest_force: On an atom, in eV/Å; ``None`` if there were no forces.
+        stress: Whether there were stresses.
     """
 
     shortest: Mapping[tuple[int, int], float]
     largest_force: float | None = None
+    stress: bool = False
 
     def check(self, data: Data, closest: float = CLOSEST) -> None:
         """Refuse a structure whose atoms are closer than they were in training.
@@ -74,9 +76,9 @@ class Domain:
         return closest * table
 
     def to_json(self) -> dict[str, Any]:
-        """Give what :meth:`from_json` reads, ``{"shortest": {"1-6": 1.02}, "largest_force": 3.4}``."""
+        """Give what :meth:`from_json` reads, ``{"shortest": {"1-6": 1.02}, "largest_force": 3.4, …}``."""
         shortest = {f"{a}-{b}": value for (a, b), value in self.shortest.items()}
-        return {"shortest": shortest, "largest_force": self.largest_force}
+        return {"shortest": shortest, "largest_force": self.largest_force, "stress": self.stress}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Domain:
@@ -85,7 +87,7 @@ class Domain:
         for names, value in entry["shortest"].items():
             a, b = map(int, names.split("-"))
             shortest[a, b] = float(value)
-        return cls(shortest, entry["largest_force"])
+        return cls(shortest, entry["largest_force"], bool(entry["stress"]))
 
     @classmethod
     def common(cls, domains: Sequence[Domain | None]) -> Domain | None:
@@ -98,6 +100,7 @@ class Domain:
         return cls(
             {pair: max(domain.shortest[pair] for domain in known) for pair in sorted(pairs)},
             min(forces) if len(forces) == len(known) else None,
+            all(domain.stress for domain in known),
         )
 
     def _near(self, data: Data, closest: float) -> tuple[Tensor, Tensor, Tensor]:

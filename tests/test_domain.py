@@ -10,7 +10,7 @@ from pyg_schnet import Ensemble, Potential, SchNet, checkpoint, load
 from pyg_schnet.domain import FARTHER, Domain
 
 TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 1, "cutoff": 4.0}
-DOMAIN = Domain({(1, 1): 1.5, (1, 8): 0.9}, largest_force=7.0)
+DOMAIN = Domain({(1, 1): 1.5, (1, 8): 0.9}, largest_force=7.0, stress=True)
 
 
 @pytest.fixture
@@ -74,6 +74,7 @@ def test_the_domain_is_saved_with_a_potential_and_copied(potential, tmp_path):
     assert checkpoint.read(tmp_path / "model.safetensors", "potential")[0]["domain"] == {
         "shortest": {"1-1": 1.5, "1-8": 0.9},
         "largest_force": 7.0,
+        "stress": True,
     }
 
 
@@ -105,8 +106,8 @@ def test_a_damaged_domain_is_refused(entry, potential, tmp_path):
 
 def test_an_ensemble_knows_what_all_of_its_potentials_know(potential):
     other = copy.deepcopy(potential)
-    other.domain = Domain({(1, 1): 1.4, (1, 8): 1.0}, largest_force=6.0)
-    assert Ensemble([potential, other]).domain == Domain({(1, 1): 1.5, (1, 8): 1.0}, 6.0)
+    other.domain = Domain({(1, 1): 1.4, (1, 8): 1.0}, largest_force=6.0, stress=True)
+    assert Ensemble([potential, other]).domain == Domain({(1, 1): 1.5, (1, 8): 1.0}, 6.0, True)
     other.domain = Domain({(1, 8): 1.0})
     assert Ensemble([potential, other]).domain == Domain({(1, 8): 1.0}, None)
     other.domain = None

@@ -7,17 +7,20 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 
-def with_results(atoms: Atoms, energy: float, forces: np.ndarray | None = None) -> Atoms:
-    """Copy a structure and attach its energy in eV and its forces in eV/Å, unconstrained."""
+def with_results(
+    atoms: Atoms, energy: float, forces: np.ndarray | None = None, stress: np.ndarray | None = None
+) -> Atoms:
+    """Copy a structure and attach energy in eV, forces in eV/Å, unconstrained, and stress in eV/Å³."""
     frame = atoms.copy()
-    frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
+    frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces, stress=stress)
     return frame
 
 
-def snapshot(atoms: Atoms) -> Atoms:
+def snapshot(atoms: Atoms, stress: bool = False) -> Atoms:
     """Copy a structure with the results of its calculator, which then is no longer needed."""
     forces = atoms.get_forces(apply_constraint=False)  # first, the energy comes with them
-    return with_results(atoms, atoms.get_potential_energy(apply_constraint=False), forces)
+    own = atoms.get_stress(apply_constraint=False) if stress else None
+    return with_results(atoms, atoms.get_potential_energy(apply_constraint=False), forces, own)
 
 
 def own_copy(atoms: Atoms) -> Atoms:

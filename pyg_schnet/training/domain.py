@@ -36,7 +36,8 @@ def measure_domain(dataset: MoleculeDataset) -> Domain:
     table = shortest.view(_SIDE, _SIDE)
     table = torch.minimum(table, table.T).triu()
     pairs = (table.isfinite() & (table > 0)).nonzero().tolist()
-    return Domain({(a, b): float(table[a, b]) for a, b in pairs}, _largest_force(dataset))
+    has_stress = "stress" in cast(Data, dataset._data)
+    return Domain({(a, b): float(table[a, b]) for a, b in pairs}, _largest_force(dataset), has_stress)
 
 
 def _distances(dataset: MoleculeDataset) -> Iterator[tuple[Tensor, Tensor]]:
