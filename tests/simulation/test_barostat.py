@@ -55,14 +55,14 @@ def test_the_volume_of_an_elastic_cell_is_distributed_as_it_must_be():
         pressure=0.5,
         pressure_time=60.0,
         timestep=3.0,
-        equilibration=0.5,
-        duration=18.0,
+        equilibration=0.3,
+        duration=3.0,
         closest=None,
     )
-    # Standard errors, measured over eight seeds, are in the commit that brought this test.
-    assert result.volume == pytest.approx(expected, rel=0.05)
-    assert result.pressure == pytest.approx(0.5, abs=0.05)
-    assert result.temperature == pytest.approx(300, rel=0.06)
+    # Runs six times as long deviate by 0.2 %, 0.003 GPa and 1.6 %, over three seeds.
+    assert result.volume == pytest.approx(expected, rel=0.02)
+    assert result.pressure == pytest.approx(0.5, abs=0.03)
+    assert result.temperature == pytest.approx(300, rel=0.12)
 
 
 def rng_positions(atoms):
@@ -76,7 +76,6 @@ def test_copper_has_its_lattice_constant_at_no_pressure_and_is_smaller_under_one
         run_md(copper, pressure=pressure, equilibration=0.8, duration=2.5, **OPTIONS)
         for pressure in (0.0, 5.0)
     )
-    # The mean pressure of 1.7 ps has a standard error of 0.1 GPa, measured over eight seeds.
     assert free.pressure == pytest.approx(0, abs=0.5)
     assert squeezed.pressure == pytest.approx(5, abs=0.5)
     constants = [(run.volume / 8) ** (1 / 3) for run in (free, squeezed)]
