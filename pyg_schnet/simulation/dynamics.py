@@ -23,7 +23,7 @@ from pyg_schnet.simulation.settings import Settings, check_quantity, number_of_s
 from pyg_schnet.simulation.settings import check_settings as check_settings
 from pyg_schnet.simulation.start import check_start
 from pyg_schnet.simulation.statistics import Statistics
-from pyg_schnet.simulation.structures import own_copy, snapshot
+from pyg_schnet.simulation.structures import own_copy, results_of, snapshot
 from pyg_schnet.simulation.trajectory import FrameWriter
 from pyg_schnet.simulation.velocities import (
     degrees_of_freedom,
@@ -201,7 +201,7 @@ def run_md(
         for frame in guarded_frames(integrator, numbers, constraints, writer, partial(draw, 1), piston):
             step = frame.info["step"]
             if point is not None and step == first:
-                point.check_energy(frame.get_potential_energy(apply_constraint=False), len(system))
+                point.check_energy(results_of(frame)["energy"], len(system))
                 last = frame  # which was counted and written
                 continue
             if stopped := limits.breach(frame):
@@ -268,7 +268,7 @@ def _equilibrate(frames: Iterator[Atoms], limits: Limits, writer: FrameWriter) -
 
 def _measure(frame: Atoms, count: int, piston: bool) -> dict[str, float]:
     """Measure what a row of the log has."""
-    potential = frame.get_potential_energy(apply_constraint=False)
+    potential = results_of(frame)["energy"]
     own = float(frame.get_kinetic_energy())
     values = {
         "potential_eV": potential,
@@ -278,7 +278,7 @@ def _measure(frame: Atoms, count: int, piston: bool) -> dict[str, float]:
     }
     if piston:
         volume = float(frame.get_volume())
-        pressure = 2 * own / (3 * volume) - float(frame.get_stress(apply_constraint=False)[:3].mean())
+        pressure = 2 * own / (3 * volume) - float(results_of(frame)["stress"][:3].mean())
         values |= {"pressure_GPa": pressure / units.GPa, "volume_A3": volume}
     return values
 

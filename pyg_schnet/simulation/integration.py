@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms
 from ase.md.md import MolecularDynamics
 
-from pyg_schnet.simulation.structures import snapshot
+from pyg_schnet.simulation.structures import results_of, snapshot
 from pyg_schnet.simulation.trajectory import FrameWriter
 
 FARTHEST = 1.0  # Å in a step; a hydrogen atom at 300 K moves 0.014 Å in 0.5 fs
@@ -70,10 +70,10 @@ def check_frame(frame: Atoms, previous: Atoms | None = None) -> None:
     Raises:
         ValueError: If energy or forces are not finite, or an atom moved 1 Å.
     """
-    energy = frame.get_potential_energy(apply_constraint=False)
+    energy = results_of(frame)["energy"]
     if not math.isfinite(energy):
         raise ValueError(f"`atoms.calc` returned the energy {energy}")
-    forces = frame.get_forces(apply_constraint=False)
+    forces = results_of(frame)["forces"]
     finite = np.isfinite(forces).all(axis=1)
     if not finite.all():
         atom = int(np.argmin(finite))

@@ -10,6 +10,7 @@ from ase.calculators.calculator import BaseCalculator
 
 from pyg_schnet.domain import FARTHER, Domain
 from pyg_schnet.simulation.settings import check_quantity
+from pyg_schnet.simulation.structures import results_of
 from pyg_schnet.structures import from_ase
 
 _FORCES = 3.0  # of the largest in training: halves of one ensemble differ by 1.3, explosions by thousands
@@ -64,7 +65,7 @@ class Limits:
     def breach(self, frame: Atoms) -> str | None:
         """Say what is beyond the limits, if anything is."""
         if self._max_force is not None:
-            square = (frame.get_forces(apply_constraint=False) ** 2).sum(axis=1)
+            square = (results_of(frame)["forces"] ** 2).sum(axis=1)
             atom = int(square.argmax())
             if not square[atom] <= float(self._max_force) ** 2:
                 return (
