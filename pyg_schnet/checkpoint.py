@@ -3,7 +3,9 @@
 Loading a file executes no code. Its JSON header holds one entry, ``pyg_schnet``::
 
     {"format": 1, "kind": "potential", "version": "0.1.0",
-     "model": {...}, "units": {...}, "provenance": {...}}
+     "model": {...}, "units": {...}, "domain": {...}, "provenance": {...}}
+
+``domain`` is absent or ``null`` where it is not known, as in files of earlier versions.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from pyg_schnet.domain import Domain
 from pyg_schnet.nn import SchNet, SchNetConfig
 from pyg_schnet.potential import Potential
 
@@ -41,15 +44,17 @@ def save(potential: Potential, path: str | os.PathLike, provenance: Mapping[str,
     Raises:
         TypeError: If the model has an ``interaction_graph``, which a file cannot hold.
     """
-    model = potential.model
+    model, domain = potential.model, potential.domain
+    header: dict[str, Any] = {"units": _UNITS, "domain": domain.to_json() if domain else None}
+    header["provenance"] = dict(provenance or {})
     if not isinstance(model, SchNet):
-        header = {"class": type(model).__name__, "units": _UNITS, "provenance": dict(provenance or {})}
+        header |= {"class": type(model).__name__}
         return write(path, "potential", header, dict(potential.state_dict()))
     if model.interaction_graph is not None:
         raise TypeError(
             "`interaction_graph` is a function, which a checkpoint cannot hold; pass edge_index instead"
         )
-    header = {"model": asdict(model.config), "units": _UNITS, "provenance": dict(provenance or {})}
+    header |= {"model": asdict(model.config)}
     return write(path, "potential", header, dict(potential.state_dict()))
 
 
@@ -73,8 +78,11 @@ def load(
             is of another model than SchNet and ``model`` is not given.
     """
     header, tensors = read(path, "potential", device)
+    domain = _domain(path, header)
     if "class" in header or model is not None:
-        return _with_weights(path, header.get("class", "SchNet"), tensors, model).to(device).eval()
+        own = _with_weights(path, header.get("class", "SchNet"), tensors, model)
+        own.domain = domain
+        return own.to(device).eval()
     config = header.get("model", {})
     unknown = set(config) - {field.name for field in fields(SchNetConfig)}
     if unknown:
@@ -89,7 +97,18 @@ def load(
         potential.load_state_dict(tensors)
     except (RuntimeError, KeyError) as error:
         raise ValueError(f"{path}: weights do not fit the configuration beside them: {error}") from None
+    potential.domain = domain
     return potential.to(device).eval()
+
+
+def _domain(path: str | os.PathLike, header: Mapping[str, Any]) -> Domain | None:
+    entry = header.get("domain")
+    try:
+        return None if entry is None else Domain.from_json(entry)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ValueError(
+            f"{path}: the header of this checkpoint is damaged; copy or train it again"
+        ) from None
 
 
 def _with_weights(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from pyg_schnet.checkpoint import load
+from pyg_schnet.domain import Domain
 from pyg_schnet.molecules import check_molecules
 from pyg_schnet.neighbors import neighbor_list
 from pyg_schnet.nn import SchNet
@@ -93,6 +94,11 @@ class Ensemble(nn.Module):
     def elements(self) -> list[int]:
         """Atomic numbers that all of them accept."""
         return self._first.elements
+
+    @property
+    def domain(self) -> Domain | None:
+        """What all of them were trained on; ``None`` if it is not known of one."""
+        return Domain.common([cast(Potential, potential).domain for potential in self.potentials])
 
     @property
     def atomref(self) -> Tensor:

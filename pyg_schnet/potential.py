@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from pyg_schnet.compilation import CompiledPotential
+from pyg_schnet.domain import Domain
 from pyg_schnet.molecules import (
     MAX_ATOMIC_NUMBER,
     check_atomic_numbers,
@@ -55,6 +56,10 @@ class Potential(DoubleBuffers):
         atomref: :math:`a_z`, energy of an isolated atom in eV by atomic number, shape ``(100,)``.
         elements: Atomic numbers seen in training; others are refused. All are allowed if ``None``.
 
+    Attributes:
+        domain: The distances and forces seen in training, which simulations are stopped outside of;
+            ``None`` if they are not known.
+
     Example:
         >>> import torch
         >>> from pyg_schnet import SchNet
@@ -82,6 +87,7 @@ class Potential(DoubleBuffers):
         self.model = model
         self._fields = _fields_of(model)
         self.compiled: CompiledPotential | None = None
+        self.domain: Domain | None = None
         table = element_table(atomref)
         allowed = torch.ones(MAX_ATOMIC_NUMBER + 1, dtype=torch.bool)
         if elements is not None:

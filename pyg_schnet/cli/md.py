@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import time
+import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyg_schnet.cli.files import structure
+from pyg_schnet.cli.files import read_structures, split_models
 from pyg_schnet.cli.options import add_files, with_model
 from pyg_schnet.cli.terminal import out
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from pyg_schnet.simulation import BatchedDynamics, Dynamics
+
+_SHARED = ("temperature", "timestep", "duration", "thermostat", "friction", "seed", "interval", "overwrite")
+_ALONE = ("pressure", "pressure_time", "equilibration", "resume", "closest", "max_force", "stop_if_uncertain")
 
 
 def build(full: bool) -> tuple[str, ArgumentParser]:
@@ -16,7 +28,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
     parser = with_model(
         "Run molecular dynamics. Example: pyg-schnet md RUN/model.safetensors in.xyz out.extxyz --duration 1",
     )
-    add_files(parser, "a trajectory: .traj, .extxyz or .xyz")
+    add_files(parser, "a trajectory: .traj or .extxyz, or another format of ASE for many frames")
     parser.add_argument(
         "--temperature",
         type=float,
@@ -24,49 +36,202 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
         help="in K: of the start, or of the bath; without a bath, a relaxed structure settles at half of it",
     )
     parser.add_argument("--timestep", type=float, default=0.5, help="in fs")
-    parser.add_argument("--duration", type=float, default=1.0, help="in ps")
+    parser.add_argument("--duration", type=float, default=1.0, help="in ps, what was done before included")
     parser.add_argument("--equilibration", type=float, default=0.0, help="in ps, with the bath, before")
     parser.add_argument("--thermostat", default="nve", help="'nve' (none) or 'langevin'")
     parser.add_argument("--friction", type=float, default=0.01, help="of the bath, in 1/fs")
-    parser.add_argument("--interval", type=int, default=10, help="steps between two frames")
+    parser.add_argument(
+        "--pressure",
+        type=float | None,
+        help="in GPa (1 bar is 0.0001): scale the cell of a crystal to it; needs the bath",
+    )
+    parser.add_argument("--pressure_time", type=float, default=1000.0, help="of the barostat, in fs")
+    parser.add_argument(
+        "--interval", type=int, default=10, help="steps between two frames, and rows of the log"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of velocities and bath")
+    parser.add_argument(
+        "--log",
+        type=str | None,
+        help="energies, temperature and drift in a table; OUT with .csv by default",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run of OUT if there is one, after a kill or to a longer --duration",
+    )
+    parser.add_argument(
+        "--closest",
+        type=float | None,
+        default=0.9,
+        help="stop when two atoms are closer than this part of the shortest distance of their elements in "
+        "training; null for never",
+    )
+    parser.add_argument(
+        "--max_force",
+        type=float | str | None,
+        default="auto",
+        help="stop when a force is larger, in eV/Å; auto is 3 times the largest in training, null for never",
+    )
     parser.add_argument(
         "--stop_if_uncertain",
         type=float | None,
         help="stop when several models disagree on a force by more than this, in eV/Å",
     )
-    parser.add_argument("--index", type=int, default=-1, help="which structure of the file, from 0")
+    parser.add_argument(
+        "--index",
+        default="-1",
+        help="which structure of the file, from 0; several, as in ':' or '0:10', run side by side, each as "
+        "if alone, without log, limits, pressure, equilibration or --resume",
+    )
+    parser.add_argument("--quiet", action="store_true", help="show errors only")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     return "molecular dynamics", parser
 
 
 def run(options: Namespace) -> int:
     """Run molecular dynamics."""
-    from rich.progress import Progress
-
-    from pyg_schnet.simulation import run_md
-
-    names = ("temperature", "timestep", "duration", "equilibration", "thermostat", "friction")
-    others = ("interval", "seed", "overwrite", "stop_if_uncertain")
-    settings = {name: options[name] for name in (*names, *others)}
-    if Path(options.out).exists() and not options.overwrite:
-        raise FileExistsError(f"{options.out}: exists; give another name, or --overwrite to replace it")
-    atoms = structure(options)
-    if not options.timestep > 0:
-        raise ValueError(f"`timestep` must be positive and in fs, got {options.timestep}")
-    with Progress(console=out, disable=not out.is_terminal) as progress:
-        task = progress.add_task("dynamics", total=round(1000 * options.duration / options.timestep))
-        result = run_md(
-            atoms,
-            **settings,
-            trajectory=options.out,
-            on_step=lambda step, _: progress.update(task, completed=step),
+    path = Path(options.out)
+    if path.exists() and not (options.overwrite or options.resume):
+        raise FileExistsError(
+            f"{path}: exists; give another name, --resume to go on with it, or --overwrite to replace it"
         )
-    out.print(f"{result.duration:g} ps, mean temperature {result.temperature:.0f} K: {options.out}")
-    if result.drift is not None:
+    if options.overwrite and options.resume:
+        raise ValueError("`--resume` and `--overwrite` exclude each other: go on, or begin again")
+    index = _index(options.index)
+    frames = read_structures(options.input, index)
+    return _run_one(frames[0], options) if isinstance(index, int) else _run_several(frames, options)
+
+
+def _index(text: str) -> int | str:
+    try:
+        if ":" not in text:
+            return int(text)
+        slice(*(int(part) if part else None for part in text.split(":")))
+    except (ValueError, TypeError):
+        raise ValueError(
+            f"`--index` must be a number or a slice such as ':' or '0:10', got {text!r}"
+        ) from None
+    return text
+
+
+def _run_one(atoms: Atoms, options: Namespace) -> int:
+    from pyg_schnet.simulation import SchNetCalculator, run_md
+    from pyg_schnet.simulation.limits import domain_of
+
+    atoms.calc = SchNetCalculator(split_models(options.model), device=options.device)
+    said = not (options.quiet or options.json)
+    if said and options.pressure is not None and (domain := domain_of(atoms.calc)) and not domain.stress:
+        out.print("The model was not trained on stresses: its pressure may be far off.")
+    log = options.log or Path(options.out).with_suffix(".csv")
+    settings = {name: options[name] for name in (*_SHARED, *_ALONE)}
+    with _Progress(options, said) as progress, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the potential was not trained on stresses")
+        result = run_md(atoms, **settings, trajectory=options.out, log=log, on_step=progress.show)
+    if options.json:
+        print(json.dumps(_numbers(result)))
+    elif said:
+        _print_table(result)
+    if result.stopped is None:
+        return 0
+    if not options.json:
         out.print(
-            f"energy drift {result.drift:+.4f} meV/atom/ps, fluctuation {result.fluctuation:.4f} meV/atom"
+            f"stopped: {result.stopped}; label such structures and train on them, or reset --closest, "
+            "--max_force or --stop_if_uncertain and --resume"
         )
-    if result.stopped is not None:
-        out.print(f"stopped: {result.stopped}; label such structures, and train on them")
-        return 1
+    return 1
+
+
+class _Progress:
+    """A bar with steps a second, temperature and energy, on a terminal."""
+
+    def __init__(self, options: Namespace, said: bool):
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        from pyg_schnet.simulation.settings import number_of_steps
+
+        columns = (BarColumn(), "{task.completed}/{task.total} steps", TextColumn("{task.description}"))
+        self._bar = Progress(
+            *columns, TimeRemainingColumn(), console=out, disable=not (said and out.is_terminal)
+        )
+        wrong = not (options.timestep > 0 and 0 < options.duration < float("inf"))  # which run_md tells
+        self._task = self._bar.add_task(
+            "", total=1 if wrong else number_of_steps(options.duration, options.timestep)
+        )
+        self._rotation, self._piston = options.thermostat != "nve", options.pressure is not None
+        self._began: tuple[int, float] | None = None
+        self._shown = 0.0
+
+    def show(self, step: int, frame: Atoms) -> None:
+        """Show a step, ten times a second."""
+        now = time.monotonic()
+        if self._bar.disable or now - self._shown < 0.1:
+            return
+        from pyg_schnet.simulation.velocities import degrees_of_freedom, kinetic
+
+        self._began, self._shown = self._began or (step, now), now
+        seconds = now - self._began[1]
+        rate = f"{(step - self._began[0]) / seconds:.0f} steps/s, " if seconds > 0 else ""
+        rotation = self._rotation or bool(frame.pbc.any())
+        count = 3 * len(frame) if self._piston else degrees_of_freedom(frame, rotation)
+        text = f"{rate}{kinetic(frame, count):.0f} K, {frame.get_potential_energy():.4f} eV"
+        self._bar.update(self._task, completed=step, description=text)
+
+    def __enter__(self) -> _Progress:
+        self._bar.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._bar.__exit__(*error)
+
+
+def _numbers(result: Dynamics) -> dict[str, Any]:
+    """Give what --json prints, without what was not measured."""
+    numbers = {name: getattr(result, name) for name in result.__dataclass_fields__ if name != "atoms"}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in numbers.items()}
+
+
+def _print_table(result: Dynamics) -> None:
+    rows = [
+        ("run", f"{result.duration:g} ps, {result.steps:,} steps"),
+        ("temperature", f"{result.temperature:.0f} K"),
+    ]
+    if result.drift is not None and result.fluctuation is not None:
+        rows.append(("energy drift", f"{result.drift:+.4f} meV/atom/ps"))
+        rows.append(("fluctuation", f"{result.fluctuation:.4f} meV/atom"))
+    if result.pressure is not None and result.volume is not None:
+        rows.append(("pressure", f"{result.pressure:.3f} GPa"))
+        rows.append(("volume", f"{result.volume:.2f} Å³"))
+    rows += [("trajectory", str(result.trajectory)), ("log", str(result.log))]
+    for name, value in rows:
+        out.print(f"{name:<14}{value}", highlight=False)
+
+
+def _run_several(frames: list[Atoms], options: Namespace) -> int:
+    """Run all at once; what cannot be done so is refused, not left out."""
+    from pyg_schnet.simulation import run_md_batched
+
+    defaults = build(full=True)[1].get_defaults()
+    for name in (*_ALONE, "log"):
+        if options[name] != defaults[name]:
+            raise ValueError(
+                f"`--{name}` needs one structure, got {len(frames)} by --index {options.index}; choose one"
+            )
+    settings = {name: options[name] for name in _SHARED}
+    result = run_md_batched(
+        split_models(options.model), frames, **settings, trajectory=options.out, device=options.device
+    )
+    if options.json:
+        print(json.dumps(_batched_numbers(result)))
+    elif not options.quiet:
+        out.print(f"{len(frames)} structures, {result.duration:g} ps each: {options.out}")
+        drifts = result.drift or [None] * len(frames)
+        for number, (temperature, drift) in enumerate(zip(result.temperature, drifts, strict=True)):
+            energy = "" if drift is None else f"   energy drift {drift:+.4f} meV/atom/ps"
+            out.print(f"{number:>6}  {temperature:5.0f} K{energy}", highlight=False)
     return 0
+
+
+def _batched_numbers(result: BatchedDynamics) -> dict[str, Any]:
+    names = ("steps", "duration", "temperature", "potential_energy", "drift")
+    return {name: getattr(result, name) for name in names} | {"trajectory": str(result.trajectory)}

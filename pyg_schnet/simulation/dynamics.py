@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms, units
-from ase.constraints import FixCom
-from ase.md.langevin import Langevin
-from ase.md.verlet import VelocityVerlet
 
+from pyg_schnet.domain import CLOSEST
 from pyg_schnet.ensemble import Ensemble
-from pyg_schnet.simulation.conservation import fit_drift
-from pyg_schnet.simulation.integration import guarded_frames
-from pyg_schnet.simulation.structures import own_copy
+from pyg_schnet.simulation.integration import check_frame, guarded_frames
+from pyg_schnet.simulation.integrators import integrator_of, memory_of, remember
+from pyg_schnet.simulation.limits import Limits, domain_of
+from pyg_schnet.simulation.log import RunLog
+from pyg_schnet.simulation.restart import RestartFile
+from pyg_schnet.simulation.settings import Settings, check_quantity, number_of_steps
+from pyg_schnet.simulation.settings import check_settings as check_settings
+from pyg_schnet.simulation.start import check_start
+from pyg_schnet.simulation.statistics import Statistics
+from pyg_schnet.simulation.structures import own_copy, results_of, snapshot
 from pyg_schnet.simulation.trajectory import FrameWriter
 from pyg_schnet.simulation.velocities import (
     degrees_of_freedom,
@@ -27,12 +32,15 @@ from pyg_schnet.simulation.velocities import (
     remove_drift,
 )
 
-_THERMOSTATS = ("nve", "langevin")
+_AVERAGED = ("temperature_K", "pressure_GPa", "volume_A3")
+_NO_STRESS = (
+    "the potential was not trained on stresses; the pressure that follows from its energies may be far off"
+)
 
 
 @dataclass(frozen=True)
 class Dynamics:
-    """The result of :func:`run_md`.
+    """The result of :func:`run_md`; of a resumed run, of the whole of it.
 
     Attributes:
         atoms: The last frame, with velocities, energy and forces.
@@ -45,6 +53,9 @@ class Dynamics:
             ``None`` with a thermostat.
         trajectory: The file of frames, if one was written.
         stopped: Why the run ended early, if it did.
+        pressure: Mean pressure in GPa, that of moving atoms included; ``None`` without a barostat.
+        volume: Mean volume in Å³; ``None`` without a barostat.
+        log: The file of energies and temperatures, if one was written.
     """
 
     atoms: Atoms
@@ -55,6 +66,9 @@ class Dynamics:
     fluctuation: float | None
     trajectory: Path | None
     stopped: str | None = None
+    pressure: float | None = None
+    volume: float | None = None
+    log: Path | None = None
 
 
 def run_md(
@@ -65,11 +79,17 @@ def run_md(
     duration: float = 1.0,
     thermostat: str = "nve",
     friction: float = 0.01,
+    pressure: float | None = None,
+    pressure_time: float = 1000.0,
     equilibration: float = 0.0,
     seed: int = 0,
     trajectory: str | os.PathLike | None = None,
     interval: int = 10,
+    log: str | os.PathLike | None = None,
     overwrite: bool = False,
+    resume: bool = False,
+    closest: float | None = CLOSEST,
+    max_force: float | str | None = "auto",
     stop_if_uncertain: float | None = None,
     on_step: Callable[[int, Atoms], None] | None = None,
 ) -> Dynamics:
@@ -78,11 +98,15 @@ def run_md(
     Velocities start from the Maxwell-Boltzmann distribution, scaled to the temperature exactly,
     with the center of mass at rest. In ``"nve"`` molecules do not turn either, and the temperature
     counts 3N-6 degrees of freedom (3N-5 if linear, 3N-3 if periodic); a bath turns molecules, hence
-    3N-3. With constraints on ``atoms`` all that they leave moves and counts. ASE's
-    ``atoms.get_temperature()`` counts 3N where nothing is constrained, and reads lower.
+    3N-3. With constraints on ``atoms`` all that they leave moves and counts, as do all 3N at a given
+    pressure. ASE's ``atoms.get_temperature()`` counts 3N where nothing is constrained, and reads lower.
 
     From a relaxed structure an ``"nve"`` run settles near half of the temperature, as half of the
     energy becomes potential; ``equilibration`` avoids that.
+
+    A run that leaves what its potential was trained on, as far as :class:`~pyg_schnet.domain.Domain` tells,
+    ends there: what it would go on with is not physics. ``stopped`` says why, and the last frame within the
+    limits is the result and the last of ``trajectory``.
 
     Args:
         atoms: With a calculator; not modified, constraints are respected, velocities are not used.
@@ -91,12 +115,24 @@ def run_md(
         duration: In ps.
         thermostat: ``"nve"`` (velocity Verlet, energy conserved) or ``"langevin"``.
         friction: Of the bath, in 1/fs; 0.01 forgets a velocity in 100 fs.
+        pressure: In GPa (1 bar is 0.0001), of a barostat that scales the cell, keeping its shape; needs the
+            bath. The cell stays as it is if ``None``.
+        pressure_time: Time constant of the barostat, in fs.
         equilibration: In ps, with the bath, before the run; not part of the result.
         seed: Of velocities and bath; the same seed gives the same run.
-        trajectory: A file of frames, ``*.traj`` or ``*.extxyz``, with velocities, energies and
-            forces; ``atoms.info["step"]`` numbers them.
-        interval: Steps between two frames; the first is the start.
-        overwrite: Whether ``trajectory`` may replace a file.
+        trajectory: A file of frames, with velocities, energies and forces; ``atoms.info["step"]`` numbers
+            them. ``*.traj`` and ``*.extxyz`` grow frame by frame; for other formats of ASE see
+            :class:`~pyg_schnet.simulation.trajectory.FrameWriter`.
+        interval: Steps between two frames, and two rows of ``log``; the first is the start.
+        log: A CSV file of energies, temperature and drift so far; with a barostat, pressure and volume.
+        overwrite: Whether ``trajectory`` and ``log`` may replace files.
+        resume: Go on with the run of ``trajectory`` from its last frame, as if it had never ended, to the
+            whole of ``duration``, which may be longer now; begin where there is none. Limits may change, all
+            else must be as it was. A file beside it, ``trajectory.restart``, keeps what that takes.
+        closest: The part of the shortest distance of two elements in training below which the run stops;
+            ``None`` allows any.
+        max_force: The force on an atom beyond which it stops, in eV/Å; ``"auto"`` is 3 times the largest in
+            training, ``None`` allows any.
         stop_if_uncertain: Stop, with that frame as the last, when the potentials of an ensemble disagree on
             some atom's force by more than this, in eV/Å (deviation, see :class:`~pyg_schnet.Ensemble`).
         on_step: Called with the number of each step, from 0, and its frame with energy and forces.
@@ -105,67 +141,157 @@ def run_md(
         The last frame, and temperature, drift and fluctuation over all steps, the start included.
 
     Raises:
-        FileExistsError: If ``trajectory`` exists.
+        FileExistsError: If ``trajectory`` or ``log`` exists.
+        FileNotFoundError: If the file to resume lacks its restart file.
         RuntimeError: If the system explodes: energy or forces are not finite, an atom moves 1 Å in
-            a step, or the potential refuses the positions. The last good frame is the last of
-            ``trajectory``.
+            a step, or the potential refuses the positions; or if it leaves the limits in the
+            equilibration. The last good frame is the last of ``trajectory``.
         TypeError: If ``atoms`` is not a structure.
-        ValueError: If an argument is out of range, or the potential refuses the start.
+        ValueError: If an argument is out of range, the potential refuses the start, the start is beyond
+            the limits, or a resumed run had other settings.
 
     Source:
         Bath: Vanden-Eijnden and Ciccotti, Chem. Phys. Lett. 429, 310 (2006), equation (23), as in
         ASE, with its constraint on the center of mass. ASE's ``fixcm=True`` heats small molecules
-        (nine atoms at 500 K: 650 to 730 K), so it is not used.
+        (nine atoms at 500 K: 650 to 730 K), so it is not used. Barostat: Quigley and Probert, J. Chem. Phys.
+        120, 11432 (2004), as ASE's ``LangevinBAOAB``, whose bath moves the center of mass.
     """
-    check_settings(thermostat, interval, temperature, timestep, duration, friction)
-    _check_quantity("equilibration", equilibration, "ps", zero=True)
-    if stop_if_uncertain is not None:
-        _check_quantity("stop_if_uncertain", stop_if_uncertain, "eV/Å")
-    writer = FrameWriter(trajectory, overwrite)
+    settings = Settings(
+        temperature, timestep, thermostat, friction, pressure, pressure_time, equilibration, seed, interval
+    )
     system = own_copy(atoms)
-    if stop_if_uncertain is not None and not isinstance(getattr(atoms.calc, "potential", None), Ensemble):
-        raise ValueError(
-            "`stop_if_uncertain` needs a calculator of several potentials, which may disagree; use "
-            "SchNetCalculator([path, other_path, …])"
-        )
-    constraints = system.constraints
-    nve = thermostat == "nve"
+    settings.check(duration, system)
+    check_start(system)
+    _check_doubt(stop_if_uncertain, atoms)
+    limits = Limits(system, closest, max_force)
+    restart = RestartFile(None if trajectory is None else Path(trajectory), settings, system)
+    point = restart.read() if resume else None
+    replace = overwrite or (resume and restart.has_begun)
+    writer = FrameWriter(trajectory, replace, None if point is None else point.size)
+    table = RunLog(log, replace, None if point is None else point.step)
+
+    constraints, nve, piston = system.constraints, thermostat == "nve", pressure is not None
     rotation = not nve or bool(system.pbc.any())
-    count = degrees_of_freedom(system, rotation)  # the bath's constraint on the center included
-    rng = np.random.default_rng(seed)
-    draw_momenta(system, temperature, rng, rotation)
-    bath = partial(_langevin, system, timestep, temperature, friction, rng)
-    frame, total, temperatures, stopped = system, [], [], None
-    with writer:
-        if equilibration > 0:
-            for _ in guarded_frames(bath(), number_of_steps(equilibration, timestep), constraints, writer):
-                pass
-            system.set_constraint(constraints)
-            remove_drift(system, rotation)
-        integrator = VelocityVerlet(system, timestep * units.fs) if nve else bath()
-        steps = number_of_steps(duration, timestep)
-        for step, frame in enumerate(guarded_frames(integrator, steps, constraints, writer)):
-            total.append(system.get_total_energy())
-            temperatures.append(kinetic(frame, count))
+    # The bath's constraint on the center of mass included, which the barostat's bath has not.
+    count = 3 * len(system) if piston else degrees_of_freedom(system, rotation)
+    draw = partial(_randomness, seed)
+    steps, first, statistics = number_of_steps(duration, timestep), 0, Statistics()
+    if piston and (domain := domain_of(system.calc)) is not None and not domain.stress:
+        warnings.warn(_NO_STRESS, stacklevel=2)
+    with writer, table:
+        if point is None:
+            _check_limits(system, limits)
+            restart.begin()
+            draw_momenta(system, temperature, np.random.default_rng(seed), rotation)
+            if equilibration > 0:
+                bath = integrator_of(system, settings, bath=True)
+                before = range(number_of_steps(equilibration, timestep) + 1)
+                _equilibrate(
+                    guarded_frames(bath, before, constraints, writer, partial(draw, 0)), limits, writer
+                )
+                system.set_constraint(constraints)
+                remove_drift(system, rotation)
+        else:
+            point.place(system)
+            first, statistics = point.step, point.statistics
+        integrator = integrator_of(system, settings, bath=not nve)
+        remember(integrator, [] if point is None else point.memory)
+        numbers = range(first, max(first, steps) + 1)
+        last, stopped = system, None
+        for frame in guarded_frames(integrator, numbers, constraints, writer, partial(draw, 1), piston):
+            step = frame.info["step"]
+            if point is not None and step == first:
+                point.check_energy(results_of(frame)["energy"], len(system))
+                last = frame  # which was counted and written
+                continue
+            if stopped := limits.breach(frame):
+                stopped = f"at step {step} {stopped}"
+                writer.write(last)
+                break
+            last = frame
+            values = _measure(frame, count, piston)
+            statistics.add(step, values["total_eV"], *(values.get(name, 0.0) for name in _AVERAGED))
             if step % interval == 0:
                 writer.write(frame)
+                drift = statistics.drift(timestep, len(system)) if nve else None
+                table.write(step=step, time_ps=step * timestep / 1000, drift_meV_per_atom_ps=drift, **values)
+                restart.write(step, frame, writer.size, statistics, memory_of(integrator))
             if on_step is not None:
                 on_step(step, frame)
             if stop_if_uncertain is not None and (stopped := _doubt(system, stop_if_uncertain, step)):
                 writer.write(frame)
                 break
-    steps = len(total) - 1
-    drift, fluctuation = fit_drift(total, timestep, len(system)) if nve and steps > 0 else (None, None)
+    steps = last.info["step"]
     return Dynamics(
-        atoms=frame,
+        atoms=last,
         steps=steps,
         duration=steps * timestep / 1000,
-        temperature=float(np.mean(temperatures)),
-        drift=drift,
-        fluctuation=fluctuation,
+        temperature=statistics.temperature,
+        drift=statistics.drift(timestep, len(system)) if nve else None,
+        fluctuation=statistics.fluctuation(len(system)) if nve else None,
         trajectory=writer.path,
         stopped=stopped,
+        pressure=statistics.pressure if piston else None,
+        volume=statistics.volume if piston else None,
+        log=table.path,
     )
+
+
+def _randomness(seed: int, part: int, step: int) -> np.random.Generator:
+    """Give the randomness of a step, which depends on no step before it: 12 µs."""
+    return np.random.default_rng([seed, part, step])
+
+
+def _check_limits(system: Atoms, limits: Limits) -> None:
+    """Refuse a start beyond the limits, or one that the potential refuses."""
+    frame = snapshot(system)
+    check_frame(frame)
+    if reason := limits.breach(frame):
+        raise ValueError(
+            f"`atoms` must be within what the potential was trained on, but {reason}; relax the structure, "
+            "train on such ones, or allow it by `closest` or `max_force`"
+        )
+
+
+def _equilibrate(frames: Iterator[Atoms], limits: Limits, writer: FrameWriter) -> None:
+    last = None
+    for frame in frames:
+        if reason := limits.breach(frame):
+            if last is not None:
+                writer.write(last)
+            raise RuntimeError(
+                "the equilibration left what the potential was trained on: at step "
+                f"{frame.info['step']} {reason}; reduce `temperature`, or train on such structures"
+            )
+        last = frame
+
+
+def _measure(frame: Atoms, count: int, piston: bool) -> dict[str, float]:
+    """Measure what a row of the log has."""
+    potential = results_of(frame)["energy"]
+    own = float(frame.get_kinetic_energy())
+    values = {
+        "potential_eV": potential,
+        "kinetic_eV": own,
+        "total_eV": potential + own,
+        "temperature_K": kinetic(frame, count),
+    }
+    if piston:
+        volume = float(frame.get_volume())
+        pressure = 2 * own / (3 * volume) - float(results_of(frame)["stress"][:3].mean())
+        values |= {"pressure_GPa": pressure / units.GPa, "volume_A3": volume}
+    return values
+
+
+def _check_doubt(limit: float | None, atoms: Atoms) -> None:
+    if limit is None:
+        return
+    check_quantity("stop_if_uncertain", limit, "eV/Å")
+    if not isinstance(getattr(atoms.calc, "potential", None), Ensemble):
+        raise ValueError(
+            "`stop_if_uncertain` needs a calculator of several potentials, which may disagree; use "
+            "SchNetCalculator([path, other_path, …])"
+        )
 
 
 def _doubt(system: Atoms, limit: float, step: int) -> str | None:
@@ -178,47 +304,3 @@ def _doubt(system: Atoms, limit: float, step: int) -> str | None:
         f"the potentials disagree on the force on atom {atom} by {deviation[atom]:.3g} eV/Å at step {step}, "
         f"more than {limit:g}"
     )
-
-
-def _langevin(
-    system: Atoms, timestep: float, temperature: float, friction: float, rng: np.random.Generator
-) -> Langevin:
-    if not system.constraints:
-        system.set_constraint(FixCom())
-    return Langevin(
-        system,
-        timestep * units.fs,
-        temperature_K=temperature,
-        friction=friction / units.fs,
-        fixcm=False,
-        rng=rng,
-    )
-
-
-def number_of_steps(duration: float, timestep: float) -> int:
-    """Count the steps of a duration in ps, by the step in fs: one at least."""
-    return max(1, round(1000 * duration / timestep))
-
-
-def check_settings(
-    thermostat: str, interval: int, temperature: float, timestep: float, duration: float, friction: float
-) -> None:
-    """Refuse settings that no dynamics has.
-
-    Raises:
-        ValueError: With the name and its requirement.
-    """
-    if thermostat not in _THERMOSTATS:
-        raise ValueError(f"`thermostat` must be one of {', '.join(_THERMOSTATS)}; got {thermostat!r}")
-    if interval < 1:
-        raise ValueError(f"`interval` must be at least 1 step, got {interval}")
-    _check_quantity("temperature", temperature, "K", zero=True)
-    _check_quantity("timestep", timestep, "fs")
-    _check_quantity("duration", duration, "ps")
-    _check_quantity("friction", friction, "1/fs")
-
-
-def _check_quantity(name: str, value: float, unit: str, zero: bool = False) -> None:
-    if not (0 < value < math.inf or (zero and value == 0)):
-        sign = "zero or positive" if zero else "positive"
-        raise ValueError(f"`{name}` must be {sign} and in {unit}, got {value}")

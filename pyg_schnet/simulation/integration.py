@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from ase import Atoms
 from ase.md.md import MolecularDynamics
 
-from pyg_schnet.simulation.structures import snapshot
+from pyg_schnet.simulation.structures import results_of, snapshot
 from pyg_schnet.simulation.trajectory import FrameWriter
 
 FARTHEST = 1.0  # Å in a step; a hydrogen atom at 300 K moves 0.014 Å in 0.5 fs
 
 
 def guarded_frames(
-    integrator: MolecularDynamics, steps: int, constraints: list, writer: FrameWriter
+    integrator: MolecularDynamics,
+    steps: range,
+    constraints: list,
+    writer: FrameWriter,
+    rng: Callable[[int], np.random.Generator],
+    stress: bool = False,
 ) -> Iterator[Atoms]:
     """Integrate, and stop with an error when the system explodes.
 
     Args:
         integrator: ASE's, at its start.
-        steps: Number of time steps.
+        steps: Numbers of the time steps, the first of which is the start.
         constraints: What the frames keep of the system's constraints.
         writer: Where the last good frame goes on an explosion, unless it is there already.
+        rng: Gives the randomness of each step, so that a run may go on at any.
+        stress: Whether the frames have it.
 
     Yields:
         The start and each step, with velocities, energy and forces.
@@ -35,12 +42,14 @@ def guarded_frames(
         ValueError: If the start is refused.
     """
     good = None
-    for step in range(steps + 1):
+    for step in steps:
         try:
-            if step > 0:
+            if step > steps.start:
+                if hasattr(integrator, "rng"):
+                    integrator.rng = rng(step)  # pyright: ignore[reportAttributeAccessIssue]
                 integrator.run(1)
-            frame = snapshot(integrator.atoms)
-            _check_frame(frame, good)
+            frame = snapshot(integrator.atoms, stress)
+            check_frame(frame, good)
         except ValueError as error:  # ours, or the potential's, which refuses positions
             if good is None:
                 raise
@@ -55,11 +64,16 @@ def guarded_frames(
         good = frame
 
 
-def _check_frame(frame: Atoms, previous: Atoms | None) -> None:
-    energy = frame.get_potential_energy(apply_constraint=False)
+def check_frame(frame: Atoms, previous: Atoms | None = None) -> None:
+    """Refuse what no potential may say, and what no step may do.
+
+    Raises:
+        ValueError: If energy or forces are not finite, or an atom moved 1 Å.
+    """
+    energy = results_of(frame)["energy"]
     if not math.isfinite(energy):
         raise ValueError(f"`atoms.calc` returned the energy {energy}")
-    forces = frame.get_forces(apply_constraint=False)
+    forces = results_of(frame)["forces"]
     finite = np.isfinite(forces).all(axis=1)
     if not finite.all():
         atom = int(np.argmin(finite))

@@ -25,6 +25,7 @@ from pyg_schnet.plots import plot_learning_curve
 from pyg_schnet.potential import Potential
 from pyg_schnet.training.config import TrainConfig
 from pyg_schnet.training.data import TrainingData, hash_files, read_data
+from pyg_schnet.training.domain import measure_domain
 from pyg_schnet.training.fit import fit
 from pyg_schnet.training.progress import Report
 from pyg_schnet.training.run_directory import RunDirectory
@@ -128,7 +129,9 @@ def _potential(config: TrainConfig, data: TrainingData, model: nn.Module | None)
             torch.default_generator.manual_seed(config.trainer.seed)
             model = SchNet(**asdict(config.model))
     references = data.references
-    return Potential(model, data.train.scale(references), references.energy, references.elements)
+    potential = Potential(model, data.train.scale(references), references.energy, references.elements)
+    potential.domain = measure_domain(data.train)
+    return potential
 
 
 def _describe(config: TrainConfig, potential: Potential, data: TrainingData, report: Report) -> None:

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from ase.io import read
 
@@ -47,9 +48,59 @@ def test_an_existing_file_is_replaced_by_the_first_frame_only(frame, tmp_path):
     assert len(read(path, ":")) == 1
 
 
-def test_another_suffix_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"`trajectory` must end in .*, .extxyz, .*; got 'a.cif'"):
-        FrameWriter(tmp_path / "a.cif")
+@pytest.mark.parametrize("name", ["a.foo", "a.cube", "a.gif"])
+def test_a_format_without_many_frames_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=r"`trajectory` must end in .traj, .extxyz, .*, .pdb or .*; got"):
+        FrameWriter(tmp_path / name)
+
+
+def test_a_format_that_ase_writes_whole_is_written_at_the_end(frame, tmp_path):
+    path = tmp_path / "run.pdb"
+    with FrameWriter(path) as writer:
+        for number in range(3):
+            writer.write(with_results(frame, energy=number))
+            assert len(read(path, ":")) == 1
+    frames = read(path, ":")
+    assert len(frames) == 3
+    assert np.abs(frames[2].positions - frame.positions).max() < 1e-3  # what PDB keeps
+    assert [atoms.get_potential_energy() for atoms in read(tmp_path / "run.pdb.extxyz", ":")] == [0, 1, 2]
+
+
+def test_a_file_that_grows_beside_it_is_not_replaced_either(frame, tmp_path):
+    (tmp_path / "run.pdb.extxyz").write_text("precious")
+    with pytest.raises(FileExistsError, match=r"run.pdb.extxyz exists"):
+        FrameWriter(tmp_path / "run.pdb")
+
+
+@pytest.mark.parametrize("name", ["run.traj", "run.extxyz", "run.pdb"])
+def test_what_comes_after_a_size_is_cut_off(frame, tmp_path, name):
+    path = tmp_path / name
+    with FrameWriter(path) as writer:
+        writer.write(with_results(frame, energy=0))
+        writer.write(with_results(frame, energy=1))
+        size = writer.size
+        writer.write(with_results(frame, energy=2))
+    growing = tmp_path / "run.pdb.extxyz" if name == "run.pdb" else path
+    with growing.open("ab") as file:
+        file.write(b"9\nhalf a fra")
+    with FrameWriter(path, resume=size) as writer:
+        assert writer.size == size
+        writer.write(with_results(frame, energy=3))
+    assert [atoms.get_potential_energy() for atoms in read(growing, ":")] == [0, 1, 3]
+    assert len(read(path, ":")) == 3
+
+
+@pytest.mark.parametrize("name", ["run.traj", "run.extxyz"])
+def test_a_file_that_is_shorter_than_it_was_is_refused(frame, tmp_path, name):
+    path = tmp_path / name
+    with FrameWriter(path) as writer:
+        writer.write(frame)
+        size = writer.size
+    with pytest.raises(ValueError, match=r"must be as long as it was .*, \d+, got \d+; begin a new run"):
+        FrameWriter(path, resume=size + 1)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="no such file to resume"):
+        FrameWriter(path, resume=size)
 
 
 def test_a_missing_folder_is_named(tmp_path):

@@ -1,0 +1,109 @@
+"""Limits of a simulation: how far it may leave what its potential was trained on."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import BaseCalculator
+
+from pyg_schnet.domain import FARTHER, Domain
+from pyg_schnet.simulation.settings import check_quantity
+from pyg_schnet.simulation.structures import results_of
+from pyg_schnet.structures import from_ase
+
+_FORCES = 3.0  # of the largest in training: halves of one ensemble differ by 1.3, explosions by thousands
+_FEW = 100  # atoms of a molecule up to which all distances take less than a search: 8 µs for 9
+
+
+class Limits:
+    """Distances and forces that stop a simulation.
+
+    Looking at all distances takes some ms where there are many atoms, so it is told how much they may
+    approach each other, and they are looked at again when atoms have moved by half of it.
+
+    Args:
+        atoms: With the calculator, which knows what its potential was trained on, or does not.
+        closest: The part of the shortest distance of two elements in training that is allowed; ``None``
+            allows any distance.
+        max_force: The longest force allowed on an atom, in eV/Å; ``"auto"`` is 3 times the longest in
+            training, ``None`` allows any.
+
+    Attributes:
+        looks: How often all distances were looked at.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(self, atoms: Atoms, closest: float | None, max_force: float | str | None):
+        if closest is not None:
+            check_quantity("closest", closest, "parts of the distance in training")
+        if isinstance(max_force, str) and max_force != "auto":
+            raise ValueError(f"`max_force` must be 'auto', None or a force in eV/Å, got {max_force!r}")
+        if max_force is not None and not isinstance(max_force, str):
+            check_quantity("max_force", max_force, "eV/Å")
+        domain = domain_of(atoms.calc)
+        self._max_force, self._why = max_force, ""
+        if max_force == "auto":
+            known = None if domain is None else domain.largest_force
+            self._max_force = None if known is None else _FORCES * known
+            self._why = f", {_FORCES:g} times the longest in training"
+        self._domain, self._closest = (None, None) if closest is None else (domain, closest)
+        self._dense = None
+        if self._domain is not None:
+            table = self._domain.limits(closest or 0.0).numpy()
+            own = np.unique(atoms.numbers)
+            self._reach = float(table[np.ix_(own, own)].max()) + FARTHER
+            if len(atoms) <= _FEW and not atoms.pbc.any():
+                self._dense = table[np.ix_(atoms.numbers, atoms.numbers)] - np.diag([math.inf] * len(atoms))
+        self._room = 0.0
+        self._positions, self._cell = np.full_like(atoms.positions, math.nan), atoms.cell.array.copy()
+        self.looks = 0
+
+    def breach(self, frame: Atoms) -> str | None:
+        """Say what is beyond the limits, if anything is."""
+        if self._max_force is not None:
+            square = (results_of(frame)["forces"] ** 2).sum(axis=1)
+            atom = int(square.argmax())
+            if not square[atom] <= float(self._max_force) ** 2:
+                return (
+                    f"the force on atom {atom} is {math.sqrt(square[atom]):.3g} eV/Å, more than "
+                    f"{self._max_force:.3g}{self._why}"
+                )
+        if self._domain is None or self._closest is None or self._is_near_the_last_look(frame):
+            return None
+        self.looks += 1
+        self._positions, self._cell = frame.positions.copy(), frame.cell.array.copy()
+        self._room = self._look(frame, self._domain, self._closest)
+        if self._room >= 0:
+            return None
+        try:
+            self._domain.check(from_ase(frame), self._closest)
+        except ValueError as error:
+            return str(error)
+        return None  # by rounding, neither is right
+
+    def _look(self, frame: Atoms, domain: Domain, closest: float) -> float:
+        if self._dense is None:
+            return domain.room(from_ase(frame), closest)
+        vector = frame.positions[:, None] - frame.positions  # (atoms, atoms, 3)
+        distance = np.sqrt(np.einsum("ijk,ijk->ij", vector, vector))
+        return float((distance - self._dense).min())
+
+    def _is_near_the_last_look(self, frame: Atoms) -> bool:
+        moved, strain = frame.positions - self._positions, 0.0
+        if frame.cell.array.tobytes() != self._cell.tobytes():
+            if not frame.pbc.all():
+                return False  # open directions may have no lattice vector to tell a strain by
+            deformation = np.linalg.solve(self._cell, frame.cell.array)
+            moved = frame.positions - self._positions @ deformation
+            strain = float(np.linalg.norm(deformation - np.eye(3), ord=2))
+        farthest = math.sqrt(float((moved**2).sum(axis=1).max()))
+        return 2 * farthest + strain * self._reach < self._room  # false for NaN, as at first
+
+
+def domain_of(calculator: BaseCalculator | None) -> Domain | None:
+    """Give what the potential of a calculator was trained on, if it is known."""
+    return getattr(getattr(calculator, "potential", None), "domain", None)

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+
+from pyg_schnet.simulation import run_md
+from pyg_schnet.simulation.conservation import fit_drift
+from pyg_schnet.simulation.log import COLUMNS, RunLog
+from pyg_schnet.simulation.statistics import Statistics
+
+
+def test_a_row_is_in_the_file_at_once(tmp_path):
+    path = tmp_path / "run.csv"
+    with RunLog(path) as log:
+        log.write(step=0, time_ps=0.0, total_eV=-1.5)
+        assert path.read_text().splitlines() == [",".join(COLUMNS), "0,0,,,-1.50000000,,,,"]
+
+
+def test_rows_after_the_step_to_go_on_from_are_dropped(tmp_path):
+    path = tmp_path / "run.csv"
+    with RunLog(path) as log:
+        for step in (0, 10, 20):
+            log.write(step=step)
+    whole = path.read_text()
+    path.write_text(whole + "30,1.")
+    with RunLog(path, after=10) as log:
+        log.write(step=20)
+    assert path.read_text() == whole
+
+
+def test_an_existing_log_is_refused(tmp_path):
+    path = tmp_path / "run.csv"
+    path.write_text("precious")
+    with pytest.raises(FileExistsError, match=r"run.csv exists; .* overwrite=True"):
+        RunLog(path)
+    with RunLog(path, overwrite=True) as log:
+        assert path.read_text() == "precious"
+        log.write(step=0)
+    assert len(path.read_text().splitlines()) == 2
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"`log` must be in a folder .*absent"):
+        RunLog(tmp_path / "absent" / "run.csv")
+
+
+def test_the_log_has_what_the_frames_have(ethanol, springs, tmp_path):
+    ethanol.calc = springs(ethanol, stiffness=0.5)
+    frames = []
+    path = tmp_path / "run.csv"
+    result = run_md(
+        ethanol, duration=0.01, interval=5, log=path, on_step=lambda _, frame: frames.append(frame)
+    )
+    table = np.genfromtxt(path, delimiter=",", names=True)
+    assert table["step"].tolist() == [0, 5, 10, 15, 20]
+    assert table["time_ps"].tolist() == [0, 0.0025, 0.005, 0.0075, 0.01]
+    energies = [frames[k].get_potential_energy() for k in (0, 5, 10, 15, 20)]
+    assert table["potential_eV"] == pytest.approx(energies, abs=1e-8)
+    assert table["total_eV"] == pytest.approx(table["potential_eV"] + table["kinetic_eV"], abs=2e-8)
+    assert table["temperature_K"][0] == pytest.approx(300, abs=1e-3)
+    assert np.isnan(table["pressure_GPa"]).all()
+    assert np.isnan(table["drift_meV_per_atom_ps"][0])
+    assert table["drift_meV_per_atom_ps"][-1] == pytest.approx(result.drift, abs=1e-5)
+    assert result.log == path
+
+
+def test_statistics_step_by_step_are_those_of_all_steps():
+    rng = np.random.default_rng(0)
+    total = -1e5 + 1e-6 * np.arange(500) + 1e-3 * rng.normal(size=500)
+    temperatures = rng.normal(300, 20, size=500)
+    found = Statistics()
+    for step, (energy, temperature) in enumerate(zip(total, temperatures, strict=True)):
+        found.add(step, energy, temperature)
+    drift, fluctuation = fit_drift(total.tolist(), timestep=0.5, atoms=9)
+    assert found.temperature == pytest.approx(temperatures.mean(), rel=1e-12)
+    assert found.drift(0.5, 9) == pytest.approx(drift, rel=1e-6)
+    assert found.fluctuation(9) == pytest.approx(fluctuation, rel=1e-6)
+
+
+def test_one_step_has_no_drift():
+    found = Statistics()
+    found.add(0, -1.0, 300.0)
+    assert found.drift(0.5, 9) is None
+    assert found.fluctuation(9) is None

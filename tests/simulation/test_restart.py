@@ -1,0 +1,180 @@
+"""A run that was killed goes on as if it had not been."""
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.io import read
+
+from pyg_schnet.simulation import run_md
+
+KINDS = {
+    "nve": {"equilibration": 0.005},
+    "langevin": {"thermostat": "langevin", "friction": 0.1},
+    "barostat": {"thermostat": "langevin", "pressure": 1.0, "pressure_time": 50.0},
+}
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def copper():
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.02, seed=3)
+    atoms.calc = EMT()
+    return atoms
+
+
+@pytest.fixture
+def run(copper, tmp_path):
+    """Run 40 steps of copper with a frame every 5, and be killed at one if asked to."""
+
+    def go(name="run.extxyz", kind="nve", kill=None, atoms=copper, duration=0.04, **options):
+        def on_step(step, frame):
+            if step == kill:
+                raise Killed
+
+        defaults = {"timestep": 1.0, "interval": 5, **KINDS[kind]}
+        path = tmp_path / name
+        return run_md(
+            atoms,
+            duration=duration,
+            trajectory=path,
+            log=path.with_suffix(".csv"),
+            on_step=on_step,
+            **defaults | options,
+        )
+
+    return go
+
+
+def kill(run, step=23, **options):
+    with pytest.raises(Killed):
+        run(kill=step, **options)
+
+
+@pytest.mark.parametrize("suffix", ["traj", "extxyz"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_killed_run_ends_as_one_that_was_not(run, tmp_path, kind, suffix):
+    whole = run(f"whole.{suffix}", kind)
+    name = f"run.{suffix}"
+    kill(run, name=name, kind=kind)
+    with (tmp_path / name).open("ab") as file:
+        file.write(b"4\nLattice=")  # a frame that was being written
+    with (tmp_path / "run.csv").open("a") as file:
+        file.write("25,0.02")
+    kill(run, step=31, name=name, kind=kind, resume=True)
+    result = run(name, kind, resume=True)
+    assert (result.atoms.positions == whole.atoms.positions).all()
+    assert (result.atoms.get_momenta() == whole.atoms.get_momenta()).all()
+    assert (result.atoms.cell == whole.atoms.cell).all()
+    for number in ("steps", "duration", "temperature", "drift", "fluctuation", "pressure", "volume"):
+        assert getattr(result, number) == getattr(whole, number), number
+    frames, expected = read(tmp_path / name, ":"), read(tmp_path / f"whole.{suffix}", ":")
+    assert [frame.info["step"] for frame in frames] == list(range(0, 41, 5))
+    assert all((a.positions == b.positions).all() for a, b in zip(frames, expected, strict=True))
+    assert (tmp_path / "run.csv").read_text() == (tmp_path / "whole.csv").read_text()
+
+
+def test_a_network_in_float32_goes_on_to_its_rounding(potential, ethanol, tmp_path):
+    from pyg_schnet.simulation import SchNetCalculator
+
+    ends = []
+    for name in ("whole", "parts"):
+        for duration in (0.03,) if name == "whole" else (0.01, 0.03):
+            ethanol.calc = SchNetCalculator(potential, dtype=None)
+            end = run_md(ethanol, duration=duration, trajectory=tmp_path / f"{name}.traj", resume=True)
+        ends.append(end.atoms.positions)
+    assert np.abs(ends[1] - ends[0]).max() < 1e-9
+
+
+def test_a_finished_run_may_become_longer(run, tmp_path):
+    run(duration=0.02)
+    again = run(duration=0.02, resume=True)
+    assert again.steps == 20
+    longer = run(duration=0.04, resume=True)
+    assert (longer.atoms.positions == run("whole.traj").atoms.positions).all()
+    assert longer.steps == 40
+
+
+def test_a_run_begins_where_there_is_none(run, tmp_path):
+    result = run(resume=True)
+    assert result.steps == 40
+    assert len(read(tmp_path / "run.extxyz", ":")) == 9
+
+
+def test_a_run_that_had_no_frame_yet_begins_again(run, tmp_path, monkeypatch):
+    from pyg_schnet.simulation import dynamics
+
+    def fail(*arguments, **options):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dynamics, "_equilibrate", fail)
+        kill(run)
+    assert run(resume=True).steps == 40
+
+
+def test_the_limits_may_change(run):
+    stopped = run(max_force=0.65)
+    assert "the force on atom" in stopped.stopped
+    assert 0 < stopped.steps < 40
+    assert run(max_force=None, resume=True).steps == 40
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"temperature": 301.0},
+            r"`temperature` must be 300\.0 as in the run that .*, to resume it; got 301\.0",
+        ),
+        ({"timestep": 2.0}, r"`timestep` must be 1\.0"),
+        ({"seed": 1}, r"`seed` must be 0"),
+        ({"interval": 10}, r"`interval` must be 5"),
+        ({"kind": "langevin"}, r"`thermostat` must be 'nve' .* got 'langevin'"),
+    ],
+)
+def test_other_settings_are_named(run, options, message):
+    kill(run)
+    with pytest.raises(ValueError, match=message):
+        run(resume=True, **options)
+
+
+def test_another_structure_is_refused(run, copper):
+    kill(run)
+    copper.rattle(0.01)
+    with pytest.raises(ValueError, match=r"`atoms` must be the structure that the run of .* began with"):
+        run(resume=True)
+
+
+def test_another_potential_is_refused(run, copper, springs):
+    kill(run)
+    copper.calc = springs(copper)
+    with pytest.raises(
+        ValueError, match=r"`atoms.calc` must be as it was to resume, got the energy .* eV at"
+    ):
+        run(resume=True)
+
+
+def test_a_trajectory_without_its_restart_file_is_refused_and_left_alone(run, tmp_path):
+    kill(run)
+    (tmp_path / "run.extxyz.restart").unlink()
+    before = (tmp_path / "run.extxyz").read_bytes()
+    with pytest.raises(FileNotFoundError, match=r"run\.extxyz\.restart: no such file, and without it"):
+        run(resume=True)
+    assert (tmp_path / "run.extxyz").read_bytes() == before
+
+
+def test_a_run_without_a_trajectory_cannot_be_resumed(copper):
+    with pytest.raises(ValueError, match="`resume` needs the `trajectory` to go on with, got None"):
+        run_md(copper, resume=True)
+
+
+def test_another_file_is_not_taken_for_the_log(run, tmp_path):
+    kill(run)
+    (tmp_path / "run.csv").write_text("my,own\n1,2\n")
+    with pytest.raises(ValueError, match=r"run\.csv: must be the log of the run to resume"):
+        run(resume=True)
