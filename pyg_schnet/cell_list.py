@@ -29,8 +29,8 @@ def close_pairs(pos: Tensor, reach: float, lattice: Tensor | None = None) -> tup
         pos: Positions of one system in Å, ``(atoms, 3)``.
         reach: In Å; larger than the cutoff by what the precision of ``pos`` leaves open.
         lattice: Lattice vectors in rows, ``(3, 3)``, all of them periodic; ``None`` for a molecule. Give open
-            directions a vector longer by twice ``reach`` than the system: vesin knows them too, and takes 9 s for
-            three atoms of a slab 1 µm thick.
+            directions a vector longer by twice ``reach`` than the system: vesin knows them too, and takes 9 s
+            for three atoms of a slab 1 µm thick.
 
     Returns:
         Targets, sources and the cell shifts of the sources.

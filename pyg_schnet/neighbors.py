@@ -120,7 +120,8 @@ def neighbor_list(
 
     Raises:
         ValueError: If an argument is out of range, positions or cells are not finite, lattice vectors depend
-            on each other or are far too short for the cutoff, or two atoms coincide. Cells may be left-handed.
+            on each other or are far too short for the cutoff, or two atoms coincide. Cells of either hand
+            are fine.
     """
     check_three_dimensional(pos)
     check_radius(cutoff, "cutoff")
