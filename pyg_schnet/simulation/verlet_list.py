@@ -70,5 +70,5 @@ class VerletList:
             back = torch.linalg.solve(cell, self._cell)
             moved = pos - self._pos @ torch.linalg.solve(self._cell, cell)
             stretch = float(torch.linalg.matrix_norm(back, ord=2))
-        farthest = float(moved.square().sum(dim=1).max().sqrt()) if len(pos) else 0.0
+        farthest = float(torch.linalg.vector_norm(moved, dim=1).amax()) if len(pos) else 0.0
         return (self.cutoff + 2 * farthest) * stretch < self.cutoff + self.skin  # false for NaN
