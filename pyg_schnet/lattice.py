@@ -8,6 +8,8 @@ from torch import Tensor
 from pyg_schnet.cell_list import close_pairs, fits_cell_list
 from pyg_schnet.molecules import raise_coincident
 
+_MOST_IMAGES = 2_000_000  # an eighth of a gigabyte; 5 Å see 70,000 of a cell of 0.25 Å
+_COARSEST = 0.01  # Å; the rounding of positions that are too far away to be meant
 _LARGE = 2**16  # atoms² images from which cell lists beat comparing all: 50 atoms in a cell of 8 Å, to 5 Å
 
 
@@ -39,6 +41,12 @@ def periodic_edges(
     inverse = torch.linalg.inv(lattice)
     heights = 1 / inverse.norm(dim=0)  # (3,) distances of the lattice planes
     wrap = torch.where(pbc, (pos @ inverse).floor(), 0)  # (atoms, 3)
+    farthest = float((wrap.abs() * lattice.norm(dim=1)).max())
+    if farthest * torch.finfo(pos.dtype).eps > _COARSEST:
+        raise ValueError(
+            f"`pos` must lie nearer to the cell, got an atom {farthest:.1e} Å away, where {pos.dtype} tells "
+            "no distances; wrap the atoms into the cell"
+        )
     wrapped = pos - wrap @ lattice
     fraction = wrapped @ inverse
     spread = fraction.amax(0) - fraction.amin(0)  # (3,)
@@ -46,15 +54,22 @@ def periodic_edges(
     lengths = torch.where(pbc, (cutoff / heights + 2) * lattice.norm(dim=1), 0)
     size = float((wrapped - wrapped[0]).abs().max() + lengths.sum()) + cutoff
     reach = cutoff + 16 * torch.finfo(pos.dtype).eps * size
-    shells = torch.where(pbc, (reach / heights + spread + 1e-3).floor(), 0).long()  # (3,)
+    shells = torch.where(pbc, (reach / heights + spread + 1e-3).floor(), 0)  # (3,)
+    if float((2 * shells + 1).double().prod()) > _MOST_IMAGES:
+        raise ValueError(
+            f"`cell` must not be so small for a cutoff of {cutoff} Å: its faces are "
+            f"{', '.join(f'{height:.2g}' for height in heights.tolist())} Å apart; check its unit, or what "
+            "shrank it"
+        )
+    shells = shells.long()
     images = torch.cartesian_prod(*(torch.arange(-n, n + 1, device=pos.device) for n in shells.tolist()))
     offset = (images[:, :, None] * lattice).sum(dim=1)  # (images, 3)
-    extents = (torch.where(pbc, 1, spread) * heights).tolist()
+    room = torch.where(pbc, 1, spread + 2 * reach)  # open directions have unit normals, and then no images
     if backend == "auto":
         large = atoms * atoms * len(images) >= _LARGE
         backend = "vesin" if large and pos.device.type == "cpu" else "torch"
-    if backend == "vesin" and fits_cell_list(extents, reach):
-        target, source, shift = close_pairs(wrapped, reach, lattice, pbc)
+    if backend == "vesin" and fits_cell_list((room * heights).tolist(), reach):
+        target, source, shift = close_pairs(wrapped, reach, room[:, None] * lattice)
         sides = 2 * shells + 1
         image = ((shift[:, 0] + shells[0]) * sides[1] + shift[:, 1] + shells[1]) * sides[2]
         key = (target * atoms + source) * len(images) + image + shift[:, 2] + shells[2]

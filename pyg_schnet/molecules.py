@@ -134,6 +134,22 @@ def _check_floating(pos: Tensor) -> None:
         raise TypeError(f"`pos` must be a floating-point tensor, got {pos.dtype}; use pos.double()")
 
 
+def check_cell(cell: Tensor) -> None:
+    """Validate lattice vectors of one system or of many: three rows each, of finite numbers."""
+    if not isinstance(cell, Tensor) or not cell.is_floating_point():
+        kind = cell.dtype if isinstance(cell, Tensor) else type(cell).__name__
+        raise TypeError(f"`cell` must be a floating-point tensor, got {kind}; use torch.tensor(…).double()")
+    if cell.shape[-2:] != (3, 3) or cell.dim() > 3:
+        raise ValueError(
+            f"`cell` must hold three lattice vectors in rows for each molecule, got {tuple(cell.shape)}; "
+            "ase.cell.Cell.new(…).array makes them of lengths and angles"
+        )
+    finite = cell.isfinite()
+    if not bool(finite.all()):
+        wrong = cell[~finite.all(-1)][0]
+        raise ValueError(f"`cell` must be finite and in Å, got a lattice vector {wrong.tolist()}")
+
+
 def check_three_dimensional(pos: Tensor) -> None:
     """Validate the shape of positions in space."""
     if pos.dim() != 2 or pos.size(1) != 3:

@@ -21,6 +21,7 @@ from torch_geometric.transforms import BaseTransform
 from pyg_schnet.cell_list import close_pairs, fits_cell_list
 from pyg_schnet.lattice import periodic_edges
 from pyg_schnet.molecules import (
+    check_cell,
     check_positions,
     check_radius,
     check_three_dimensional,
@@ -118,7 +119,9 @@ def neighbor_list(
         integer cell shift of each.
 
     Raises:
-        ValueError: If an argument is out of range, positions are not finite or two atoms coincide.
+        ValueError: If an argument is out of range, positions or cells are not finite, lattice vectors depend
+            on each other or are far too short for the cutoff, or two atoms coincide. Cells of either hand
+            are fine.
     """
     check_three_dimensional(pos)
     check_radius(cutoff, "cutoff")
@@ -132,6 +135,7 @@ def neighbor_list(
         return edge_index, torch.zeros_like(edge_index[0])[:, None].expand(-1, 3).contiguous()
     if cell is None:
         raise ValueError("`cell` must be given, in Å, where `pbc` is true; got None")
+    check_cell(cell)
     if math.isinf(cutoff):
         raise ValueError("`cutoff` must be finite in a periodic system, got inf")
     cell = _one_for_each(cell.detach().to(pos.dtype), 3, molecules, "cell")
@@ -223,7 +227,6 @@ def _molecular_edges(pos: Tensor, r: float, batch: Tensor, backend: str) -> Tens
 
 def _cell_list_edges(pos: Tensor, r: float, batch: Tensor, atoms: Tensor) -> Tensor:
     reach = r * (1 + 16 * torch.finfo(pos.dtype).eps)  # `_closer` rounds to the precision of `pos`
-    open_box = torch.eye(3, dtype=pos.dtype), torch.zeros(3, dtype=torch.bool)
     space = pad(pos, (0, 3 - pos.size(1)))  # (points, 3)
     keys = []
     first = 0
@@ -232,7 +235,7 @@ def _cell_list_edges(pos: Tensor, r: float, batch: Tensor, atoms: Tensor) -> Ten
             extents = (points.amax(0) - points.amin(0)).tolist()
             if not fits_cell_list(extents, reach):
                 return _all_pairs_edges(pos, r, batch, atoms)
-            target, source, _ = close_pairs(points, reach, *open_box)
+            target, source, _ = close_pairs(points, reach)
             keys.append((target + first) * len(pos) + source + first)
         first += len(points)
     if not keys:

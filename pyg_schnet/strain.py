@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from pyg_schnet.molecules import check_cell
+
 
 class Strain:
     r"""The deformation that is none, to differentiate an energy by.
@@ -65,6 +67,7 @@ def volumes(data: Data, molecules: int) -> Tensor:
         raise ValueError(
             "`stress` needs a periodic system, with `cell` in Å and `pbc`; molecules have none: leave it out"
         )
+    check_cell(cell)
     lattice = cast(Tensor, cell).detach().double().reshape(-1, 3, 3).expand(molecules, 3, 3)
     periodic = flags.to(lattice.device).reshape(-1, 3 if flags.dim() else 1).any(dim=1)
     volume = lattice.det().abs()

@@ -28,7 +28,7 @@ def from_ase(atoms: Atoms, lattice: bool | None = None) -> Data:
         in Å and ``pbc (1, 3)``.
 
     Raises:
-        ValueError: If there are no atoms, or a periodic direction has no lattice vector.
+        ValueError: If there are no atoms, a periodic direction has no lattice vector, or one is not finite.
     """
     if len(atoms) == 0:
         raise ValueError("`atoms` must hold at least one atom, got none; remove the empty structure")
@@ -38,14 +38,22 @@ def from_ase(atoms: Atoms, lattice: bool | None = None) -> Data:
     )
     cell = atoms.cell.array
     if lattice or (lattice is None and atoms.pbc.any()):
-        if np.linalg.matrix_rank(cell[atoms.pbc]) < atoms.pbc.sum():
-            raise ValueError(
-                "`atoms.cell` must have a lattice vector for each periodic direction, got "
-                f"{cell.tolist()} with pbc {atoms.pbc.tolist()}; set the cell, or atoms.pbc = False"
-            )
+        check_lattice(atoms)
         data.cell = torch.tensor(cell, dtype=torch.float64)[None]
         data.pbc = torch.tensor(atoms.pbc, dtype=torch.bool)[None]
     return data
+
+
+def check_lattice(atoms: Atoms) -> None:
+    """Validate the lattice vectors of a structure: finite, and independent where they are periodic."""
+    cell = atoms.cell.array
+    if not np.isfinite(cell).all():
+        raise ValueError(f"`atoms.cell` must be finite and in Å, got {cell.tolist()}")
+    if np.linalg.matrix_rank(cell[atoms.pbc]) < atoms.pbc.sum():
+        raise ValueError(
+            "`atoms.cell` must have a lattice vector for each periodic direction, got "
+            f"{cell.tolist()} with pbc {atoms.pbc.tolist()}; set the cell, or atoms.pbc = False"
+        )
 
 
 def to_ase(data: Data, with_results: bool = True) -> Atoms | list[Atoms]:

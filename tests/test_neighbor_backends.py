@@ -1,6 +1,7 @@
 """The two searches give the same edges in the same order, and those are ASE's."""
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -52,6 +53,86 @@ def test_both_searches_find_what_ase_finds(seed, atoms, cutoff, pbc, dtype, insi
     expected = sorted(row for row, near in zip(expected, d < cutoff, strict=True) if near)
     rows = assert_backends_agree(pos, cutoff, None, cell, torch.tensor(pbc))
     assert [tuple(row) for row in rows] == expected
+
+
+shears = st.tuples(*[st.integers(-7, 7)] * 3)
+
+
+def sheared(cell, shear, pbc=(True, True, True)):
+    """Other lattice vectors of the same lattice: periodic ones are added to those behind them."""
+    basis = np.eye(3)
+    basis[[1, 2, 2], [0, 0, 1]] = shear
+    basis *= np.outer(pbc, pbc) | np.eye(3, dtype=bool)
+    return basis.astype(int), basis @ cell
+
+
+def vectors(pos, cell, edge_index, shift):
+    source, target = edge_index
+    vector = pos[source] - pos[target] + shift.to(pos.dtype) @ cell
+    rows = torch.cat([edge_index.T.double(), (1e6 * vector).round() + 0.0], dim=1)
+    return sorted(map(tuple, rows.tolist()))
+
+
+@given(seeds, st.integers(1, 4), st.floats(1.0, 4.0), flags, shears)
+def test_very_skewed_vectors_of_a_lattice_have_its_neighbors(seed, atoms, cutoff, pbc, shear):
+    rng = np.random.default_rng(seed)
+    cell = random_cell(rng)
+    _, skewed = sheared(cell, shear, pbc)
+    pos = torch.from_numpy(rng.uniform(-1, 2, (atoms, 3)) @ cell)
+    cell, skewed, periodic = torch.from_numpy(cell), torch.from_numpy(skewed), torch.tensor(pbc)
+    expected = vectors(pos, cell, *neighbor_list(pos, cutoff, None, cell, periodic))
+    assert_backends_agree(pos, cutoff, None, skewed, periodic)
+    assert vectors(pos, skewed, *neighbor_list(pos, cutoff, None, skewed, periodic)) == expected
+
+
+@given(seeds, st.integers(1, 4), st.floats(1.0, 4.0), flags)
+def test_edges_and_shifts_do_not_change_when_a_crystal_is_turned_mirrored_and_moved(seed, atoms, cutoff, pbc):
+    rng = np.random.default_rng(seed)
+    cell = random_cell(rng)
+    pos = rng.uniform(-1, 2, (atoms, 3)) @ cell
+    turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))  # of either hand
+    systems = [(pos, cell), (pos @ turn + rng.uniform(-30, 30, 3), cell @ turn)]
+    (edges, shifts), (turned, turned_shifts) = (
+        neighbor_list(torch.from_numpy(p), cutoff, None, torch.from_numpy(c), torch.tensor(pbc))
+        for p, c in systems
+    )
+    assert torch.equal(turned, edges)
+    assert torch.equal(turned_shifts, shifts)
+
+
+# Moves of a million cells leave 1e-9 Å of float64; float32 has 1e-4 Å left at 300 cells.
+@given(seeds, st.integers(1, 4), flags, st.sampled_from([(torch.float64, 10**6), (torch.float32, 300)]))
+def test_atoms_that_wandered_many_cells_away_have_shifts_that_bring_them_back(seed, atoms, pbc, kind):
+    dtype, cells = kind
+    rng = np.random.default_rng(seed)
+    cell = torch.from_numpy(random_cell(rng)).to(dtype).double()
+    pos = torch.from_numpy(rng.uniform(0, 1, (atoms, 3))) @ cell
+    periodic = torch.tensor(pbc)
+    away = torch.from_numpy(rng.integers(-cells, cells, (atoms, 3))) * periodic
+    moved = (pos + away.double() @ cell).to(dtype)
+    if torch.cdist(pos, pos).fill_diagonal_(9).min() < 0.1:
+        reject()
+    for distance in (2.99, 3.01):  # nothing may lie where rounding decides
+        if len(neighbor_list(pos, distance, None, cell, periodic)[1]) != len(
+            neighbor_list(pos, 3.0, None, cell, periodic)[1]
+        ):
+            reject()
+    edge_index, shift = neighbor_list(pos, 3.0, None, cell, periodic)
+    found, brought_back = neighbor_list(moved, 3.0, None, cell.to(dtype), periodic)
+    brought_back = brought_back + away[found[0]] - away[found[1]]
+    rows = [torch.cat([e.T, s], dim=1).tolist() for e, s in ((edge_index, shift), (found, brought_back))]
+    assert sorted(rows[1]) == sorted(rows[0])
+
+
+@pytest.mark.parametrize("backend", ["torch", "vesin"])
+@pytest.mark.parametrize("thin", [0.3, 0.02])
+def test_cells_much_thinner_than_the_cutoff_are_exact(backend, thin):
+    cell = torch.diag(torch.tensor([thin, 3.0, 3.0], dtype=torch.float64))
+    edge_index, shift = neighbor_list(torch.zeros(1, 3).double(), 2.0, None, cell, True, backend)
+    each = math.ceil(2.0 / thin) - 1  # on either side, along a wire
+    assert sorted(shift[:, 0].tolist()) == [n for n in range(-each, each + 1) if n]
+    assert not shift[:, 1:].any()
+    assert edge_index.tolist() == [[0] * 2 * each] * 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -127,6 +208,17 @@ def test_an_atom_very_far_away_is_no_obstacle(distance, pbc):
     pos[1, 0], pos[2, 0] = 1.0, distance
     edge_index, _ = neighbor_list(pos, 1.5, cell=4 * torch.eye(3), pbc=pbc, backend="vesin")
     assert edge_index.tolist() == [[1, 0], [0, 1]]
+
+
+def test_a_large_slab_is_searched_in_linear_time_whatever_is_far_above_it():
+    # 10 s with vesin 0.6.2 and an open direction; 0.01 s with a vacuum instead.
+    pos = torch.from_numpy(np.random.default_rng(0).uniform(0, 12, (100, 3)))
+    pos[0, 2] = 1e4
+    start = time.process_time()
+    edge_index, _ = neighbor_list(pos, 3.0, None, 12 * torch.eye(3), (True, True, False), "vesin")
+    assert time.process_time() - start < 1
+    expected = neighbor_list(pos[1:], 3.0, None, 12 * torch.eye(3), (True, True, False), "torch")[0]
+    assert torch.equal(edge_index, expected + 1)
 
 
 @pytest.mark.parametrize("side", [1e3, 1e6])

@@ -376,6 +376,21 @@ FLAT = torch.tensor([[1.0, 0, 0], [0, 1, 0], [1, 1, 0]])
             ValueError,
             "`cell` must have .* where `pbc` is true",
         ),
+        (
+            {**PERIODIC, "cell": torch.eye(3) * math.nan},
+            ValueError,
+            r"`cell` must be finite and in Å, got a lattice vector \[nan, nan, nan\]",
+        ),
+        (
+            {**PERIODIC, "cell": torch.eye(3) * 0.02},
+            ValueError,
+            "`cell` must not be so small for a cutoff of 2.0 Å: its faces are 0.02, 0.02, 0.02 Å apart",
+        ),
+        (
+            {**PERIODIC, "pos": POS * 1e6},
+            ValueError,
+            r"`pos` must lie nearer to the cell, got an atom 1.0e\+06 Å away, where torch.float32 tells",
+        ),
         ({**PERIODIC, "cell": FLAT}, ValueError, "`cell` must have .* where `pbc` is true"),
         (
             {"cell": FLAT * 0, "pbc": torch.tensor([True, True, False])},
@@ -402,6 +417,25 @@ FLAT = torch.tensor([[1.0, 0, 0], [0, 1, 0], [1, 1, 0]])
 def test_wrong_arguments_of_neighbor_list_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         neighbor_list(**{"pos": POS, "cutoff": 2.0, **arguments})
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+@pytest.mark.parametrize(
+    ("cell", "error", "message"),
+    [
+        (
+            torch.tensor([[5.0, 5, 5]]),
+            ValueError,
+            r"`cell` must hold three lattice vectors .* got \(1, 3\); ase",
+        ),
+        (torch.tensor([5.0, 5, 5, 90, 90, 90]), ValueError, r"`cell` must hold three .* got \(6,\)"),
+        (torch.eye(3).long(), TypeError, "`cell` must be a floating-point tensor, got torch.int64"),
+        (np.eye(3), TypeError, "`cell` must be a floating-point tensor, got ndarray"),
+    ],
+)
+def test_cells_in_another_form_are_refused(cell, error, message):
+    with pytest.raises(error, match=message):
+        neighbor_list(POS, 2.0, cell=cell, pbc=True)
 
 
 def test_atoms_a_lattice_vector_apart_in_an_open_direction_do_not_coincide():

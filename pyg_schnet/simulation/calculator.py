@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, cast
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.outputs import Properties, all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress
 from torch_geometric.data import Data
 
@@ -123,32 +124,46 @@ class SchNetCalculator(Calculator):
         """Evaluate the potential; called by ASE."""
         if atoms is not None:
             self._follow(atoms, moved=list(system_changes) == ["positions"])
-        assert self.atoms is not None
+        if self.atoms is None:
+            raise ValueError(
+                "`atoms` must be given to a calculator that has evaluated none; use atoms.get_…()"
+            )
         if self._until_compiled == 0 and self.potential.compiled is None:
             self.potential.compile(constant=True)  # a copy of our own
         self._until_compiled -= self._until_compiled > 0
         data = self._as_data(self.atoms)
+        known = {} if system_changes else self.results
+        if list(properties) != ["energies"] or "energy" not in known:
+            known = {**self._evaluate(data, properties), **known}  # the energy that was told stays
+        if "energies" in properties:
+            if isinstance(self.potential, Ensemble):
+                raise PropertyNotImplementedError(
+                    "`energies` of atoms are those of one potential, not of several"
+                )
+            known = {**known, "energies": self.potential.atomic_energies(data).cpu().numpy()}
+        self.results = known
+
+    def export_properties(self) -> Properties:
+        """Give the results that ASE has a name for; called by ASE."""
+        return Properties({name: self.results[name] for name in all_outputs if name in self.results})
+
+    def _evaluate(self, data: Data, properties: Sequence[str]) -> dict[str, Any]:
         forces, stress = "forces" in properties, "stress" in properties
         self._stress_is_wanted |= stress
         # Whoever asks for stress asks for forces too, of the same structure, and each costs half of both.
         both = {"stress": True} if stress or (self._stress_is_wanted and forces and _has_stress(data)) else {}
         out = self.potential(data, forces=forces or stress, **both)
         energy = out["energy"].item()
-        self.results = {"energy": energy, "free_energy": energy}
+        results = {"energy": energy, "free_energy": energy}
         if "forces" in out:
-            self.results["forces"] = out["forces"].cpu().numpy()
+            results["forces"] = out["forces"].cpu().numpy()
         for name in ("energy_deviation", "forces_deviation"):
             if name in out:
                 value = out[name].double().cpu().numpy()
-                self.results[name] = value if name.startswith("forces") else value.item()
+                results[name] = value if name.startswith("forces") else value.item()
         if "stress" in out:
-            self.results["stress"] = full_3x3_to_voigt_6_stress(out["stress"][0].cpu().numpy())
-        if "energies" in properties:
-            if isinstance(self.potential, Ensemble):
-                raise PropertyNotImplementedError(
-                    "`energies` of atoms are those of one potential, not of several"
-                )
-            self.results["energies"] = self.potential.atomic_energies(data).cpu().numpy()
+            results["stress"] = full_3x3_to_voigt_6_stress(out["stress"][0].cpu().numpy())
+        return results
 
     def _follow(self, atoms: Atoms, moved: bool) -> None:
         """Keep a copy of a structure, as ASE does; of one that only moved, only the positions."""

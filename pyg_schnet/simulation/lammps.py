@@ -118,6 +118,12 @@ class LammpsFix:
             raise
 
     def _compute(self, count: int, tag: Any, x: np.ndarray, f: np.ndarray) -> None:
+        expected = int(self.lmp.get_natoms())
+        if count != expected:
+            raise ValueError(
+                f"LAMMPS must keep all atoms, got {count} of {expected}; it loses those that leave an open "
+                "box: give them room, or `boundary s s s`"
+            )
         order = np.argsort(tag[:count])  # LAMMPS sorts atoms in space; a Verlet list does not want that
         low, high, xy, yz, xz, periodic, _ = self.lmp.extract_box()
         sides = np.subtract(high, low)

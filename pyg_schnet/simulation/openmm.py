@@ -11,6 +11,7 @@ from ase import Atoms, units
 
 from pyg_schnet.potential import Potential
 from pyg_schnet.simulation.calculator import SchNetCalculator
+from pyg_schnet.structures import check_lattice
 
 if TYPE_CHECKING:
     import openmm
@@ -32,7 +33,8 @@ def openmm_force(potential: Potential | str | os.PathLike, atoms: Atoms, **optio
 
     Raises:
         ImportError: If OpenMM is missing.
-        ValueError: If there are no atoms, or only some directions are periodic.
+        ValueError: If there are no atoms, only some directions are periodic, or lattice vectors are missing.
+            What is wrong in a run, as NaN, comes as an ``OpenMMException`` with our text.
 
     Example:
         >>> from ase.build import molecule
@@ -50,6 +52,7 @@ def openmm_force(potential: Potential | str | os.PathLike, atoms: Atoms, **optio
             f"`atoms.pbc` must be true or false in all directions for OpenMM, got {atoms.pbc.tolist()}; use "
             "ASE for slabs and wires"
         )
+    check_lattice(atoms)
     force = openmm.PythonForce(_Computation(potential, atoms, options))
     force.setName("SchNet")
     force.setUsesPeriodicBoundaryConditions(bool(atoms.pbc.all()))
@@ -90,7 +93,13 @@ class _Computation:
 
     def __call__(self, state: Any) -> tuple[float, np.ndarray]:
         atoms = self.atoms
-        atoms.positions = 10 * state.getPositions(asNumpy=True)._value
+        positions = 10 * state.getPositions(asNumpy=True)._value  # nm to Å
+        if len(positions) != len(atoms):
+            raise ValueError(
+                f"the system must have the {len(atoms)} particles that the force was made for, got "
+                f"{len(positions)}; make the force of all of them"
+            )
+        atoms.positions = positions
         if atoms.pbc.all():
             atoms.set_cell(10 * state.getPeriodicBoxVectors(asNumpy=True)._value)
         with torch.enable_grad():  # OpenMM's threads have a mode of their own

@@ -66,6 +66,36 @@ def test_what_is_known_is_not_computed_again(calculator, ethanol, evaluations):
     assert len(evaluations) == 1
 
 
+def test_energies_of_atoms_leave_what_is_known(calculator, crystal, evaluations):
+    crystal.calc = calculator
+    energy, forces, stress = crystal.get_potential_energy(), crystal.get_forces(), crystal.get_stress()
+    calls = len(evaluations)
+    crystal.get_potential_energies()
+    assert np.array_equal(crystal.get_forces(), forces)
+    assert np.array_equal(crystal.get_stress(), stress)
+    assert crystal.get_potential_energy() == energy
+    assert len(evaluations) == calls  # energies of atoms are read inside of the model, without forward
+
+
+def test_nothing_is_computed_where_that_is_not_allowed(calculator, crystal, evaluations):
+    crystal.calc = calculator
+    assert calculator.get_property("forces", crystal, allow_calculation=False) is None
+    energy = crystal.get_potential_energy()
+    assert calculator.get_property("energy", crystal, allow_calculation=False) == energy
+    assert calculator.get_property("forces", crystal, allow_calculation=False) is None
+    crystal.positions[0] += 0.1
+    assert calculator.get_property("energy", crystal, allow_calculation=False) is None
+    assert len(evaluations) == 1
+    assert crystal.get_potential_energy() != energy
+
+
+def test_a_calculator_without_a_structure_is_told(potential, crystal):
+    with pytest.raises(ValueError, match="`atoms` must be given to a calculator that has evaluated none"):
+        SchNetCalculator(potential).get_potential_energy()
+    SchNetCalculator(potential, atoms=crystal)
+    assert crystal.get_forces().shape == (2, 3)
+
+
 @pytest.mark.parametrize("change", ["positions", "numbers", "cell", "pbc"])
 def test_what_changed_is_computed_again(calculator, crystal, evaluations, change):
     crystal.calc = calculator
@@ -169,6 +199,68 @@ def test_no_atoms_are_refused(calculator):
         atoms.get_potential_energy()
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda a: a.set_cell([0, 0, 0]),
+            "`atoms.cell` must have a lattice vector for each periodic direction",
+        ),
+        (lambda a: a.set_cell([[1, 1, 0], [0, 1, 1], [1, 2, 1]]), "`atoms.cell` must have a lattice vector"),
+        (
+            lambda a: a.set_cell([5, 5, np.nan]),
+            r"`atoms.cell` must be finite and in Å, got \[\[5.0, 0.0, 0.0\]",
+        ),
+        (
+            lambda a: a.set_cell([0.001] * 3),
+            r"`cell` must not be so small for a cutoff of 4.5 Å: its faces are",
+        ),
+        (
+            lambda a: a.positions.__setitem__(1, np.nan),
+            r"`pos` must be finite, got \[nan, nan, nan\] at atom 1",
+        ),
+        (lambda a: a.positions.__setitem__(1, a.positions[0] + a.cell[1]), "got atoms 0 and 1 at distance 0"),
+        (
+            lambda a: a.positions.__setitem__(1, 1e16),
+            r"`pos` must lie nearer to the cell, got an atom 7.1e\+15 Å",
+        ),
+    ],
+)
+def test_a_crystal_that_is_none_is_refused_and_the_calculator_goes_on(calculator, crystal, change, message):
+    crystal.calc = calculator
+    forces, good = crystal.get_forces(), crystal.copy()
+    change(crystal)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=message):
+            crystal.get_forces()
+    good.calc = calculator
+    assert np.array_equal(good.get_forces(), forces)
+
+
+def test_a_left_handed_cell_has_the_energy_forces_and_stress_of_its_crystal(calculator, crystal):
+    other = crystal.copy()
+    other.set_cell(crystal.cell.array[[1, 0, 2]])
+    crystal.calc = other.calc = calculator
+    assert other.cell.handedness == -crystal.cell.handedness
+    assert other.get_potential_energy() == pytest.approx(crystal.get_potential_energy(), abs=1e-9)
+    assert np.abs(other.get_forces() - crystal.get_forces()).max() < 1e-12
+    assert np.abs(other.get_stress() - crystal.get_stress()).max() < 1e-12
+
+
+def test_the_paper_s_network_refuses_crystals(crystal):
+    crystal.calc = SchNetCalculator(Potential(SchNet.paper()))
+    for ask in (crystal.get_potential_energy, crystal.get_forces, crystal.get_stress):
+        with pytest.raises(ValueError, match="`pbc` must be false for a SchNet without cutoff"):
+            ask()
+
+
+def test_moving_atoms_add_the_pressure_of_an_ideal_gas(calculator, crystal):
+    crystal.calc = calculator
+    draw_momenta(crystal, 300, np.random.default_rng(0), rotation=True)
+    gas = crystal.get_stress(include_ideal_gas=True) - crystal.get_stress()
+    assert gas[:3].sum() == pytest.approx(-2 * crystal.get_kinetic_energy() / crystal.get_volume())
+
+
 def test_stress_is_ases(calculator, crystal):
     crystal.calc = calculator
     crystal.set_cell(crystal.cell.array @ [[1, 0.02, 0], [0, 1, 0.01], [0, 0.03, 1.04]], scale_atoms=True)
@@ -178,6 +270,17 @@ def test_stress_is_ases(calculator, crystal):
     assert np.abs(stress - calculate_numerical_stress(crystal)).max() < 1e-7
     own = calculator.potential(from_ase(crystal), stress=True)["stress"][0].numpy()
     assert np.abs(crystal.get_stress(voigt=False) - own).max() < 1e-14
+
+
+# Differences of step 1e-6 Å; in the open directions ASE strains a cell that no atom sees.
+@pytest.mark.parametrize("pbc", [(1, 1, 0), (0, 1, 0)])
+@pytest.mark.parametrize("change", [np.eye(3), [[1, 0, 0], [3, 1, 0], [0, -2, 1]]])
+def test_stress_of_slabs_wires_and_skewed_cells_is_ases(calculator, crystal, pbc, change):
+    crystal.calc, crystal.pbc = calculator, pbc
+    crystal.set_cell(change @ crystal.cell.array)
+    stress = crystal.get_stress()
+    assert np.abs(stress).max() > 1e-4
+    assert np.abs(stress - calculate_numerical_stress(crystal)).max() < 1e-7
 
 
 def test_stress_of_a_molecule_is_refused(calculator, ethanol):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from ase.build import molecule
+from ase.build import bulk, molecule
+from ase.calculators.fd import calculate_numerical_stress
 
 from pyg_schnet import Potential, SchNet
 from pyg_schnet.simulation import SchNetCalculator
@@ -36,6 +37,21 @@ def test_results_are_those_of_the_potential(potential):
         )
     assert compiled.potential.why_eager() is None
     assert eager.potential.compiled is None
+
+
+# Eager and compiled, a network in float32 has the stress that ASE finds by differences in float64.
+@pytest.mark.parametrize("compile", [True, False])
+def test_stress_in_float32_is_the_numerical_one_in_float64(randomize, compile):
+    model = SchNet(hidden_channels=16, num_filters=16, num_interactions=2, num_gaussians=12, cutoff=4.0)
+    potential = Potential(randomize(model.double(), seed=1)).eval()
+    atoms = bulk("C", "diamond", a=3.6)
+    atoms.set_cell(atoms.cell.array @ [[1.02, 0.03, 0], [0, 0.99, 0.01], [0, 0.02, 1.01]], scale_atoms=True)
+    atoms.positions[0] += [0.1, -0.05, 0.03]
+    atoms.calc = SchNetCalculator(potential, dtype=torch.float32, compile=compile)
+    stress = atoms.get_stress()
+    atoms.calc = SchNetCalculator(potential)
+    numerical = calculate_numerical_stress(atoms)
+    assert np.abs(stress - numerical).max() < 1e-5 * np.abs(numerical).max()
 
 
 def test_it_compiles_after_some_evaluations(potential, monkeypatch):

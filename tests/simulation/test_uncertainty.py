@@ -54,6 +54,15 @@ def test_atoms_move_by_the_mean(potentials, request, system, compile):
     assert np.abs(results["forces_deviation"] - expected["forces_deviation"].numpy()).max() < 1e-8
 
 
+def test_deviations_which_ase_has_no_name_for_are_no_obstacle_to_it(potentials, crystal, tmp_path):
+    crystal.calc = SchNetCalculator(Ensemble(potentials))
+    forces = crystal.get_forces()
+    exported = crystal.calc.export_properties()
+    assert set(exported) == {"energy", "free_energy", "forces", "natoms"}
+    ase.io.write(tmp_path / "crystal.extxyz", crystal)
+    assert np.abs(ase.io.read(tmp_path / "crystal.extxyz").get_forces() - forces).max() < 1e-7
+
+
 def test_several_files_are_an_ensemble_and_one_is_none(paths, ethanol):
     ethanol.calc = SchNetCalculator(paths)
     ethanol.get_forces()

@@ -6,7 +6,7 @@ import torch
 from ase import units
 from ase.build import bulk
 from ase.md.verlet import VelocityVerlet
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyg_schnet import neighbor_list
@@ -15,7 +15,7 @@ from pyg_schnet.simulation.velocities import draw_momenta
 from pyg_schnet.simulation.verlet_list import VerletList
 from pyg_schnet.structures import from_ase
 
-CUTOFF = 4.0
+CUTOFF, SKIN = 4.0, 0.8
 
 
 def diamond(repeat=(2, 2, 1), seed=0):
@@ -29,30 +29,111 @@ def edges(edge_index, shift):
 
 
 def check(verlet, atoms):
-    data = from_ase(atoms)
+    data = from_ase(atoms, lattice=True)
     verlet.add_to(data)
     expected = edges(*neighbor_list(data.pos, CUTOFF, None, data.cell, data.pbc))
     assert expected <= edges(data.edge_index, data.shift)
 
 
-@given(
-    seed=st.integers(0, 10_000), scale=st.sampled_from([0.02, 0.1, 0.3]), pbc=st.tuples(*[st.booleans()] * 3)
-)
-def test_no_neighbor_is_missing_after_moves_strains_and_wraps(seed, scale, pbc):
-    rng = np.random.default_rng(seed)
-    atoms, verlet = diamond(), VerletList(CUTOFF, 0.6)
-    atoms.pbc = pbc if any(pbc) else (True, True, True)
-    for _ in range(8):
-        check(verlet, atoms)
+def moves(rng, scale):
+    """What may happen to a system between two steps, by name; some are what a list is least prepared for."""
+
+    def shake(atoms):
         atoms.positions += rng.normal(0, 0.3 * scale, atoms.positions.shape)
-        kind = rng.integers(4)
-        if kind == 0:
-            strain = rng.uniform(-scale, scale, (3, 3)) / 3
-            atoms.set_cell(atoms.cell.array @ (np.eye(3) + strain), scale_atoms=bool(rng.integers(2)))
-        elif kind == 1:
-            atoms.wrap()
-        elif kind == 2:
-            atoms = atoms[rng.permutation(len(atoms))]
+
+    def unlisted(atoms):
+        """Some pair a little beyond the skin, and its vector."""
+        data = from_ase(atoms, lattice=True)
+        (source, target), shift = neighbor_list(data.pos, CUTOFF + 2 * SKIN, None, data.cell, data.pbc)
+        vector = data.pos[source] - data.pos[target] + shift.double() @ data.cell[0]
+        beyond = (vector.norm(dim=1) >= CUTOFF + SKIN).nonzero().flatten().tolist()
+        if not beyond:
+            return None
+        chosen = beyond[rng.integers(len(beyond))]
+        return int(source[chosen]), int(target[chosen]), vector[chosen].numpy()
+
+    def run_at_each_other(atoms):
+        if (pair := unlisted(atoms)) is not None and pair[0] != pair[1]:
+            source, target, vector = pair
+            length = np.linalg.norm(vector)
+            step = vector * (length - 0.98 * CUTOFF) / (2 * length)
+            atoms.positions[source] -= step
+            atoms.positions[target] += step
+
+    def squeeze(atoms):
+        if (pair := unlisted(atoms)) is not None:
+            factor = 0.98 * CUTOFF / np.linalg.norm(pair[2])
+            atoms.set_cell(factor * atoms.cell.array, scale_atoms=True)
+
+    def squeeze_cell_alone(atoms):
+        atoms.set_cell(rng.uniform(0.84, 1) * atoms.cell.array)
+
+    def strain(atoms):
+        change = np.eye(3) + rng.uniform(-scale, scale, (3, 3)) / 3
+        atoms.set_cell(atoms.cell.array @ change, scale_atoms=True)
+
+    def choose_other_vectors(atoms):  # of the same lattice
+        basis = np.eye(3)
+        basis[tuple(rng.permutation(3)[:2])] = rng.integers(-2, 3)
+        atoms.set_cell(basis @ atoms.cell.array)
+
+    def wander(atoms):
+        atoms.positions += rng.integers(-2, 3, atoms.positions.shape) @ atoms.cell.array
+
+    def exchange(atoms):
+        atoms.positions = atoms.positions[rng.permutation(len(atoms))]
+
+    def open_directions(atoms):
+        atoms.pbc = rng.random(3) < 0.6
+
+    def lose_one(atoms):
+        if len(atoms) > 2:
+            del atoms[-1]
+
+    def wrap(atoms):
+        atoms.wrap()
+
+    known = (
+        shake,
+        run_at_each_other,
+        squeeze,
+        squeeze_cell_alone,
+        strain,
+        choose_other_vectors,
+        wander,
+        exchange,
+    )
+    return {move.__name__: move for move in (*known, open_directions, lose_one, wrap)}
+
+
+@settings(max_examples=60)
+@given(
+    names=st.lists(st.sampled_from(sorted(moves(None, 0))), min_size=1, max_size=10),
+    seed=st.integers(0, 10_000),
+    scale=st.sampled_from([0.02, 0.15, 0.4]),
+    pbc=st.just((True,) * 3) | st.tuples(*[st.booleans()] * 3),
+)
+def test_no_neighbor_is_missing_whatever_happens_between_steps(names, seed, scale, pbc):
+    rng = np.random.default_rng(seed)
+    atoms, verlet = diamond((1, 1, 1)), VerletList(CUTOFF, SKIN)
+    atoms *= (2, 1, 1)
+    atoms.pbc = pbc
+    check(verlet, atoms)
+    for name in names:
+        moves(rng, scale)[name](atoms)
+        check(verlet, atoms)
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 10_000), scale=st.sampled_from([0.1, 0.3]))
+def test_structures_in_turn_have_their_own_neighbors(seed, scale):
+    rng = np.random.default_rng(seed)
+    several = [diamond((1, 1, 1), seed=0), diamond((1, 1, 1), seed=1), diamond((2, 1, 1))]
+    verlet = VerletList(CUTOFF, 0.6)
+    for _ in range(6):
+        atoms = several[rng.integers(3)]
+        atoms.positions += rng.normal(0, 0.3 * scale, atoms.positions.shape)
+        check(verlet, atoms)
 
 
 def test_a_shrunk_cell_is_searched_again_as_soon_as_neighbors_may_be_missing():
