@@ -171,13 +171,15 @@ def batched(model: str, atoms: Atoms, steps: int, replicas: int, lowest: float) 
     began = time.perf_counter()
     free = run_md_batched(model, replicas * [atoms], **options)
     seconds = (time.perf_counter() - began) / (steps * replicas)
-    assert free.drift is not None
     bath = run_md_batched(model, replicas * [atoms], **options, thermostat="langevin", friction=FRICTION)
+    drifts = [drift for drift in free.drift or [] if drift is not None]
+    if any(free.stopped) or any(bath.stopped):
+        raise RuntimeError(f"a replica stopped: {next(filter(None, free.stopped + bath.stopped))}")
     means = 1e3 * (np.array(bath.potential_energy) - lowest)
     deviation = float(means.std(ddof=1) / math.sqrt(replicas)) if replicas > 1 else math.inf
     return Line(
         f"run_md_batched × {replicas}",
-        max(free.drift, key=abs),
+        max(drifts, key=abs),
         float(means.mean()),
         deviation,
         1 / seconds,

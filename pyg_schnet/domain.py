@@ -47,17 +47,38 @@ class Domain:
         Raises:
             ValueError: With the two atoms.
         """
+        if reasons := self.breaches(data, closest):
+            raise ValueError(reasons[0])
+
+    def breaches(self, data: Data, closest: float = CLOSEST) -> dict[int, str]:
+        """Say which structures have atoms that are closer than they were in training, and which.
+
+        Args:
+            data: One structure, or a batch.
+            closest: As for :meth:`check`.
+
+        Returns:
+            What is wrong, by the number of the structure.
+        """
         pairs, distance, limit = self._near(data, closest)
         spare = distance - limit
-        if len(spare) == 0 or float(spare.min()) >= 0:
-            return
-        worst = int(spare.argmin())
-        i, j = sorted(pairs[:, worst].tolist())
-        raise ValueError(
-            f"atoms {i} and {j} (atomic numbers {int(data.z[i])} and {int(data.z[j])}) are "
-            f"{float(distance[worst]):.3f} Å apart; the shortest such distance in training was "
-            f"{float(limit[worst]) / closest:.3f} Å, and {closest:g} of it is allowed"
-        )
+        close = (spare < 0).nonzero().flatten()
+        if len(close) == 0:
+            return {}
+        batch = data.get("batch")
+        batch = torch.zeros_like(data.z) if batch is None else batch
+        structure, found = batch[pairs[0, close]], {}
+        for number in structure.unique().tolist():
+            own = close[structure == number]
+            worst = own[spare[own].argmin()]
+            first = int((batch < number).sum())
+            i, j = sorted(pairs[:, worst].tolist())
+            found[number] = (
+                f"atoms {i - first} and {j - first} (atomic numbers {int(data.z[i])} and {int(data.z[j])}) "
+                f"are {float(distance[worst]):.3f} Å apart; the shortest such distance in training was "
+                f"{float(limit[worst]) / closest:.3f} Å, and {closest:g} of it is allowed"
+            )
+        return found
 
     def room(self, data: Data, closest: float = CLOSEST) -> float:
         """Tell how much every two atoms may approach each other, in Å and at most 0.5; negative if too close.
@@ -111,9 +132,12 @@ class Domain:
         farthest = float(table[own][:, own].max())
         if farthest == 0:
             return z.new_empty(2, 0), pos.new_empty(0), pos.new_empty(0)
-        edges, shift = neighbor_list(pos, farthest + FARTHER, None, data.get("cell"), data.get("pbc"))
+        batch = data.get("batch")
+        edges, shift = neighbor_list(pos, farthest + FARTHER, batch, data.get("cell"), data.get("pbc"))
         source, target = edges
         vector = pos[source] - pos[target]
         if "cell" in data:
-            vector = vector + shift.to(pos.dtype) @ data.cell.view(3, 3).to(pos.dtype)
+            lattice = data.cell.view(-1, 3, 3).to(pos.dtype)
+            own = lattice[0] if batch is None else lattice[batch[source]]
+            vector = vector + (shift.to(pos.dtype)[:, None] @ own).squeeze(1)
         return edges, vector.norm(dim=1), table[z[source], z[target]]

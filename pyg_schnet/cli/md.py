@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pyg_schnet.simulation import BatchedDynamics, Dynamics
 
 _SHARED = ("temperature", "timestep", "duration", "thermostat", "friction", "seed", "interval", "overwrite")
-_ALONE = ("pressure", "pressure_time", "equilibration", "resume", "closest", "max_force", "stop_if_uncertain")
+_SHARED += ("closest", "max_force")
+_ALONE = ("pressure", "pressure_time", "equilibration", "resume", "stop_if_uncertain")
 
 
 def build(full: bool) -> tuple[str, ArgumentParser]:
@@ -82,7 +83,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
         "--index",
         default="-1",
         help="which structure of the file, from 0; several, as in ':' or '0:10', run side by side, each as "
-        "if alone, without log, limits, pressure, equilibration or --resume",
+        "if alone, without log, pressure, equilibration or --resume",
     )
     parser.add_argument("--quiet", action="store_true", help="show errors only")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
@@ -229,9 +230,11 @@ def _run_several(frames: list[Atoms], options: Namespace) -> int:
         for number, (temperature, drift) in enumerate(zip(result.temperature, drifts, strict=True)):
             energy = "" if drift is None else f"   energy drift {drift:+.4f} meV/atom/ps"
             out.print(f"{number:>6}  {temperature:5.0f} K{energy}", highlight=False)
-    return 0
+            if result.stopped[number] is not None:
+                out.print(f"        stopped: {result.stopped[number]}", highlight=False)
+    return 0 if not any(result.stopped) else 1
 
 
 def _batched_numbers(result: BatchedDynamics) -> dict[str, Any]:
-    names = ("steps", "duration", "temperature", "potential_energy", "drift")
+    names = ("steps", "duration", "stopped", "temperature", "potential_energy", "drift")
     return {name: getattr(result, name) for name in names} | {"trajectory": str(result.trajectory)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ import torch
 from ase import Atoms, units
 from torch import Tensor
 
+from pyg_schnet.domain import CLOSEST
 from pyg_schnet.ensemble import Ensemble
 from pyg_schnet.potential import Potential
 from pyg_schnet.simulation.calculator import Model, compile_for_evaluation, for_evaluation
 from pyg_schnet.simulation.conservation import fit_drift
 from pyg_schnet.simulation.dynamics import check_settings, number_of_steps
 from pyg_schnet.simulation.integration import FARTHEST
+from pyg_schnet.simulation.limits import BatchLimits
 from pyg_schnet.simulation.replicas import Replicas, by_size, check_structures
 from pyg_schnet.simulation.trajectory import FrameWriter
 from pyg_schnet.simulation.velocities import degrees_of_freedom, draw_momenta
@@ -33,18 +36,21 @@ class BatchedDynamics:
         atoms: The last frames, with velocities, energies and forces.
         steps: Number of time steps.
         duration: In ps.
+        stopped: Why structures ended early; ``None`` for those that did not.
         temperature: Mean kinetic temperatures in K, the starts included.
         potential_energy: Mean potential energies in eV.
-        drift: Slopes of total energies in meV per atom and ps; ``None`` with a thermostat.
+        drift: Slopes of total energies in meV per atom and ps, ``None`` of less than a step; ``None`` with a
+            thermostat.
         trajectory: The file of frames, if one was written.
     """
 
     atoms: list[Atoms]
     steps: int
     duration: float
+    stopped: list[str | None]
     temperature: list[float]
     potential_energy: list[float]
-    drift: list[float] | None
+    drift: list[float | None] | None
     trajectory: Path | None
 
 
@@ -61,6 +67,8 @@ def run_md_batched(
     trajectory: str | os.PathLike | None = None,
     interval: int = 100,
     overwrite: bool = False,
+    closest: float | None = CLOSEST,
+    max_force: float | str | None = "auto",
     max_pairs: int = 200_000,
     device: str | torch.device | None = None,
 ) -> BatchedDynamics:
@@ -68,6 +76,9 @@ def run_md_batched(
 
     What happens to a structure depends on it, the seed and its number, not on the others. Velocities begin as
     those of :func:`~pyg_schnet.simulation.run_md`, drawn for each.
+
+    A structure that explodes or leaves what its potential was trained on ends there, and the others go on:
+    ``stopped`` says why, and its last good frame is its result and its last in ``trajectory``.
 
     Args:
         potential: A potential or an ensemble, which is copied and compiled, or paths of checkpoints.
@@ -82,16 +93,19 @@ def run_md_batched(
             number them.
         interval: Steps between two frames; the first is the start.
         overwrite: Whether ``trajectory`` may replace a file.
+        closest: The part of the shortest distance of two elements in training below which a structure stops,
+            looked at in every tenth step; ``None`` allows any.
+        max_force: The force on an atom beyond which it stops, in eV/Å; ``"auto"`` is 3 times the largest in
+            training, ``None`` allows any.
         max_pairs: Neighbor pairs computed at once, which bounds the memory: more structures run one group
             after the other.
         device: Where to compute; by default where the potential is, the CPU for a path.
 
     Raises:
         FileExistsError: If ``trajectory`` exists.
-        RuntimeError: If a structure explodes: forces are not finite, or an atom moves 1 Å in a step. Frames
-            so far are in ``trajectory``.
         TypeError: If ``structures`` is not a list of structures.
-        ValueError: If an argument is out of range, or the potential refuses a structure.
+        ValueError: If an argument is out of range, the potential refuses a structure, or one is beyond the
+            limits at the start.
 
     Source:
         Bath: Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34 (2013).
@@ -100,18 +114,20 @@ def run_md_batched(
     check_structures(structures)
     own = for_evaluation(potential, device)
     compile_for_evaluation(own)
-    steps = number_of_steps(duration, timestep)
+    steps, limits = number_of_steps(duration, timestep), BatchLimits(own.domain, closest, max_force)
     found: list[tuple] = []
     with FrameWriter(trajectory, overwrite) as writer:
         for group in by_size(own, structures, max_pairs):
             bath = friction if thermostat == "langevin" else None
-            moves = _Moves(own, [structures[k] for k in group], group, temperature, timestep, seed, bath)
+            own_structures = [structures[k] for k in group]
+            moves = _Moves(own, own_structures, group, temperature, timestep, seed, bath, limits)
             found += moves.run(steps, writer, interval)
-    atoms, temperatures, energies, drifts = zip(*found, strict=True)
+    atoms, stopped, temperatures, energies, drifts = zip(*found, strict=True)
     return BatchedDynamics(
         list(atoms),
         steps,
         steps * timestep / 1000,
+        list(stopped),
         list(temperatures),
         list(energies),
         list(drifts) if thermostat == "nve" else None,
@@ -131,8 +147,9 @@ class _Moves:
         timestep: float,
         seed: int,
         friction: float | None,
+        limits: BatchLimits,
     ):
-        self.friction = friction
+        self.friction, self.limits = friction, limits
         self.timestep, self.temperature = timestep, temperature
         self.rng = [np.random.default_rng([seed, number]) for number in numbers]
         started, self.freedom = [], []
@@ -149,45 +166,59 @@ class _Moves:
         momenta = np.concatenate([atoms.get_momenta() for atoms in started])
         self.velocity = torch.from_numpy(momenta).to(self.replicas.pos.device) / self.replicas.mass
         self._noise: list[Tensor] = []
+        self.moving = torch.ones_like(self.replicas.mass)
+        self.ended: dict[int, tuple[int, str, Atoms]] = {}  # last step, reason and last frame, by place
+        for place, reason in self._breaches(0, 0 * self.replicas.pos).items():
+            raise ValueError(
+                f"structure {numbers[place]} must be within what the potential was trained on, but {reason}; "
+                "relax it, train on such ones, or allow it by `closest` or `max_force`"
+            )
 
     def run(self, steps: int, writer: FrameWriter, interval: int) -> list[tuple]:
-        """Move for some steps; give last frames, mean temperatures and energies, and drifts."""
+        """Move for some steps; give last frames, reasons, mean temperatures and energies, and drifts."""
         replicas, dt = self.replicas, self.timestep * units.fs
-        half = 0.5 * dt / replicas.mass
         kinetic, potential = [self._kinetic()], [replicas.energy]
         self._write(0, writer)
         for step in range(1, steps + 1):
-            self.velocity += half * replicas.forces
+            before, kick = self.velocity.clone(), 0.5 * dt / replicas.mass * self.moving
+            self.velocity += kick * replicas.forces
             if self.friction is None:
                 moved = dt * self.velocity
             else:
                 moved = 0.5 * dt * self.velocity
                 self._bathe(self.friction)
                 moved += 0.5 * dt * self.velocity
-            self._move(step, moved)
-            self.velocity += half * replicas.forces
+            if reasons := replicas.move(moved, partial(self._breaches, step, moved)):
+                self._end(reasons, step, before, writer, interval)
+                if len(self.ended) == len(replicas):
+                    break
+            self.velocity += kick * self.moving * replicas.forces
             kinetic.append(self._kinetic())
             potential.append(replicas.energy)
             if step % interval == 0:
                 self._write(step, writer)
         return self._results(torch.stack(kinetic), torch.stack(potential))
 
-    def _move(self, step: int, moved: Tensor) -> None:
+    def _breaches(self, step: int, moved: Tensor) -> dict[int, str]:
+        """Say which of the moving structures cannot be where they are, and why."""
         replicas = self.replicas
-        replicas.pos.add_(moved)
-        try:
-            replicas.evaluate()
-            wrong = ~(replicas.forces.isfinite().all(dim=1) & (moved.square().sum(dim=1) < FARTHEST**2))
-            if not bool(wrong.any()):
-                return
-            number = replicas.numbers[int(replicas.batch[wrong][0])]
-            reason = f"structure {number} has forces that are not finite, or an atom moved {FARTHEST:g} Å"
-        except ValueError as error:
-            reason = str(error)
-        raise RuntimeError(
-            f"a system exploded at step {step}: {reason}; reduce `timestep` or `temperature`, or train on "
-            "such structures"
-        )
+        exploded = ~(replicas.forces.isfinite().all(dim=1) & (moved.square().sum(dim=1) < FARTHEST**2))
+        found = self.limits.breaches(replicas.data, replicas.forces, step)
+        for place in replicas.batch[exploded].unique().tolist():
+            found[place] = f"it exploded: forces are not finite, or an atom moved {FARTHEST:g} Å"
+        return {place: reason for place, reason in found.items() if place not in self.ended}
+
+    def _end(
+        self, reasons: dict[int, str], step: int, velocity: Tensor, writer: FrameWriter, interval: int
+    ) -> None:
+        """Stop structures at the step before, where they have been put back."""
+        frames = self._frames(step - 1, list(reasons), velocity)
+        for (place, reason), frame in zip(reasons.items(), frames, strict=True):
+            self.ended[place] = step - 1, f"at step {step} {reason}", frame
+            if writer.path is not None and (step - 1) % interval != 0:
+                writer.write(frame)
+        self.moving = torch.where(self.replicas.atoms_of(reasons), 0.0, self.moving)
+        self.velocity = self.velocity * self.moving
 
     def _bathe(self, friction: float) -> None:
         keep = float(np.exp(-friction * self.timestep))
@@ -199,32 +230,34 @@ class _Moves:
             ]
             self._noise = list(torch.from_numpy(np.concatenate(drawn, axis=1)).to(self.velocity.device))
         width = (units.kB * self.temperature * (1 - keep**2) / self.replicas.mass).sqrt()
-        self.velocity = keep * self.velocity + width * self._noise.pop()
+        self.velocity = keep * self.velocity + width * self.moving * self._noise.pop()
 
     def _kinetic(self) -> Tensor:
         return self.replicas.sum((0.5 * self.replicas.mass * self.velocity.square()).sum(dim=1))
 
-    def _frames(self, step: int) -> list[Atoms]:
-        frames = self.replicas.frames()
-        for frame, number, velocity in zip(
-            frames, self.replicas.numbers, self.replicas.split(self.velocity), strict=True
-        ):
-            frame.set_velocities(velocity.numpy())
-            frame.info |= {"system": number, "step": step}
+    def _frames(self, step: int, places: list[int], velocity: Tensor) -> list[Atoms]:
+        frames, velocities = self.replicas.frames(places), self.replicas.split(velocity)
+        for frame, place in zip(frames, places, strict=True):
+            frame.set_velocities(velocities[place].numpy())
+            frame.info |= {"system": self.replicas.numbers[place], "step": step}
         return frames
 
     def _write(self, step: int, writer: FrameWriter) -> None:
         if writer.path is not None:
-            for frame in self._frames(step):
+            places = [place for place in range(len(self.replicas)) if place not in self.ended]
+            for frame in self._frames(step, places, self.velocity):
                 writer.write(frame)
 
     def _results(self, kinetic: Tensor, potential: Tensor) -> list[tuple]:
-        found = []
-        frames, columns = self._frames(len(kinetic) - 1), (kinetic.T.cpu(), potential.T.cpu(), self.freedom)
-        for atoms, own, energy, count in zip(frames, *columns, strict=True):
+        steps, found = len(kinetic) - 1, []
+        frames = self._frames(steps, list(range(len(self.replicas))), self.velocity)
+        columns = (kinetic.T.cpu(), potential.T.cpu(), self.freedom)
+        for place, (atoms, own, energy, count) in enumerate(zip(frames, *columns, strict=True)):
+            last, reason, frame = self.ended.get(place, (steps, None, atoms))
+            own, energy = own[: last + 1], energy[: last + 1]
             temperature = float(2 * own.mean() / (count * units.kB))
             drift = None
-            if self.friction is None:
+            if self.friction is None and last > 0:
                 drift, _ = fit_drift((own + energy).tolist(), self.timestep, len(atoms))
-            found.append((atoms, temperature, float(energy.mean()), drift))
+            found.append((frame, reason, temperature, float(energy.mean()), drift))
         return found

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from pyg_schnet.simulation.relaxation import Relaxation, why_stop
 from pyg_schnet.simulation.replicas import Replicas
-from pyg_schnet.simulation.structures import StructureError
 
 # FIRE's parameters, ASE's.
 _START, _LONGEST, _FARTHEST = 0.1, 1.0, 0.2
@@ -101,49 +100,13 @@ class Fire:
         length = self._dot(move, move).sqrt()
         scale = (_FARTHEST / length.clamp(min=1e-300)).clamp(max=1.0)
         move = torch.where(replicas.spread(self.is_moving), move * replicas.spread(scale), 0.0)
-        self._move(move)
-        self.steps = self.steps + (self.is_moving & ~self._places(self.stopped)).long()
-
-    def _move(self, move: Tensor) -> None:
-        """Move atoms, and back again in structures that cannot be there."""
-        replicas = self.replicas
-        before, energy, forces = replicas.pos.clone(), replicas.energy, replicas.forces
-        replicas.pos.add_(move)
-        refused: dict[int, str] = {}
-        while True:
-            try:
-                replicas.evaluate()
-                break
-            except StructureError as error:
-                place = replicas.numbers.index(error.number)
-                if place in refused:  # where it was fine before
-                    raise
-                refused[place] = error.reason
-                self._put_back(refused, before)
-        self.stopped |= refused
-        unsound = self._unsound(self._longest_force())
-        if unsound:
-            self.stopped |= unsound
-            self._put_back(unsound, before)
-            atoms = self._atoms(unsound)
-            replicas.energy = torch.where(self._places(unsound), energy, replicas.energy)
-            replicas.forces = torch.where(atoms, forces, replicas.forces)
+        self.stopped |= replicas.move(move, lambda: self._unsound(self._longest_force()))
+        self.steps = self.steps + (self.is_moving & ~replicas.places(self.stopped)).long()
 
     def _unsound(self, longest: Tensor) -> dict[int, str]:
         """Say which structures have energies or forces from which nothing good can come, and why."""
         depth = (self.start - self.replicas.energy) / self.replicas.energy.new_tensor(self.replicas.sizes)
         return why_stop(self.replicas.energy, longest, depth, self.is_moving)
-
-    def _put_back(self, places: Iterable[int], before: Tensor) -> None:
-        self.replicas.pos.copy_(torch.where(self._atoms(places), before, self.replicas.pos))
-
-    def _places(self, places: Iterable[int]) -> Tensor:
-        chosen = torch.zeros_like(self.is_moving)
-        chosen[list(places)] = True
-        return chosen
-
-    def _atoms(self, places: Iterable[int]) -> Tensor:
-        return self.replicas.spread(self._places(places))
 
     def _forces(self) -> Tensor:
         """Give the forces on atoms that are free to move."""

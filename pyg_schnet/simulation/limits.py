@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
+from torch import Tensor
+from torch_geometric.data import Data
 
 from pyg_schnet.domain import FARTHER, Domain
 from pyg_schnet.simulation.settings import check_quantity
@@ -14,6 +17,7 @@ from pyg_schnet.simulation.structures import results_of
 from pyg_schnet.structures import from_ase
 
 _FORCES = 3.0  # of the largest in training: halves of one ensemble differ by 1.3, explosions by thousands
+_STEPS_BETWEEN_LOOKS = 10  # of many structures: a look takes a quarter of a step of 256 ethanol molecules
 _FEW = 100  # atoms of a molecule up to which all distances take less than a search: 8 µs for 9
 
 
@@ -38,18 +42,8 @@ class Limits:
     """
 
     def __init__(self, atoms: Atoms, closest: float | None, max_force: float | str | None):
-        if closest is not None:
-            check_quantity("closest", closest, "parts of the distance in training")
-        if isinstance(max_force, str) and max_force != "auto":
-            raise ValueError(f"`max_force` must be 'auto', None or a force in eV/Å, got {max_force!r}")
-        if max_force is not None and not isinstance(max_force, str):
-            check_quantity("max_force", max_force, "eV/Å")
         domain = domain_of(atoms.calc)
-        self._max_force, self._why = max_force, ""
-        if max_force == "auto":
-            known = None if domain is None else domain.largest_force
-            self._max_force = None if known is None else _FORCES * known
-            self._why = f", {_FORCES:g} times the longest in training"
+        self._max_force, self._why = _check_limits(domain, closest, max_force)
         self._domain, self._closest = (None, None) if closest is None else (domain, closest)
         self._dense = None
         if self._domain is not None:
@@ -67,11 +61,8 @@ class Limits:
         if self._max_force is not None:
             square = (results_of(frame)["forces"] ** 2).sum(axis=1)
             atom = int(square.argmax())
-            if not square[atom] <= float(self._max_force) ** 2:
-                return (
-                    f"the force on atom {atom} is {math.sqrt(square[atom]):.3g} eV/Å, more than "
-                    f"{self._max_force:.3g}{self._why}"
-                )
+            if not square[atom] <= self._max_force**2:
+                return _too_strong(atom, math.sqrt(square[atom]), self._max_force, self._why)
         if self._domain is None or self._closest is None or self._is_near_the_last_look(frame):
             return None
         self.looks += 1
@@ -102,6 +93,66 @@ class Limits:
             strain = float(np.linalg.norm(deformation - np.eye(3), ord=2))
         farthest = math.sqrt(float((moved**2).sum(axis=1).max()))
         return 2 * farthest + strain * self._reach < self._room  # false for NaN, as at first
+
+
+class BatchLimits:
+    """Limits of structures side by side; distances are looked at in every tenth step.
+
+    Args:
+        domain: What their potential was trained on, if it is known.
+        closest: See :class:`Limits`.
+        max_force: See :class:`Limits`.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(self, domain: Domain | None, closest: float | None, max_force: float | str | None):
+        self._max_force, self._why = _check_limits(domain, closest, max_force)
+        self._domain, self._closest = (None, None) if closest is None else (domain, closest)
+
+    def breaches(self, data: Data, forces: Tensor, step: int) -> dict[int, str]:
+        """Say what is beyond the limits, by the number of the structure.
+
+        Args:
+            data: The batch.
+            forces: In eV/Å, ``(atoms, 3)``.
+            step: Its number.
+        """
+        found = {}
+        if self._domain is not None and self._closest is not None and step % _STEPS_BETWEEN_LOOKS == 0:
+            found = self._domain.breaches(data, self._closest)
+        if self._max_force is not None:
+            square, batch = forces.square().sum(dim=1), cast(Tensor, data.batch)
+            for atom in (~(square <= self._max_force**2)).nonzero().flatten().tolist():
+                number = int(batch[atom])
+                own = atom - int((batch < number).sum())
+                text = _too_strong(own, math.sqrt(float(square[atom])), self._max_force, self._why)
+                found.setdefault(number, text)
+        return found
+
+
+def _check_limits(
+    domain: Domain | None, closest: float | None, max_force: float | str | None
+) -> tuple[float | None, str]:
+    """Give the largest force in eV/Å, and where it comes from."""
+    if closest is not None:
+        check_quantity("closest", closest, "parts of the distance in training")
+    if max_force is None:
+        return None, ""
+    if isinstance(max_force, str):
+        if max_force != "auto":
+            raise ValueError(f"`max_force` must be 'auto', None or a force in eV/Å, got {max_force!r}")
+        known = None if domain is None else domain.largest_force
+        return (
+            (None, "") if known is None else (_FORCES * known, f", {_FORCES:g} times the longest in training")
+        )
+    check_quantity("max_force", max_force, "eV/Å")
+    return max_force, ""
+
+
+def _too_strong(atom: int, force: float, largest: float, why: str) -> str:
+    return f"the force on atom {atom} is {force:.3g} eV/Å, more than {largest:.3g}{why}"
 
 
 def domain_of(calculator: BaseCalculator | None) -> Domain | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from ase import Atoms
@@ -31,6 +31,7 @@ class Replicas:
         numbers: What the caller calls them, for errors.
 
     Attributes:
+        data: The batch.
         pos: Positions in Å, ``(atoms, 3)``, float64.
         batch: Number of the structure of each atom.
         mass: In u, ``(atoms, 1)``.
@@ -47,8 +48,8 @@ class Replicas:
         fields = {name: torch.cat([item[name] for item in items]).to(device) for name in items[0].to_dict()}
         self.batch = torch.repeat_interleave(torch.arange(len(items)), sizes).to(device)
         self.sizes = sizes.tolist()
-        self._data = Data(**fields, batch=self.batch)
-        self._data.num_graphs = len(items)
+        self.data = Data(**fields, batch=self.batch)
+        self.data.num_graphs = len(items)
         masses = [torch.from_numpy(atoms.get_masses()) for atoms in structures]
         self.mass = torch.cat(masses).to(device)[:, None]
         cutoff = cutoff_of(potential)
@@ -61,19 +62,61 @@ class Replicas:
     @property
     def pos(self) -> Tensor:
         """Positions; changed in place before :meth:`evaluate`."""
-        assert self._data.pos is not None
-        return self._data.pos
+        assert self.data.pos is not None
+        return self.data.pos
 
     def evaluate(self) -> None:
         """Compute energies and forces where the atoms are now."""
         try:
             if self.neighbors is not None:
-                self.neighbors.add_to(self._data)
-            out = self.potential(self._data)
+                self.neighbors.add_to(self.data)
+            out = self.potential(self.data)
         except ValueError:
             self._evaluate_apart()
             raise
         self.energy, self.forces = out["energy"], out["forces"].double()
+
+    def move(self, move: Tensor, why_not: Callable[[], dict[int, str]]) -> dict[int, str]:
+        """Move atoms and evaluate; structures that cannot be there are put back, with what they had.
+
+        Args:
+            move: In Å, ``(atoms, 3)``.
+            why_not: Looks at all structures, and says which cannot stay and why, by place.
+
+        Returns:
+            Why, by place; also those that the potential refuses.
+        """
+        before, energy, forces = self.pos.clone(), self.energy, self.forces
+        self.pos.add_(move)
+        refused: dict[int, str] = {}
+        while True:
+            try:
+                self.evaluate()
+                break
+            except StructureError as error:
+                place = self.numbers.index(error.number)
+                if place in refused:  # where it was fine before
+                    raise
+                refused[place] = error.reason
+                self._put_back(refused, before)
+        if unsound := why_not():
+            self._put_back(unsound, before)
+            self.energy = torch.where(self.places(unsound), energy, self.energy)
+            self.forces = torch.where(self.atoms_of(unsound), forces, self.forces)
+        return refused | unsound
+
+    def _put_back(self, places: Iterable[int], before: Tensor) -> None:
+        self.pos.copy_(torch.where(self.atoms_of(places), before, self.pos))
+
+    def places(self, places: Iterable[int]) -> Tensor:
+        """Mark some structures, ``(structures,)``."""
+        chosen = torch.zeros(len(self), dtype=torch.bool, device=self.batch.device)
+        chosen[list(places)] = True
+        return chosen
+
+    def atoms_of(self, places: Iterable[int]) -> Tensor:
+        """Mark the atoms of some structures, ``(atoms, 1)``."""
+        return self.spread(self.places(places))
 
     def _evaluate_apart(self) -> None:
         """Find the structure that the potential refuses.
@@ -119,10 +162,6 @@ class Replicas:
             moved.positions = pos.numpy()
             frames.append(with_results(moved, energy, forces.numpy()))
         return frames
-
-    def take(self, places: Sequence[int]) -> Replicas:
-        """Give some of the structures, where they are now."""
-        return Replicas(self.potential, self.frames(places), [self.numbers[k] for k in places])
 
 
 def check_structures(structures: Sequence[Atoms]) -> None:

@@ -1,5 +1,6 @@
 """Side by side, structures move as each does alone."""
 
+import copy
 import re
 
 import numpy as np
@@ -13,6 +14,7 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
 
 from pyg_schnet import Ensemble, Potential
+from pyg_schnet.domain import Domain
 from pyg_schnet.simulation import SchNetCalculator, relax, relax_batched, relax_stream, run_md_batched
 from pyg_schnet.simulation.replicas import by_size
 from pyg_schnet.simulation.velocities import draw_momenta
@@ -86,12 +88,47 @@ def test_frames_are_written_with_their_numbers(potential, several, tmp_path):
         run_md_batched(potential, several, trajectory=path)
 
 
-def test_an_explosion_is_told_with_its_structure_and_keeps_the_frames(potential, several, tmp_path):
-    path = tmp_path / "all.traj"
-    options = {"duration": 0.4, "timestep": 40.0, "interval": 1, "trajectory": path}
-    with pytest.raises(RuntimeError, match=r"a system exploded at step \d+: .*; reduce `timestep`"):
-        run_md_batched(potential, several, temperature=3000, **options)
-    assert len(read(path, ":")) >= len(several)
+def test_what_explodes_stops_alone_with_its_last_good_frame(potential, several, tmp_path):
+    path, hot = tmp_path / "all.traj", molecule("H2O")
+    hot.set_masses([2e-4] * 3)  # u; at 300 K such atoms move 1.1 Å in a step of 1 fs
+    options = {"duration": 0.02, "timestep": 1.0, "interval": 4, "seed": 5}
+    result = run_md_batched(potential, [*several, hot], trajectory=path, max_force=None, **options)
+    assert result.stopped[:-1] == [None] * len(several)
+    assert "exploded" in result.stopped[-1]
+    assert np.isfinite(result.atoms[-1].positions).all()
+    undisturbed = run_md_batched(potential, several, **options)
+    for one, other in zip(result.atoms, undisturbed.atoms, strict=False):
+        assert np.abs(one.positions - other.positions).max() < 1e-9
+    last = [frame for frame in read(path, ":") if frame.info["system"] == len(several)][-1]
+    assert last.info["step"] == result.atoms[-1].info["step"] < result.steps
+    assert np.abs(last.positions - result.atoms[-1].positions).max() < 1e-7
+
+
+def test_what_leaves_the_training_set_stops_alone(potential, several):
+    known = copy.deepcopy(potential)
+    lengths = {(1, 8): 0.94 / 0.9, (8, 8): 1.0}  # Å; water's bonds begin at 0.97 Å and vibrate
+    water, oxygen = molecule("H2O"), Atoms("O2", [[0, 0, 0], [0, 0, 3.0]])
+    known.domain = Domain(lengths)
+    result = run_md_batched(known, [water, oxygen], temperature=2000, duration=0.1, closest=0.9)
+    assert re.search(
+        r"at step \d+0 atoms 0 and [12] \(atomic numbers 8 and 1\) are 0\.[789]", result.stopped[0]
+    )
+    assert result.stopped[1] is None
+    assert run_md_batched(known, [water], temperature=2000, duration=0.1, closest=None).stopped == [None]
+
+
+def test_a_force_beyond_the_limit_stops_a_structure_and_is_refused_at_the_start(potential, several):
+    largest = max(np.linalg.norm(a.get_forces(), axis=1).max() for a in labelled(potential, several))
+    with pytest.raises(
+        ValueError, match=r"structure \d must be within .* force on atom \d+ is .* by `closest`"
+    ):
+        run_md_batched(potential, several, duration=0.01, max_force=0.9 * largest)
+    result = run_md_batched(potential, several, duration=0.1, temperature=3000, max_force=1.01 * largest)
+    assert any(reason and "the force on atom" in reason for reason in result.stopped)
+
+
+def labelled(potential, structures):
+    return run_md_batched(potential, structures, temperature=0, duration=0.0005).atoms
 
 
 def test_the_callers_structures_stay_as_they_are(potential, several):
