@@ -65,8 +65,15 @@ def check_output(path: str, overwrite: bool, structures: bool = True) -> None:
 
 
 def split_models(text: str) -> list[str]:
-    """Give the paths of one or several checkpoints, joined by commas."""
+    """Give the paths of one or several checkpoints, joined by commas; an ensemble's file is one path."""
     return [text] if Path(text).is_file() else text.split(",")
+
+
+def checkpoints(models: list[str]) -> list[str]:
+    """Give the paths of all checkpoints: those that an ensemble's file names, if it is one."""
+    from pyg_schnet.ensemble import is_ensemble_file, members
+
+    return [str(path) for path in members(models[0])] if is_ensemble_file(models[0]) else models
 
 
 def read_part(models: list[str], part: str, file: str, structures: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyg_schnet.cli.files import check_output, read_structures, split_models
+from pyg_schnet.cli.files import check_output, checkpoints, read_structures, split_models
 from pyg_schnet.cli.options import add_files, with_model
 from pyg_schnet.cli.terminal import out
 
@@ -32,7 +32,7 @@ def run(options: Namespace) -> int:
     if options.k < 1:
         raise ValueError(f"`--k` must be at least 1, got {options.k}")
     models = split_models(options.model)
-    if len(models) < 2:
+    if len(checkpoints(models)) < 2:
         raise ValueError("`model` must be two checkpoints or more, joined by commas, to disagree; got one")
     pool = read_structures(options.input, ":")
     chosen = select(models, pool, options.k, options.batch_size, options.device)
