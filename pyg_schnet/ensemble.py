@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +21,9 @@ from pyg_schnet.neighbors import neighbor_list
 from pyg_schnet.nn import SchNet
 from pyg_schnet.potential import Potential
 
+_FORMAT = 1  # of the file; raise it when an older pyg_schnet could not read it
+_QUANTITIES = ("energy", "forces")
+
 
 class Ensemble(nn.Module):
     r"""The mean of potentials that were trained apart, and their deviation from it.
@@ -29,11 +35,16 @@ class Ensemble(nn.Module):
 
     The mean is itself a conservative force field. Neighbors are searched once, for the largest cutoff.
 
+    Potentials trained on the same structures agree on their common errors: raw deviations are usually too
+    small. :func:`~pyg_schnet.calibration.calibrate` finds the factors that make them as large as errors are.
+
     Args:
         potentials: Two or more, of any models, that accept the same elements.
+        factors: What the deviations of ``"energy"`` and ``"forces"`` are multiplied by; 1 by default.
 
     Raises:
-        ValueError: If there are fewer than two, or their elements differ.
+        ValueError: If there are fewer than two, their elements differ, or a factor is not positive or of
+            something else.
 
     Example:
         >>> import torch
@@ -43,7 +54,7 @@ class Ensemble(nn.Module):
         ['energy', 'energy_deviation', 'forces', 'forces_deviation']
     """
 
-    def __init__(self, potentials: Sequence[Potential]):
+    def __init__(self, potentials: Sequence[Potential], factors: Mapping[str, float] | None = None):
         super().__init__()
         if len(potentials) < 2:
             raise ValueError(f"`potentials` must be two or more, to disagree; got {len(potentials)}")
@@ -53,26 +64,75 @@ class Ensemble(nn.Module):
                     "`potentials` must accept the same elements; number 0 accepts "
                     f"{potentials[0].elements}, number {number} {potential.elements}"
                 )
+        for name, factor in (factors or {}).items():
+            if name not in _QUANTITIES or not 0 < factor < float("inf"):
+                raise ValueError(
+                    f"`factors` must be positive numbers for 'energy' and 'forces', got {factor} for {name!r}"
+                )
         self.potentials = nn.ModuleList(potentials)
+        self.factors = {name: float((factors or {}).get(name, 1.0)) for name in _QUANTITIES}
+        self.is_calibrated = factors is not None
 
     @classmethod
     def load(
         cls,
-        paths: Sequence[str | os.PathLike],
+        paths: Sequence[str | os.PathLike] | str | os.PathLike,
         device: str | torch.device = "cpu",
         make: Callable[[], nn.Module] | None = None,
     ) -> Ensemble:
         """Read potentials, as :func:`pyg_schnet.load` reads one.
 
         Args:
-            paths: Files written by ``pyg-schnet train``, two or more.
+            paths: Files written by ``pyg-schnet train``, two or more; or the one that :meth:`save` wrote.
             device: Where the weights go.
             make: Makes a model that gets the weights, where they are not those of a SchNet.
 
         Returns:
             The ensemble, in evaluation mode.
+
+        Raises:
+            ValueError: If a file is not what is expected, or a checkpoint is another one than when the
+                ensemble was saved.
         """
-        return cls([load(path, device, make() if make else None) for path in paths]).eval()
+        factors = None
+        if isinstance(paths, str | os.PathLike):
+            content = _read(Path(paths))
+            paths, factors = members(paths), content["factors"]
+            for path, sha256 in zip(paths, content["sha256"], strict=True):
+                if _hash(path) != sha256:
+                    raise ValueError(
+                        f"{path}: is another model than the one that was calibrated; calibrate again"
+                    )
+        return cls([load(path, device, make() if make else None) for path in paths], factors).eval()
+
+    def save(self, path: str | os.PathLike, potentials: Sequence[str | os.PathLike]) -> None:
+        """Write a file that names the potentials' checkpoints and holds the factors.
+
+        It may be given wherever a checkpoint is asked for, as ``pyg-schnet md ensemble.json …``.
+
+        Args:
+            path: Where to, ``*.json``. Checkpoints are named relative to its folder: move them together.
+            potentials: The checkpoints, in the order of the potentials.
+
+        Raises:
+            ValueError: If ``path`` ends otherwise, or there are more or fewer checkpoints than potentials.
+        """
+        path = Path(path)
+        if not is_ensemble_file(path):
+            raise ValueError(f"`path` must end in .json, got {path.name}")
+        if len(potentials) != len(self.potentials):
+            raise ValueError(
+                f"`potentials` must be the checkpoints of {len(self.potentials)} potentials, got "
+                f"{len(potentials)}"
+            )
+        content = {
+            "format": _FORMAT,
+            "kind": "ensemble",
+            "potentials": [os.path.relpath(one, path.absolute().parent) for one in potentials],
+            "sha256": [_hash(one) for one in potentials],
+            "factors": self.factors if self.is_calibrated else None,
+        }
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def compile(self, constant: bool = False) -> Ensemble:
         """Compile each potential, see :meth:`Potential.compile <pyg_schnet.Potential.compile>`."""
@@ -119,16 +179,17 @@ class Ensemble(nn.Module):
 
         Returns:
             ``energy (molecules,)`` and ``energy_deviation (molecules,)`` in eV; ``forces (atoms, 3)`` and
-            ``forces_deviation (atoms,)`` in eV/Å; ``stress (molecules, 3, 3)`` in eV/Å³.
+            ``forces_deviation (atoms,)`` in eV/Å; ``stress (molecules, 3, 3)`` in eV/Å³. Deviations are raw
+            unless the ensemble ``is_calibrated``.
         """
         data = self._with_edges(data)
         results = [potential(data, forces, stress) for potential in self.potentials]
         found = {name: torch.stack([result[name] for result in results]) for name in results[0]}
         out = {name: values.mean(0) for name, values in found.items()}
-        out["energy_deviation"] = found["energy"].std(0)
+        out["energy_deviation"] = self.factors["energy"] * found["energy"].std(0)
         if forces:
             square = (found["forces"] - out["forces"]).square().sum(-1).sum(0)
-            out["forces_deviation"] = (square / (len(results) - 1)).sqrt()
+            out["forces_deviation"] = self.factors["forces"] * (square / (len(results) - 1)).sqrt()
         return out
 
     def _with_edges(self, data: Data) -> Data:
@@ -150,3 +211,33 @@ class Ensemble(nn.Module):
         if cell is not None and pbc is not None:
             data.shift = shift
         return data
+
+
+def is_ensemble_file(path: str | os.PathLike) -> bool:
+    """Tell a file of :meth:`Ensemble.save` from a checkpoint, by its ending."""
+    return Path(path).suffix == ".json"
+
+
+def members(path: str | os.PathLike) -> list[Path]:
+    """Read which checkpoints an ensemble is of, from a file of :meth:`Ensemble.save`."""
+    return [Path(path).parent / name for name in _read(Path(path))["potentials"]]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict) or content.get("kind") != "ensemble":
+        raise ValueError(
+            f"{path}: is not an ensemble; `pyg-schnet evaluate A,B,C FILE --calibrate` writes one"
+        )
+    if content["format"] > _FORMAT:
+        raise ValueError(
+            f"{path}: has format {content['format']}, this pyg_schnet reads {_FORMAT}; update it"
+        )
+    return content
+
+
+def _hash(path: str | os.PathLike) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -37,6 +37,10 @@ class Evaluation:
         virial_mae: Mean absolute error of stress times volume an atom, in eV.
         virial_rmse: Its root mean square error.
         stress: Labels and predictions, shape ``(2, periodic systems, 3, 3)``.
+        sizes: Numbers of atoms, shape ``(structures,)``.
+        energy_deviation: Of an ensemble, see :class:`~pyg_schnet.Ensemble`, in eV, ``(structures,)``.
+        forces_deviation: The same of the forces, in eV/Å, ``(atoms,)``.
+        potentials: How many made the predictions.
     """
 
     n: int
@@ -52,6 +56,10 @@ class Evaluation:
     virial_mae: float | None = None
     virial_rmse: float | None = None
     stress: Tensor | None = None
+    sizes: Tensor | None = None
+    energy_deviation: Tensor | None = None
+    forces_deviation: Tensor | None = None
+    potentials: int = 1
 
     def as_dict(self) -> dict[str, float | int]:
         """Give the errors in eV and Å and, with the suffix ``_kcal``, in kcal/mol and Å; stresses in GPa."""
@@ -96,14 +104,17 @@ def evaluate(potential: Potential | Ensemble, dataset: InMemoryDataset, batch_si
         for batch in DataLoader(dataset, batch_size, generator=torch.Generator()):
             batch = batch.to(device)
             with torch.no_grad():
-                pairs = _pairs(potential(batch, **labelled(batch)), batch)
+                out = potential(batch, **labelled(batch))
+            pairs = _pairs(out, batch)
             for name, pair in pairs.items():
                 label, prediction = pair.contiguous()
                 if name not in metrics:
                     metrics[name] = [make().set_dtype(torch.float64).to(device) for make in _METRICS]
                 for metric in metrics[name]:
                     metric.update(prediction, label)
-            parts.append({**pairs, "z": batch.z})
+            deviations = {name: out[name].double() for name in _DEVIATIONS if name in out}
+            sizes = torch.bincount(batch.batch, minlength=batch.num_graphs)
+            parts.append({**pairs, **deviations, "z": batch.z, "sizes": sizes})
     finally:
         potential.train(training)
     errors = {
@@ -112,8 +123,8 @@ def evaluate(potential: Potential | Ensemble, dataset: InMemoryDataset, batch_si
         for kind, metric in zip(("mae", "rmse"), metrics.get(name, [None, None]), strict=True)
     }
     columns = {
-        name: torch.cat([part[name] for part in parts if name in part], dim=0 if name == "z" else 1).cpu()
-        for name in ("z", *metrics)
+        name: torch.cat([part[name] for part in parts if name in part], dim=1 if name in metrics else 0).cpu()
+        for name in dict.fromkeys(name for part in parts for name in part)
     }
     return Evaluation(
         len(dataset),
@@ -122,6 +133,10 @@ def evaluate(potential: Potential | Ensemble, dataset: InMemoryDataset, batch_si
         forces=columns.get("forces"),
         stress=columns.get("stress"),
         z=columns["z"],
+        sizes=columns["sizes"],
+        energy_deviation=columns.get("energy_deviation"),
+        forces_deviation=columns.get("forces_deviation"),
+        potentials=len(potential.potentials) if isinstance(potential, Ensemble) else 1,
     )
 
 
@@ -142,4 +157,5 @@ def _rmse() -> MeanSquaredError:
     return MeanSquaredError(squared=False)
 
 
+_DEVIATIONS = ("energy_deviation", "forces_deviation")
 _METRICS = [MeanAbsoluteError, _rmse]

@@ -99,3 +99,50 @@ def test_iso17_is_learned_and_tested_on_both_sets():
         assert re.search(
             rf"^{what} molecules, 160 frames: energy \S+ kcal/mol, forces \S+ kcal/mol/Å", text, re.M
         )
+
+
+def test_vibrations_are_listed_beside_the_reference(tmp_path):
+    text = run("08_relax_and_vibrations.py", "--steps", "60", "--out", str(tmp_path / "run"))
+    assert re.search(r"SchNet: \d+ steps to -\d+\.\d{4} eV, forces below \S+ eV/Å", text)
+    if "tblite is missing" in text:
+        assert "pip install 'pyg-schnet[tblite]'" in text
+        return
+    rows = re.findall(r"^ +\d+ +(-?\d+) +(\d+)$", text, re.M)
+    assert len(rows) == 21
+    assert 3400 < int(rows[-1][1]) < 3700  # 1/cm, O-H
+    assert re.search(r"mean absolute error \d+\.\d 1/cm", text)
+
+
+def test_silicon_has_a_lattice_constant_under_the_barostat(tmp_path):
+    few = ["--n_train", "20", "--steps", "30", "--duration", "0.02"]
+    text = run("09_npt_silicon.py", *few, "--out", str(tmp_path))
+    assert "Tersoff's potential at rest: a = 5.43" in text  # published: 5.431 Å
+    assert len(re.findall(r"ps  T +\d+ K  a \d\.\d{3} Å  pressure [+-]\d+\.\d\d GPa", text)) == 10
+    assert 5 < float(re.search(r"SchNet at 300 K: a = (\S+) Å", text)[1]) < 6
+    assert (tmp_path / "npt.traj").stat().st_size > 1000
+
+
+def test_active_learning_adds_frames_every_round(tmp_path):
+    pytest.importorskip("tblite", reason="needs tblite: pip install 'pyg-schnet[tblite]'")
+    few = ["--rounds", "2", "--start", "20", "--k", "3", "--potentials", "2", "--steps", "10"]
+    text = run("10_active_learning.py", *few, "--duration", "0.02", "--out", str(tmp_path))
+    rows = re.findall(r"^ +(\d) +(\d+) +(\d+\.\d) +(\d+\.\d) +(\d+\.\d\d) +(\d\.\d{3})$", text, re.M)
+    assert [(row[0], row[1]) for row in rows] == [("0", "20"), ("1", "23")]
+    assert (tmp_path / "round_1" / "1" / "model.safetensors").exists()
+
+
+def test_openmm_and_ase_agree(model):
+    pytest.importorskip("openmm", reason="needs OpenMM: pip install 'pyg-schnet[openmm]'")
+    text = run("11_openmm.py", model, "--steps", "40")
+    for name in ("constant energy", "Langevin"):
+        assert re.search(rf"{name}: 0\.02 ps, mean temperature \d+ K, total energy \S+ eV", text)
+    assert abs(float(re.search(r"OpenMM's energy minus ASE's (\S+) µeV", text)[1])) < 100
+
+
+def test_many_molecules_move_side_by_side(model):
+    text = run("12_many_molecules.py", "CO", "CCO", "--model", model, "--n", "2", "--duration", "0.02")
+    assert "4 of 4 converged" in text
+    for smiles in ("CO", "CCO"):
+        assert f"{smiles}: lowest energy" in text
+    assert re.search(r"dynamics of 4: \d+ K, [\d,]+ molecules' steps/s", text)
+    assert re.search(r"dynamics of one: [\d,]+ steps/s; side by side \S+ times as many", text)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from pyg_schnet.calibration import Calibration
 from pyg_schnet.datasets.dataset import MoleculeDataset
 from pyg_schnet.datasets.frames import Frames
 from pyg_schnet.evaluation import Evaluation
-from pyg_schnet.plots import plot_data_set, plot_learning_curve, plot_parity
+from pyg_schnet.plots import plot_calibration, plot_data_set, plot_learning_curve, plot_parity
 
 
 def rows(number, forces=True):
@@ -214,3 +215,30 @@ def test_a_data_set_without_structures_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"^`dataset` must hold at least one structure, got 0$"):
         plot_data_set(InMemory(alkanes([1]))[[]], tmp_path / "set.png")
     assert not (tmp_path / "set.png").exists()
+
+
+@pytest.mark.parametrize("forces", [True, False])
+def test_a_calibration_shows_errors_before_and_after(tmp_path, drawn, forces):
+    generator = torch.Generator().manual_seed(0)
+
+    def some(components):
+        deviation = torch.rand(400, generator=generator, dtype=torch.float64) + 0.1
+        noise = torch.randn(400, components, generator=generator, dtype=torch.float64)
+        return Calibration(deviation, 1.5 * deviation[:, None] * noise / components**0.5, 1000)
+
+    found = {"energy": some(1)} | ({"forces": some(3)} if forces else {})
+    plot_calibration(found, tmp_path / "calibration.png")
+    assert is_a_picture(tmp_path / "calibration.png")
+    *panels, reliability = drawn[0].axes
+    labels = [axes.get_xlabel() for axes in panels]
+    assert labels == ["energy deviation (meV/atom)", "force deviation (meV/Å)"][: len(found)]
+    for axes, one in zip(panels, found.values(), strict=True):
+        raw, scaled = (container.lines[0].get_xdata() for container in axes.containers)
+        np.testing.assert_allclose(raw, 1e3 * one.bins()[0])
+        np.testing.assert_allclose(scaled, one.factor * raw)
+        assert axes.get_xlim() == axes.get_ylim()
+        texts = [text.get_text() for text in axes.get_legend().get_texts()]
+        assert texts == ["raw", f"× {one.factor:.2f}"]
+    assert reliability.get_xlabel() == "errors expected inside (%)"
+    texts = [text.get_text() for text in reliability.get_legend().get_texts()]
+    assert texts == ["energy", "force", "raw"] if forces else ["energy", "raw"]

@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
-from pyg_schnet.cli.files import check_holds_many, hash_models, split_models
+from pyg_schnet.cli.files import check_holds_many, checkpoints, hash_models, split_models
 from pyg_schnet.cli.results import ResultFile
 from pyg_schnet.cli.source import Source
 from pyg_schnet.cli.terminal import out
@@ -47,7 +47,8 @@ class BatchRun:
     ):
         self._options, self._is_same = options, is_same
         self._source = Source(options.input, options.index)
-        models = hash_models(split_models(options.model))
+        models = split_models(options.model)
+        models = hash_models(list(dict.fromkeys([*models, *checkpoints(models)])))
         settings = {**settings, "index": options.index, "models": models}
         self.results = ResultFile(options.out, settings, options.overwrite, options.resume)
         self.refused: list[tuple[int, str]] = []

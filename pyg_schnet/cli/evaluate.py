@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 from rich.table import Table
 
-from pyg_schnet.cli.files import check_picture, read_part, split_models
+from pyg_schnet.cli.files import check_output, check_picture, checkpoints, read_part, split_models
 from pyg_schnet.cli.options import with_model
 from pyg_schnet.cli.terminal import out
 
 if TYPE_CHECKING:
+    from pyg_schnet.calibration import Calibration
     from pyg_schnet.evaluation import Evaluation
 
 
@@ -20,8 +21,9 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
     """Give the line of the verb in the list, and its options; all of them if ``full``."""
     parser = with_model(
         "Compare predictions with labels. Energies are per molecule; forces are over all atoms and "
-        "components. Several models, joined by commas, are measured as one: their mean. Example: "
-        "pyg-schnet evaluate RUN/model.safetensors FILE --json",
+        "components. Several models, joined by commas, are measured as one, their mean, and how far they "
+        "disagree is compared with their errors. "
+        "Example: pyg-schnet evaluate RUN/model.safetensors FILE --json",
     )
     parser.add_argument("file", help="labelled structures, as for train's data.path")
     parser.add_argument("--energy_key", type=str | None, help="key of the energies")
@@ -35,21 +37,33 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
     )
     parser.add_argument("--batch_size", type=int, default=32, help="structures at once")
     parser.add_argument("--plot", type=str | None, help="draw predictions over labels into this picture")
+    parser.add_argument(
+        "--plot_calibration",
+        type=str | None,
+        help="draw errors over deviations of several models into this picture",
+    )
+    parser.add_argument(
+        "--calibrate",
+        type=str | None,
+        help="write an ensemble.json, whose deviations are as large as errors are here; use --part val",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the ensemble.json if it exists")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     return "errors on labelled structures", parser
 
 
 def run(options: Namespace) -> int:
     """Compare a potential with labels."""
-    from pyg_schnet import Ensemble, load
+    from pyg_schnet.calibration import FEWEST, calibrations, with_factors
     from pyg_schnet.datasets import AtomsDataset
     from pyg_schnet.evaluation import evaluate
-    from pyg_schnet.plots import plot_parity
+    from pyg_schnet.plots import plot_calibration, plot_parity
+    from pyg_schnet.simulation.calculator import for_evaluation
 
-    if options.plot is not None:
-        check_picture(options.plot)
     models = split_models(options.model)
-    potential = load(models[0], options.device) if len(models) == 1 else Ensemble.load(models, options.device)
+    paths = checkpoints(models)
+    _check(options, len(paths))
+    potential = for_evaluation(models, options.device)
     dataset = AtomsDataset(
         path=options.file,
         energy_key=options.energy_key,
@@ -59,18 +73,57 @@ def run(options: Namespace) -> int:
         memory_map=options.file.endswith(".safetensors"),
     )
     if options.part is not None:
-        dataset = dataset[read_part(models, options.part, options.file, len(dataset))]
+        dataset = dataset[read_part(paths, options.part, options.file, len(dataset))]
         assert isinstance(dataset, AtomsDataset)
     evaluation = evaluate(potential, dataset, options.batch_size)
-    if options.json:
-        print(json.dumps(evaluation.as_dict()))
-    else:
-        out.print(_table(evaluation))
+    deviation = evaluation.energy_deviation
+    enough = deviation is not None and evaluation.n >= FEWEST and bool((deviation > 0).any())
+    found = calibrations(evaluation) if enough or _wants_calibration(options) else {}
+    written = {}
     if options.plot is not None:
         plot_parity(evaluation, options.plot)
-        if not options.json:
-            out.print(f"predictions over labels: {options.plot}")
+        written["predictions over labels"] = options.plot
+    if options.plot_calibration is not None:
+        plot_calibration(found, options.plot_calibration)
+        written["errors over deviations"] = options.plot_calibration
+    if options.calibrate is not None:
+        with_factors(potential, found).save(options.calibrate, paths)
+        written["calibrated ensemble"] = options.calibrate
+    if options.json:
+        calibration = {name: one.as_dict() for name, one in found.items()}
+        print(json.dumps(evaluation.as_dict() | ({"calibration": calibration} if found else {})))
+        return 0
+    out.print(_table(evaluation))
+    if found:
+        out.print(_deviations(found, len(paths), potential.is_calibrated))
+    for what, path in written.items():
+        out.print(f"{what}: {path}")
     return 0
+
+
+def _wants_calibration(options: Namespace) -> bool:
+    return options.calibrate is not None or options.plot_calibration is not None
+
+
+def _check(options: Namespace, potentials: int) -> None:
+    """Refuse before the work what cannot be done after it."""
+    for picture in (options.plot, options.plot_calibration):
+        if picture is not None:
+            check_picture(picture)
+    if _wants_calibration(options) and potentials < 2:
+        raise ValueError(
+            "`--calibrate` and `--plot_calibration` need two checkpoints or more, joined by commas, got one"
+        )
+    if options.calibrate is None:
+        return
+    check_output(options.calibrate, options.overwrite, structures=False)
+    if not options.calibrate.endswith(".json"):
+        raise ValueError(f"`--calibrate` must end in .json, got {options.calibrate}")
+    if options.part == "train":
+        raise ValueError(
+            "`--calibrate` must not be on structures that were trained on, where errors are too small; use "
+            "--part val"
+        )
 
 
 def _table(evaluation: Evaluation) -> Table:
@@ -90,3 +143,37 @@ def _table(evaluation: Evaluation) -> Table:
         large = [f"{value / (GPa if other == 'GPa' else kcal_per_mol):.4f}" for value in (mae, rmse)]
         table.add_row(name, *small, unit, *large, other)
     return table
+
+
+def _deviations(found: dict[str, Calibration], potentials: int, is_calibrated: bool) -> Table:
+    title = f"How far {potentials} potentials deviate from each other, beside their errors"
+    table = Table(title=title, title_justify="left", caption=_CAPTION, caption_justify="left")
+    table.add_column("")
+    given = ("calibrated", "again") if is_calibrated else ("raw", "calibrated")
+    for name in (*given, "if perfect"):
+        table.add_column(name, justify="right")
+    for name, before in found.items():
+        unit = "meV/atom" if name == "energy" else "meV/Å"
+        both = (before, before.scaled(before.factor))
+        shares = {
+            f"{name}: errors within {k}σ (%)": [one.share_within(k) for one in both]
+            + [before.expected_share(k)]
+            for k in (1, 2)
+        }
+        table.add_row(f"{name}: factor", "1", f"{before.factor:.3f}", "")
+        rms = (both[0].sharpness, both[1].sharpness, before.rmse)
+        table.add_row(f"{name}: RMS deviation ({unit})", *(f"{1e3 * value:.3g}" for value in rms))
+        for what, values in shares.items():
+            table.add_row(what, *(f"{100 * value:.1f}" for value in values))
+        areas = (f"{one.miscalibration_area:.3f}" for one in both)
+        table.add_row(f"{name}: area of miscalibration", *areas, "0")
+        table.add_row(f"{name}: ENCE", *(f"{one.ence:.2f}" for one in both), "")
+        ranks = (f"{one.rank_correlation:.2f}" for one in both)
+        table.add_row(f"{name}: Spearman correlation", *ranks, "", end_section=True)
+    return table
+
+
+_CAPTION = (
+    "σ: deviation. Energies are per atom, RMS of forces of vectors, shares of components. Perfect: RMS of "
+    "the errors; shares of Student's distribution, with many potentials 68.3 and 95.4 %"
+)

@@ -6,20 +6,9 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jsonargparse import Namespace
-
 if TYPE_CHECKING:
     from ase import Atoms
     from torch import Tensor
-
-
-def structure(options: Namespace) -> Atoms:
-    """Read the structure of ``--index``, with the potential as its calculator."""
-    from pyg_schnet.simulation import SchNetCalculator
-
-    (atoms,) = read_structures(options.input, options.index)
-    atoms.calc = SchNetCalculator(split_models(options.model), device=options.device)
-    return atoms
 
 
 def read_structures(path: str, index: int | str) -> list[Atoms]:
@@ -92,8 +81,15 @@ def hash_models(models: list[str]) -> list[str]:
 
 
 def split_models(text: str) -> list[str]:
-    """Give the paths of one or several checkpoints, joined by commas."""
+    """Give the paths of one or several checkpoints, joined by commas; an ensemble's file is one path."""
     return [text] if Path(text).is_file() else text.split(",")
+
+
+def checkpoints(models: list[str]) -> list[str]:
+    """Give the paths of all checkpoints: those that an ensemble's file names, if it is one."""
+    from pyg_schnet.ensemble import is_ensemble_file, members
+
+    return [str(path) for path in members(models[0])] if is_ensemble_file(models[0]) else models
 
 
 def read_part(models: list[str], part: str, file: str, structures: int) -> Tensor:

@@ -13,7 +13,10 @@ def parser_of(**kwargs) -> ArgumentParser:
 def with_model(description: str) -> ArgumentParser:
     """Make a parser of a verb that evaluates a potential."""
     parser = parser_of(description=description)
-    parser.add_argument("model", help="a checkpoint, model.safetensors, or several, joined by commas")
+    parser.add_argument(
+        "model",
+        help="a checkpoint, model.safetensors; several, joined by commas; or an ensemble.json of evaluate",
+    )
     parser.add_argument("--device", default="cpu", help="'cpu' or 'cuda'")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU; molecules are small, one is fast")
     return parser

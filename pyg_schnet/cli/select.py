@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyg_schnet.cli.files import check_holds_many, check_output, split_models
+from pyg_schnet.cli.files import check_holds_many, check_output, checkpoints, split_models
 from pyg_schnet.cli.options import add_files, add_talk, with_model
 from pyg_schnet.cli.terminal import out
 
@@ -43,7 +43,7 @@ def run(options: Namespace) -> int:
     if options.k > 1:
         check_holds_many(options.out)
     models = split_models(options.model)
-    if len(models) < 2:
+    if len(checkpoints(models)) < 2:
         raise ValueError("`model` must be two checkpoints or more, joined by commas, to disagree; got one")
     source, size = Source(options.input), 0
 

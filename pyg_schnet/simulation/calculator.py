@@ -16,7 +16,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from torch_geometric.data import Data
 
 from pyg_schnet.checkpoint import load
-from pyg_schnet.ensemble import Ensemble
+from pyg_schnet.ensemble import Ensemble, is_ensemble_file
 from pyg_schnet.nn import SchNet
 from pyg_schnet.potential import Potential
 from pyg_schnet.simulation.verlet_list import VerletList
@@ -224,7 +224,7 @@ def for_evaluation(
     if isinstance(potential, list | tuple) and len(potential) == 1:
         potential = potential[0]
     if isinstance(potential, str | os.PathLike):
-        own = load(potential, place)
+        own = (Ensemble.load if is_ensemble_file(potential) else load)(potential, place)
     elif isinstance(potential, list | tuple):
         own = Ensemble.load(potential, place)
     elif isinstance(potential, Potential | Ensemble):

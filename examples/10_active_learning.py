@@ -1,0 +1,95 @@
+"""Active learning: dynamics finds where potentials disagree, GFN2-xTB labels it, they learn it.
+
+python examples/10_active_learning.py --rounds 4 --out runs/active
+
+Each round trains several potentials that differ by their seed, moves ethanol by their mean until they
+disagree, and labels those of the frames on which they disagree most. Errors are those of the mean on 300
+frames of a long simulation by GFN2-xTB at 500 K, which nobody trains on.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from ase import Atoms
+from ase.io import read, write
+
+from pyg_schnet import Ensemble, cli
+from pyg_schnet.datasets import AtomsDataset
+from pyg_schnet.evaluation import evaluate
+from pyg_schnet.simulation import SchNetCalculator, run_md, select
+from pyg_schnet.structures import to_ase
+
+try:
+    from tblite.ase import TBLite
+except ImportError:
+    raise SystemExit("tblite, which labels, is missing: pip install 'pyg-schnet[tblite]'") from None
+
+ROOT = Path(__file__).parents[1] / "datasets" / "md17"
+
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("--rounds", type=int, default=4)
+parser.add_argument("--start", type=int, default=20, help="labelled frames at the start")
+parser.add_argument("--k", type=int, default=20, help="frames labelled a round")
+parser.add_argument("--potentials", type=int, default=3)
+parser.add_argument("--steps", type=int, default=500, help="of each training")
+parser.add_argument("--temperature", type=float, default=500.0, help="of the dynamics, in K")
+parser.add_argument("--duration", type=float, default=2.0, help="of the dynamics at most, in ps")
+parser.add_argument("--limit", type=float, default=1.0, help="deviation of a force that stops it, in eV/Å")
+parser.add_argument("--out", type=Path, help="folder for frames, models and trajectories")
+options = parser.parse_args()
+out = options.out or Path(tempfile.mkdtemp())
+out.mkdir(parents=True, exist_ok=True)
+
+
+def label(atoms: Atoms) -> Atoms:
+    """Compute energy and forces by GFN2-xTB."""
+    copy = Atoms(atoms.numbers, atoms.positions)
+    copy.calc = TBLite(method="GFN2-xTB", verbosity=0)
+    copy.get_forces()
+    return copy
+
+
+def train(frames: list[Atoms], folder: Path) -> list[Path]:
+    """Train potentials that differ by their seed; return the checkpoints."""
+    write(folder / "frames.extxyz", frames)
+    recipe = str(ROOT / "recipes" / "own_file.yaml")
+    data = ["--data.path", str(folder / "frames.extxyz"), "--trainer.max_steps", str(options.steps)]
+    for seed in range(options.potentials):
+        run = ["--trainer.seed", str(seed), "--out", str(folder / str(seed)), "--quiet"]
+        if cli.main(["train", recipe, *data, *run]) != 0:
+            raise SystemExit(1)
+    return [folder / str(seed) / "model.safetensors" for seed in range(options.potentials)]
+
+
+sample = AtomsDataset(path=ROOT / "ethanol_gfn2_xtb.npz")
+test = sample[-300:]
+frames = [label(to_ase(sample[i])) for i in range(options.start)]
+print("round  frames  energy MAE  forces MAE  deviation  dynamics")
+print("                     (meV)    (meV/Å)    (eV/Å)      (ps)")
+for number in range(options.rounds):
+    folder = out / f"round_{number}"
+    folder.mkdir()
+    models = train(frames, folder)
+    errors = evaluate(Ensemble.load(models), test)
+
+    start = frames[0].copy()
+    start.calc = SchNetCalculator(models)
+    dynamics = run_md(
+        start,
+        temperature=options.temperature,
+        duration=options.duration,
+        thermostat="langevin",
+        seed=number,
+        trajectory=folder / "dynamics.extxyz",
+        interval=5,
+        stop_if_uncertain=options.limit,
+    )
+    pool = read(folder / "dynamics.extxyz", ":")
+    chosen = select(models, pool, options.k)
+    print(
+        f"{number:5}  {len(frames):6}  {1e3 * errors.energy_mae:10.1f}  {1e3 * errors.forces_mae:10.1f}  "
+        f"{chosen[0][1]:9.2f}  {dynamics.duration:8.3f}"
+    )
+    frames += [label(pool[i]) for i, _ in chosen]
+print(f"{len(frames)} labelled frames, models and trajectories: {out}")

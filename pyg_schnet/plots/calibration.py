@@ -1,0 +1,106 @@
+"""The picture of an ensemble's calibration: errors over deviations, and how many are within them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
+
+from pyg_schnet.calibration import Calibration
+from pyg_schnet.plots.style import BLUE, VERMILION, tidy
+
+_LOOK = {  # name, unit in thousandths of ours, color, marker
+    "energy": ("energy", "meV/atom", BLUE, "o"),
+    "forces": ("force", "meV/Å", VERMILION, "s"),
+}
+_WIDTH, _HEIGHT = 2.35, 2.5  # inches a panel: three are two columns of a journal (17.8 cm)
+_FONT = 8
+_MOST_POINTS = 3000  # of the cloud; more only blacken it
+_GRAY = "#888888"
+
+
+def plot_calibration(calibrations: Mapping[str, Calibration], path: str | os.PathLike) -> None:
+    """Draw errors over deviations, before and after calibration, and the curves of reliability.
+
+    Dots are single energies or forces after calibration; markers are root mean squares in bins of equal
+    numbers, hollow before and full after, with standard errors. Perfect deviations lie on the diagonal.
+
+    Args:
+        calibrations: See :func:`~pyg_schnet.calibration.calibrations`.
+        path: The picture.
+    """
+    panels = len(calibrations) + 1
+    figure = Figure(figsize=(_WIDTH * panels, _HEIGHT), layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    for one, (name, calibration) in zip(axes, calibrations.items(), strict=False):
+        _draw_errors(one, name, calibration)
+    _draw_reliability(axes[-1], calibrations)
+    for letter, one in zip("abc", axes, strict=False):
+        one.set_title(letter, loc="left", fontsize=_FONT + 1, fontweight="bold")
+        one.tick_params(labelsize=_FONT - 1)
+        tidy(one)
+    figure.savefig(path, dpi=300)
+
+
+def _draw_errors(axes: Axes, name: str, calibration: Calibration) -> None:
+    quantity, unit, color, marker = _LOOK[name]
+    after = calibration.scaled(calibration.factor)
+    chosen = torch.linspace(0, len(after.deviation) - 1, min(_MOST_POINTS, len(after.deviation))).long()
+    cloud = 1e3 * torch.stack([after.deviation, after.error.norm(dim=1)])[:, chosen]
+    axes.plot(*cloud.numpy(), ".", color=color, markersize=2, alpha=0.3, markeredgewidth=0, rasterized=True)
+    reach = []
+    for one, face, label in ((calibration, "white", "raw"), (after, color, f"× {calibration.factor:.2f}")):
+        deviation, error, spread = (1e3 * values for values in one.bins())
+        reach += [deviation, error]
+        axes.errorbar(
+            deviation.numpy(),
+            error.numpy(),
+            spread.numpy(),
+            fmt=marker,
+            color=color,
+            markerfacecolor=face,
+            markersize=4,
+            markeredgewidth=0.8,
+            elinewidth=0.8,
+            label=label,
+        )
+    low, high = float(torch.cat(reach).min()) / 2, 2.5 * float(torch.cat(reach).max())
+    axes.plot([low, high], [low, high], color=_GRAY, linewidth=0.8, zorder=1)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(low, high)
+    axes.set_ylim(low, high)
+    axes.set_box_aspect(1)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 3)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_locator(NullLocator())
+    axes.set_xlabel(f"{quantity} deviation ({unit})", fontsize=_FONT)
+    axes.set_ylabel(f"{quantity} error ({unit})", fontsize=_FONT)
+    axes.legend(frameon=False, fontsize=_FONT - 1, loc="upper left", handletextpad=0.3, borderaxespad=0.2)
+
+
+def _draw_reliability(axes: Axes, calibrations: Mapping[str, Calibration]) -> None:
+    axes.plot([0, 1], [0, 1], color=_GRAY, linewidth=0.8, zorder=1)
+    for name, calibration in calibrations.items():
+        quantity, _, color, _ = _LOOK[name]
+        for one, style, label in (
+            (calibration.scaled(calibration.factor), "-", quantity),
+            (calibration, "--", None),
+        ):
+            expected, observed = (values.numpy() for values in one.reliability())
+            axes.plot(expected, observed, style, color=color, linewidth=1.2, label=label)
+    axes.plot([], [], "--", color="#444444", linewidth=1.2, label="raw")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.set_box_aspect(1)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1.0, symbol=""))
+        axis.set_ticks([0, 0.25, 0.5, 0.75, 1.0])
+    axes.set_xlabel("errors expected inside (%)", fontsize=_FONT)
+    axes.set_ylabel("errors observed inside (%)", fontsize=_FONT)
+    axes.legend(frameon=False, fontsize=_FONT - 1, loc="lower right", handlelength=1.6, borderaxespad=0.2)
