@@ -5,12 +5,22 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import torch
+from ase.io import read
+
+from pyg_schnet import Potential, SchNet
+from pyg_schnet.checkpoint import save
+
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_ten_lines_run(monkeypatch):
+def marked_blocks():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"<!-- run by tests/test_readme.py -->\n```python\n(.*?)```", text, flags=re.DOTALL)
+    return re.findall(r"<!-- run by tests/test_readme.py -->\n```python\n(.*?)```", text, flags=re.DOTALL)
+
+
+def test_the_ten_lines_run(monkeypatch):
+    code, _ = marked_blocks()
     monkeypatch.chdir(ROOT)
     # Two batches tell as much as all: the loop ends by the data running out.
     code = code.replace("dataset = AtomsDataset(", "dataset = (lambda path: AtomsDataset(path=path)[:64])(")
@@ -18,6 +28,17 @@ def test_the_ten_lines_run(monkeypatch):
     exec(compile(code, "README.md", "exec"), names)
     assert names["out"]["energy"].shape == (32,)
     assert names["out"]["forces"].shape == (288, 3)
+
+
+def test_the_simulations_run(monkeypatch, tmp_path):
+    torch.manual_seed(0)
+    save(Potential(SchNet(8, 8, 1, 12, 4.0)), tmp_path / "model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    _, code = marked_blocks()
+    names: dict = {}
+    exec(compile(code.replace("duration=1.0", "duration=0.002"), "README.md", "exec"), names)
+    assert len(names["relaxed"]) == 2
+    assert len(read("run.extxyz", ":")) == 1
 
 
 def test_the_layout_of_the_readme_exists():
