@@ -3,8 +3,8 @@
 python examples/09_npt_silicon.py --temperature 300 --duration 3
 
 A potential of energies, forces and stresses is trained first, for half a minute, on structures labelled by
-Tersoff's potential: so its lattice constants can be checked, 5.431 Å at rest and 5.428 Å at 300 K. So quick
-a potential meets them within half a per cent. For silicon by DFT train the recipe of
+Tersoff's potential: so its lattice constants can be checked, 5.431 Å at rest and 5.428 Å at 300 K. So quick a
+potential meets them within half a per cent. For silicon by DFT train the recipe of
 datasets/silicon/README.md, and give its --model.
 """
 

@@ -1,6 +1,6 @@
 """Active learning: dynamics finds where potentials disagree, GFN2-xTB labels it, they learn it.
 
-python examples/10_active_learning.py --rounds 4 --out runs/active
+python examples/10_active_learning.py --rounds 3 --out runs/active
 
 Each round trains several potentials that differ by their seed, moves ethanol by their mean until they
 disagree, and labels those of the frames on which they disagree most. Errors are those of the mean on 300
@@ -28,11 +28,11 @@ except ImportError:
 ROOT = Path(__file__).parents[1] / "datasets" / "md17"
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--rounds", type=int, default=4)
+parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--start", type=int, default=20, help="labelled frames at the start")
 parser.add_argument("--k", type=int, default=20, help="frames labelled a round")
 parser.add_argument("--potentials", type=int, default=3)
-parser.add_argument("--steps", type=int, default=500, help="of each training")
+parser.add_argument("--steps", type=int, default=1000, help="of each training")
 parser.add_argument("--temperature", type=float, default=500.0, help="of the dynamics, in K")
 parser.add_argument("--duration", type=float, default=2.0, help="of the dynamics at most, in ps")
 parser.add_argument("--limit", type=float, default=1.0, help="deviation of a force that stops it, in eV/Å")
@@ -73,7 +73,7 @@ for number in range(options.rounds):
     models = train(frames, folder)
     errors = evaluate(Ensemble.load(models), test)
 
-    start = frames[0].copy()
+    start = frames[number].copy()
     start.calc = SchNetCalculator(models)
     dynamics = run_md(
         start,
@@ -82,14 +82,15 @@ for number in range(options.rounds):
         thermostat="langevin",
         seed=number,
         trajectory=folder / "dynamics.extxyz",
-        interval=5,
+        interval=20,  # 10 fs: neighboring frames teach nearly the same
         stop_if_uncertain=options.limit,
     )
     pool = read(folder / "dynamics.extxyz", ":")
     chosen = select(models, pool, options.k)
     print(
         f"{number:5}  {len(frames):6}  {1e3 * errors.energy_mae:10.1f}  {1e3 * errors.forces_mae:10.1f}  "
-        f"{chosen[0][1]:9.2f}  {dynamics.duration:8.3f}"
+        f"{chosen[0][1]:9.2f}  {dynamics.duration:8.3f}",
+        flush=True,
     )
     frames += [label(pool[i]) for i, _ in chosen]
 print(f"{len(frames)} labelled frames, models and trajectories: {out}")
