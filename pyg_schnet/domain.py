@@ -60,33 +60,15 @@ class Domain:
         Returns:
             What is wrong, by the number of the structure.
         """
-        pairs, distance, limit = self._near(data, closest)
-        spare = distance - limit
-        close = (spare < 0).nonzero().flatten()
-        if len(close) == 0:
-            return {}
-        batch = data.get("batch")
-        batch = torch.zeros_like(data.z) if batch is None else batch
-        structure, found = batch[pairs[0, close]], {}
-        for number in structure.unique().tolist():
-            own = close[structure == number]
-            worst = own[spare[own].argmin()]
-            first = int((batch < number).sum())
-            i, j = sorted(pairs[:, worst].tolist())
-            found[number] = (
-                f"atoms {i - first} and {j - first} (atomic numbers {int(data.z[i])} and {int(data.z[j])}) "
-                f"are {float(distance[worst]):.3f} Å apart; the shortest such distance in training was "
-                f"{float(limit[worst]) / closest:.3f} Å, and {closest:g} of it is allowed"
-            )
-        return found
+        return self.near(data, closest).breaches(data)
 
     def room(self, data: Data, closest: float = CLOSEST) -> float:
         """Tell how much every two atoms may approach each other, in Å and at most 0.5; negative if too close.
 
         As long as no atom moves by half of it, there is nothing to refuse.
         """
-        _, distance, limit = self._near(data, closest)
-        return min(FARTHER, float((distance - limit).min())) if len(limit) else FARTHER
+        near = self.near(data, closest)
+        return min(FARTHER, float(near.spare(cast(Tensor, data.pos)).min())) if len(near.limit) else FARTHER
 
     def limits(self, closest: float = CLOSEST) -> Tensor:
         """Give allowed distances by two atomic numbers, ``(100, 100)``; to strangers, the least of all."""
@@ -124,20 +106,68 @@ class Domain:
             all(domain.stress for domain in known),
         )
 
-    def _near(self, data: Data, closest: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Find pairs of atoms near their limits, their distances, and the limits."""
+    def near(self, data: Data, closest: float = CLOSEST) -> NearPairs:
+        """Find the pairs of atoms that are not yet 0.5 Å beyond their limits.
+
+        Args:
+            data: One structure, or a batch.
+            closest: As for :meth:`check`.
+        """
         z, pos = data.z, cast(Tensor, data.pos)
         table = self.limits(closest).to(pos.device)
         own = z.unique()
         farthest = float(table[own][:, own].max())
         if farthest == 0:
-            return z.new_empty(2, 0), pos.new_empty(0), pos.new_empty(0)
+            return NearPairs(z.new_empty(2, 0), pos.new_empty(0, 3), pos.new_empty(0), closest)
         batch = data.get("batch")
         edges, shift = neighbor_list(pos, farthest + FARTHER, batch, data.get("cell"), data.get("pbc"))
         source, target = edges
-        vector = pos[source] - pos[target]
+        moved = torch.zeros_like(pos[source])
         if "cell" in data:
             lattice = data.cell.view(-1, 3, 3).to(pos.dtype)
             own = lattice[0] if batch is None else lattice[batch[source]]
-            vector = vector + (shift.to(pos.dtype)[:, None] @ own).squeeze(1)
-        return edges, vector.norm(dim=1), table[z[source], z[target]]
+            moved = (shift.to(pos.dtype)[:, None] @ own).squeeze(1)
+        return NearPairs(edges, moved, table[z[source], z[target]], closest)
+
+
+@dataclass(frozen=True)
+class NearPairs:
+    """Pairs of atoms near their limits; good as long as no atom moves by 0.25 Å and no cell changes.
+
+    Attributes:
+        pairs: ``(2, pairs)``, both ways.
+        moved: Where the cells of the first are, in Å, ``(pairs, 3)``.
+        limit: The shortest distances allowed, in Å, ``(pairs,)``.
+        closest: What part they are of those in training.
+    """
+
+    pairs: Tensor
+    moved: Tensor
+    limit: Tensor
+    closest: float
+
+    def spare(self, pos: Tensor) -> Tensor:
+        """Tell how much each pair is beyond its limit, in Å, ``(pairs,)``."""
+        source, target = self.pairs
+        return (pos[source] - pos[target] + self.moved).norm(dim=1) - self.limit
+
+    def breaches(self, data: Data) -> dict[int, str]:
+        """Say which structures have atoms that are too close, and which, by the structure's number."""
+        spare = self.spare(cast(Tensor, data.pos))
+        close = (spare < 0).nonzero().flatten()
+        if len(close) == 0:
+            return {}
+        batch = data.get("batch")
+        batch = torch.zeros_like(data.z) if batch is None else batch
+        structure, found = batch[self.pairs[0, close]], {}
+        for number in structure.unique().tolist():
+            own = close[structure == number]
+            worst = own[spare[own].argmin()]
+            limit, first = float(self.limit[worst]), int((batch < number).sum())
+            i, j = sorted(self.pairs[:, worst].tolist())
+            found[number] = (
+                f"atoms {i - first} and {j - first} (atomic numbers {int(data.z[i])} and {int(data.z[j])}) "
+                f"are {limit + float(spare[worst]):.3f} Å apart; the shortest such distance in training was "
+                f"{limit / self.closest:.3f} Å, and {self.closest:g} of it is allowed"
+            )
+        return found

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -17,13 +18,15 @@ from pyg_schnet.domain import CLOSEST
 from pyg_schnet.ensemble import Ensemble
 from pyg_schnet.potential import Potential
 from pyg_schnet.simulation.calculator import Model, compile_for_evaluation, for_evaluation
-from pyg_schnet.simulation.conservation import fit_drift
-from pyg_schnet.simulation.dynamics import check_settings, number_of_steps
 from pyg_schnet.simulation.integration import FARTHEST
 from pyg_schnet.simulation.limits import BatchLimits
-from pyg_schnet.simulation.replicas import Replicas, by_size, check_structures
+from pyg_schnet.simulation.replicas import Replicas, by_size, check_known, check_structures
+from pyg_schnet.simulation.settings import check_settings, number_of_steps
+from pyg_schnet.simulation.statistics import Statistics
+from pyg_schnet.simulation.structures import StructureError
 from pyg_schnet.simulation.trajectory import FrameWriter
 from pyg_schnet.simulation.velocities import degrees_of_freedom, draw_momenta
+from pyg_schnet.structures import from_ase
 
 _STEPS_OF_NOISE = 64  # drawn at once
 
@@ -94,7 +97,7 @@ def run_md_batched(
         interval: Steps between two frames; the first is the start.
         overwrite: Whether ``trajectory`` may replace a file.
         closest: The part of the shortest distance of two elements in training below which a structure stops,
-            looked at in every tenth step; ``None`` allows any.
+            ``None`` allows any.
         max_force: The force on an atom beyond which it stops, in eV/Å; ``"auto"`` is 3 times the largest in
             training, ``None`` allows any.
         max_pairs: Neighbor pairs computed at once, which bounds the memory: more structures run one group
@@ -114,12 +117,15 @@ def run_md_batched(
     check_structures(structures)
     own = for_evaluation(potential, device)
     compile_for_evaluation(own)
-    steps, limits = number_of_steps(duration, timestep), BatchLimits(own.domain, closest, max_force)
-    found: list[tuple] = []
+    BatchLimits(own.domain, closest, max_force)  # which refuses wrong ones before the work
+    for number, atoms in enumerate(structures):
+        _check_start(own, atoms, number, thermostat == "langevin", closest)
+    steps, found = number_of_steps(duration, timestep), []
     with FrameWriter(trajectory, overwrite) as writer:
         for group in by_size(own, structures, max_pairs):
             bath = friction if thermostat == "langevin" else None
             own_structures = [structures[k] for k in group]
+            limits = BatchLimits(own.domain, closest, max_force)
             moves = _Moves(own, own_structures, group, temperature, timestep, seed, bath, limits)
             found += moves.run(steps, writer, interval)
     atoms, stopped, temperatures, energies, drifts = zip(*found, strict=True)
@@ -133,6 +139,23 @@ def run_md_batched(
         list(drifts) if thermostat == "nve" else None,
         writer.path,
     )
+
+
+def _check_start(
+    potential: Potential | Ensemble, atoms: Atoms, number: int, bath: bool, closest: float | None
+) -> None:
+    """Refuse what no group could begin with, before the first one begins.
+
+    Raises:
+        StructureError: With the number of the structure.
+    """
+    check_known(potential, atoms, number)
+    try:
+        degrees_of_freedom(atoms, bool(atoms.pbc.any()), drift=bath)
+        if potential.domain is not None and closest is not None:
+            potential.domain.check(from_ase(atoms), closest)
+    except ValueError as error:
+        raise StructureError(number, str(error)) from error
 
 
 class _Moves:
@@ -155,29 +178,28 @@ class _Moves:
         started, self.freedom = [], []
         for atoms, rng in zip(structures, self.rng, strict=True):
             moving = atoms.copy()
-            rotation = friction is not None or bool(atoms.pbc.any())
-            draw_momenta(moving, temperature, rng, rotation)
+            # The bath moves the center of mass, too.
+            kind = {"rotation": bool(atoms.pbc.any()), "drift": friction is not None}
+            draw_momenta(moving, temperature, rng, **kind)
             started.append(moving)
-            count = degrees_of_freedom(atoms, rotation)  # now: a linear molecule may bend
-            self.freedom.append(
-                count if friction is None else count + 3
-            )  # this bath moves the center of mass
+            self.freedom.append(degrees_of_freedom(atoms, **kind))  # now: a linear molecule may bend
         self.replicas = Replicas(potential, started, numbers)
         momenta = np.concatenate([atoms.get_momenta() for atoms in started])
         self.velocity = torch.from_numpy(momenta).to(self.replicas.pos.device) / self.replicas.mass
         self._noise: list[Tensor] = []
         self.moving = torch.ones_like(self.replicas.mass)
-        self.ended: dict[int, tuple[int, str, Atoms]] = {}  # last step, reason and last frame, by place
-        for place, reason in self._breaches(0, 0 * self.replicas.pos).items():
+        self.ended: dict[int, tuple] = {}  # results by place
+        for place, reason in self._breaches(0 * self.replicas.pos).items():
             raise ValueError(
                 f"structure {numbers[place]} must be within what the potential was trained on, but {reason}; "
                 "relax it, train on such ones, or allow it by `closest` or `max_force`"
             )
+        self.statistics = Statistics()
 
     def run(self, steps: int, writer: FrameWriter, interval: int) -> list[tuple]:
         """Move for some steps; give last frames, reasons, mean temperatures and energies, and drifts."""
         replicas, dt = self.replicas, self.timestep * units.fs
-        kinetic, potential = [self._kinetic()], [replicas.energy]
+        self._measure(0)
         self._write(0, writer)
         for step in range(1, steps + 1):
             before, kick = self.velocity.clone(), 0.5 * dt / replicas.mass * self.moving
@@ -188,22 +210,40 @@ class _Moves:
                 moved = 0.5 * dt * self.velocity
                 self._bathe(self.friction)
                 moved += 0.5 * dt * self.velocity
-            if reasons := replicas.move(moved, partial(self._breaches, step, moved)):
+            if reasons := replicas.move(moved, partial(self._breaches, moved)):
                 self._end(reasons, step, before, writer, interval)
                 if len(self.ended) == len(replicas):
                     break
             self.velocity += kick * self.moving * replicas.forces
-            kinetic.append(self._kinetic())
-            potential.append(replicas.energy)
+            self._measure(step)
             if step % interval == 0:
                 self._write(step, writer)
-        return self._results(torch.stack(kinetic), torch.stack(potential))
+        left = [place for place in range(len(replicas)) if place not in self.ended]
+        frames = self._frames(steps, left, self.velocity)
+        for place, frame in zip(left, frames, strict=True):
+            self.ended[place] = self._result(place, None, frame)
+        return [self.ended[place] for place in range(len(replicas))]
 
-    def _breaches(self, step: int, moved: Tensor) -> dict[int, str]:
+    def _measure(self, step: int) -> None:
+        """Take in a step: tensors, one value a structure; those of stopped ones are no longer looked at."""
+        kinetic = self.replicas.sum((0.5 * self.replicas.mass * self.velocity.square()).sum(dim=1))
+        total = cast(float, self.replicas.energy + kinetic)
+        self.statistics.add(step, total, cast(float, kinetic))
+
+    def _result(self, place: int, reason: str | None, frame: Atoms) -> tuple:
+        """Give frame, reason, mean temperature, mean potential energy and drift of a structure of now."""
+        statistics, atoms = self.statistics, self.replicas.sizes[place]
+        kinetic, total = (float(cast(Tensor, x)[place]) for x in (statistics.temperature, statistics.energy))
+        temperature = 2 * kinetic / (self.freedom[place] * units.kB)
+        slope = None if self.friction is not None else statistics.drift(self.timestep, atoms)
+        drift = None if slope is None else float(cast(Tensor, slope)[place])
+        return frame, reason, temperature, total - kinetic, drift
+
+    def _breaches(self, moved: Tensor) -> dict[int, str]:
         """Say which of the moving structures cannot be where they are, and why."""
         replicas = self.replicas
         exploded = ~(replicas.forces.isfinite().all(dim=1) & (moved.square().sum(dim=1) < FARTHEST**2))
-        found = self.limits.breaches(replicas.data, replicas.forces, step)
+        found = self.limits.breaches(replicas.data, replicas.forces)
         for place in replicas.batch[exploded].unique().tolist():
             found[place] = f"it exploded: forces are not finite, or an atom moved {FARTHEST:g} Å"
         return {place: reason for place, reason in found.items() if place not in self.ended}
@@ -214,7 +254,7 @@ class _Moves:
         """Stop structures at the step before, where they have been put back."""
         frames = self._frames(step - 1, list(reasons), velocity)
         for (place, reason), frame in zip(reasons.items(), frames, strict=True):
-            self.ended[place] = step - 1, f"at step {step} {reason}", frame
+            self.ended[place] = self._result(place, f"at step {step} {reason}", frame)
             if writer.path is not None and (step - 1) % interval != 0:
                 writer.write(frame)
         self.moving = torch.where(self.replicas.atoms_of(reasons), 0.0, self.moving)
@@ -232,9 +272,6 @@ class _Moves:
         width = (units.kB * self.temperature * (1 - keep**2) / self.replicas.mass).sqrt()
         self.velocity = keep * self.velocity + width * self.moving * self._noise.pop()
 
-    def _kinetic(self) -> Tensor:
-        return self.replicas.sum((0.5 * self.replicas.mass * self.velocity.square()).sum(dim=1))
-
     def _frames(self, step: int, places: list[int], velocity: Tensor) -> list[Atoms]:
         frames, velocities = self.replicas.frames(places), self.replicas.split(velocity)
         for frame, place in zip(frames, places, strict=True):
@@ -247,17 +284,3 @@ class _Moves:
             places = [place for place in range(len(self.replicas)) if place not in self.ended]
             for frame in self._frames(step, places, self.velocity):
                 writer.write(frame)
-
-    def _results(self, kinetic: Tensor, potential: Tensor) -> list[tuple]:
-        steps, found = len(kinetic) - 1, []
-        frames = self._frames(steps, list(range(len(self.replicas))), self.velocity)
-        columns = (kinetic.T.cpu(), potential.T.cpu(), self.freedom)
-        for place, (atoms, own, energy, count) in enumerate(zip(frames, *columns, strict=True)):
-            last, reason, frame = self.ended.get(place, (steps, None, atoms))
-            own, energy = own[: last + 1], energy[: last + 1]
-            temperature = float(2 * own.mean() / (count * units.kB))
-            drift = None
-            if self.friction is None and last > 0:
-                drift, _ = fit_drift((own + energy).tolist(), self.timestep, len(atoms))
-            found.append((frame, reason, temperature, float(energy.mean()), drift))
-        return found

@@ -13,7 +13,8 @@ from pyg_schnet.potential import Potential
 from pyg_schnet.simulation.calculator import Model, compile_for_evaluation, cutoff_of, for_evaluation
 from pyg_schnet.simulation.fire import Fire
 from pyg_schnet.simulation.relaxation import Relaxation, check_goal
-from pyg_schnet.simulation.replicas import Replicas, count_pairs
+from pyg_schnet.simulation.replicas import Replicas, check_known, count_pairs
+from pyg_schnet.simulation.start import check_start
 from pyg_schnet.simulation.structures import StructureError, check_structure
 
 _DONE_TO_REFILL_AT = 0.25  # of a batch: making another one takes as long as a step
@@ -52,11 +53,18 @@ def relax_batched(
     Source:
         Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006), as in ASE.
     """
-    options = {"fmax": fmax, "steps": steps, "max_pairs": max_pairs, "device": device}
-    found = list(relax_stream(potential, structures, **options))
-    if not found:
+    if isinstance(structures, Atoms):
+        raise TypeError("`structures` must be a list of ase.Atoms, got one Atoms; use [atoms]")
+    if len(structures) == 0:
         raise ValueError("`structures` must hold at least one ase.Atoms, got none")
-    return found
+    own = for_evaluation(potential, device)
+    for number, atoms in enumerate(structures):  # before the work, not in the middle of it
+        _check(own, atoms, number)
+        try:
+            check_start(atoms)
+        except ValueError as error:
+            raise StructureError(number, str(error)) from error
+    return list(relax_stream(own, structures, fmax=fmax, steps=steps, max_pairs=max_pairs))
 
 
 def relax_stream(
@@ -154,8 +162,9 @@ class _Queue:
             try:
                 replicas = Replicas(self.potential, list(structures.values()), list(structures))
             except StructureError as error:
-                self._refuse(error)
-                del structures[error.number]
+                for each in (error, *error.others):
+                    self._refuse(each)
+                    del structures[each.number]
             else:
                 return Fire(replicas) if search is None else Fire(replicas, search, kept)
         return None
@@ -169,8 +178,7 @@ class _Queue:
                 break
             number, atoms = self._next
             try:
-                check_structure(atoms, number)
-                _check_constraints(atoms, number)
+                _check(self.potential, atoms, number)
                 own = max(1, self._count(atoms, number))
             except StructureError as error:
                 self._next = None
@@ -196,9 +204,12 @@ class _Queue:
         self.refused.add(error.number)
 
 
-def _check_constraints(atoms: Atoms, number: int) -> None:
+def _check(potential: Potential | Ensemble, atoms: Atoms, number: int) -> None:
+    """Refuse what cannot be relaxed side by side, without computing it."""
+    check_structure(atoms, number)
     for constraint in atoms.constraints:
         if type(constraint) is not FixAtoms:
             raise StructureError(
                 number, f"side by side only FixAtoms is a constraint, got {constraint}; relax it alone"
             )
+    check_known(potential, atoms, number)

@@ -113,13 +113,13 @@ class Fire:
         return torch.where(self.free, self.replicas.forces, 0.0)
 
     def _free_atoms(self) -> Tensor:
-        free = torch.ones(len(self.replicas.batch), 1, dtype=torch.bool)
-        first = 0
+        parts = []
         for atoms in self.replicas.structures:
+            free = torch.ones(len(atoms), 1, dtype=torch.bool)
             for constraint in atoms.constraints:
-                free[first + torch.from_numpy(constraint.get_indices())] = False
-            first += len(atoms)
-        return free.to(self.replicas.batch.device)
+                free[torch.from_numpy(constraint.get_indices())] = False  # may count from the end
+            parts.append(free)
+        return torch.cat(parts).to(self.replicas.batch.device)
 
     def _longest_force(self) -> Tensor:
         """Give the longest force on a free atom of each structure, ``(structures,)``."""

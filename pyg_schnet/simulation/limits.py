@@ -6,18 +6,18 @@ import math
 from typing import cast
 
 import numpy as np
+import torch
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 from torch import Tensor
 from torch_geometric.data import Data
 
-from pyg_schnet.domain import FARTHER, Domain
+from pyg_schnet.domain import FARTHER, Domain, NearPairs
 from pyg_schnet.simulation.settings import check_quantity
 from pyg_schnet.simulation.structures import results_of
 from pyg_schnet.structures import from_ase
 
 _FORCES = 3.0  # of the largest in training: halves of one ensemble differ by 1.3, explosions by thousands
-_STEPS_BETWEEN_LOOKS = 10  # of many structures: a look takes a quarter of a step of 256 ethanol molecules
 _FEW = 100  # atoms of a molecule up to which all distances take less than a search: 8 µs for 9
 
 
@@ -96,7 +96,10 @@ class Limits:
 
 
 class BatchLimits:
-    """Limits of structures side by side; distances are looked at in every tenth step.
+    """Limits of structures side by side, whose cells stay.
+
+    Pairs of atoms near their limits are listed, and their distances looked at in each step; they are listed
+    anew when an atom has moved by half of what the list has to spare.
 
     Args:
         domain: What their potential was trained on, if it is known.
@@ -110,18 +113,22 @@ class BatchLimits:
     def __init__(self, domain: Domain | None, closest: float | None, max_force: float | str | None):
         self._max_force, self._why = _check_limits(domain, closest, max_force)
         self._domain, self._closest = (None, None) if closest is None else (domain, closest)
+        self._near: NearPairs | None = None
+        self._pos = torch.empty(0, 3)
 
-    def breaches(self, data: Data, forces: Tensor, step: int) -> dict[int, str]:
+    def breaches(self, data: Data, forces: Tensor) -> dict[int, str]:
         """Say what is beyond the limits, by the number of the structure.
 
         Args:
-            data: The batch.
+            data: The batch, the same in each call but for positions.
             forces: In eV/Å, ``(atoms, 3)``.
-            step: Its number.
         """
         found = {}
-        if self._domain is not None and self._closest is not None and step % _STEPS_BETWEEN_LOOKS == 0:
-            found = self._domain.breaches(data, self._closest)
+        if self._domain is not None and self._closest is not None:
+            pos = cast(Tensor, data.pos)
+            if self._near is None or not bool((pos - self._pos).square().sum(1).amax() < (FARTHER / 2) ** 2):
+                self._near, self._pos = self._domain.near(data, self._closest), pos.clone()
+            found = self._near.breaches(data)
         if self._max_force is not None:
             square, batch = forces.square().sum(dim=1), cast(Tensor, data.batch)
             for atom in (~(square <= self._max_force**2)).nonzero().flatten().tolist():

@@ -15,7 +15,8 @@ from pyg_schnet.neighbors import neighbor_list
 from pyg_schnet.nn.readout import sum_by_molecule
 from pyg_schnet.potential import Potential
 from pyg_schnet.simulation.calculator import cutoff_of
-from pyg_schnet.simulation.structures import StructureError, with_results
+from pyg_schnet.simulation.start import check_start
+from pyg_schnet.simulation.structures import StructureError, check_structure, with_results
 from pyg_schnet.simulation.verlet_list import VerletList
 from pyg_schnet.structures import from_ase
 
@@ -27,7 +28,7 @@ class Replicas:
 
     Args:
         potential: In evaluation mode.
-        structures: Without constraints.
+        structures: Which; what is constrained is the caller's business.
         numbers: What the caller calls them, for errors.
 
     Attributes:
@@ -94,10 +95,11 @@ class Replicas:
                 self.evaluate()
                 break
             except StructureError as error:
-                place = self.numbers.index(error.number)
-                if place in refused:  # where it was fine before
-                    raise
-                refused[place] = error.reason
+                for each in (error, *error.others):
+                    place = self.numbers.index(each.number)
+                    if place in refused:  # where it was fine before
+                        raise
+                    refused[place] = each.reason
                 self._put_back(refused, before)
         if unsound := why_not():
             self._put_back(unsound, before)
@@ -119,18 +121,22 @@ class Replicas:
         return self.spread(self.places(places))
 
     def _evaluate_apart(self) -> None:
-        """Find the structure that the potential refuses.
+        """Find the structures that the potential refuses.
 
         Raises:
-            StructureError: With its number.
+            StructureError: Of the first, with the others.
         """
+        refused = []
         for number, atoms, pos in zip(self.numbers, self.structures, self.split(self.pos), strict=True):
             alone = atoms.copy()
             alone.positions = pos.numpy()
             try:
                 self.potential(from_ase(alone).to(str(self.potential.scale.device)))
             except ValueError as error:
-                raise StructureError(number, str(error)) from error
+                refused.append(StructureError(number, str(error)))
+        if refused:
+            first, *others = refused
+            raise StructureError(first.number, first.reason, others)
 
     def sum(self, values: Tensor) -> Tensor:
         """Add up rows of atoms by structure."""
@@ -168,25 +174,40 @@ def check_structures(structures: Sequence[Atoms]) -> None:
     """Refuse what cannot be simulated side by side.
 
     Raises:
+        StructureError: If one is empty, has constraints, or cannot be meant, see :func:`check_start`.
         TypeError: If it is not a list of structures.
-        ValueError: If there are none, one is empty, or one has constraints.
+        ValueError: If there are none.
     """
     if isinstance(structures, Atoms):
         raise TypeError("`structures` must be a list of ase.Atoms, got one Atoms; use [atoms]")
     if len(structures) == 0:
         raise ValueError("`structures` must hold at least one ase.Atoms, got none")
     for number, atoms in enumerate(structures):
-        if not isinstance(atoms, Atoms):
-            raise TypeError(
-                f"`structures` must hold ase.Atoms, got {type(atoms).__name__} as number {number}"
-            )
-        if len(atoms) == 0:
-            raise ValueError(f"`structures` must have atoms, got none in number {number}")
+        check_structure(atoms, number)
         if atoms.constraints:
-            raise ValueError(
-                f"`structures` must have no constraints side by side, got {atoms.constraints[0]} in number "
-                f"{number}; simulate it alone"
+            raise StructureError(
+                number,
+                f"side by side there are no constraints, got {atoms.constraints[0]}; simulate it alone",
             )
+        try:
+            check_start(atoms)
+        except ValueError as error:
+            raise StructureError(number, str(error)) from error
+
+
+def check_known(potential: Potential | Ensemble, atoms: Atoms, number: int) -> None:
+    """Refuse a structure of elements that were absent from training, without computing it.
+
+    Raises:
+        StructureError: With its number.
+    """
+    known = set(potential.elements)
+    for z in sorted(set(atoms.numbers.tolist()) - known):
+        raise StructureError(
+            number,
+            f"atomic number {z} was absent from training; this potential knows "
+            f"{', '.join(map(str, sorted(known)))}",
+        )
 
 
 def by_size(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,12 @@ class StructureError(ValueError):
     Attributes:
         number: Which, counted from 0.
         reason: Why.
+        others: Those that cannot be computed beside it.
     """
 
-    def __init__(self, number: int, reason: str):
+    def __init__(self, number: int, reason: str, others: Sequence[StructureError] = ()):
         super().__init__(f"structure {number}: {reason}")
-        self.number, self.reason = number, reason
+        self.number, self.reason, self.others = number, reason, list(others)
 
 
 def check_structure(atoms: Atoms, number: int) -> None:
@@ -46,7 +48,7 @@ def check_structure(atoms: Atoms, number: int) -> None:
     cell = atoms.cell.array
     if not np.isfinite(cell).all():
         raise StructureError(number, f"the cell must be finite, got {cell.tolist()}")
-    if np.linalg.det(cell) < 0:
+    if atoms.pbc.all() and np.linalg.det(cell) < 0:
         raise StructureError(
             number, f"the cell must be right-handed, got {cell.tolist()}; exchange two of its vectors"
         )

@@ -66,6 +66,8 @@ class VerletList:
             self._pos = pos.clone()
             self._lattice = None if lattice is None else (lattice[0].clone(), lattice[1].clone())
             self.searches += 1
+        if "images" not in self._found and "images" in data:
+            del data.images  # of an earlier search
         data.update(self._found)
 
     def _holds(self, pos: Tensor, batch: Tensor | None, lattice: tuple[Tensor, Tensor] | None) -> bool:
