@@ -173,7 +173,7 @@ def run_md(
     constraints, nve, piston = system.constraints, thermostat == "nve", pressure is not None
     rotation = not nve or bool(system.pbc.any())
     # The bath's constraint on the center of mass included, which the barostat's bath has not.
-    count = 3 * len(system) if piston else degrees_of_freedom(system, rotation)
+    count = degrees_of_freedom(system, rotation, drift=piston)
     draw = partial(_randomness, seed)
     steps, first, statistics = number_of_steps(duration, timestep), 0, Statistics()
     if piston and (domain := domain_of(system.calc)) is not None and not domain.stress:
@@ -182,7 +182,7 @@ def run_md(
         if point is None:
             _check_limits(system, limits)
             restart.begin()
-            draw_momenta(system, temperature, np.random.default_rng(seed), rotation)
+            draw_momenta(system, temperature, np.random.default_rng(seed), rotation, drift=piston)
             if equilibration > 0:
                 bath = integrator_of(system, settings, bath=True)
                 before = range(number_of_steps(equilibration, timestep) + 1)
@@ -190,7 +190,8 @@ def run_md(
                     guarded_frames(bath, before, constraints, writer, partial(draw, 0)), limits, writer
                 )
                 system.set_constraint(constraints)
-                remove_drift(system, rotation)
+                if not piston:
+                    remove_drift(system, rotation)
         else:
             point.place(system)
             first, statistics = point.step, point.statistics

@@ -6,19 +6,20 @@ import numpy as np
 from ase import Atoms, units
 
 
-def degrees_of_freedom(atoms: Atoms, rotation: bool) -> int:
+def degrees_of_freedom(atoms: Atoms, rotation: bool, drift: bool = False) -> int:
     """Count the independent momenta among which the kinetic energy is shared.
 
     Args:
         atoms: With constraints, what they leave; without, 3N less the three of the center of mass.
         rotation: Whether the molecule turns as a whole; if not, three more are gone, or two for a
             linear one.
+        drift: Whether it moves as a whole, too, which leaves all 3N; it then turns as well.
 
     Raises:
         ValueError: If nothing is left, as for one atom whose center of mass is at rest.
     """
     count = atoms.get_number_of_degrees_of_freedom()
-    if not atoms.constraints:
+    if not (atoms.constraints or drift):
         count -= 3
         if not rotation:
             count -= int(np.linalg.matrix_rank(_inertia(atoms), tol=1e-6, hermitian=True))
@@ -30,21 +31,26 @@ def degrees_of_freedom(atoms: Atoms, rotation: bool) -> int:
     return count
 
 
-def draw_momenta(atoms: Atoms, temperature: float, rng: np.random.Generator, rotation: bool) -> None:
+def draw_momenta(
+    atoms: Atoms, temperature: float, rng: np.random.Generator, rotation: bool, drift: bool = False
+) -> None:
     """Give a structure Maxwell-Boltzmann momenta, scaled to the temperature exactly.
 
-    Without constraints the center of mass is at rest; with constraints it moves as they allow.
+    Without constraints the center of mass is at rest unless ``drift``; with constraints it moves as they
+    allow.
 
     Args:
         atoms: Changed in place.
         temperature: In K, over :func:`degrees_of_freedom`.
         rng: Where randomness comes from.
         rotation: Whether the molecule may turn as a whole.
+        drift: Whether its center of mass may move, as in a bath that does not hold it.
     """
-    count = degrees_of_freedom(atoms, rotation)
+    count = degrees_of_freedom(atoms, rotation, drift)
     deviation = np.sqrt(atoms.get_masses() * units.kB * temperature)
     atoms.set_momenta(rng.standard_normal((len(atoms), 3)) * deviation[:, None])
-    remove_drift(atoms, rotation)
+    if not drift:
+        remove_drift(atoms, rotation)
     if temperature > 0:
         atoms.set_momenta(atoms.get_momenta() * np.sqrt(temperature / kinetic(atoms, count)))
 

@@ -69,6 +69,17 @@ def rng_positions(atoms):
     return np.random.default_rng(0).uniform(0, 5, (atoms, 3))
 
 
+@pytest.mark.parametrize("equilibration", [0.0, 0.02])
+def test_the_start_has_its_temperature_with_the_center_of_mass_in_motion(copper, equilibration):
+    seen = []
+    options = OPTIONS | {"pressure": 0.0, "duration": 0.004, "equilibration": equilibration}
+    run_md(copper, **options, on_step=lambda _, frame: seen.append(frame))
+    assert np.abs(seen[0].get_momenta().sum(axis=0)).max() > 1
+    if equilibration == 0:
+        energy = 0.5 * 3 * len(copper) * 300 * units.kB
+        assert seen[0].get_kinetic_energy() == pytest.approx(energy, rel=1e-12)
+
+
 @pytest.mark.slow
 def test_copper_has_its_lattice_constant_at_no_pressure_and_is_smaller_under_one(copper):
     copper.set_cell(copper.cell.array * 1.01, scale_atoms=True)

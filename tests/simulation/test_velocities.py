@@ -89,6 +89,14 @@ def test_fixed_atoms_stay(ethanol):
     assert kinetic(ethanol, 21) == pytest.approx(300, abs=1e-9)
 
 
+def test_a_center_of_mass_that_may_move_does_and_counts(ethanol):
+    draw_momenta(ethanol, 300, np.random.default_rng(0), rotation=True, drift=True)
+    assert np.abs(ethanol.get_momenta().sum(axis=0)).max() > 0.1
+    assert degrees_of_freedom(ethanol, rotation=True, drift=True) == 27
+    assert degrees_of_freedom(Atoms("O"), rotation=True, drift=True) == 3
+    assert kinetic(ethanol, 27) == pytest.approx(300, abs=1e-9)
+
+
 def test_one_atom_is_refused():
     with pytest.raises(ValueError, match="`atoms` must be free to move, got O"):
         degrees_of_freedom(Atoms("O"), rotation=True)
