@@ -8,7 +8,7 @@ from types import TracebackType
 
 COLUMNS = {
     "step": "d",
-    "time_ps": ".6g",
+    "time_ps": ".6f",  # to a thousandth of a fs, however long the run
     "potential_eV": ".8f",
     "kinetic_eV": ".8f",
     "total_eV": ".8f",
