@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.io import read
@@ -84,10 +85,16 @@ def test_a_network_in_float32_goes_on_to_its_rounding(potential, ethanol, tmp_pa
     ends = []
     for name in ("whole", "parts"):
         for duration in (0.03,) if name == "whole" else (0.01, 0.03):
-            ethanol.calc = SchNetCalculator(potential, dtype=None)
+            ethanol.calc = SchNetCalculator(potential, dtype=torch.float32)
             end = run_md(ethanol, duration=duration, trajectory=tmp_path / f"{name}.traj", resume=True)
         ends.append(end.atoms.positions)
     assert np.abs(ends[1] - ends[0]).max() < 1e-9
+
+
+def test_numbers_may_be_numpys(run):
+    kinds = {"seed": np.int64(3), "interval": np.int32(5), "temperature": np.float32(250)}
+    kill(run, **kinds)
+    assert run(resume=True, seed=3, temperature=250.0).steps == 40
 
 
 def test_a_finished_run_may_become_longer(run, tmp_path):
