@@ -18,10 +18,10 @@ from pyg_schnet.ensemble import Ensemble
 from pyg_schnet.potential import Potential
 from pyg_schnet.simulation.calculator import Model, compile_for_evaluation, for_evaluation
 from pyg_schnet.simulation.conservation import fit_drift
-from pyg_schnet.simulation.dynamics import check_settings, number_of_steps
 from pyg_schnet.simulation.integration import FARTHEST
 from pyg_schnet.simulation.limits import BatchLimits
 from pyg_schnet.simulation.replicas import Replicas, by_size, check_structures
+from pyg_schnet.simulation.settings import check_settings, number_of_steps
 from pyg_schnet.simulation.trajectory import FrameWriter
 from pyg_schnet.simulation.velocities import degrees_of_freedom, draw_momenta
 

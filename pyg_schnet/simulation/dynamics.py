@@ -20,7 +20,6 @@ from pyg_schnet.simulation.limits import Limits, domain_of
 from pyg_schnet.simulation.log import RunLog
 from pyg_schnet.simulation.restart import RestartFile
 from pyg_schnet.simulation.settings import Settings, check_quantity, number_of_steps
-from pyg_schnet.simulation.settings import check_settings as check_settings
 from pyg_schnet.simulation.start import check_start
 from pyg_schnet.simulation.statistics import Statistics
 from pyg_schnet.simulation.structures import own_copy, results_of, snapshot
@@ -186,9 +185,10 @@ def run_md(
             if equilibration > 0:
                 bath = integrator_of(system, settings, bath=True)
                 before = range(number_of_steps(equilibration, timestep) + 1)
-                _equilibrate(
-                    guarded_frames(bath, before, constraints, writer, partial(draw, 0)), limits, writer
+                frames = guarded_frames(
+                    bath, before, constraints, writer, partial(draw, 0), part=" of the equilibration"
                 )
+                _equilibrate(frames, limits, writer)
                 system.set_constraint(constraints)
                 if not piston:
                     remove_drift(system, rotation)
