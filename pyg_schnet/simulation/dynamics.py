@@ -201,12 +201,17 @@ def run_md(
         last, stopped = system, None
         for frame in guarded_frames(integrator, numbers, constraints, writer, partial(draw, 1), piston):
             step = frame.info["step"]
+            if reason := limits.breach(frame):
+                stopped = f"at step {step} {reason}"
+            # Now: the calculator is the caller's, who may use it in `on_step`.
+            doubt = None if stop_if_uncertain is None else _doubt(system, stop_if_uncertain, step)
             if point is not None and step == first:
                 point.check_energy(results_of(frame)["energy"], len(system))
                 last = frame  # which was counted and written
+                if stopped := stopped or doubt:
+                    break
                 continue
-            if stopped := limits.breach(frame):
-                stopped = f"at step {step} {stopped}"
+            if stopped:
                 writer.write(last)
                 break
             last = frame
@@ -219,7 +224,7 @@ def run_md(
                 restart.write(step, frame, writer.size, statistics, memory_of(integrator))
             if on_step is not None:
                 on_step(step, frame)
-            if stop_if_uncertain is not None and (stopped := _doubt(system, stop_if_uncertain, step)):
+            if stopped := doubt:
                 writer.write(frame)
                 break
     steps = last.info["step"]

@@ -131,6 +131,14 @@ def test_the_limits_may_change(run):
     assert run(max_force=None, resume=True).steps == 40
 
 
+def test_a_stricter_limit_holds_at_the_frame_to_go_on_from(run, tmp_path):
+    run(duration=0.02)
+    stopped = run(max_force=0.01, resume=True)
+    assert stopped.stopped.startswith("at step 20 the force on atom")
+    assert stopped.steps == 20
+    assert len(read(tmp_path / "run.extxyz", ":")) == 5
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
