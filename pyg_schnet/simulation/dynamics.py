@@ -127,7 +127,8 @@ def run_md(
         overwrite: Whether ``trajectory`` and ``log`` may replace files.
         resume: Go on with the run of ``trajectory`` from its last frame, as if it had never ended, to the
             whole of ``duration``, which may be longer now; begin where there is none. Limits may change, all
-            else must be as it was. A file beside it, ``trajectory.restart``, keeps what that takes.
+            else must be as it was. A file beside it, ``trajectory.restart``, keeps what that takes, and which
+            ``log`` the run has: it goes on, too; another that exists is not touched.
         closest: The part of the shortest distance of two elements in training below which the run stops;
             ``None`` allows any.
         max_force: The force on an atom beyond which it stops, in eV/Å; ``"auto"`` is 3 times the largest in
@@ -163,11 +164,12 @@ def run_md(
     check_start(system)
     _check_doubt(stop_if_uncertain, atoms)
     limits = Limits(system, closest, max_force)
-    restart = RestartFile(None if trajectory is None else Path(trajectory), settings, system)
+    restart = RestartFile(None if trajectory is None else Path(trajectory), settings, system, log)
     point = restart.read() if resume else None
     replace = overwrite or (resume and restart.has_begun)
     writer = FrameWriter(trajectory, replace, None if point is None else point.size)
-    table = RunLog(log, replace, None if point is None else point.step)
+    after = -1 if point is None else point.step
+    table = RunLog(log, overwrite, after if restart.has_log else None)  # another log is no part of the run
 
     constraints, nve, piston = system.constraints, thermostat == "nve", pressure is not None
     rotation = not nve or bool(system.pbc.any())
@@ -177,7 +179,7 @@ def run_md(
     steps, first, statistics = number_of_steps(duration, timestep), 0, Statistics()
     if piston and (domain := domain_of(system.calc)) is not None and not domain.stress:
         warnings.warn(_NO_STRESS, stacklevel=2)
-    with writer, table:
+    with writer, table, restart:
         if point is None:
             _check_limits(system, limits)
             restart.begin()
