@@ -20,7 +20,6 @@ from pyg_schnet.simulation.limits import Limits, domain_of
 from pyg_schnet.simulation.log import RunLog
 from pyg_schnet.simulation.restart import RestartFile
 from pyg_schnet.simulation.settings import Settings, check_quantity, number_of_steps
-from pyg_schnet.simulation.settings import check_settings as check_settings
 from pyg_schnet.simulation.start import check_start
 from pyg_schnet.simulation.statistics import Statistics
 from pyg_schnet.simulation.structures import own_copy, results_of, snapshot
@@ -128,7 +127,8 @@ def run_md(
         overwrite: Whether ``trajectory`` and ``log`` may replace files.
         resume: Go on with the run of ``trajectory`` from its last frame, as if it had never ended, to the
             whole of ``duration``, which may be longer now; begin where there is none. Limits may change, all
-            else must be as it was. A file beside it, ``trajectory.restart``, keeps what that takes.
+            else must be as it was. A file beside it, ``trajectory.restart``, keeps what that takes, and which
+            ``log`` the run has: it goes on, too; another that exists is not touched.
         closest: The part of the shortest distance of two elements in training below which the run stops;
             ``None`` allows any.
         max_force: The force on an atom beyond which it stops, in eV/Å; ``"auto"`` is 3 times the largest in
@@ -164,11 +164,12 @@ def run_md(
     check_start(system)
     _check_doubt(stop_if_uncertain, atoms)
     limits = Limits(system, closest, max_force)
-    restart = RestartFile(None if trajectory is None else Path(trajectory), settings, system)
+    restart = RestartFile(None if trajectory is None else Path(trajectory), settings, system, log)
     point = restart.read() if resume else None
     replace = overwrite or (resume and restart.has_begun)
     writer = FrameWriter(trajectory, replace, None if point is None else point.size)
-    table = RunLog(log, replace, None if point is None else point.step)
+    after = -1 if point is None else point.step
+    table = RunLog(log, overwrite, after if restart.has_log else None)  # another log is no part of the run
 
     constraints, nve, piston = system.constraints, thermostat == "nve", pressure is not None
     rotation = not nve or bool(system.pbc.any())
@@ -178,7 +179,7 @@ def run_md(
     steps, first, statistics = number_of_steps(duration, timestep), 0, Statistics()
     if piston and (domain := domain_of(system.calc)) is not None and not domain.stress:
         warnings.warn(_NO_STRESS, stacklevel=2)
-    with writer, table:
+    with writer, table, restart:
         if point is None:
             _check_limits(system, limits)
             restart.begin()
@@ -186,9 +187,10 @@ def run_md(
             if equilibration > 0:
                 bath = integrator_of(system, settings, bath=True)
                 before = range(number_of_steps(equilibration, timestep) + 1)
-                _equilibrate(
-                    guarded_frames(bath, before, constraints, writer, partial(draw, 0)), limits, writer
+                frames = guarded_frames(
+                    bath, before, constraints, writer, partial(draw, 0), part=" of the equilibration"
                 )
+                _equilibrate(frames, limits, writer)
                 system.set_constraint(constraints)
                 if not piston:
                     remove_drift(system, rotation)
@@ -201,12 +203,17 @@ def run_md(
         last, stopped = system, None
         for frame in guarded_frames(integrator, numbers, constraints, writer, partial(draw, 1), piston):
             step = frame.info["step"]
+            if reason := limits.breach(frame):
+                stopped = f"at step {step} {reason}"
+            # Now: the calculator is the caller's, who may use it in `on_step`.
+            doubt = None if stop_if_uncertain is None else _doubt(system, stop_if_uncertain, step)
             if point is not None and step == first:
                 point.check_energy(results_of(frame)["energy"], len(system))
                 last = frame  # which was counted and written
+                if stopped := stopped or doubt:
+                    break
                 continue
-            if stopped := limits.breach(frame):
-                stopped = f"at step {step} {stopped}"
+            if stopped:
                 writer.write(last)
                 break
             last = frame
@@ -219,7 +226,7 @@ def run_md(
                 restart.write(step, frame, writer.size, statistics, memory_of(integrator))
             if on_step is not None:
                 on_step(step, frame)
-            if stop_if_uncertain is not None and (stopped := _doubt(system, stop_if_uncertain, step)):
+            if stopped := doubt:
                 writer.write(frame)
                 break
     steps = last.info["step"]

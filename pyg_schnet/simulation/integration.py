@@ -22,6 +22,7 @@ def guarded_frames(
     writer: FrameWriter,
     rng: Callable[[int], np.random.Generator],
     stress: bool = False,
+    part: str = "",
 ) -> Iterator[Atoms]:
     """Integrate, and stop with an error when the system explodes.
 
@@ -32,6 +33,7 @@ def guarded_frames(
         writer: Where the last good frame goes on an explosion, unless it is there already.
         rng: Gives the randomness of each step, so that a run may go on at any.
         stress: Whether the frames have it.
+        part: What the steps are of, where not of the run: " of the equilibration".
 
     Yields:
         The start and each step, with velocities, energy and forces.
@@ -55,7 +57,7 @@ def guarded_frames(
                 raise
             writer.write(good)
             raise RuntimeError(
-                f"the system exploded at step {step}, step {step - 1} is the last good frame: "
+                f"the system exploded at step {step}{part}, step {step - 1} is the last good frame: "
                 f"{error}; reduce `timestep` or `temperature`, or train on such structures"
             ) from error
         frame.set_constraint(constraints)  # without the bath's own

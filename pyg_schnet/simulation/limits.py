@@ -13,6 +13,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from pyg_schnet.domain import FARTHER, Domain, NearPairs
+from pyg_schnet.molecules import check_atomic_numbers
 from pyg_schnet.simulation.settings import check_quantity
 from pyg_schnet.simulation.structures import results_of
 from pyg_schnet.structures import from_ase
@@ -38,7 +39,7 @@ class Limits:
         looks: How often all distances were looked at.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range, or an element has no place in SchNet.
     """
 
     def __init__(self, atoms: Atoms, closest: float | None, max_force: float | str | None):
@@ -47,6 +48,7 @@ class Limits:
         self._domain, self._closest = (None, None) if closest is None else (domain, closest)
         self._dense = None
         if self._domain is not None:
+            check_atomic_numbers(torch.from_numpy(atoms.numbers))
             table = self._domain.limits(closest or 0.0).numpy()
             own = np.unique(atoms.numbers)
             self._reach = float(table[np.ix_(own, own)].max()) + FARTHER

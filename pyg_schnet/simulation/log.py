@@ -8,7 +8,7 @@ from types import TracebackType
 
 COLUMNS = {
     "step": "d",
-    "time_ps": ".6g",
+    "time_ps": ".6f",  # to a thousandth of a fs, however long the run
     "potential_eV": ".8f",
     "kinetic_eV": ".8f",
     "total_eV": ".8f",
@@ -81,6 +81,8 @@ class RunLog:
 def _length(path: Path, after: int) -> int:
     """Count the bytes of the header and the rows up to a step; the last row may be broken off."""
     header, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+    if _HEADER.startswith(header) and not rows and not header.endswith("\n"):
+        return 0  # the header itself was broken off
     if header != _HEADER:
         raise ValueError(f"{path}: must be the log of the run to resume, got another file; name another")
     whole = [row for row in rows if row.endswith("\n")]

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from time import monotonic
+from types import TracebackType
 from typing import Any
 
 import torch
 from ase import Atoms
+from ase.io.jsonio import encode
 
 from pyg_schnet import checkpoint
 from pyg_schnet.simulation.settings import Settings
 from pyg_schnet.simulation.statistics import Statistics
+from pyg_schnet.simulation.structures import results_of
 
 _KIND = "dynamics"
 _SAME = 1e-4  # eV an atom; a float32 network is reproduced to 1e-6
+_PAUSE = 1.0  # s between two files; one takes some ms, as long as a step of a small molecule
 
 
 @dataclass(frozen=True)
@@ -57,20 +61,32 @@ class Point:
 
 
 class RestartFile:
-    """The last frame of a trajectory to all digits, in a file beside it.
+    """A late frame of a trajectory to all digits, in a file beside it.
 
-    It is replaced after each frame, at once or not at all, and knows how long the trajectory was then: what
-    came after it, in whole or in part, is cut off and computed again.
+    It is replaced at once or not at all, with a frame once a second and with the last as the run ends,
+    whatever ends it but the kill of the process. It knows how long the trajectory was then: what came after,
+    in whole or in part, is cut off and computed again.
 
     Args:
         trajectory: Which; without one there is no file.
         settings: Of the run.
         atoms: Its start.
+        log: The log of the run, if it has one.
+
+    Attributes:
+        has_log: Whether the run that was read had this log, too.
     """
 
-    def __init__(self, trajectory: Path | None, settings: Settings, atoms: Atoms):
+    def __init__(
+        self, trajectory: Path | None, settings: Settings, atoms: Atoms, log: str | os.PathLike | None = None
+    ):
         self.path = None if trajectory is None else trajectory.with_name(f"{trajectory.name}.restart")
-        self._trajectory, self._settings, self._start = trajectory, settings, _fingerprint(atoms)
+        self._trajectory, self._settings = trajectory, settings
+        self._start, self._incomparable = _fingerprint(atoms), _incomparable(atoms)
+        self._log = None if trajectory is None or log is None else _relative(Path(log), trajectory.parent)
+        self.has_log = False
+        self._pending: tuple[dict[str, Any], dict[str, torch.Tensor]] | None = None
+        self._written = monotonic()
 
     @property
     def has_begun(self) -> bool:
@@ -85,23 +101,25 @@ class RestartFile:
         """Tell where the run is."""
         if self.path is None:
             return
-        energy = frame.get_potential_energy(apply_constraint=False)
         header = {
             "step": step,
             "size": size,
-            "energy": energy,
+            "energy": results_of(frame)["energy"],
             "memory": memory,
             "statistics": asdict(statistics),
         }
         arrays = {"positions": frame.positions, "momenta": frame.get_momenta(), "cell": frame.cell.array}
-        self._write(header, {name: torch.tensor(values) for name, values in arrays.items()})
+        self._pending = header, {name: torch.tensor(values) for name, values in arrays.items()}
+        if monotonic() - self._written >= _PAUSE:
+            self._flush()
 
     def read(self) -> Point | None:
         """Find the step to go on from; none if the run has no frame yet.
 
         Raises:
             FileNotFoundError: If there is a trajectory, but no restart file.
-            ValueError: If ``resume`` has no trajectory, or the run had other settings.
+            ValueError: If ``resume`` has no trajectory, or the run had other settings, or constraints that
+                cannot be compared.
         """
         if self.path is None or self._trajectory is None:
             raise ValueError("`resume` needs the `trajectory` to go on with, got None")
@@ -114,6 +132,7 @@ class RestartFile:
             return None
         header, arrays = checkpoint.read(self.path, _KIND)
         self._check(header)
+        self.has_log = self._log is not None and header.get("log") == self._log
         if header["step"] is None:
             return None
         header["statistics"] = Statistics(**header["statistics"])
@@ -128,16 +147,37 @@ class RestartFile:
                     f"`{name}` must be {before!r} as in the run that {self.path} is of, to resume it; got "
                     f"{value!r}"
                 )
+        if self._incomparable is not None:
+            raise ValueError(
+                f"`atoms` must have constraints that tell by todict() whether they are those of the run that "
+                f"{self.path} is of, to resume it; got {self._incomparable}; begin a new run"
+            )
         if header["start"] != self._start:
             raise ValueError(
                 f"`atoms` must be the structure that the run of {self.path} began with, to resume it; got "
                 "another one"
             )
 
+    def __enter__(self) -> RestartFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._pending is not None:
+            self._write(*self._pending)
+            self._pending, self._written = None, monotonic()
+
     def _write(self, header: dict[str, Any], arrays: Mapping[str, torch.Tensor]) -> None:
         if self.path is None:
             return
-        about = {"settings": asdict(self._settings), "start": self._start}
+        about = {"settings": asdict(self._settings), "start": self._start, "log": self._log}
         checkpoint.write(os.fspath(self.path), _KIND, about | header, arrays)
 
 
@@ -152,5 +192,24 @@ def _fingerprint(atoms: Atoms) -> str:
         atoms.get_masses(),
     ):
         digest.update(values.tobytes())
-    digest.update(json.dumps([str(constraint) for constraint in atoms.constraints]).encode())
+    # Their texts leave out what Hookean's springs are, or are addresses.
+    digest.update(encode([_told(constraint) for constraint in atoms.constraints]).encode())
     return digest.hexdigest()
+
+
+def _incomparable(atoms: Atoms) -> str | None:
+    """Name a constraint that does not tell what it is, if there is one."""
+    return next((type(own).__name__ for own in atoms.constraints if _told(own) is None), None)
+
+
+def _told(constraint: Any) -> dict[str, Any] | None:
+    try:
+        return constraint.todict()
+    except (AttributeError, NotImplementedError):  # ASE asks for neither method nor base class
+        return None
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """Name a file so that it may move with a folder that it is in."""
+    path, folder = path.resolve(), folder.resolve()
+    return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from ase import Atoms
 
@@ -25,6 +25,12 @@ class Settings:
     equilibration: float
     seed: int
     interval: int
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # numbers of NumPy and PyTorch, which no restart file holds
+            value = getattr(self, field.name)
+            if hasattr(value, "item"):
+                object.__setattr__(self, field.name, value.item())
 
     def check(self, duration: float, atoms: Atoms) -> None:
         """Refuse settings that no dynamics has, or not of these atoms.

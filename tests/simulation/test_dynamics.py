@@ -224,6 +224,12 @@ def test_an_explosion_is_told_and_the_last_good_frame_saved(breaking, tmp_path, 
     assert np.isfinite(frames[-1].get_forces()).all()
 
 
+def test_an_explosion_in_the_equilibration_is_told_as_one(breaking, tmp_path):
+    text = "exploded at step 2 of the equilibration, step 1 is the last good frame"
+    with pytest.raises(RuntimeError, match=text):
+        run_md(breaking(3, "energy"), equilibration=0.01)
+
+
 def test_a_last_good_frame_that_is_there_is_not_repeated(breaking, tmp_path):
     with pytest.raises(RuntimeError, match="step 4 is the last good frame"):
         run_md(breaking(6, "energy"), trajectory=tmp_path / "run.traj", interval=4)

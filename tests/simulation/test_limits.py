@@ -118,6 +118,13 @@ def test_a_foreign_element_is_named(ethanol, calculator):
         run_md(ethanol)
 
 
+@pytest.mark.parametrize("number", [0, 105])
+def test_an_element_beyond_the_table_is_named(spring_molecule, number):
+    spring_molecule.numbers[0] = number
+    with pytest.raises(ValueError, match=rf"`z` contains {number}; SchNet embeds atomic numbers 1 to 99"):
+        run_md(spring_molecule)
+
+
 @pytest.mark.parametrize("system", ["molecule", "large", "crystal", "strained"])
 def test_distances_that_are_not_looked_at_could_not_be_too_short(system):
     rng = np.random.default_rng(0)

@@ -11,7 +11,16 @@ def test_a_row_is_in_the_file_at_once(tmp_path):
     path = tmp_path / "run.csv"
     with RunLog(path) as log:
         log.write(step=0, time_ps=0.0, total_eV=-1.5)
-        assert path.read_text().splitlines() == [",".join(COLUMNS), "0,0,,,-1.50000000,,,,"]
+        assert path.read_text().splitlines() == [",".join(COLUMNS), "0,0.000000,,,-1.50000000,,,,"]
+
+
+def test_rows_of_a_long_run_have_times_of_their_own(tmp_path):
+    path = tmp_path / "run.csv"
+    with RunLog(path) as log:
+        for step in (20_000_000, 20_000_001):
+            log.write(step=step, time_ps=step * 0.25 / 1000)
+    times = [row.split(",")[1] for row in path.read_text().splitlines()[1:]]
+    assert times == ["5000.000000", "5000.000250"]
 
 
 def test_rows_after_the_step_to_go_on_from_are_dropped(tmp_path):

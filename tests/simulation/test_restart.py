@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from ase.constraints import FixAtoms, FixBondLengths, FixCom, FixConstraint, Hookean
 from ase.io import read
 
-from pyg_schnet.simulation import run_md
+from pyg_schnet.simulation import restart, run_md
 
 KINDS = {
     "nve": {"equilibration": 0.005},
@@ -38,16 +40,28 @@ def run(copper, tmp_path):
 
         defaults = {"timestep": 1.0, "interval": 5, **KINDS[kind]}
         path = tmp_path / name
-        return run_md(
-            atoms,
-            duration=duration,
-            trajectory=path,
-            log=path.with_suffix(".csv"),
-            on_step=on_step,
-            **defaults | options,
-        )
+        options = {"log": path.with_suffix(".csv"), **defaults, **options}
+        return run_md(atoms, duration=duration, trajectory=path, on_step=on_step, **options)
 
     return go
+
+
+@pytest.fixture
+def sudden(monkeypatch):
+    """End runs as the kill of a process does, which leaves no time to tell the last frame.
+
+    The clock goes on by one a look, and a file is due at steps 10, 25 and 40.
+    """
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(restart, "monotonic", lambda: next(ticks))
+    monkeypatch.setattr(restart, "_PAUSE", 3)
+    leave = restart.RestartFile.__exit__
+
+    def end(self, kind, *rest):
+        if kind is None:
+            leave(self, kind, *rest)
+
+    monkeypatch.setattr(restart.RestartFile, "__exit__", end)
 
 
 def kill(run, step=23, **options):
@@ -78,16 +92,47 @@ def test_a_killed_run_ends_as_one_that_was_not(run, tmp_path, kind, suffix):
     assert (tmp_path / "run.csv").read_text() == (tmp_path / "whole.csv").read_text()
 
 
+@pytest.mark.parametrize("step", [2, 12, 23, 38])
+def test_a_process_that_is_killed_loses_nothing_but_time(run, tmp_path, sudden, step):
+    run("whole.extxyz")
+    kill(run, step)
+    kill(run, 39, resume=True)
+    run(resume=True)
+    for name in ("{}.extxyz", "{}.csv"):
+        assert (tmp_path / name.format("run")).read_bytes() == (tmp_path / name.format("whole")).read_bytes()
+
+
+def test_restart_files_are_rare_and_the_last_is_of_the_end(run, tmp_path, monkeypatch):
+    steps, write = [], restart.RestartFile._write
+
+    def count(self, header, arrays):
+        steps.append(header["step"])
+        write(self, header, arrays)
+
+    monkeypatch.setattr(restart.RestartFile, "_write", count)
+    monkeypatch.setattr(restart, "_PAUSE", 1e9)
+    run(interval=1)
+    assert steps == [None, 40]
+    kill(run, name="other.traj", interval=1)
+    assert steps == [None, 40, None, 23]
+
+
 def test_a_network_in_float32_goes_on_to_its_rounding(potential, ethanol, tmp_path):
     from pyg_schnet.simulation import SchNetCalculator
 
     ends = []
     for name in ("whole", "parts"):
         for duration in (0.03,) if name == "whole" else (0.01, 0.03):
-            ethanol.calc = SchNetCalculator(potential, dtype=None)
+            ethanol.calc = SchNetCalculator(potential, dtype=torch.float32)
             end = run_md(ethanol, duration=duration, trajectory=tmp_path / f"{name}.traj", resume=True)
         ends.append(end.atoms.positions)
     assert np.abs(ends[1] - ends[0]).max() < 1e-9
+
+
+def test_numbers_may_be_numpys(run):
+    kinds = {"seed": np.int64(3), "interval": np.int32(5), "temperature": np.float32(250)}
+    kill(run, **kinds)
+    assert run(resume=True, seed=3, temperature=250.0).steps == 40
 
 
 def test_a_finished_run_may_become_longer(run, tmp_path):
@@ -105,7 +150,7 @@ def test_a_run_begins_where_there_is_none(run, tmp_path):
     assert len(read(tmp_path / "run.extxyz", ":")) == 9
 
 
-def test_a_run_that_had_no_frame_yet_begins_again(run, tmp_path, monkeypatch):
+def _kill_before_a_frame(run, monkeypatch):
     from pyg_schnet.simulation import dynamics
 
     def fail(*arguments, **options):
@@ -114,6 +159,10 @@ def test_a_run_that_had_no_frame_yet_begins_again(run, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(dynamics, "_equilibrate", fail)
         kill(run)
+
+
+def test_a_run_that_had_no_frame_yet_begins_again(run, monkeypatch):
+    _kill_before_a_frame(run, monkeypatch)
     assert run(resume=True).steps == 40
 
 
@@ -122,6 +171,14 @@ def test_the_limits_may_change(run):
     assert "the force on atom" in stopped.stopped
     assert 0 < stopped.steps < 40
     assert run(max_force=None, resume=True).steps == 40
+
+
+def test_a_stricter_limit_holds_at_the_frame_to_go_on_from(run, tmp_path):
+    run(duration=0.02)
+    stopped = run(max_force=0.01, resume=True)
+    assert stopped.stopped.startswith("at step 20 the force on atom")
+    assert stopped.steps == 20
+    assert len(read(tmp_path / "run.extxyz", ":")) == 5
 
 
 @pytest.mark.parametrize(
@@ -159,6 +216,45 @@ def test_another_potential_is_refused(run, copper, springs):
         run(resume=True)
 
 
+@pytest.mark.parametrize(
+    "constraint",
+    [lambda: FixAtoms([0]), lambda: FixBondLengths([[0, 1]]), FixCom, lambda: Hookean(0, 1, rt=2.5, k=5)],
+)
+def test_constraints_are_told_by_what_they_do(run, copper, constraint):
+    copper.set_constraint(constraint())
+    kill(run)
+    copper.set_constraint(constraint())
+    assert run(resume=True).steps == 40
+    copper.set_constraint(Hookean(0, 1, rt=2.4, k=50))
+    with pytest.raises(ValueError, match=r"`atoms` must be the structure that the run"):
+        run(resume=True)
+
+
+class Lame:
+    """A constraint of one's own, with what ASE asks for."""
+
+    def adjust_positions(self, atoms, new):
+        new[0] = atoms.positions[0]
+
+    def adjust_forces(self, atoms, forces):
+        forces[0] = 0
+
+    def get_removed_dof(self, atoms):
+        return 3
+
+
+class LameToo(Lame, FixConstraint):
+    pass
+
+
+@pytest.mark.parametrize("kind", [Lame, LameToo])
+def test_constraints_that_do_not_tell_what_they_are_are_refused(run, copper, kind):
+    copper.set_constraint(kind())
+    kill(run)
+    with pytest.raises(ValueError, match=r"constraints that tell by todict\(\) .* to resume it; got Lame"):
+        run(resume=True)
+
+
 def test_a_trajectory_without_its_restart_file_is_refused_and_left_alone(run, tmp_path):
     kill(run)
     (tmp_path / "run.extxyz.restart").unlink()
@@ -171,6 +267,39 @@ def test_a_trajectory_without_its_restart_file_is_refused_and_left_alone(run, tm
 def test_a_run_without_a_trajectory_cannot_be_resumed(copper):
     with pytest.raises(ValueError, match="`resume` needs the `trajectory` to go on with, got None"):
         run_md(copper, resume=True)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_another_log_than_that_of_the_run_is_left_alone(run, tmp_path, monkeypatch, begun):
+    run("other.traj")
+    precious = (tmp_path / "other.csv").read_text()
+    if begun:
+        kill(run)
+    else:
+        _kill_before_a_frame(run, monkeypatch)
+    with pytest.raises(FileExistsError, match=r"other\.csv exists; choose another name"):
+        run(resume=True, log=tmp_path / "other.csv")
+    assert (tmp_path / "other.csv").read_text() == precious
+    run(resume=True, log=tmp_path / "new.csv")
+    rows = (tmp_path / "new.csv").read_text().splitlines()
+    assert [int(row.split(",")[0]) for row in rows[1:]] == list(range(25 if begun else 0, 41, 5))
+
+
+def test_a_file_where_the_log_was_to_be_is_left_alone(run, tmp_path, monkeypatch):
+    _kill_before_a_frame(run, monkeypatch)
+    (tmp_path / "run.csv").write_text("my,own\n1,2\n")
+    with pytest.raises(ValueError, match=r"run\.csv: must be the log of the run to resume"):
+        run(resume=True)
+    (tmp_path / "run.csv").write_text("step,ti")  # the header of ours, broken off
+    assert run(resume=True).steps == 40
+    assert (tmp_path / "run.csv").read_text().startswith("step,time_ps,")
+
+
+def test_a_run_may_move_with_its_folder(run, tmp_path):
+    (tmp_path / "here").mkdir()
+    kill(run, name="here/run.traj")
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert run("there/run.traj", resume=True).log == tmp_path / "there" / "run.csv"
 
 
 def test_another_file_is_not_taken_for_the_log(run, tmp_path):

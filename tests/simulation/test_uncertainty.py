@@ -96,6 +96,31 @@ def test_dynamics_stops_at_the_first_step_where_the_potentials_disagree(potentia
     assert result.duration == first * 0.5 / 1000
 
 
+def test_a_run_that_ended_in_doubt_ends_there_again_when_it_is_resumed(potentials, ethanol, tmp_path):
+    ethanol.calc = SchNetCalculator(Ensemble(potentials))
+    path = tmp_path / "md.extxyz"
+    options = {"duration": 0.01, "interval": 1, "trajectory": path, "resume": True}
+    first, again = (run_md(ethanol, **options, stop_if_uncertain=1e-9) for _ in range(2))
+    assert "at step 0, more than" in first.stopped
+    assert again.stopped == first.stopped
+    assert len(ase.io.read(path, ":")) == 1
+    assert run_md(ethanol, **options).steps == 20
+
+
+def test_the_calculator_may_be_used_between_steps(potentials, ethanol):
+    ethanol.calc = SchNetCalculator(Ensemble(potentials))
+    water = molecule("H2O")
+    options = {"duration": 0.005, "temperature": 1000}
+    plain = run_md(ethanol, **options, stop_if_uncertain=1e-9)
+    used = run_md(
+        ethanol,
+        **options,
+        stop_if_uncertain=1e-9,
+        on_step=lambda *_: ethanol.calc.get_potential_energy(water),
+    )
+    assert used.stopped == plain.stopped
+
+
 def test_one_potential_has_no_doubt_to_stop_at(calculator, ethanol):
     ethanol.calc = calculator
     with pytest.raises(ValueError, match="`stop_if_uncertain` needs a calculator of several potentials"):
