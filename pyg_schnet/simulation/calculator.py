@@ -70,7 +70,7 @@ class SchNetCalculator(Calculator):
         device: str | torch.device | None = None,
         compile: bool | str = "auto",
         dtype: torch.dtype | None = None,
-        skin: float = 0.5,
+        skin: float = 0.75,
         **kwargs,
     ):
         if compile not in (True, False, "auto"):

@@ -20,7 +20,7 @@ from pyg_schnet.simulation.structures import StructureError, check_structure, wi
 from pyg_schnet.simulation.verlet_list import VerletList
 from pyg_schnet.structures import from_ase
 
-_SKIN = 0.5  # Å beyond the cutoff
+_SKIN = 0.75  # Å beyond the cutoff
 
 
 class Replicas:

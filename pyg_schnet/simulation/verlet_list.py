@@ -51,9 +51,9 @@ class VerletList:
             data: One system or several, with ``pos`` and, where there is a lattice, ``cell`` and ``pbc``;
                 ``batch`` stays the same from call to call.
         """
-        pos, batch = data.pos, getattr(data, "batch", None)
-        assert pos is not None
-        lattice = (data.cell.view(-1, 3, 3), data.pbc.view(-1, 3)) if "pbc" in data else None
+        fields = data.to_dict()  # once: each attribute of data costs some µs
+        pos, batch = fields["pos"], fields.get("batch")
+        lattice = (fields["cell"].view(-1, 3, 3), fields["pbc"].view(-1, 3)) if "pbc" in fields else None
         if not self._holds(pos, batch, lattice):
             edge_index, shift = neighbor_list(pos, self.cutoff + self.skin, batch, *(lattice or ()))
             self._found = {"edge_index": edge_index}
@@ -66,7 +66,7 @@ class VerletList:
             self._pos = pos.clone()
             self._lattice = None if lattice is None else (lattice[0].clone(), lattice[1].clone())
             self.searches += 1
-        if "images" not in self._found and "images" in data:
+        if "images" in fields and "images" not in self._found:
             del data.images  # of an earlier search
         data.update(self._found)
 
