@@ -13,7 +13,14 @@ from jsonargparse import Namespace
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
-from pyg_schnet.cli.files import check_holds_many, checkpoints, hash_models, split_models
+from pyg_schnet.cli.files import (
+    check_distinct,
+    check_holds_many,
+    checkpoints,
+    fingerprint,
+    hash_models,
+    split_models,
+)
 from pyg_schnet.cli.results import ResultFile
 from pyg_schnet.cli.source import Source
 from pyg_schnet.cli.terminal import out
@@ -50,7 +57,9 @@ class BatchRun:
         models = split_models(options.model)
         models = hash_models(list(dict.fromkeys([*models, *checkpoints(models)])))
         settings = {**settings, "index": options.index, "models": models}
-        self.results = ResultFile(options.out, settings, options.overwrite, options.resume)
+        check_distinct(IN=options.input, OUT=options.out, **{"--trajectory": options.get("trajectory")})
+        source = fingerprint(options.input)
+        self.results = ResultFile(options.out, settings, options.overwrite, options.resume, source)
         self.refused: list[tuple[int, str]] = []
         self._numbers: list[int] = []
         self._left = iter(self._source)
@@ -97,7 +106,8 @@ class BatchRun:
         """
         number = self._numbers[error.number]
         if not self._options.skip:
-            after = "mend it, or leave such structures out with --skip"
+            again = "--resume --skip" if self.results.written else "--skip"
+            after = f"mend it, or leave such structures out with {again}"
             raise ValueError(
                 f"{self._options.input}: frame {number}, counted from 0: {error.reason}; {after}"
             )

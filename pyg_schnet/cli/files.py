@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from ase import Atoms
     from torch import Tensor
 
+_HOLD_RESULTS = ("extxyz", "traj", "bundletrajectory", "json", "db")  # names of ASE
+
 
 def read_structures(path: str, index: int | str) -> list[Atoms]:
     """Read structures, one or all (``":"``), in any format of ASE."""
@@ -56,6 +58,33 @@ def check_output(path: str, overwrite: bool, structures: bool = True) -> None:
             raise ValueError(f"{path}: ASE reads {kind.name} and does not write it; .extxyz is a good one")
 
 
+def check_distinct(**paths: str | None) -> None:
+    """Refuse options that name one file twice: one would destroy the other.
+
+    Raises:
+        ValueError: With both names.
+    """
+    seen: dict[Path, str] = {}
+    for name, path in paths.items():
+        if path is None:
+            continue
+        other = seen.setdefault(Path(path).resolve(), name)
+        if other != name:
+            raise ValueError(f"`{other}` and `{name}` must be different files, got {path} for both")
+
+
+def check_holds_results(path: str) -> None:
+    """Refuse a format that would lose energies and forces without a word."""
+    from ase.io.formats import filetype
+
+    kind = filetype(path, read=False)
+    if kind not in _HOLD_RESULTS:
+        raise ValueError(
+            f"{path}: {kind} holds no energies and forces, which would be lost; .extxyz, .traj, .json and "
+            ".db hold them"
+        )
+
+
 def check_holds_many(path: str) -> None:
     """Refuse a file whose format is of one structure."""
     from ase.io.formats import filetype, get_ioformat
@@ -68,10 +97,20 @@ def check_holds_many(path: str) -> None:
         )
 
 
+def fingerprint(path: str) -> str:
+    """Tell a file from others by its size and its first MiB: it may be larger than the memory."""
+    if not Path(path).is_file():
+        return ""
+    with Path(path).open("rb") as file:
+        return f"{Path(path).stat().st_size}-{hashlib.sha256(file.read(2**20)).hexdigest()[:12]}"
+
+
 def hash_models(models: list[str]) -> list[str]:
     """Give the SHA-256 of checkpoints, in short."""
     found = []
     for model in models:
+        if Path(model).is_dir():
+            raise ValueError(f"{model}: is a folder; give a checkpoint in it, as {model}/model.safetensors")
         if not Path(model).is_file():
             raise FileNotFoundError(
                 f"{model}: no such checkpoint; `pyg-schnet train` writes model.safetensors"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyg_schnet.cli.files import read_structures, split_models
+from pyg_schnet.cli.files import check_distinct, read_structures, split_models
 from pyg_schnet.cli.options import add_files, with_model
 from pyg_schnet.cli.terminal import out
 
@@ -99,6 +99,7 @@ def run(options: Namespace) -> int:
         )
     if options.overwrite and options.resume:
         raise ValueError("`--resume` and `--overwrite` exclude each other: go on, or begin again")
+    check_distinct(IN=options.input, OUT=options.out, **{"--log": options.log})
     index = _index(options.index)
     frames = read_structures(options.input, index)
     return _run_one(frames[0], options) if isinstance(index, int) else _run_several(frames, options)

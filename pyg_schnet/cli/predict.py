@@ -7,7 +7,7 @@ import time
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyg_schnet.cli.files import split_models
+from pyg_schnet.cli.files import check_holds_results, check_output, split_models
 from pyg_schnet.cli.options import add_files, add_resume, add_talk, with_model
 
 
@@ -30,6 +30,8 @@ def run(options: Namespace) -> int:
     from pyg_schnet.cli.batch_run import BatchRun, has_same_places
     from pyg_schnet.simulation import predict
 
+    check_output(options.out, overwrite=True)
+    check_holds_results(options.out)
     work = BatchRun(options, {"verb": "predict"}, has_same_places)
     if not work.results.is_complete:
         with work.results:

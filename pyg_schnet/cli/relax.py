@@ -147,6 +147,8 @@ def _tell(rows: list[dict[str, Any]], options: Namespace, work: BatchRun) -> Non
             f"{state} after {row['steps']} steps: energy {row['energy']:.6f} eV, longest force "
             f"{row['fmax']:.4f} eV/Å: {options.out}"
         )
+        if not row["converged"] and not row["stopped"]:
+            work.tell(f"take more than --steps {options.steps} from there, or a larger --fmax")
     else:
         if shown:
             out.print(_table(shown[:_ROWS]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -21,7 +22,15 @@ from ase.io.trajectory import TrajectoryReader, TrajectoryWriter
 from pyg_schnet.cli.files import check_output
 from pyg_schnet.datasets.ase_files import FAILURES
 
-_OWN_KEYS = ("input_frame", "converged", "steps", "stopped", "energy_deviation", "max_forces_deviation")
+_OWN_KEYS = (
+    "input_frame",
+    "converged",
+    "steps",
+    "stopped",
+    "run",
+    "energy_deviation",
+    "max_forces_deviation",
+)
 
 
 class ResultFile:
@@ -36,6 +45,7 @@ class ResultFile:
         settings: What results depend on; a run that goes on must have the same.
         overwrite: Whether to replace OUT, and the part of an earlier run.
         resume: Whether to go on with the part of an earlier run, if there is one.
+        source: Tells the input from others; a part goes on with a mended one, a complete OUT does not.
 
     Attributes:
         written: Number of frames in the part.
@@ -44,15 +54,26 @@ class ResultFile:
     Raises:
         FileExistsError: If OUT or a part of it is there and neither option tells what to do.
         FileNotFoundError: If OUT's folder does not exist.
-        ValueError: If ASE cannot write OUT, or an earlier run had other settings.
+        ValueError: If ASE cannot write OUT, an earlier run had other settings, or OUT is complete and of
+            another run.
     """
 
-    def __init__(self, path: str, settings: Mapping[str, Any], overwrite: bool = False, resume: bool = False):
+    def __init__(
+        self,
+        path: str,
+        settings: Mapping[str, Any],
+        overwrite: bool = False,
+        resume: bool = False,
+        source: str = "",
+    ):
         if overwrite and resume:
             raise ValueError("`--overwrite` and `--resume` exclude each other; give one of them")
         self.path = Path(path)
         self.written, self.is_complete = 0, False
         self._settings = json.loads(json.dumps(settings))
+        self._label = hashlib.sha256(
+            json.dumps([self._settings, source], sort_keys=True).encode()
+        ).hexdigest()[:12]
         self._file: TrajectoryWriter | io.TextIOWrapper | None = None
         check_output(path, overwrite=overwrite or resume)
         self._kind = filetype(path, read=False)
@@ -66,6 +87,7 @@ class ResultFile:
         if resume and self.part.exists():
             self._check_settings()
         elif resume and self.path.exists():
+            self._check_label()
             self.is_complete = True
         else:
             self.part.unlink(missing_ok=True)
@@ -80,7 +102,8 @@ class ResultFile:
             yield frame
 
     def write(self, frame: Atoms) -> None:
-        """Append a frame with its results."""
+        """Append a frame with its results; ``info["run"]`` tells of which settings and input it is."""
+        frame.info["run"] = self._label
         if self._file is None:
             self._open()
         for name in getattr(frame.calc, "results", {}):  # of a file that was read; ASE refuses both
@@ -140,6 +163,18 @@ class ResultFile:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _check_label(self) -> None:
+        """Refuse a complete file of another run: nothing would be left to do for this one."""
+        try:
+            last = read(self.path, -1)
+        except FAILURES as error:
+            raise ValueError(f"{self.path}: cannot be read ({error}); begin anew with --overwrite") from None
+        if cast(Atoms, last).info.get("run") != self._label:
+            raise ValueError(
+                f"{self.path}: is complete, with other settings, another model or another input, or in a "
+                "format that does not tell; nothing is left to resume, --overwrite begins anew"
+            )
 
     def _check_settings(self) -> None:
         try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyg_schnet.cli.files import check_holds_many, check_output, checkpoints, split_models
+from pyg_schnet.cli.files import check_distinct, check_holds_many, check_output, checkpoints, split_models
 from pyg_schnet.cli.options import add_files, add_talk, with_model
 from pyg_schnet.cli.terminal import out
 
@@ -37,6 +37,7 @@ def run(options: Namespace) -> int:
     from pyg_schnet.cli.source import Source
     from pyg_schnet.simulation import StructureError, select
 
+    check_distinct(IN=options.input, OUT=options.out)
     check_output(options.out, options.overwrite)
     if options.k < 1:
         raise ValueError(f"`--k` must be at least 1, got {options.k}")

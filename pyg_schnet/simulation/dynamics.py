@@ -298,7 +298,7 @@ def _check_doubt(limit: float | None, atoms: Atoms) -> None:
     if not isinstance(getattr(atoms.calc, "potential", None), Ensemble):
         raise ValueError(
             "`stop_if_uncertain` needs a calculator of several potentials, which may disagree; use "
-            "SchNetCalculator([path, other_path, …])"
+            "SchNetCalculator([path, other_path, …]), or several models, joined by commas, in the command"
         )
 
 

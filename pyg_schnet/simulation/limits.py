@@ -151,7 +151,7 @@ def _check_limits(
         return None, ""
     if isinstance(max_force, str):
         if max_force != "auto":
-            raise ValueError(f"`max_force` must be 'auto', None or a force in eV/Å, got {max_force!r}")
+            raise ValueError(f"`max_force` must be 'auto', None (null) or a force in eV/Å, got {max_force!r}")
         known = None if domain is None else domain.largest_force
         return (
             (None, "") if known is None else (_FORCES * known, f", {_FORCES:g} times the longest in training")

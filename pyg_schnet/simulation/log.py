@@ -47,7 +47,7 @@ class RunLog:
             self._kept = _length(self.path, after)
         elif not overwrite:
             raise FileExistsError(
-                f"{self.path} exists; choose another name, or replace it with overwrite=True"
+                f"{self.path} exists; choose another name, or replace it with overwrite=True (--overwrite)"
             )
 
     def write(self, **values: float | None) -> None:

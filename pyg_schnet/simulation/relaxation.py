@@ -149,7 +149,9 @@ def check_method(optimizer: str, cell: bool, pressure: float) -> None:
     if not np.isfinite(pressure):
         raise ValueError(f"`pressure` must be finite and in GPa, got {pressure}")
     if pressure and not cell:
-        raise ValueError(f"`pressure` acts on a cell that relaxes, got {pressure} GPa; set `cell` too")
+        raise ValueError(
+            f"`pressure` acts on a cell that relaxes, got {pressure} GPa; ask for `cell` (--cell), too"
+        )
 
 
 def why_stop(energy: Tensor, longest: Tensor, depth: Tensor, among: Tensor) -> dict[int, str]:

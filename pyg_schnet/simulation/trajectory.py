@@ -59,7 +59,7 @@ class FrameWriter:
         for there in {self.path, self.growing}:
             if there.exists() and not overwrite:
                 raise FileExistsError(
-                    f"{there} exists; choose another name, or replace it with overwrite=True"
+                    f"{there} exists; choose another name, or replace it with overwrite=True (--overwrite)"
                 )
 
     @property

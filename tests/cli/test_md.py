@@ -120,7 +120,7 @@ def test_several_structures_run_side_by_side(model, files, capsys):
         (["--thermostat", "langevn"], "got 'langevn'. Did you mean 'langevin'?"),
         (["--resume", "--overwrite"], "`--resume` and `--overwrite` exclude each other"),
         (["--closest", "-1"], "`closest` must be positive"),
-        (["--max_force", "much"], "`max_force` must be 'auto', None or a force in eV/Å, got 'much'"),
+        (["--max_force", "much"], "`max_force` must be 'auto', None (null) or a force in eV/Å, got 'much'"),
         (["--seed", "-1"], "`seed` must be a whole number from 0, got -1"),
         (["--duration", "0"], "`duration` must be positive and in ps, got 0.0"),
     ],

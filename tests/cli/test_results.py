@@ -18,7 +18,7 @@ import torch
 from ase.build import bulk, molecule
 from ase.constraints import FixAtoms
 
-from pyg_schnet import Potential, SchNet, cli
+from pyg_schnet import Potential, SchNet, cli, load
 from pyg_schnet.checkpoint import save
 from pyg_schnet.cli.results import ResultFile
 from pyg_schnet.simulation.structures import with_results
@@ -223,6 +223,50 @@ def test_a_frame_that_cannot_be_read_is_named_and_those_before_are_kept(model, h
     assert "3 structures are done" in message
 
 
+@pytest.mark.parametrize("change", ["model", "input", "settings"])
+def test_a_finished_file_of_another_run_is_not_taken_for_this_one(change, model, here, frames, capsys):
+    ase.io.write("in.extxyz", frames[:2])
+    assert cli.main(["relax", model, "in.extxyz", "out.extxyz", "--steps", "2", "--quiet"]) == 1
+    again = ["relax", model, "in.extxyz", "out.extxyz", "--steps", "2", "--resume", "--quiet"]
+    assert cli.main(again) == 1  # nothing is left to do, and it had not converged
+    if change == "model":
+        other = load(model)
+        save(other, "other.safetensors", {"another": True})
+        again[1] = "other.safetensors"
+    elif change == "input":
+        ase.io.write("in.extxyz", frames[1:3])
+    else:
+        again[5] = "3"
+    capsys.readouterr()
+    assert cli.main(again) == 1
+    assert "nothing is left to resume, --overwrite begins anew" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "in.extxyz", "in.extxyz", "--overwrite"], "`IN` and `OUT` must be different files"),
+        (["select", "in.extxyz", "in.extxyz", "--overwrite"], "`IN` and `OUT` must be different files"),
+        (["relax", "in.extxyz", "o.traj", "--trajectory", "o.traj"], "`OUT` and `--trajectory` must be"),
+        (["md", "in.extxyz", "o.extxyz", "--log", "o.extxyz"], "`OUT` and `--log` must be different files"),
+        (["predict", "in.extxyz", "out.pdb"], "out.pdb: proteindatabank holds no energies and forces"),
+    ],
+)
+def test_no_file_destroys_another_and_no_result_is_lost(arguments, message, model, here, frames, capsys):
+    ase.io.write("in.extxyz", frames[:1])
+    before = Path("in.extxyz").read_bytes()
+    verb, *rest = arguments
+    assert cli.main([verb, model, *rest]) == 1
+    assert message in capsys.readouterr().err
+    assert Path("in.extxyz").read_bytes() == before
+
+
+def test_a_folder_is_no_model(here, frames, capsys):
+    ase.io.write("in.extxyz", frames[:1])
+    assert cli.main(["predict", ".", "in.extxyz", "out.extxyz"]) == 1
+    assert ".: is a folder; give a checkpoint in it, as ./model.safetensors" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("index", "numbers"),
     [("3", [3]), ("-1", [7]), ("::3", [0, 3, 6]), ("=-2:", [6, 7]), ("1:-5", [1, 2]), (":2", [0, 1])],
@@ -249,7 +293,7 @@ def test_an_index_chooses(index, numbers, name, model, here, frames):
         (["out.xyz", "--index", "8"], "in.xyz: has no structure 8; they count from 0"),
         (["out.xyz", "--index=-9"], "in.xyz: has no structure -9"),
         (["out.xyz", "--index", "9:"], "must hold at least one structure of this `--index`, got none"),
-        (["POSCAR"], "POSCAR: vasp holds one structure, and there are several"),
+        (["POSCAR"], "POSCAR: vasp holds no energies and forces, which would be lost"),
         (["OUTCAR"], "OUTCAR: ASE reads vasp-out and does not write it"),
     ],
 )
@@ -304,7 +348,7 @@ def test_stale_results_of_the_input_do_not_pass_through(model, here, frames):
     frames[0].arrays["forces_deviation"] = np.ones(len(frames[0]))
     ase.io.write("in.traj", frames)
     assert cli.main(["predict", model, "in.traj", "out.extxyz", "--quiet"]) == 0
-    assert set(ase.io.read("out.extxyz", 0).info) == {"input_frame"}
+    assert set(ase.io.read("out.extxyz", 0).info) == {"input_frame", "run"}
 
 
 def test_crystals_get_their_stress_and_several_models_their_doubt(model, here, tmp_path):

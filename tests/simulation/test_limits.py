@@ -164,7 +164,7 @@ def _with_domain(atoms, domain):
     [
         ({"closest": 0.0}, r"`closest` must be positive and in parts of the distance in training, got 0\.0"),
         ({"max_force": -1.0}, r"`max_force` must be positive and in eV/Å, got -1\.0"),
-        ({"max_force": "much"}, r"`max_force` must be 'auto', None or a force in eV/Å, got 'much'"),
+        ({"max_force": "much"}, r"`max_force` must be 'auto', None \(null\) or a force in eV/Å, got 'much'"),
     ],
 )
 def test_limits_out_of_range_are_refused(spring_molecule, options, message):
