@@ -213,7 +213,7 @@ def test_no_atoms_are_refused(calculator):
         ),
         (
             lambda a: a.set_cell([0.001] * 3),
-            r"`cell` must not be so small for a cutoff of 4.5 Å: its faces are",
+            r"`cell` must not be so small for a cutoff of 4.75 Å: its faces are",
         ),
         (
             lambda a: a.positions.__setitem__(1, np.nan),

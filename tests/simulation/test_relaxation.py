@@ -86,7 +86,7 @@ def test_an_existing_file_is_refused_before_work(molecule, evaluations, tmp_path
         ({"fmax": 0.0}, "`fmax` must be positive and in eV/Å, got 0.0"),
         ({"fmax": float("nan")}, "`fmax` must be positive and in eV/Å, got nan"),
         ({"steps": 0}, "`steps` must be at least 1, got 0"),
-        ({"pressure": 1.0}, "`pressure` acts on a cell that relaxes, got 1.0 GPa; set `cell` too"),
+        ({"pressure": 1.0}, r"`pressure` acts on .*, got 1.0 GPa; ask for `cell` \(--cell\), too"),
         ({"pressure": float("nan"), "cell": True}, "`pressure` must be finite and in GPa, got nan"),
         ({"optimizer": "Adam"}, "`optimizer` must be one of BFGS, LBFGS, FIRE; got 'Adam'"),
     ],
