@@ -127,7 +127,9 @@ def test_active_learning_adds_frames_every_round(tmp_path):
     few = ["--rounds", "2", "--start", "20", "--k", "3", "--potentials", "2", "--steps", "10"]
     text = run("10_active_learning.py", *few, "--duration", "0.02", "--out", str(tmp_path))
     rows = re.findall(r"^ +(\d) +(\d+) +(\d+\.\d) +(\d+\.\d) +(\d+\.\d\d) +(\d\.\d{3})$", text, re.M)
-    assert [(row[0], row[1]) for row in rows] == [("0", "20"), ("1", "23")]
+    assert [row[0] for row in rows] == ["0", "1"]
+    first, second = (int(row[1]) for row in rows)
+    assert first == 20 < second <= 23  # fewer than --k where such young potentials stop at once
     assert (tmp_path / "round_1" / "1" / "model.safetensors").exists()
 
 

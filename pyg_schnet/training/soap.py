@@ -94,12 +94,13 @@ class Soap(torch.optim.Optimizer):
                 loss = closure()
         if not self._batches:
             self.initialize()
-        for group, batches in zip(self.param_groups, self._batches, strict=True):
-            for batch in batches:
-                changes = batch.step(self.state[batch.members[0]], group)
-                for param, change in zip(batch.members, changes, strict=True):
-                    if param.grad is not None:
-                        param.sub_(change.view_as(param), alpha=group["lr"])
+        with one_thread():  # on some processors the sums of a product depend on their number
+            for group, batches in zip(self.param_groups, self._batches, strict=True):
+                for batch in batches:
+                    changes = batch.step(self.state[batch.members[0]], group)
+                    for param, change in zip(batch.members, changes, strict=True):
+                        if param.grad is not None:
+                            param.sub_(change.view_as(param), alpha=group["lr"])
         return loss
 
 
@@ -203,7 +204,7 @@ class _Matrices:
 
     def diagonalize(self) -> None:
         """Begin with the eigenvectors, of the largest eigenvalue first."""
-        with one_thread():  # LAPACK's results depend on their number, and more make small matrices slower
+        with one_thread():  # more make small matrices slower
             for side, covariance in self.covariances.items():
                 finite = torch.nan_to_num(covariance)  # what is not shows in the weights, as with others
                 self.bases[side].copy_(_in_lapack(torch.linalg.eigh, finite)[1].flip(-1))
