@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from jsonargparse import Namespace
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
+from pyg_schnet.checkpoint import load
 from pyg_schnet.cli.files import (
     check_distinct,
     check_holds_many,
@@ -24,7 +26,9 @@ from pyg_schnet.cli.files import (
 from pyg_schnet.cli.results import ResultFile
 from pyg_schnet.cli.source import Source
 from pyg_schnet.cli.terminal import out
+from pyg_schnet.domain import Domain
 from pyg_schnet.simulation import StructureError
+from pyg_schnet.structures import from_ase
 
 # What an earlier run told of a structure, and no longer holds.
 _STALE_INFO = ("input_frame", "converged", "steps", "stopped", "energy_deviation", "max_forces_deviation")
@@ -55,12 +59,14 @@ class BatchRun:
         self._options, self._is_same = options, is_same
         self._source = Source(options.input, options.index)
         models = split_models(options.model)
+        self._domain = _common_domain(checkpoints(models))
         models = hash_models(list(dict.fromkeys([*models, *checkpoints(models)])))
         settings = {**settings, "index": options.index, "models": models}
         check_distinct(IN=options.input, OUT=options.out, **{"--trajectory": options.get("trajectory")})
         source = fingerprint(options.input)
         self.results = ResultFile(options.out, settings, options.overwrite, options.resume, source)
         self.refused: list[tuple[int, str]] = []
+        self.outside: list[tuple[int, str]] = []  # written, but not like the training set
         self._numbers: list[int] = []
         self._left = iter(self._source)
         if not self.results.is_complete:
@@ -128,8 +134,27 @@ class BatchRun:
         with self.progress(name) as count:
             for frame in frames:
                 self.results.write(frame)
+                self._compare(frame)
                 count()
                 yield frame
+
+    def _compare(self, frame: Atoms) -> None:
+        """Note a structure whose atoms are closer than in training: the model was never told of such."""
+        if self._domain is None:
+            return
+        try:
+            self._domain.check(from_ase(frame))
+        except ValueError as error:
+            self.outside.append((frame.info["input_frame"], str(error)))
+
+    def tell_outside(self) -> None:
+        """Warn of structures that are not like the training set."""
+        if self.outside:
+            number, reason = self.outside[0]
+            self.tell(
+                f"{len(self.outside):,} structures are not like those of the training, and their energies "
+                f"may be far off; the first is frame {number}: {reason}"
+            )
 
     def finish(self) -> None:
         """Make OUT of what was written.
@@ -187,3 +212,8 @@ class _Remaining(ProgressColumn):
             return Text("")
         hours, minutes = divmod(int(left) // 60, 60)
         return Text(f"{hours}:{minutes:02d}:{int(left) % 60:02d} left")
+
+
+def _common_domain(models: list[str]) -> Domain | None:
+    """Give what all models were trained on, if it is known."""
+    return Domain.common([load(model).domain for model in models if Path(model).is_file()])

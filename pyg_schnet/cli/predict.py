@@ -52,12 +52,20 @@ def run(options: Namespace) -> int:
         earlier, new, seconds = 0, 0, 0.0
     if options.json:
         refused = [{"frame": number, "reason": reason} for number, reason in work.refused]
-        told = {"structures": earlier + new, "earlier": earlier, "seconds": seconds, "refused": refused}
+        outside = [{"frame": number, "reason": reason} for number, reason in work.outside]
+        told = {
+            "structures": earlier + new,
+            "earlier": earlier,
+            "seconds": seconds,
+            "refused": refused,
+            "outside": outside,
+        }
         print(json.dumps({**told, "out": options.out}))
     if work.results.is_complete:
         work.tell(f"nothing is left to do: {options.out}")
         return 0
     work.tell_refused()
+    work.tell_outside()
     before = f", {earlier:,} of them before" if earlier else ""
     work.tell(f"{earlier + new:,} structures with energies (eV) and forces (eV/Å){before}: {options.out}")
     return 0

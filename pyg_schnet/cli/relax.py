@@ -70,7 +70,14 @@ def run(options: Namespace) -> int:
     converged = sum(row["converged"] for row in rows)
     if options.json:
         refused = [{"frame": number, "reason": reason} for number, reason in work.refused]
-        told = {"structures": len(rows), "converged": converged, "out": options.out, "refused": refused}
+        outside = [{"frame": number, "reason": reason} for number, reason in work.outside]
+        told = {
+            "structures": len(rows),
+            "converged": converged,
+            "out": options.out,
+            "refused": refused,
+            "outside": outside,
+        }
         print(json.dumps({**told, "results": rows}))
     elif not options.quiet:
         _tell(rows, options, work)
@@ -162,6 +169,7 @@ def _tell(rows: list[dict[str, Any]], options: Namespace, work: BatchRun) -> Non
     for row in [row for row in shown if row["stopped"]][:_ROWS]:
         work.tell(f"stopped: frame {row['frame']} at step {row['steps']}: {row['stopped']}")
     work.tell_refused()
+    work.tell_outside()
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

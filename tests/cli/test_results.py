@@ -21,6 +21,7 @@ from ase.constraints import FixAtoms
 from pyg_schnet import Potential, SchNet, cli, load
 from pyg_schnet.checkpoint import save
 from pyg_schnet.cli.results import ResultFile
+from pyg_schnet.domain import Domain
 from pyg_schnet.simulation.structures import with_results
 
 ROOT = Path(__file__).parents[2]
@@ -259,6 +260,19 @@ def test_no_file_destroys_another_and_no_result_is_lost(arguments, message, mode
     assert cli.main([verb, model, *rest]) == 1
     assert message in capsys.readouterr().err
     assert Path("in.extxyz").read_bytes() == before
+
+
+@pytest.mark.parametrize("verb", ["predict", "relax"])
+def test_structures_unlike_the_training_set_are_told(verb, model, here, frames, capsys):
+    known = load(model)
+    known.domain = Domain({(1, 8): 5.0, (1, 6): 5.0})  # Å: anything is closer
+    save(known, "known.safetensors")
+    ase.io.write("in.extxyz", frames[:2])
+    cli.main([verb, "known.safetensors", "in.extxyz", "out.extxyz"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "are not like those of the training, and their energies may be far off; the first is frame" in told
+    cli.main([verb, model, "in.extxyz", "other.extxyz"])
+    assert "not like those" not in capsys.readouterr().out
 
 
 def test_a_folder_is_no_model(here, frames, capsys):
