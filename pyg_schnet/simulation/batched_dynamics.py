@@ -44,6 +44,7 @@ class BatchedDynamics:
         potential_energy: Mean potential energies in eV.
         drift: Slopes of total energies in meV per atom and ps, ``None`` of less than a step; ``None`` with a
             thermostat.
+        fluctuation: Standard deviations of total energies about those slopes in meV per atom, as ``drift``.
         trajectory: The file of frames, if one was written.
     """
 
@@ -54,6 +55,7 @@ class BatchedDynamics:
     temperature: list[float]
     potential_energy: list[float]
     drift: list[float | None] | None
+    fluctuation: list[float | None] | None
     trajectory: Path | None
 
 
@@ -128,7 +130,8 @@ def run_md_batched(
             limits = BatchLimits(own.domain, closest, max_force)
             moves = _Moves(own, own_structures, group, temperature, timestep, seed, bath, limits)
             found += moves.run(steps, writer, interval)
-    atoms, stopped, temperatures, energies, drifts = zip(*found, strict=True)
+    atoms, stopped, temperatures, energies, drifts, fluctuations = zip(*found, strict=True)
+    nve = thermostat == "nve"
     return BatchedDynamics(
         list(atoms),
         steps,
@@ -136,7 +139,8 @@ def run_md_batched(
         list(stopped),
         list(temperatures),
         list(energies),
-        list(drifts) if thermostat == "nve" else None,
+        list(drifts) if nve else None,
+        list(fluctuations) if nve else None,
         writer.path,
     )
 
@@ -231,13 +235,12 @@ class _Moves:
         self.statistics.add(step, total, cast(float, kinetic))
 
     def _result(self, place: int, reason: str | None, frame: Atoms) -> tuple:
-        """Give frame, reason, mean temperature, mean potential energy and drift of a structure of now."""
-        statistics, atoms = self.statistics, self.replicas.sizes[place]
-        kinetic, total = (float(cast(Tensor, x)[place]) for x in (statistics.temperature, statistics.energy))
+        """Give frame, reason, mean temperature and potential energy, drift and fluctuation up to now."""
+        own, atoms = self.statistics.of(place), self.replicas.sizes[place]
+        kinetic = own.temperature
         temperature = 2 * kinetic / (self.freedom[place] * units.kB)
-        slope = None if self.friction is not None else statistics.drift(self.timestep, atoms)
-        drift = None if slope is None else float(cast(Tensor, slope)[place])
-        return frame, reason, temperature, total - kinetic, drift
+        drift, fluctuation = own.drift(self.timestep, atoms), own.fluctuation(atoms)
+        return frame, reason, temperature, own.energy - kinetic, drift, fluctuation
 
     def _breaches(self, moved: Tensor) -> dict[int, str]:
         """Say which of the moving structures cannot be where they are, and why."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+
+from torch import Tensor
 
 
 @dataclass
@@ -50,6 +52,11 @@ class Statistics:
         self.steps += later * (step - self.step)
         self.products += later * (energy - self.energy)
         self.energies += higher * (energy - self.energy)
+
+    def of(self, place: int) -> Statistics:
+        """Give those of one structure, where energies and temperatures were tensors, a value a structure."""
+        values = (float(x[place]) if isinstance(x, Tensor) else x for x in astuple(self))
+        return Statistics(*values)  # pyright: ignore[reportArgumentType] - `count` is a number as it was
 
     def drift(self, timestep: float, atoms: int) -> float | None:
         """Slope of the least-squares line through the total energy, in meV per atom and ps."""

@@ -1,0 +1,116 @@
+"""Conservation: dynamics at constant energy keeps it constant."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import torch
+from ase import Atoms, units
+from torch import Tensor
+from torch_geometric.data import Batch, Data
+
+from pyg_schnet.checks.finding import FAIL, SKIP, Finding
+from pyg_schnet.checks.samples import Samples
+from pyg_schnet.checks.subject import Subject
+from pyg_schnet.simulation.batched_dynamics import run_md_batched
+from pyg_schnet.simulation.conservation import fit_drift
+from pyg_schnet.simulation.integration import FARTHEST
+from pyg_schnet.simulation.velocities import draw_momenta
+from pyg_schnet.structures import to_ase
+
+DRIFT = 0.1  # meV/atom/ps, beside what chance may do; 100 ps of it are 40 % of the thermal energy of 300 K
+_MEMORY = 0.02  # ps; of a total energy by velocity Verlet, in which hydrogen atoms swing twice
+
+
+def check_drift(
+    subject: Subject,
+    samples: Samples,
+    duration: float = 1.0,
+    timestep: float = 0.5,
+    temperature: float = 300.0,
+) -> Iterator[Finding]:
+    """Move the structures by the model as it is used, without a bath (velocity Verlet).
+
+    Args:
+        subject: The model.
+        samples: The structures, which all start at the temperature.
+        duration: In ps.
+        timestep: In fs.
+        temperature: In K.
+    """
+    structures = [one for one in samples.structures if len(one.z) > 1]
+    if not structures:
+        yield Finding("drift", "", SKIP, note="single atoms do not move")
+        return
+    run = _batched if subject.is_ours else _verlet
+    drift, fluctuation, stopped = run(subject, structures, duration, timestep, temperature)
+    if stopped:
+        yield Finding("drift", "energy", FAIL, math.inf, DRIFT, "meV/atom/ps", stopped)
+        return
+    how = f"in {duration:g} ps from {temperature:g} K by steps of {timestep:g} fs"
+    note = f"{how}; are forces smooth, and those of the energy?"
+    bound = DRIFT + _uncertainty(fluctuation, duration)
+    yield Finding.measured("drift", "energy", drift, bound, "meV/atom/ps", note)
+
+
+def _uncertainty(fluctuation: float, duration: float) -> float:
+    """Give twice the standard error of a slope over values that vary by chance, and are new after 20 fs."""
+    values = max(1.0, duration / _MEMORY)
+    return 2 * fluctuation * math.sqrt(12 / values) / duration
+
+
+def _batched(
+    subject: Subject, structures: list[Data], duration: float, timestep: float, temperature: float
+) -> tuple[float, float, str]:
+    """Run what users run."""
+    found = run_md_batched(
+        subject.model,
+        [cast(Atoms, to_ase(one)) for one in structures],
+        temperature=temperature,
+        timestep=timestep,
+        duration=duration,
+        closest=None,
+        max_force=None,
+    )
+    stopped = next((reason for reason in found.stopped if reason is not None), "")
+    worst = [max(abs(x or 0.0) for x in values or [0.0]) for values in (found.drift, found.fluctuation)]
+    return worst[0], worst[1], stopped
+
+
+def _verlet(
+    subject: Subject, structures: list[Data], duration: float, timestep: float, temperature: float
+) -> tuple[float, float, str]:
+    """Move structures by velocity Verlet, for models that are called with (z, pos, batch)."""
+    rng = np.random.default_rng(0)
+    systems = [cast(Atoms, to_ase(one)) for one in structures]
+    for atoms in systems:
+        draw_momenta(atoms, temperature, rng, rotation=False)
+    sizes = [len(atoms) for atoms in systems]
+    mass = torch.tensor(np.concatenate([atoms.get_masses() for atoms in systems]))[:, None]
+    momenta = torch.tensor(np.concatenate([atoms.get_momenta() for atoms in systems]))
+    batch = cast(Data, Batch.from_data_list(cast(Any, structures)))
+    dt, totals = timestep * units.fs, []
+    result = subject.used(batch)
+    for step in range(round(1000 * duration / timestep) + 1):
+        if step:
+            momenta = momenta + dt / 2 * result.forces
+            moved = dt * momenta / mass
+            batch.pos = cast(Tensor, batch.pos) + moved
+            if not float(moved.abs().max()) < FARTHEST:  # nan is not, either
+                return math.inf, 0.0, f"an atom moved {float(moved.abs().max()):.1f} Å in step {step}"
+            result = subject.used(batch)
+            momenta = momenta + dt / 2 * result.forces
+        kinetic = (momenta.square() / mass).sum(1).split(sizes)
+        totals.append(result.energy + torch.stack([one.sum() / 2 for one in kinetic]))
+    energies = torch.stack(totals, dim=1).numpy()
+    fits = [fit_drift(energy, timestep, n) for energy, n in zip(energies, sizes, strict=True)]
+    return max(abs(drift) for drift, _ in fits), max(about for _, about in fits), ""
+
+
+def checks(duration: float, temperature: float) -> dict[str, Callable[[Subject, Samples], Iterator[Finding]]]:
+    """Give the check with its settings."""
+    return {"drift": partial(check_drift, duration=duration, temperature=temperature)}

@@ -1,0 +1,91 @@
+"""Derivatives: forces and stresses are those of the energy, and do no work on a closed way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from pyg_schnet.checks.finding import SKIP, Finding
+from pyg_schnet.checks.samples import Samples, moved
+from pyg_schnet.checks.subject import Subject
+
+_COORDINATES = 24  # of each structure, drawn by chance
+_POINTS = 64  # of a closed way: the sum over a period converges faster than any power of their distance
+_AMPLITUDE = 0.05  # Å
+_STRAIN = 1e-5
+
+
+def check_forces(subject: Subject, samples: Samples) -> Iterator[Finding]:
+    """Compare forces with central differences of the energy."""
+    step, worst, largest = subject.tolerance.step, 0.0, 1.0
+    for data in samples.structures:
+        pos = cast(Tensor, data.pos)
+        forces = subject.exact([data]).forces.flatten()
+        chosen = torch.randperm(pos.numel(), generator=samples.generator)[:_COORDINATES]
+        displaced = []
+        for coordinate in chosen.tolist():
+            for sign in (1, -1):
+                there = pos.clone()
+                there.view(-1)[coordinate] += sign * step
+                displaced.append(moved(data, there))
+        plus, minus = subject.exact(displaced).energy.view(-1, 2).T
+        error = (forces[chosen] + (plus - minus) / (2 * step)).abs().max()
+        worst, largest = max(worst, float(error)), max(largest, float(forces.abs().max()))
+    bound = subject.tolerance.slope * largest
+    note = "forces must be minus the slope of the energy; is a gradient cut, or are they predicted apart?"
+    yield Finding.measured("forces", "finite differences", worst, bound, "eV/Å", note)
+
+
+def check_stress(subject: Subject, samples: Samples) -> Iterator[Finding]:
+    """Compare stresses with central differences of the energy by strain."""
+    crystals = samples.crystals
+    if not crystals or not subject.is_ours:
+        reason = "there are no crystals" if subject.is_ours else "only a Potential has stresses"
+        yield Finding("stress", "", SKIP, note=reason)
+        return
+    worst, largest = 0.0, 1e-2
+    for data in crystals:
+        volume = float(data.cell.det().abs())
+        stress = cast(Tensor, subject.exact([data], stress=True).stress)[0]
+        for a, b in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)):
+            energies = []
+            for sign in (1, -1):
+                strain = torch.eye(3, dtype=torch.float64)
+                strain[a, b] += sign * _STRAIN / 2  # both, so that the diagonal gets all
+                strain[b, a] += sign * _STRAIN / 2
+                pos = cast(Tensor, data.pos)
+                energies.append(moved(data, pos @ strain, cell=data.cell @ strain))
+            plus, minus = subject.exact(energies).energy.tolist()
+            difference = (plus - minus) / (2 * _STRAIN * volume)
+            worst = max(worst, abs(float(stress[a, b]) - difference))
+        largest = max(largest, float(stress.abs().max()))
+    note = "the stress must be the slope of the energy by strain"
+    yield Finding.measured("stress", "finite differences", worst, 1e-6 * largest, "eV/Å³", note)
+
+
+def check_closed_loop(subject: Subject, samples: Samples) -> Iterator[Finding]:
+    """Add up the work of the forces around a closed way of all atoms; without a curl they do none."""
+    worst, way = 0.0, 0.0
+    angles = 2 * math.pi * torch.arange(_POINTS, dtype=torch.float64) / _POINTS
+    for data in samples.structures:
+        pos = cast(Tensor, data.pos)
+        out, back = samples.random(*pos.shape), samples.random(*pos.shape)
+        ways = [moved(data, pos + _AMPLITUDE * (t.cos() * out + t.sin() * back)) for t in angles]
+        slopes = torch.stack([_AMPLITUDE * (t.cos() * back - t.sin() * out) for t in angles])
+        forces = subject.exact(ways).forces.view(_POINTS, *pos.shape)
+        work = (forces * slopes).sum((1, 2)) * (2 * math.pi / _POINTS)
+        worst, way = max(worst, abs(float(work.sum()))), max(way, float(work.abs().sum()))
+    bound = 1e-6 * max(1.0, way) if subject.dtype == torch.float64 else 1e-3 * max(1.0, way)
+    note = "forces that do work on a closed way heat or cool a simulation; they must come from one energy"
+    yield Finding.measured("loop", "work", worst, bound, "eV", note)
+
+
+CHECKS: dict[str, Callable[[Subject, Samples], Iterator[Finding]]] = {
+    "forces": check_forces,
+    "stress": check_stress,
+    "loop": check_closed_loop,
+}

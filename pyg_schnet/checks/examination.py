@@ -1,0 +1,148 @@
+"""The examination: all checks of a model, one after another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from ase import Atoms
+from torch_geometric.data import Data, Dataset
+
+from pyg_schnet.checks import conservation, derivatives, limits, precision, smoothness, symmetry
+from pyg_schnet.checks.finding import FAIL, PASS, Finding, Report
+from pyg_schnet.checks.samples import Samples
+from pyg_schnet.checks.sources import read_structures
+from pyg_schnet.checks.subject import Subject
+from pyg_schnet.simulation.calculator import for_evaluation
+from pyg_schnet.spelling import nearest
+from pyg_schnet.structures import from_ase
+
+Check: TypeAlias = Callable[[Subject, Samples], Iterator[Finding]]
+Structures: TypeAlias = str | os.PathLike | Atoms | Data | Dataset | Sequence[Atoms | Data]
+FEW = 4  # structures
+
+
+def check(
+    model: Any,
+    structures: Structures,
+    only: Sequence[str] | None = None,
+    *,
+    number: int = FEW,
+    duration: float = 1.0,
+    temperature: float = 300.0,
+    seed: int = 0,
+    on_check: Callable[[str], None] | None = None,
+) -> Report:
+    """Examine a model: is it a potential-energy surface, and exact?
+
+    What is exact but for rounding is computed in float64, without splines and compiled programs, which are
+    compared with it; dynamics runs as the model is used. Two lines make a test of it::
+
+        def test_my_model_obeys_physics():
+            check(model, "molecules.xyz").assert_passed()
+
+    Args:
+        model: A :class:`~pyg_schnet.Potential`, an :class:`~pyg_schnet.Ensemble`, or the path of a
+            checkpoint. Or anything that is called with ``(z, pos, batch)``, atomic numbers ``(atoms,)``,
+            positions ``(atoms, 3)`` in Å and numbers of molecules ``(atoms,)``, and returns energies in eV,
+            ``(molecules,)`` or ``(molecules, 1)``, or a pair or a dictionary of ``energy`` and ``forces``. It
+            stays as it is.
+        structures: What it is made for: a file in any format of ASE, or that
+            :class:`~pyg_schnet.datasets.AtomsDataset` reads; structures of ASE or PyG, one or several.
+        only: Which of :data:`CHECKS`; all by default.
+        number: How many structures to take, evenly from all of them.
+        duration: Of the dynamics, in ps.
+        temperature: Of its start, in K.
+        seed: Of random directions, orders and velocities.
+        on_check: Told the name of each check before it is made.
+
+    Returns:
+        Numbers beside bounds; ``report.passed``, ``report.assert_passed()``, ``report["rotation, energy"]``.
+        A check in which the model raises an error has failed, with the error for its note.
+
+    Raises:
+        TypeError: If ``model`` or ``structures`` is something else.
+        ValueError: If there is no structure, or no such check.
+    """
+    checks = _checks(duration, temperature)
+    for name in only or ():
+        if name not in checks:
+            raise ValueError(
+                f"`only` must name checks ({', '.join(checks)}), got {name!r}.{nearest(name, checks)}"
+            )
+    if isinstance(model, str | os.PathLike):
+        model = for_evaluation(model)
+    subject = Subject(model)
+    samples = Samples(_chosen(structures, number), seed)
+    findings = list(_guarded("evaluation", _probe, subject, samples))
+    if findings[0].verdict == PASS:
+        for name, own in checks.items():
+            if only is None or name in only:
+                if on_check is not None:
+                    on_check(name)
+                findings += _guarded(name, own, subject, samples)
+    return Report(subject.name, str(subject.dtype).removeprefix("torch."), findings)
+
+
+def _probe(subject: Subject, samples: Samples) -> Iterator[Finding]:
+    """Ask for the energies at all, each alone: what fails here would fail everywhere."""
+    subject.probe(samples.structures[0])
+    bad = 0
+    for one in samples.structures:
+        result = subject.exact([one])
+        bad += not bool(result.energy.isfinite().all() and result.forces.isfinite().all())
+    note = "energies and forces must be finite numbers"
+    unit = f"of {len(samples.structures)}"
+    yield Finding.measured("evaluation", "not finite", bad, 0, unit, note)
+
+
+def _guarded(name: str, own: Check, subject: Subject, samples: Samples) -> list[Finding]:
+    """Take an error of the model for a finding: it is the model that is examined, whatever it raises."""
+    try:
+        return list(own(subject, samples))
+    except Exception as error:
+        text = " ".join(str(error).split())
+        return [Finding(name, "", FAIL, note=f"it raised {type(error).__name__}: {text}")]
+
+
+def _chosen(structures: Structures, number: int) -> list[Data]:
+    if number < 1:
+        raise ValueError(f"`number` must be at least 1, got {number}")
+    if isinstance(structures, str | os.PathLike):
+        structures = read_structures(os.fspath(structures))
+    elif isinstance(structures, Atoms | Data):
+        structures = [structures]  # pyright: ignore[reportAssignmentType] - a batch is a list of them
+    if not isinstance(structures, Sequence | Dataset):
+        raise TypeError(
+            f"`structures` must be a file, or structures of ASE or PyG, got {type(structures).__name__}"
+        )
+    if len(structures) == 0:
+        raise ValueError("`structures` must hold at least one structure, got none")
+    places = torch.linspace(0, len(structures) - 1, min(number, len(structures))).round().long().tolist()
+    return [_as_data(structures[place]) for place in places]
+
+
+def _as_data(structure: Any) -> Data:
+    if isinstance(structure, Atoms):
+        return from_ase(structure)
+    if isinstance(structure, Data) and "z" in structure and structure.pos is not None:
+        return structure
+    raise TypeError(
+        f"`structures` must hold ase.Atoms, or Data with `z` and `pos`, got {type(structure).__name__}"
+    )
+
+
+def _checks(duration: float, temperature: float) -> dict[str, Check]:
+    return {
+        **symmetry.CHECKS,
+        **derivatives.CHECKS,
+        **smoothness.CHECKS,
+        **precision.CHECKS,
+        **conservation.checks(duration, temperature),
+        **limits.CHECKS,
+    }
+
+
+CHECKS = tuple(_checks(1.0, 300.0))

@@ -1,0 +1,81 @@
+"""Precision: what float32, compiled programs and splines of filters change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+from torch_geometric.data import Data
+
+from pyg_schnet.checks.finding import FAIL, SKIP, Finding
+from pyg_schnet.checks.samples import Samples
+from pyg_schnet.checks.subject import Result, Subject
+from pyg_schnet.nn import SchNet
+from pyg_schnet.potential import Potential
+
+# A hundredth of what good models err by (0.1 meV an atom, 5 meV/Å).
+_ENERGY = 1e-2  # meV/atom
+_FORCES = 0.1  # meV/Å
+
+
+def check_float32(subject: Subject, samples: Samples) -> Iterator[Finding]:
+    """Compare float32 with float64."""
+    if not isinstance(subject.model, nn.Module) or subject.dtype != torch.float64:
+        yield Finding("float32", "", SKIP, note="it runs in one precision only")
+        return
+    single = subject.variant(torch.float32)
+    after = subject.compute(single, samples.structures, torch.float32)
+    note = "positions, sums and large energies belong in float64; train on energies relative to references"
+    yield from _changes("float32", subject.exact(samples.structures), after, samples.structures, note)
+
+
+def check_compiled(subject: Subject, samples: Samples) -> Iterator[Finding]:
+    """Compare the compiled potential with the same one run step by step, both in float32."""
+    if not isinstance(subject.model, Potential):
+        yield Finding("compiled", "", SKIP, note="only a Potential is compiled")
+        return
+    eager, compiled = (subject.variant(torch.float32, "auto", compiled=on) for on in (False, True))
+    reason = compiled.why_eager()
+    if reason is not None:
+        yield Finding("compiled", "", SKIP, note=reason)
+        return
+    before = subject.compute(eager, samples.structures, torch.float32)
+    after = subject.compute(compiled, samples.structures, torch.float32)
+    if compiled.compiled.failure is not None:
+        yield Finding("compiled", "", FAIL, note=compiled.compiled.failure)
+        return
+    note = "the program differs from the model; please report it"
+    yield from _changes("compiled", before, after, samples.structures, note)
+
+
+def check_splines(subject: Subject, samples: Samples) -> Iterator[Finding]:
+    """Compare filters from splines with exact ones, both in float64."""
+    if not isinstance(subject.model, Potential) or not isinstance(subject.model.model, SchNet):
+        yield Finding("splines", "", SKIP, note="only a SchNet in a Potential has splines of filters")
+        return
+    if subject.model.model.filters == "exact":
+        yield Finding("splines", "", SKIP, note="this model has filters='exact'")
+        return
+    splines = subject.variant(torch.float64, "spline")
+    after = subject.compute(splines, samples.structures, torch.float64)
+    note = "the filters are too rough for splines; train with model.filters=exact"
+    yield from _changes("splines", subject.exact(samples.structures), after, samples.structures, note)
+
+
+def _changes(
+    check: str, before: Result, after: Result, structures: list[Data], note: str
+) -> Iterator[Finding]:
+    atoms = torch.tensor([len(one.z) for one in structures])
+    energy = 1e3 * ((after.energy - before.energy).abs() / atoms).max()
+    forces = 1e3 * (after.forces - before.forces).abs().max()
+    largest = max(1.0, float(before.forces.abs().max()))
+    yield Finding.measured(check, "energy", float(energy), _ENERGY, "meV/atom", note)
+    yield Finding.measured(check, "forces", float(forces), _FORCES * largest, "meV/Å", note)
+
+
+CHECKS: dict[str, Callable[[Subject, Samples], Iterator[Finding]]] = {
+    "float32": check_float32,
+    "compiled": check_compiled,
+    "splines": check_splines,
+}

@@ -1,0 +1,132 @@
+"""Smoothness: no jump of energy or forces where atoms come into each other's sight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from pyg_schnet.checks.finding import Finding
+from pyg_schnet.checks.samples import Samples, diameter, moved
+from pyg_schnet.checks.subject import Subject
+
+_SPACING = 0.05  # Å between the points of a way, at first
+_WORST = 3  # intervals of each way that are looked at closer
+_PAIRS = 6  # of elements
+_REACH = 15.0  # Å; how far atoms are drawn apart where the cutoff is not known
+_NEAREST = 1.0  # Å
+_SWELLING = 2.0  # Å; by how much a crowd grows, so that many pairs pass the cutoff at once
+
+
+@dataclass(frozen=True)
+class Way:
+    """A structure whose atoms move along a line.
+
+    Attributes:
+        start: The structure.
+        direction: Of all atoms, ``(atoms, 3)``.
+        length: In multiples of the direction.
+    """
+
+    start: Data
+    direction: Tensor
+    length: float
+
+    @property
+    def places(self) -> Tensor:
+        """Where to look first."""
+        return torch.linspace(0, self.length, round(self.length / _SPACING) + 1, dtype=torch.float64)
+
+    def at(self, t: float) -> Data:
+        """Give the structure at a place of the way."""
+        return moved(self.start, cast(Tensor, self.start.pos) + t * self.direction)
+
+
+def check_smoothness(subject: Subject, samples: Samples) -> Iterator[Finding]:
+    """Draw atoms apart through the cutoff, and let a crowd grow; halve intervals where something jumps."""
+    width = subject.tolerance.width
+    rows = [(way, _intervals(subject, way)) for way in _ways(subject, samples)]
+    jumps = {}
+    for quantity in ("energy", "forces"):
+        suspects = [
+            (way, own[k])
+            for way, own in rows
+            for k in _excess(_jump(quantity, own)).topk(min(_WORST, len(own))).indices.tolist()
+        ]
+        jumps[quantity] = _narrowed(subject, suspects, quantity, width)
+    energies, slopes = (torch.cat([own[:, k] for _, own in rows]).abs() for k in (1, 2))
+    note = "dynamics does not conserve an energy that jumps; is there an envelope that ends at the cutoff?"
+    bound = subject.tolerance.energy + subject.tolerance.relative * float(energies.max())
+    yield Finding.measured("smoothness", "energy", jumps["energy"], bound, "eV", note)
+    note = "forces must not jump; an envelope needs no slope at the cutoff"
+    bound = max(1e-6, 1e3 * width) * max(1.0, float(slopes.max()))  # forces change by some 100 eV/Å² anyway
+    yield Finding.measured("smoothness", "forces", jumps["forces"], bound, "eV/Å", note)
+
+
+def _ways(subject: Subject, samples: Samples) -> Iterator[Way]:
+    reach = _REACH if subject.cutoff is None else subject.cutoff + 1
+    apart = torch.tensor([[0.0, 0, 0], [1, 0, 0]], dtype=torch.float64)
+    for pair in list(combinations_with_replacement(samples.elements, 2))[:_PAIRS]:
+        yield Way(samples.cluster(torch.tensor(pair), _NEAREST * apart), apart, reach - _NEAREST)
+    if subject.connects_all:
+        return  # where all atoms see each other anyway, there is nothing to come into sight of
+    for data in [samples.crowd(), samples.structures[0]]:  # a crystal breathes without its cell
+        pos = cast(Tensor, data.pos)
+        yield Way(data, (pos - pos.mean(0)) / diameter(pos) if len(pos) > 1 else pos, _SWELLING)
+
+
+def _along(subject: Subject, places: list[tuple[Way, float]]) -> tuple[Tensor, Tensor]:
+    """Give energies and their slopes along the ways, from the forces."""
+    result = subject.exact([way.at(t) for way, t in places])
+    sizes = [len(way.start.z) for way, _ in places]
+    parts = result.forces.split(sizes)
+    slopes = [-(f * way.direction).sum() for f, (way, _) in zip(parts, places, strict=True)]
+    return result.energy, torch.stack(slopes)
+
+
+def _intervals(subject: Subject, way: Way) -> Tensor:
+    """Give place, energy and slope of both ends of each interval of a way, ``(intervals, 6)``."""
+    places = way.places
+    points = torch.stack([places, *_along(subject, [(way, t) for t in places.tolist()])], dim=1)
+    return torch.cat([points[:-1], points[1:]], dim=1)
+
+
+def _jump(quantity: str, rows: Tensor) -> Tensor:
+    """Say how much more changes between two places than smooth functions do.
+
+    Rows are place, energy and slope, of both ends. Where both are smooth, what the slopes leave unexplained
+    of the energy falls with the third power of the interval, and the slope's change with the first.
+    """
+    t0, e0, s0, t1, e1, s1 = rows.T
+    if quantity == "forces":
+        return (s1 - s0).abs()
+    return (e1 - e0 - (t1 - t0) * (s0 + s1) / 2).abs()
+
+
+def _excess(jumps: Tensor) -> Tensor:
+    """Say how much larger each is than its neighbors, whose mean it would be of a smooth function."""
+    padded = torch.cat([jumps[:1], jumps, jumps[-1:]])
+    return jumps - (padded[:-2] + padded[2:]) / 2
+
+
+def _narrowed(subject: Subject, intervals: list[tuple[Way, Tensor]], quantity: str, width: float) -> float:
+    """Halve intervals, each time keeping the half with the larger jump; give the largest that is left."""
+    ways = [way for way, _ in intervals]
+    rows = torch.stack([row for _, row in intervals])
+    while float((rows[:, 3] - rows[:, 0]).max()) > width:
+        middle = (rows[:, 0] + rows[:, 3]) / 2
+        energy, slope = _along(subject, list(zip(ways, middle.tolist(), strict=True)))
+        between = torch.stack([middle, energy, slope], dim=1)
+        left = torch.cat([rows[:, :3], between], dim=1)
+        right = torch.cat([between, rows[:, 3:]], dim=1)
+        first = _jump(quantity, left) >= _jump(quantity, right)
+        rows = torch.where(first[:, None], left, right)
+    return float(_jump(quantity, rows).max())
+
+
+CHECKS: dict[str, Callable[[Subject, Samples], Iterator[Finding]]] = {"smoothness": check_smoothness}
