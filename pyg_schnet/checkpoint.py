@@ -144,16 +144,26 @@ def write(
 
     path = Path(path)
     entry = {"format": FORMAT, "kind": kind, "version": __version__, **header}
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     try:
-        save_file(contiguous, temporary, metadata={_KEY: json.dumps(entry)})
+        save_file(_apart(tensors), temporary, metadata={_KEY: json.dumps(entry)})
         os.chmod(temporary, 0o644)  # mkstemp's files are private
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give each name memory of its own: a model may have a weight under two, as PyG's SchNet has."""
+    apart: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        apart[name] = own.clone() if own.data_ptr() in seen else own
+        seen.add(own.data_ptr())
+    return apart
 
 
 def read(

@@ -51,7 +51,8 @@ class Potential(DoubleBuffers):
     Args:
         model: Called with ``(z, pos, batch)`` and whatever else its ``forward`` names among
             ``num_molecules``, ``dtype`` and the fields of the data (``edge_index``, ``cell``, ``x``, …);
-            returns one number a molecule, as :class:`~pyg_schnet.SchNet` and PyG's own models do.
+            returns one number a molecule, as :class:`~pyg_schnet.SchNet` and PyG's own models do, or a tuple
+            that begins with them, as PyG's ``ViSNet``.
         scale: :math:`\sigma`, the unit of the model's output in eV.
         atomref: :math:`a_z`, energy of an isolated atom in eV by atomic number, shape ``(100,)``.
         elements: Atomic numbers seen in training; others are refused. All are allowed if ``None``.
@@ -248,7 +249,13 @@ class Potential(DoubleBuffers):
                 raise ValueError(
                     f"`data` must hold `{name}`, which {type(self.model).__name__} needs; got None"
                 )
-        relative = self.model(data.z, pos, batch, **fields)
+        out = self.model(data.z, pos, batch, **fields)
+        relative = out[0] if isinstance(out, tuple) else out
+        if relative.numel() != molecules:
+            raise ValueError(
+                f"`model` must return one number for each of the {molecules} molecules; "
+                f"{type(self.model).__name__} returned the shape {tuple(relative.shape)}"
+            )
         return self.scaled(relative.reshape(molecules).double(), data.z, batch, molecules)
 
     def scaled(self, relative: Tensor, z: Tensor, batch: Tensor, molecules: int) -> Tensor:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
+from torch_geometric.nn import SchNet as PyGSchNet
 
 import pyg_schnet
 from pyg_schnet import Potential, SchNet, checkpoint, load
@@ -244,6 +245,23 @@ def test_weights_that_do_not_fit_a_given_model_are_refused(path):
     checkpoint.save(Potential(Counting()), path)
     with pytest.raises(ValueError, match="which do not fit the given Counting: "):
         load(path, model=Counting(5))
+
+
+def test_a_weight_under_two_names_is_saved_and_stays_one(path, water):
+    def make():  # PyG's SchNet has each filter network twice
+        return PyGSchNet(8, 8, 1, 8, interaction_graph=lambda pos, batch: _all_pairs(pos))
+
+    potential = Potential(make().double(), scale=2.0).eval()
+    checkpoint.save(potential, path)
+    again = load(path, model=make())
+    assert_close(again(water), potential(water), atol=0, rtol=0)
+    block = again.model.interactions[0]
+    assert block.mlp[0].weight is block.conv.nn[0].weight
+
+
+def _all_pairs(pos):
+    source, target = edge_index = (1 - torch.eye(len(pos))).nonzero().T
+    return edge_index, (pos[source] - pos[target]).norm(dim=1)
 
 
 def test_provenance_that_json_cannot_hold_leaves_no_file(default, path):

@@ -295,6 +295,24 @@ def test_any_model_has_forces(molecules):
     assert_close(out["forces"], -2.0 * 2 * 0.7 * pos, atol=1e-12, rtol=0)
 
 
+def test_of_a_tuple_the_first_is_the_energy(water):
+    class Two(Bare):  # as PyG's ViSNet
+        def forward(self, z, pos, batch):
+            return super().forward(z, pos, batch), None
+
+    assert_close(Potential(Two()).eval()(water), Potential(Bare()).eval()(water), atol=0, rtol=0)
+
+
+def test_a_model_of_atomic_energies_is_refused(molecules):
+    class Atomic(Bare):
+        def forward(self, z, pos, batch):
+            return self.strength * pos.square().sum(1, keepdim=True)
+
+    text = r"`model` must return one number for each of the 3 molecules; Atomic returned the shape \(24, 1\)"
+    with pytest.raises(ValueError, match=text):
+        Potential(Atomic()).eval()(Batch.from_data_list(molecules))
+
+
 def test_a_model_gets_the_fields_that_it_names(water):
     class Named(Bare):
         def forward(self, z, pos, batch, charge, num_molecules, spin=None):
