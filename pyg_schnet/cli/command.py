@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from jsonargparse import ArgumentError
 
-from pyg_schnet.cli import data, evaluate, md, predict, relax, select, train
+from pyg_schnet.cli import data, evaluate, md, plot, predict, relax, select, train
 from pyg_schnet.cli.options import parser_of, prepare_device
 
 # torch, ASE and matplotlib take seconds to import: each verb imports what it needs, so that --help and
@@ -16,6 +16,7 @@ from pyg_schnet.cli.options import parser_of, prepare_device
 _VERBS = {
     "train": train,
     "evaluate": evaluate,
+    "plot": plot,
     "predict": predict,
     "relax": relax,
     "md": md,
