@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from jsonargparse import ArgumentError
 
-from pyg_schnet.cli import check, data, evaluate, md, predict, relax, select, train
+from pyg_schnet.cli import check, data, evaluate, md, plot, predict, relax, select, train
 from pyg_schnet.cli.options import parser_of, prepare_device
 
 # torch, ASE and matplotlib take seconds to import: each verb imports what it needs, so that --help and
@@ -17,6 +17,7 @@ _VERBS = {
     "train": train,
     "evaluate": evaluate,
     "check": check,
+    "plot": plot,
     "predict": predict,
     "relax": relax,
     "md": md,

@@ -5,61 +5,80 @@ from __future__ import annotations
 import os
 
 import torch
-from ase.data import chemical_symbols
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from pyg_schnet.evaluation import Evaluation
-from pyg_schnet.plots.style import BLUE, ELEMENTS, PURPLE, VERMILION, tidy
+from pyg_schnet.nn.readout import sum_by_molecule
+from pyg_schnet.plots.style import BLUE, GRAY, PAGE, SMALL, VERMILION, element_styles, paper, save, tidy
 from pyg_schnet.units import GPa, kcal_per_mol
 
 
-def plot_parity(evaluation: Evaluation, path: str | os.PathLike, labels: str = "reference") -> None:
-    """Draw predictions over labels: energies, forces and stresses.
+def plot_parity(
+    evaluation: Evaluation,
+    path: str | os.PathLike,
+    labels: str = "reference",
+    atomref: Tensor | None = None,
+) -> None:
+    """Draw predictions over labels: energies, forces by element, and stresses; two columns of a journal wide.
+
+    Energies are drawn around the mean of the labels. Those of molecules of different sizes spread by the
+    energies of their atoms, thousands of times as much as by chemistry: ``atomref`` takes these away.
 
     Args:
         evaluation: Of a potential on a data set.
         path: The picture.
         labels: What the labels are called on the axis, for instance "GFN2-xTB".
+        atomref: Energy of an isolated atom in eV by atomic number, ``(100,)``, to draw energies relative to;
+            see :attr:`Potential.atomref <pyg_schnet.Potential>`.
     """
     panels = 1 + (evaluation.forces is not None) + (evaluation.stress is not None)
-    figure = Figure(figsize=(3.5 * panels, 3.5), layout="constrained")
-    axes = figure.subplots(1, panels, squeeze=False)[0]
-    reference, prediction = (evaluation.energy - evaluation.energy[0].mean()).numpy()
-    axes[0].plot(reference, prediction, ".", color=BLUE, markersize=3, alpha=0.7, markeredgewidth=0)
-    _parity_axes(axes[0], "energy − mean", "eV", labels)
-    _note_errors(axes[0], evaluation.energy_mae, evaluation.energy_rmse, "meV", "kcal/mol")
-    if evaluation.forces is not None:
-        for z in evaluation.z.unique().tolist():
-            name, color = ELEMENTS.get(z, (chemical_symbols[z], PURPLE))
-            reference, prediction = evaluation.forces[:, evaluation.z == z].flatten(1).numpy()
-            axes[1].plot(
-                reference,
-                prediction,
-                ".",
-                color=color,
-                markersize=2,
-                alpha=0.5,
-                markeredgewidth=0,
-                label=name,
-            )
-        _parity_axes(axes[1], "force component", "eV/Å", labels)
-        assert evaluation.forces_mae is not None
-        assert evaluation.forces_rmse is not None
-        _note_errors(axes[1], evaluation.forces_mae, evaluation.forces_rmse, "meV/Å", "kcal/mol/Å")
-        legend = axes[1].legend(frameon=False, fontsize=8, loc="lower right", markerscale=4)
-        for handle in legend.legend_handles:
-            if handle is not None:
-                handle.set_alpha(1)
-    if evaluation.stress is not None:
-        assert evaluation.stress_mae is not None
-        assert evaluation.stress_rmse is not None
-        _draw_stress(axes[-1], evaluation.stress / GPa, labels)
-        text = f"MAE {evaluation.stress_mae / GPa:.3f} GPa\nRMSE {evaluation.stress_rmse / GPa:.3f} GPa"
-        axes[-1].text(0.04, 0.96, text, transform=axes[-1].transAxes, va="top", fontsize=7.5)
-    figure.savefig(path, dpi=200)
+    side = PAGE / max(panels, 2)
+    with paper():
+        figure = Figure(figsize=(side * panels, side), layout="constrained")
+        axes = figure.subplots(1, panels, squeeze=False)[0]
+        _draw_energy(axes[0], evaluation, labels, atomref)
+        if evaluation.forces is not None:
+            _draw_forces(axes[1], evaluation, labels)
+        if evaluation.stress is not None:
+            assert evaluation.stress_mae is not None
+            assert evaluation.stress_rmse is not None
+            _draw_stress(axes[-1], evaluation.stress / GPa, labels)
+            errors = (evaluation.stress_mae / GPa, evaluation.stress_rmse / GPa)
+            _note(axes[-1], "MAE {:.3f} GPa\nRMSE {:.3f} GPa".format(*errors))
+        save(figure, path)
+
+
+def _draw_energy(axes: Axes, evaluation: Evaluation, labels: str, atomref: Tensor | None) -> None:
+    energy, relative_to = evaluation.energy, "mean"
+    if atomref is not None and evaluation.sizes is not None:
+        molecule = torch.arange(evaluation.n).repeat_interleave(evaluation.sizes)
+        energy = energy - sum_by_molecule(atomref.cpu()[evaluation.z], molecule, evaluation.n)
+        relative_to = "references"
+    if relative_to == "mean" or evaluation.n == 1:
+        energy = energy - energy[0].mean()
+    axes.plot(*energy.numpy(), ".", color=BLUE, markersize=3, alpha=0.7, markeredgewidth=0, rasterized=True)
+    _parity_axes(axes, f"energy − {relative_to}", "eV", labels)
+    _note_errors(axes, evaluation.energy_mae, evaluation.energy_rmse, "meV", _kcal(evaluation, "kcal/mol"))
+
+
+def _draw_forces(axes: Axes, evaluation: Evaluation, labels: str) -> None:
+    assert evaluation.forces is not None
+    assert evaluation.forces_mae is not None
+    assert evaluation.forces_rmse is not None
+    look = {"markersize": 2, "alpha": 0.5, "markeredgewidth": 0, "rasterized": True}
+    for z, (name, color) in element_styles(evaluation.z.tolist()).items():
+        pair = evaluation.forces[:, evaluation.z == z].flatten(1).numpy()
+        axes.plot(*pair, ".", color=color, label=name, **look)
+    _parity_axes(axes, "force component", "eV/Å", labels)
+    chemists_unit = _kcal(evaluation, "kcal/mol/Å")
+    _note_errors(axes, evaluation.forces_mae, evaluation.forces_rmse, "meV/Å", chemists_unit)
+    legend = axes.legend(loc="lower right", markerscale=4)
+    for handle in legend.legend_handles:
+        if handle is not None:
+            handle.set_alpha(1)
 
 
 def _draw_stress(axes: Axes, stress: Tensor, labels: str) -> None:
@@ -70,13 +89,13 @@ def _draw_stress(axes: Axes, stress: Tensor, labels: str) -> None:
             reference, prediction, ".", color=color, markersize=3, alpha=0.7, markeredgewidth=0, label=name
         )
     _parity_axes(axes, "stress", "GPa", labels)
-    axes.legend(frameon=False, fontsize=8, loc="lower right", markerscale=3)
+    axes.legend(loc="lower right", markerscale=3)
 
 
 def _parity_axes(axes: Axes, quantity: str, unit: str, labels: str) -> None:
     low = min(axes.get_xlim()[0], axes.get_ylim()[0])
     high = max(axes.get_xlim()[1], axes.get_ylim()[1])
-    axes.plot([low, high], [low, high], color="#888888", linewidth=0.8, zorder=0)
+    axes.plot([low, high], [low, high], color=GRAY, linewidth=0.8, zorder=0)
     axes.set_xlim(low, high)
     axes.set_ylim(low, high)
     axes.set_aspect("equal")
@@ -87,9 +106,18 @@ def _parity_axes(axes: Axes, quantity: str, unit: str, labels: str) -> None:
     tidy(axes)
 
 
-def _note_errors(axes: Axes, mae: float, rmse: float, unit: str, chemists_unit: str) -> None:
-    text = (
-        f"MAE {mae * 1e3:.1f} {unit} ({mae / kcal_per_mol:.3f} {chemists_unit})\n"
-        f"RMSE {rmse * 1e3:.1f} {unit} ({rmse / kcal_per_mol:.3f} {chemists_unit})"
-    )
-    axes.text(0.04, 0.96, text, transform=axes.transAxes, va="top", fontsize=7.5)
+def _kcal(evaluation: Evaluation, unit: str) -> str | None:
+    """Name the chemists' unit where there is room for it, and no crystals, which it is not for."""
+    return unit if evaluation.stress is None else None
+
+
+def _note_errors(axes: Axes, mae: float, rmse: float, unit: str, chemists_unit: str | None) -> None:
+    lines = [f"{name} {error * 1e3:.1f} {unit}" for name, error in (("MAE", mae), ("RMSE", rmse))]
+    if chemists_unit is not None:
+        in_it = (f" ({error / kcal_per_mol:.3f} {chemists_unit})" for error in (mae, rmse))
+        lines = [line + other for line, other in zip(lines, in_it, strict=True)]
+    _note(axes, "\n".join(lines))
+
+
+def _note(axes: Axes, text: str) -> None:
+    axes.text(0.04, 0.96, text, transform=axes.transAxes, va="top", fontsize=SMALL)

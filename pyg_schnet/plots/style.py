@@ -1,15 +1,88 @@
-"""What all pictures have in common: colors and axes."""
+"""What all pictures have in common: sizes, fonts, colors and axes."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from itertools import cycle
+from typing import Any
+
+from ase.data import chemical_symbols
+from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+COLUMN, PAGE = 3.4, 7.0  # inches: one column of a journal, and two
+SMALL = 7  # points, of numbers and legends; labels have one more
 
 # Okabe and Ito's colors, safe for the color-blind.
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY = "#E69F00", "#56B4E9"
+GRAY = "#888888"
 _GRID = "#d9d9d9"
 # The usual colors of the elements, darkened to be seen on white.
 ELEMENTS = {1: ("H", "#999999"), 6: ("C", "#222222"), 7: ("N", BLUE), 8: ("O", VERMILION)}
+_OTHERS = (GREEN, ORANGE, PURPLE, SKY)  # elements without a usual color
+DIVERGING = "RdBu_r"  # blue below zero, white at it, red above
+
+_PAPER: dict[Any, Any] = {
+    "font.size": SMALL,
+    "axes.labelsize": SMALL + 1,
+    "axes.titlesize": SMALL + 1,
+    "axes.linewidth": 0.6,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "lines.linewidth": 1.2,
+    "legend.fontsize": SMALL,
+    "legend.frameon": False,
+    "legend.handlelength": 1.2,
+    "legend.handletextpad": 0.4,
+    "legend.borderaxespad": 0.2,
+    "pdf.fonttype": 42,  # text that editors can change
+    "svg.fonttype": "none",
+    "savefig.dpi": 300,
+}
+
+
+def paper() -> AbstractContextManager[None]:
+    """Draw and save in sizes of print: fonts of 7 and 8 points at the figure's own width, 300 dpi."""
+    return rc_context(_PAPER)
+
+
+def save(figure: Figure, path: str | os.PathLike) -> None:
+    """Write a figure, without the date that the formats of text would hold."""
+    dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    figure.savefig(path, metadata=dates.get(os.path.splitext(path)[1].lower()))
+
+
+def compact(figure: Figure) -> None:
+    """Lay panels closer to each other than matplotlib does."""
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)
+    engine.set(w_pad=0.02, h_pad=0.03, wspace=0.01, hspace=0.01)
+
+
+def element_styles(elements: Iterable[int]) -> dict[int, tuple[str, str]]:
+    """Give symbols and colors of elements by atomic number; those without a usual color take turns."""
+    others = cycle(_OTHERS)
+    return {z: ELEMENTS.get(z) or (chemical_symbols[z], next(others)) for z in sorted(set(elements))}
+
+
+def readable_on(color: Any) -> str:
+    """Give black or white, whichever is seen on a color given as red, green, blue."""
+    red, green, blue = color[:3]
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
+
+
+def letter(axes: Axes, text: str) -> None:
+    """Mark a panel by a letter, above its corner."""
+    axes.set_title(text, loc="left", fontsize=SMALL + 2, fontweight="bold")
 
 
 def tidy(axes: Axes) -> None:

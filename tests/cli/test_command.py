@@ -309,7 +309,9 @@ def test_a_recipe_may_hold_energies_by_element(recipe, tmp_path):
     assert float(load(tmp_path / "run" / "model.safetensors").atomref[6]) == -1000.0
 
 
-@pytest.mark.parametrize("verb", ["", "train", "evaluate", "predict", "relax", "md", "select", "data"])
+@pytest.mark.parametrize(
+    "verb", ["", "train", "evaluate", "plot", "predict", "relax", "md", "select", "data"]
+)
 def test_help_fits_80_columns_and_gives_an_example(verb, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as stop:

@@ -1,0 +1,224 @@
+"""The pictures of a run or a checkpoint: what they are drawn of, and what they show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from pyg_schnet.cli.plot_source import Source
+from pyg_schnet.cli.plot_structures import (
+    KEYS,
+    Structures,
+    atomic_energies,
+    choose,
+    structures_of_file,
+    structures_of_run,
+)
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+    from torch import Tensor
+
+    from pyg_schnet.evaluation import Evaluation
+    from pyg_schnet.nn import SchNet
+    from pyg_schnet.potential import Potential
+
+PICTURES = ("learning_curve", "parity", "errors", "filters", "filter_profiles", "atoms", "elements")
+_OF_LABELS = ("parity", "errors")
+_FOR_MEANS = 100  # structures, of which the elements' mean energies and the distances are
+
+
+@dataclass
+class Pictures:
+    """What is drawn, read before the first picture is.
+
+    Attributes:
+        source: The run or the checkpoint.
+        labels: What labels are called.
+        rows: Validations of the run.
+        potential: The model; ``None`` where no picture is of it.
+        structures: What it is compared on; ``None`` where there are none.
+        chosen: Numbers of the structures whose atoms are drawn.
+        left_out: Pictures that cannot be drawn, with reasons.
+        evaluation: On the structures; made with the first picture of errors.
+    """
+
+    source: Source
+    labels: str
+    rows: Sequence[dict[str, float]]
+    potential: Potential | None
+    structures: Structures | None
+    chosen: Sequence[int]
+    left_out: dict[str, str]
+    evaluation: Evaluation | None = None
+
+    @classmethod
+    def open(cls, options: Namespace, source: Source, names: Sequence[str]) -> Pictures:
+        """Open what is needed, and refuse what cannot be drawn.
+
+        Raises:
+            FileNotFoundError: If a file is missing.
+            ValueError: If a picture that was asked for by its name cannot be drawn, and why.
+        """
+        rows, left_out = [], {}
+        if source.run is None:
+            left_out["learning_curve"] = f"{source.model} is a checkpoint; give the folder of a run"
+        elif "learning_curve" in names:
+            rows = source.rows()
+        potential = _load(source, options.device) if set(names) - {"learning_curve"} else None
+        if potential is not None:
+            left_out |= _impossible(potential)
+        structures = None
+        if source.run is None and options.file is None:
+            reason = "a checkpoint alone has no structures; give FILE"
+            left_out |= dict.fromkeys((*_OF_LABELS, "atoms"), reason)
+        elif set(names) - {"learning_curve", "elements", *left_out}:
+            structures = _structures(options, source).at_most(options.max_structures)
+            if structures.unlabelled is not None:
+                left_out |= dict.fromkeys(_OF_LABELS, structures.unlabelled)
+        for name in names:
+            if options.only and name in left_out:
+                raise ValueError(f"`--only {name}` cannot be drawn: {left_out[name]}")
+        chosen = choose(options.index, structures) if structures is not None and "atoms" in names else []
+        left_out = {name: reason for name, reason in left_out.items() if name in names}
+        return cls(source, options.labels, rows, potential, structures, chosen, left_out)
+
+    def draw(self, name: str, path: str) -> str:
+        """Draw a picture, and say what it shows."""
+        return getattr(self, f"_draw_{name}")(path)
+
+    def _draw_learning_curve(self, path: str) -> str:
+        from pyg_schnet.plots import plot_learning_curve
+
+        plot_learning_curve(self.rows, path)
+        steps = self.rows[-1]["step"]
+        return f"{len(self.rows):,} validations, training loss and learning rate up to step {steps:,}"
+
+    def _draw_parity(self, path: str) -> str:
+        from pyg_schnet.plots import plot_parity
+
+        assert self.structures is not None
+        assert self.potential is not None
+        several = len(self.structures.drawn.compositions().counts) > 1
+        plot_parity(self._evaluate(), path, self.labels, self.potential.atomref if several else None)
+        evaluation = self._evaluate()
+        others = {"forces": evaluation.forces, "stresses": evaluation.stress}
+        return (
+            f"{', '.join(['energies', *(name for name in others if others[name] is not None)])} over labels"
+        )
+
+    def _draw_errors(self, path: str) -> str:
+        from pyg_schnet.plots import plot_errors
+
+        assert self.structures is not None
+        plot_errors(self._evaluate(), path)
+        return "distributions of the errors, and how large most are"
+
+    def _draw_filters(self, path: str) -> str:
+        from pyg_schnet.plots import plot_filters
+        from pyg_schnet.plots.filters import MOST, Span
+
+        model, seen = self._model(), self._seen()
+        plot_filters(model, path, *seen)
+        number, edge = model.config.num_filters, 2 * Span.of(model, *seen).reach
+        which = f"all {number}" if number <= MOST else f"the {MOST} of {number} that vary most of the"
+        return f"cuts of {edge:g} Å by {edge:g} Å through {which} filters, as the paper's figure 3"
+
+    def _draw_filter_profiles(self, path: str) -> str:
+        from pyg_schnet.plots import plot_filter_profiles
+        from pyg_schnet.plots.filter_profiles import COUNT
+        from pyg_schnet.plots.filters import Span, strongest_filters
+
+        model, seen = self._model(), self._seen()
+        plot_filter_profiles(model, path, *seen)
+        span = Span.of(model, *seen)
+        numbers = [", ".join(map(str, row)) for row in strongest_filters(model, COUNT, span).tolist()]
+        within = f"{span.shortest:.2f} to {span.longest:.2f} Å"
+        return f"filters {'; '.join(numbers)} of the interactions, which vary most from {within}"
+
+    def _draw_atoms(self, path: str) -> str:
+        from pyg_schnet.plots import plot_atomic_energies
+        from pyg_schnet.plots.atoms import element_means
+
+        assert self.structures is not None
+        assert self.potential is not None
+        some = self.structures.at_most(_FOR_MEANS).numbers.tolist()
+        both = sorted({*some, *self.chosen})
+        means = element_means(*atomic_energies(self.potential, self.structures, both))
+        titles = [f"structure {number}" for number in self.chosen]
+        numbers = ", ".join(map(str, self.chosen))
+        chosen = atomic_energies(self.potential, self.structures, self.chosen)
+        plot_atomic_energies(*chosen, path, means, titles)
+        return f"energies of the atoms of structure{'s' if titles[1:] else ''} {numbers}"
+
+    def _draw_elements(self, path: str) -> str:
+        from ase.data import chemical_symbols
+
+        from pyg_schnet.plots import plot_elements
+
+        assert self.potential is not None
+        plot_elements(self._model(), self.potential.elements, path)
+        symbols = [chemical_symbols[z] for z in self.potential.elements]
+        return f"how alike the embeddings of {', '.join(symbols)} are"
+
+    def _model(self) -> SchNet:
+        assert self.potential is not None
+        return cast("SchNet", self.potential.model)
+
+    def _seen(self) -> tuple[Tensor | None, float]:
+        """Give distances of the data, and the shortest if no others are known."""
+        from pyg_schnet.plots import pair_distances
+
+        assert self.potential is not None
+        if self.structures is None:
+            domain = self.potential.domain
+            return None, min(domain.shortest.values(), default=0.0) if domain is not None else 0.0
+        return pair_distances(self.structures.some(_FOR_MEANS), self._model().config.cutoff), 0.0
+
+    def _evaluate(self) -> Evaluation:
+        from pyg_schnet.evaluation import evaluate
+
+        if self.evaluation is None:
+            assert self.structures is not None
+            assert self.potential is not None
+            self.evaluation = evaluate(self.potential, self.structures.drawn)
+        return self.evaluation
+
+
+def _structures(options: Namespace, source: Source) -> Structures:
+    if options.file is None:
+        return structures_of_run(source, options.part)
+    return structures_of_file(source, options.file, options.part, {key: options[key] for key in KEYS})
+
+
+def _load(source: Source, device: str) -> Potential:
+    from pyg_schnet.checkpoint import read
+    from pyg_schnet.simulation.calculator import for_evaluation
+
+    if source.run is not None and not source.model.is_file():
+        raise FileNotFoundError(
+            f"{source.model}: not there yet; the first validation writes it, --only learning_curve needs none"
+        )
+    header, _ = read(source.model, "potential")
+    if "class" in header:
+        raise ValueError(
+            f"{source.model}: is of {header['class']}, which is not a SchNet and has no filters to draw; "
+            "its learning curve can be, by --only learning_curve"
+        )
+    return for_evaluation(source.model, device)
+
+
+def _impossible(potential: Potential) -> dict[str, str]:
+    """Say which pictures cannot be drawn of a potential, and why."""
+    from pyg_schnet.molecules import MAX_ATOMIC_NUMBER
+
+    found, config = {}, cast("SchNet", potential.model).config
+    if config.dipole or config.readout == "mean":
+        kind = "a dipole moment" if config.dipole else "a mean over atoms"
+        found["atoms"] = f"the model predicts {kind}, which is not a sum over atoms"
+    if len(potential.elements) == 1:
+        found["elements"] = "the model knows one element, which there is nothing to compare with"
+    if len(potential.elements) == MAX_ATOMIC_NUMBER:
+        found["elements"] = "the checkpoint does not say which elements were trained on"
+    return found

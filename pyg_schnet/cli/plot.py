@@ -1,0 +1,168 @@
+"""The verb ``plot``: pictures of a run, of its errors and of what its model has learned."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+from rich.table import Table
+
+from pyg_schnet.cli.options import add_talk, parser_of
+from pyg_schnet.cli.pictures import PICTURES, Pictures
+from pyg_schnet.cli.plot_source import Source
+from pyg_schnet.cli.terminal import out
+
+_FORMATS = ("png", "pdf", "svg")
+
+
+def build(full: bool) -> tuple[str, ArgumentParser]:
+    """Give the line of the verb in the list, and its options; all of them if ``full``."""
+    parser = parser_of(
+        description="Draw a run in the sizes of print: its learning curve, its errors on the structures "
+        "that training left, the filters of its interactions (figure 3 of the paper), the energies of atoms "
+        "and how alike elements are. Of a checkpoint alone: filters and elements; with FILE, its errors and "
+        "atoms too. "
+        f"Pictures: {', '.join(PICTURES)}. "
+        "Example: pyg-schnet plot RUN --only filters errors --format pdf",
+    )
+    parser.add_argument("source", metavar="RUN|MODEL", help="folder of a run, or a checkpoint")
+    parser.add_argument("file", nargs="?", help="labelled structures, for the run's own; beside RUN")
+    parser.add_argument("--only", nargs="+", type=str, metavar="NAME", help="pictures to draw")
+    parser.add_argument("--out", type=str | None, help="folder of the pictures, RUN/plots by default")
+    parser.add_argument("--format", default="png", help="png, pdf or svg")
+    parser.add_argument(
+        "--part",
+        type=str | None,
+        help="'train', 'val' or 'test': structures by the split.npz beside the model; 'test' by default",
+    )
+    parser.add_argument(
+        "--index",
+        type=str | None,
+        help="structures whose atoms are drawn: a number in the file from 0, or a slice such as ::100",
+    )
+    parser.add_argument("--max_structures", type=int, default=5000, help="most that errors are drawn of")
+    parser.add_argument("--energy_key", type=str | None, help="key of the energies of FILE")
+    parser.add_argument("--forces_key", type=str | None, help="key of the forces, 'none' for none")
+    parser.add_argument("--stress_key", type=str | None, help="key of the stresses, 'none' for none")
+    parser.add_argument("--units", type=str | None, help='of FILE, as "kcal/mol"')
+    parser.add_argument("--labels", default="reference", help='what labels are called, as "PBE"')
+    parser.add_argument("--device", default="cpu", help="'cpu' or 'cuda'")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU; molecules are small, one is fast")
+    parser.add_argument("--overwrite", action="store_true", help="replace pictures that exist")
+    add_talk(parser)
+    return "pictures of a run and of what its model has learned", parser
+
+
+def run(options: Namespace) -> int:
+    """Draw a run or a checkpoint."""
+    names = _names(options.only)
+    if options.format not in _FORMATS:
+        raise ValueError(f"`--format` must be png, pdf or svg, got {options.format!r}")
+    if options.max_structures < 1:
+        raise ValueError(f"`--max_structures` must be at least 1, got {options.max_structures}")
+    source = Source.open(options.source)
+    folder = Path(options.out) if options.out is not None else source.folder
+    _check_folder(folder, names, options)
+    pictures = Pictures.open(options, source, names)
+    folder.mkdir(exist_ok=True)
+    drawn = {}
+    for name in names:
+        if name not in pictures.left_out:
+            path = folder / f"{name}.{options.format}"
+            drawn[path] = pictures.draw(name, str(path))
+    if options.json:
+        print(json.dumps(_as_dict(pictures, drawn)))
+    elif not options.quiet:
+        _tell(pictures, drawn, folder)
+    return 0
+
+
+def _names(only: list[str] | None) -> list[str]:
+    from pyg_schnet.spelling import nearest
+
+    asked = [name for text in only or PICTURES for name in text.split(",")]
+    for name in asked:
+        if name not in PICTURES:
+            raise ValueError(
+                f"`--only` must name pictures, {', '.join(PICTURES)}; got {name!r}.{nearest(name, PICTURES)}"
+            )
+    return [name for name in PICTURES if name in asked]
+
+
+def _check_folder(folder: Path, names: list[str], options: Namespace) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder}: is a file; `--out` must be a folder for the pictures")
+    if not folder.absolute().parent.is_dir():
+        raise FileNotFoundError(
+            f"{folder.parent}: does not exist; make it first, the pictures go into {folder}"
+        )
+    for name in names:
+        path = folder / f"{name}.{options.format}"
+        if path.exists() and not options.overwrite:
+            raise FileExistsError(f"{path}: exists; give another --out, or --overwrite to replace it")
+
+
+def _as_dict(pictures: Pictures, drawn: dict[Path, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "model": str(pictures.source.model),
+        "pictures": {path.stem: {"file": str(path), "shows": shows} for path, shows in drawn.items()},
+        "left_out": pictures.left_out,
+    }
+    if pictures.evaluation is not None:
+        quantiles, worst = _sizes(pictures)
+        found["structures"] = pictures.structures.name if pictures.structures else None
+        found["errors"] = pictures.evaluation.as_dict()
+        found["quantiles"] = {
+            name: {f"{100 * share:g}": value for share, value in values.items()}
+            for name, values in quantiles.items()
+        }
+        found["worst"] = {
+            name: [{"structure": number, "error": value} for number, value in values]
+            for name, values in worst.items()
+        }
+    return found
+
+
+def _sizes(pictures: Pictures) -> tuple[dict[str, dict[float, float]], dict[str, list[tuple[int, float]]]]:
+    """Give quantiles of the errors, and the worst structures by their numbers in the file."""
+    from pyg_schnet.plots.errors import error_quantiles, worst_structures
+
+    assert pictures.evaluation is not None
+    assert pictures.structures is not None
+    numbers = pictures.structures.numbers
+    worst = {
+        name: [(int(numbers[place]), error) for place, error in values]
+        for name, values in worst_structures(pictures.evaluation).items()
+    }
+    return error_quantiles(pictures.evaluation), worst
+
+
+def _tell(pictures: Pictures, drawn: dict[Path, str], folder: Path) -> None:
+    table = Table("picture", "shows", title=f"Pictures in {folder}", title_justify="left")
+    for path, shows in drawn.items():
+        table.add_row(path.name, shows)
+    for name, reason in pictures.left_out.items():
+        table.add_row(name, f"left out: {reason}")
+    out.print(table, soft_wrap=False)
+    if pictures.structures is not None:
+        out.print(f"structures: {pictures.structures.name}", markup=False, highlight=False)
+    if pictures.evaluation is None:
+        return
+    quantiles, worst = _sizes(pictures)
+    shares = [f"{100 * share:g} %" for share in quantiles["energy"]]
+    table = Table("absolute errors below", *shares, "unit")
+    for name, values in quantiles.items():
+        unit = "meV" if name == "energy" else "meV/Å"
+        table.add_row(name, *(_short(value) for value in values.values()), unit)
+    out.print(table, soft_wrap=False)
+    for name, values in worst.items():
+        unit, what = ("meV", "energies") if name == "energy" else ("meV/Å", "forces on an atom")
+        text = ", ".join(f"{number} ({_short(error)})" for number, error in values)
+        out.print(f"worst {what}: structures {text} {unit}", markup=False, highlight=False)
+
+
+def _short(error: float) -> str:
+    """Write an error in thousandths, with three digits or more."""
+    return f"{1e3 * error:,.0f}" if error >= 0.1 else f"{1e3 * error:.3g}"

@@ -1,0 +1,182 @@
+"""The picture of a potential's errors: how they are distributed, and how large most of them are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
+from torch import Tensor
+
+from pyg_schnet.evaluation import Evaluation
+from pyg_schnet.plots.style import BLUE, GRAY, PAGE, SMALL, element_styles, letter, paper, save, tidy
+
+QUANTILES = (0.5, 0.9, 0.95, 0.99)
+_HEIGHT = 2.3  # inches a row
+_BINS = 61  # an odd number has a bin at zero
+_SMALLEST = 1e-3  # of the median; smaller errors are drawn at it on logarithmic axes
+_REACH = 2  # times the error that 99 % are below; larger ones are counted
+_FEW = 200  # errors, of which a logarithmic axis would show single ones
+_MOST_POINTS = 2000  # of a curve
+
+
+def error_quantiles(evaluation: Evaluation) -> dict[str, dict[float, float]]:
+    """Compute below which absolute errors 50, 90, 95 and 99 % of all are.
+
+    Args:
+        evaluation: Of a potential on a data set.
+
+    Returns:
+        By quantity, ``"energy"`` (a molecule, eV), ``"forces"`` and ``"forces on H"``, … (components, eV/Å),
+        the errors by the share, ``{0.5: …, 0.9: …, 0.95: …, 0.99: …}``.
+    """
+    found = {"energy": _energy_errors(evaluation)}
+    if evaluation.forces is not None:
+        found["forces"] = (evaluation.forces[1] - evaluation.forces[0]).flatten()
+        by_element = _force_errors(evaluation)
+        if len(by_element) > 1:
+            found |= {f"forces on {name}": errors for name, (errors, _) in by_element.items()}
+    return {name: dict(zip(QUANTILES, _quantiles(errors), strict=True)) for name, errors in found.items()}
+
+
+def worst_structures(evaluation: Evaluation, count: int = 5) -> dict[str, list[tuple[int, float]]]:
+    """Find the structures with the largest errors, the worst first.
+
+    Args:
+        evaluation: Of a potential on a data set.
+        count: How many.
+
+    Returns:
+        By quantity, places in the data set from 0 with absolute errors: ``"energy"`` of a molecule in eV;
+        ``"forces"``, the longest vector of error on an atom of the structure, in eV/Å.
+    """
+    size = {"energy": _energy_errors(evaluation).abs()}
+    if evaluation.forces is not None and evaluation.sizes is not None:
+        length = (evaluation.forces[1] - evaluation.forces[0]).norm(dim=1)
+        structure = torch.arange(evaluation.n).repeat_interleave(evaluation.sizes)
+        longest = torch.zeros(evaluation.n, dtype=length.dtype)
+        size["forces"] = longest.scatter_reduce_(0, structure, length, "amax")
+    order = {name: value.argsort(descending=True, stable=True)[:count] for name, value in size.items()}
+    return {name: [(int(i), float(size[name][i])) for i in places] for name, places in order.items()}
+
+
+def plot_errors(evaluation: Evaluation, path: str | os.PathLike) -> None:
+    """Draw how errors are distributed: energies above, forces by element below; two columns wide.
+
+    On the left the density of the errors, with their signs; of many errors on a logarithmic axis, where a
+    normal distribution is a parabola. The few beyond the axis are counted. On the right how many percent of
+    the absolute errors are below a size, and the sizes below which 50, 90, 95 and 99 % are (of the forces: on
+    all elements together).
+
+    Args:
+        evaluation: Of a potential on a data set; energies are per molecule.
+        path: The picture.
+    """
+    rows = [("energy error", "meV", {"": (_energy_errors(evaluation), BLUE)})]
+    if evaluation.forces is not None:
+        rows.append(("force error", "meV/Å", _force_errors(evaluation)))
+    with paper():
+        figure = Figure(figsize=(PAGE, _HEIGHT * len(rows)), layout="constrained")
+        axes = figure.subplots(len(rows), 2, squeeze=False)
+        for (left, right), (name, unit, curves) in zip(axes, rows, strict=True):
+            in_small = {key: (1e3 * errors, color) for key, (errors, color) in curves.items()}
+            _draw_density(
+                left, in_small, f"{name}, component ({unit})" if len(unit) > 3 else f"{name} ({unit})"
+            )
+            _draw_shares(right, in_small, f"absolute {name} ({unit})", unit)
+        for text, one in zip("abcd", axes.flat, strict=False):
+            letter(one, text)
+            tidy(one)
+        save(figure, path)
+
+
+def _draw_density(axes: Axes, curves: Mapping[str, tuple[Tensor, str]], label: str) -> None:
+    together = torch.cat([errors for errors, _ in curves.values()])
+    reach = max(1.02 * min(float(together.abs().max()), _REACH * _quantiles(together)[-1]), 1e-9)
+    bins = min(_BINS, 2 * round(len(together) ** (1 / 3)) + 1)  # Rice's rule, made odd
+    edges = np.linspace(-reach, reach, bins + 1)
+    for name, (errors, color) in curves.items():
+        density = np.histogram(errors.numpy(), edges)[0] / (len(errors) * (edges[1] - edges[0]))
+        if len(curves) == 1:
+            axes.stairs(density, edges, color=color, fill=True, alpha=0.3)
+        axes.stairs(density, edges, color=color, label=name or None)
+    axes.axvline(0, color=GRAY, linewidth=0.6, zorder=1)
+    if len(together) > _FEW:
+        axes.set_yscale("log")
+        axes.set_ylim(top=4 * axes.get_ylim()[1])  # room for words
+        axes.yaxis.set_major_locator(LogLocator())
+        axes.yaxis.set_minor_locator(NullLocator())
+    else:
+        axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
+    axes.xaxis.set_major_locator(MaxNLocator(7))
+    axes.set_xlabel(label)
+    unit = label[label.rindex("(") + 1 : -1]
+    axes.set_ylabel("density (1/meV)" if unit == "meV" else "density (Å/meV)")
+    lines = [] if curves.keys() - {""} else [f"mean {_short(float(together.mean()))} {unit}"]
+    if beyond := int((together.abs() > reach).sum()):
+        lines.append(f"{beyond:,} of {len(together):,} beyond")
+    axes.text(0.02, 0.97, "\n".join(lines), transform=axes.transAxes, va="top")
+    if curves.keys() - {""}:
+        axes.legend(loc="upper right")
+
+
+def _draw_shares(axes: Axes, curves: Mapping[str, tuple[Tensor, str]], label: str, unit: str) -> None:
+    together = torch.cat([errors for errors, _ in curves.values()])
+    marks = _quantiles(together)
+    least = max(_SMALLEST * marks[0], 1e-12)
+    if len(curves) > 1:
+        curves = {**curves, "all": (together, BLUE)}
+    for name, (errors, color) in curves.items():
+        size = errors.abs().sort().values.clamp(min=least)
+        share = torch.arange(1, len(size) + 1, dtype=torch.float64) / len(size)
+        some = torch.linspace(0, len(size) - 1, min(_MOST_POINTS, len(size))).long()
+        style = "--" if name == "all" else "-"
+        axes.step(
+            size[some].numpy(), share[some].numpy(), style, where="post", color=color, label=name or None
+        )
+    for share, mark in zip(QUANTILES, marks, strict=True):
+        axes.plot([max(mark, least)], [share], "o", markersize=3.5, color="black", markerfacecolor="white")
+    lines = [
+        f"{100 * share:.0f} % below {_short(mark)}" for share, mark in zip(QUANTILES, marks, strict=True)
+    ]
+    lines[-1] += f" {unit}"
+    axes.text(0.03, 0.95, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=SMALL)
+    axes.set_xscale("log")
+    axes.set_xlim(max(least, marks[0] / 100))
+    axes.xaxis.set_major_locator(LogLocator(numticks=8))
+    axes.xaxis.set_major_formatter(lambda x, _: _short(x))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(0, 1.03)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1.0])
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
+    axes.set_xlabel(label)
+    axes.set_ylabel("errors below (%)")
+    if len(curves) > 1:
+        axes.legend(loc="lower right")
+
+
+def _short(value: float) -> str:
+    """Write three digits, or more where they stand before the point."""
+    text = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return text.replace("-", "−")
+
+
+def _energy_errors(evaluation: Evaluation) -> Tensor:
+    return evaluation.energy[1] - evaluation.energy[0]
+
+
+def _force_errors(evaluation: Evaluation) -> dict[str, tuple[Tensor, str]]:
+    """Give errors of components in eV/Å and colors, by the symbol of the element."""
+    assert evaluation.forces is not None
+    errors = evaluation.forces[1] - evaluation.forces[0]
+    styles = element_styles(evaluation.z.tolist())
+    return {name: (errors[evaluation.z == z].flatten(), color) for z, (name, color) in styles.items()}
+
+
+def _quantiles(errors: Tensor) -> list[float]:
+    """Give the sizes below which the shares of the errors are, between which one is interpolated."""
+    return np.quantile(errors.abs().numpy(), QUANTILES).tolist()

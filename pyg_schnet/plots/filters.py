@@ -1,0 +1,186 @@
+"""The picture of the filters that a SchNet has learned: cuts through them, figure 3 of the paper."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from pyg_schnet.nn import Interaction, SchNet
+from pyg_schnet.plots.style import DIVERGING, PAGE, SMALL, letter, paper, save
+
+REACH = 5.0  # Å; the paper's cuts are 10 Å wide
+MOST = 64  # filters in a mosaic, as many as the paper has
+_PIXELS = 97  # along a cut; an odd number has one at the atom
+_POINTS = 600  # along a distance
+UNSEEN = "#bdbdbd"  # distances that no two atoms of the data have
+
+
+def filter_values(model: SchNet, distance: Tensor) -> Tensor:
+    r"""Evaluate all filters at distances, with the envelope: what :class:`~pyg_schnet.CFConv` multiplies by.
+
+    .. math::
+        W_k^{(l)}(d)\, f(d)
+
+    Args:
+        model: Any SchNet.
+        distance: In Å, ``(distances,)``.
+
+    Returns:
+        ``(interactions, distances, filters)``, without unit, in float64; zero at the cutoff and beyond.
+    """
+    weight = model.embedding.weight
+    distance = distance.to(weight)
+    with torch.no_grad():
+        expansion = model.radial_basis(distance)
+        envelope = torch.ones_like(distance) if model.envelope is None else model.envelope(distance)
+        if model.config.cutoff is not None:
+            envelope = torch.where(distance < model.config.cutoff, envelope, 0)
+        networks = [cast(Interaction, block).cfconv.filter_network for block in model.interactions]
+        filters = [network(expansion) * envelope[:, None] for network in networks]
+    return torch.stack(filters).double().cpu()
+
+
+def plot_filters(
+    model: SchNet, path: str | os.PathLike, distances: Tensor | None = None, shortest: float = 0.0
+) -> None:
+    r"""Draw cuts through the filters of each interaction, as figure 3 of the paper does.
+
+    Each small square is a plane through an atom in its middle; its color is the value of one filter
+    :math:`W(\mathbf r_i - \mathbf r_j)`, with the envelope, for a neighbor there: white is zero, red
+    positive, blue negative, by one scale for all filters of an interaction, which leaves out the largest
+    percent. The filters are in the order of their numbers, row by row; of more than 64, the 64 that vary most
+    between the shortest distance of the data and the longest. A gray disk covers distances below the
+    shortest, where nothing was learned.
+
+    Args:
+        model: Any SchNet.
+        path: The picture, two columns of a journal wide (three interactions a row).
+        distances: Between atoms of the data, in Å. Squares then reach to the longest, rounded up, or to the
+            cutoff; without, to 5 Å or to the cutoff.
+        shortest: Of the data in Å, where ``distances`` is not given.
+
+    Source:
+        Schütt et al., NeurIPS 2017, figure 3 (arXiv:1706.08566): all 64 filters of three interactions, cuts
+        of 10 Å by 10 Å, trained on ethanol.
+    """
+    span = Span.of(model, distances, shortest)
+    chosen = strongest_filters(model, MOST, span).sort(dim=1).values
+    cuts, profiles = filter_cuts(model, span.reach), filter_values(model, span.seen())
+    side = math.ceil(math.sqrt(chosen.size(1)))
+    columns = min(3, len(chosen))
+    rows = -(-len(chosen) // columns)
+    with paper():
+        figure = Figure(figsize=(PAGE * columns / 3, 3.2 * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).flatten()
+        for number, filters in enumerate(chosen):
+            norm = color_scale(profiles[number, :, filters])
+            _draw_mosaic(axes[number], cuts[number, filters], norm, side, span)
+            of_all = f"{len(filters)} of " if len(filters) < model.config.num_filters else ""
+            title = f"interaction {number + 1}, {of_all}{model.config.num_filters} filters"
+            axes[number].set_title(title, fontsize=SMALL + 1)
+            letter(axes[number], chr(ord("a") + number))
+        for one in axes[len(chosen) :]:
+            one.set_visible(False)
+        save(figure, path)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Distances in Å.
+
+    Attributes:
+        shortest: Of the data.
+        longest: Of the data, or the cutoff.
+        reach: How far is drawn.
+    """
+
+    shortest: float
+    longest: float
+    reach: float
+
+    @classmethod
+    def of(cls, model: SchNet, distances: Tensor | None, shortest: float = 0.0) -> Span:
+        """Find what to draw of a model; see :func:`plot_filters`."""
+        cutoff = math.inf if model.config.cutoff is None else model.config.cutoff
+        if distances is None or len(distances) == 0:
+            reach = min(REACH, cutoff)
+            return cls(min(shortest, reach), reach, reach)
+        shortest, longest = (min(float(end), cutoff) for end in (distances.min(), distances.max()))
+        return cls(shortest, longest, min(math.ceil(longest), cutoff))
+
+    def seen(self) -> Tensor:
+        """Give evenly spaced distances within the data."""
+        return torch.linspace(self.shortest, self.longest, _POINTS, dtype=torch.float64)
+
+
+def strongest_filters(model: SchNet, count: int, span: Span) -> Tensor:
+    """Choose the filters of each interaction that vary most between the shortest and the longest distance.
+
+    Returns:
+        Numbers from 0, those of largest variance first, ``(interactions, count)``; all if there are fewer.
+    """
+    variance = filter_values(model, span.seen()).var(dim=1)
+    return variance.argsort(dim=1, descending=True, stable=True)[:, :count]
+
+
+def filter_cuts(model: SchNet, reach: float) -> Tensor:
+    """Evaluate all filters in a square plane with the atom in its middle, from −reach to reach in Å.
+
+    Returns:
+        ``(interactions, filters, 97, 97)``.
+    """
+    place = torch.linspace(-reach, reach, _PIXELS, dtype=torch.float64)
+    distance = torch.hypot(place[:, None], place)
+    distinct, where = distance.round(decimals=9).unique(return_inverse=True)  # an eighth of them
+    return filter_values(model, distinct).transpose(1, 2)[:, :, where]
+
+
+def color_scale(values: Tensor) -> Normalize:
+    """Give colors around zero, the same to both signs, to all but the largest percent."""
+    top = max(float(np.quantile(values.abs().numpy(), 0.99)), 1e-12)
+    return Normalize(-top, top)
+
+
+def _draw_mosaic(axes: Axes, cuts: Tensor, norm: Normalize, side: int, span: Span) -> None:
+    """Lay squares side by side, row by row, with a line below that tells their size."""
+    tiles = torch.zeros(side * side, _PIXELS, _PIXELS, dtype=cuts.dtype)
+    tiles[: len(cuts)] = cuts
+    picture = tiles.reshape(side, side, _PIXELS, _PIXELS).transpose(1, 2).reshape(side * _PIXELS, -1)
+    edge = 2 * span.reach
+    width = edge * side
+    axes.imshow(picture.numpy(), cmap=DIVERGING, norm=norm, extent=(0, width, width, 0))
+    for number in range(len(cuts)):
+        row, column = divmod(number, side)
+        middle = ((column + 0.5) * edge, (row + 0.5) * edge)
+        axes.add_patch(Circle(middle, span.shortest, facecolor=UNSEEN, linewidth=0))
+    lines = [edge * number for number in range(side + 1)]
+    axes.hlines(lines, 0, width, color="white", linewidth=1.0)
+    axes.vlines(lines, 0, width, color="white", linewidth=1.0)
+    axes.set_axis_off()
+    axes.set_xlim(0, width)
+    axes.set_ylim(1.06 * width, 0)
+    axes.plot([0, edge], [1.035 * width] * 2, color="black", linewidth=1.0)
+    axes.text(1.1 * edge, 1.035 * width, f"{edge:g} Å", va="center", fontsize=SMALL)
+    bar = axes.figure.colorbar(
+        ScalarMappable(norm, DIVERGING),
+        ax=axes,
+        orientation="horizontal",
+        extend="both",
+        shrink=0.8,
+        aspect=30,
+    )
+    bar.outline.set_linewidth(0.4)  # pyright: ignore[reportCallIssue]
+    bar.locator = MaxNLocator(5, steps=(1, 2, 5, 10))
+    bar.set_label("value of the filter (no unit)")
