@@ -294,7 +294,7 @@ def test_wrong_factors_and_files_are_refused(paths, tmp_path):
 
 def test_the_command_line_refuses_calibrations_that_mislead(paths, few, tmp_path, capsys):
     def refused(*options, models=paths):
-        assert main(["evaluate", ",".join(models), few, *options]) == 1
+        assert main(["evaluate", ",".join(models), few, *options]) == 2
         return " ".join(capsys.readouterr().err.split())
 
     out = str(tmp_path / "ensemble.json")

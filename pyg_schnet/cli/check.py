@@ -34,15 +34,21 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
         "code. "
         "Example: pyg-schnet check RUN/model.safetensors molecules.xyz",
     )
-    parser.add_argument("file", help="structures that the model is made for, as for train's data.path")
+    parser.add_argument(
+        "file", metavar="FILE", help="structures that the model is made for, as for train's data.path"
+    )
     parser.add_argument("--units", type=str | None, help='of a file that does not say, as "kcal/mol"')
-    parser.add_argument("--only", type=str | None, help="these checks, joined by commas, as rotation,drift")
+    parser.add_argument(
+        "--only",
+        type=str | None,
+        help="checks by the first words of the table, joined by commas, as rotation,drift",
+    )
     parser.add_argument("--structures", type=int, default=4, help="how many, evenly from all of FILE")
     parser.add_argument("--duration", type=float, default=1.0, help="of the dynamics, in ps")
     parser.add_argument("--temperature", type=float, default=300.0, help="of its start, in K")
     parser.add_argument("--seed", type=int, default=0, help="of directions, orders and velocities")
     add_talk(parser)
-    return "examine a model: symmetry, forces, smoothness, drift, …", parser
+    return "examine a model against physics", parser
 
 
 def run(options: Namespace) -> int:

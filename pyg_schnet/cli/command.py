@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, ArgumentParser
 
+from pyg_schnet import __version__
 from pyg_schnet.cli import check, data, evaluate, md, plot, predict, relax, select, train
+from pyg_schnet.cli.mistakes import check_options, check_verb, told
 from pyg_schnet.cli.options import parser_of, prepare_device
+from pyg_schnet.datasets.display import silence
 
 # torch, ASE and matplotlib take seconds to import: each verb imports what it needs, so that --help and
 # mistakes in the command line are answered at once.
-_VERBS = {
+_VERBS = {  # in the order in which they are used
     "train": train,
     "evaluate": evaluate,
     "check": check,
@@ -24,14 +28,18 @@ _VERBS = {
     "select": select,
     "data": data,
 }
-_EXPECTED = (
-    ArgumentError,
-    ValueError,
-    TypeError,
-    OSError,
-    ImportError,
-    ArithmeticError,
-    RuntimeError,
+DONE, NOT_REACHED, WRONG, INTERRUPTED = 0, 1, 2, 130  # the exit codes
+_MISTAKES = (ArgumentError, ValueError, TypeError, OSError, ImportError)  # in what was given
+_FAILURES = (ArithmeticError, RuntimeError)  # of what was begun
+_ABOUT = (
+    "Train SchNet potentials and run simulations with them, in eV and Å. VERB --help tells of a verb. "
+    f"Exit codes: {DONE} done; {NOT_REACHED} a result was not reached, as by a relaxation that did not "
+    f"converge; {WRONG} the command line or a file is wrong; {INTERRUPTED} interrupted. "
+    "Example: pyg-schnet data frames.extxyz\n"
+    "pyg-schnet train RECIPE.yaml --data.path frames.extxyz --out RUN\n"
+    "pyg-schnet check RUN/model.safetensors frames.extxyz\n"
+    "pyg-schnet plot RUN\n"
+    "pyg-schnet md RUN/model.safetensors start.xyz path.extxyz --duration 10"
 )
 
 
@@ -42,34 +50,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The command line without the program's name; ``sys.argv`` by default.
 
     Returns:
-        The exit code: 0, or 1 after an error, which is told on standard error. Set the environment
-        variable ``PYG_SCHNET_TRACEBACK`` to see where an error comes from.
+        The exit code: 0; 1 where a result was not reached, as by a relaxation that did not converge; 2 where
+        the command line or a file is wrong; 130 after Ctrl-C. Errors are told on standard error. Set the
+        environment variable ``PYG_SCHNET_TRACEBACK`` to see where one comes from.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    parser = parser_of(
-        prog="pyg-schnet",
-        description="Train SchNet potentials and run simulations with them, in eV and Å.",
-    )
-    verbs = parser.add_subcommands(dest="verb", metavar="VERB")
-    wanted = next((name for name in arguments if name in _VERBS), None)
-    for name, verb in _VERBS.items():
-        help_line, subparser = verb.build(full=name == wanted)
-        verbs.add_subcommand(name, subparser, help=help_line)
     try:
-        if wanted == "train":
-            from pyg_schnet.training.recipe import with_recipe
-
-            arguments = with_recipe(arguments)
-        options = parser.parse_args(arguments)
-        chosen = options[options.verb]
-        if "device" in chosen:
-            prepare_device(chosen.device, chosen.threads)
-        return _VERBS[options.verb].run(chosen)
-    except _EXPECTED as error:
+        return _run(arguments)
+    except (*_MISTAKES, *_FAILURES) as error:
         if os.environ.get("PYG_SCHNET_TRACEBACK"):
             raise
         print(f"pyg-schnet: {error}", file=sys.stderr)
-        return 1
+        return NOT_REACHED if isinstance(error, _FAILURES) else WRONG
     except KeyboardInterrupt:
         print("pyg-schnet: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
+
+
+def _run(arguments: list[str]) -> int:
+    wanted = next((word for word in arguments if not word.startswith("-")), None)
+    check_verb(wanted, _VERBS)
+    parser, verbs = _parsers(wanted)
+    if wanted is None:
+        check_options(parser, arguments)
+    else:
+        check_options(verbs[wanted], arguments)
+    if wanted == "train":
+        from pyg_schnet.training.recipe import with_recipe
+
+        arguments = with_recipe(arguments)
+    try:
+        options = parser.parse_args(arguments)
+    except ArgumentError as error:
+        raise ValueError(told(error, verbs[wanted] if wanted else parser)) from None
+    chosen = options[options.verb]
+    if "device" in chosen:
+        prepare_device(chosen.device, chosen.threads)
+    with silence() if chosen.get("quiet") or chosen.get("json") else nullcontext():
+        return _VERBS[options.verb].run(chosen)
+
+
+def _parsers(wanted: str | None) -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
+    """Make the parser of the command, and those of the verbs; all options of the one that is wanted."""
+    parser = parser_of(_ABOUT, prog="pyg-schnet", version=__version__)
+    verbs = parser.add_subcommands(dest="verb", metavar="VERB", title="verbs", description=None)
+    made = {}
+    for name, verb in _VERBS.items():
+        help_line, made[name] = verb.build(full=name == wanted)
+        verbs.add_subcommand(name, made[name], help=help_line)
+        made[name].prog = f"pyg-schnet {name}"
+    return parser, made

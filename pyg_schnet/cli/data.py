@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pyg_schnet.cli.files import check_picture
-from pyg_schnet.cli.options import parser_of
+from pyg_schnet.cli.options import add_talk, parser_of
 from pyg_schnet.cli.terminal import out
 
 if TYPE_CHECKING:
@@ -35,10 +35,10 @@ _OPTIONS = ("root", "name", "fold", "source", "energy_key", "forces_key", "stres
 def build(full: bool) -> tuple[str, ArgumentParser]:
     """Give the line of the verb in the list, and its options; all of them if ``full``."""
     parser = parser_of(
-        description="Download a published data set and say what it holds, or look into a file of your own: "
+        "Download a published data set and say what it holds, or look into a file of your own: "
         "which labels are recognised, what they are like, what looks wrong. "
-        "Example: pyg-schnet data md17 --name ethanol --root data/md17 "
-        'or pyg-schnet data frames.extxyz --units "kcal/mol"',
+        "Example: pyg-schnet data md17 --name ethanol --root data/md17\n"
+        'pyg-schnet data frames.extxyz --units "kcal/mol"',
     )
     parser.add_argument(
         "name_or_file",
@@ -59,7 +59,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
     parser.add_argument(
         "--plot", type=str | None, help="draw energies, sizes and forces; ROOT/NAME.png for a published set"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    add_talk(parser)
     return "a data set: download it, look into it", parser
 
 
@@ -78,6 +78,8 @@ def run(options: Namespace) -> int:
         plot_data_set(dataset, picture)
     if options.json:
         print(json.dumps(_as_dict(options, dataset, summary, picture)))
+        return 0
+    if options.quiet:
         return 0
     out.print(_recognised(dataset) if not published else _card(options.name_or_file[0]), soft_wrap=False)
     if published and options.source not in (None, "auto", "figshare", "sdf", "qm9pack"):

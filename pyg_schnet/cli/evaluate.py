@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.table import Table
 
 from pyg_schnet.cli.files import check_output, check_picture, checkpoints, read_part, split_models
-from pyg_schnet.cli.options import with_model
+from pyg_schnet.cli.options import add_talk, with_model
 from pyg_schnet.cli.terminal import out
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
         "disagree is compared with their errors. "
         "Example: pyg-schnet evaluate RUN/model.safetensors FILE --json",
     )
-    parser.add_argument("file", help="labelled structures, as for train's data.path")
+    parser.add_argument("file", metavar="FILE", help="labelled structures, as for train's data.path")
     parser.add_argument("--energy_key", type=str | None, help="key of the energies")
     parser.add_argument("--forces_key", type=str | None, help="key of the forces, 'none' for none")
     parser.add_argument("--stress_key", type=str | None, help="key of the stresses, 'none' for none")
@@ -48,7 +48,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
         help="write an ensemble.json, whose deviations are as large as errors are here; use --part val",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the ensemble.json if it exists")
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    add_talk(parser)
     return "errors on labelled structures", parser
 
 
@@ -93,9 +93,11 @@ def run(options: Namespace) -> int:
         calibration = {name: one.as_dict() for name, one in found.items()}
         print(json.dumps(evaluation.as_dict() | ({"calibration": calibration} if found else {})))
         return 0
-    out.print(_table(evaluation))
+    if options.quiet:
+        return 0
+    out.print(_table(evaluation), soft_wrap=False)
     if found:
-        out.print(_deviations(found, len(paths), potential.is_calibrated))
+        out.print(_deviations(found, len(paths), potential.is_calibrated), soft_wrap=False)
     for what, path in written.items():
         out.print(f"{what}: {path}")
     return 0
@@ -175,5 +177,7 @@ def _deviations(found: dict[str, Calibration], potentials: int, is_calibrated: b
 
 _CAPTION = (
     "σ: deviation. Energies are per atom, RMS of forces of vectors, shares of components. Perfect: RMS of "
-    "the errors; shares of Student's distribution, with many potentials 68.3 and 95.4 %"
+    "the errors; shares of Student's distribution, with many potentials 68.3 and 95.4 %. ENCE (expected "
+    "normalized calibration error): by which part of σ the RMS error differs from it, on average over bins "
+    "of σ"
 )

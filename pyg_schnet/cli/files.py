@@ -73,12 +73,20 @@ def check_distinct(**paths: str | None) -> None:
             raise ValueError(f"`{other}` and `{name}` must be different files, got {path} for both")
 
 
+def what_loses_results(path: str) -> str | None:
+    """Give the name of a file's format if it holds no energies and forces."""
+    from ase.io.formats import UnknownFileTypeError, filetype
+
+    try:
+        kind = filetype(path, read=False)
+    except UnknownFileTypeError:
+        return None
+    return None if kind in _HOLD_RESULTS else kind
+
+
 def check_holds_results(path: str) -> None:
     """Refuse a format that would lose energies and forces without a word."""
-    from ase.io.formats import filetype
-
-    kind = filetype(path, read=False)
-    if kind not in _HOLD_RESULTS:
+    if kind := what_loses_results(path):
         raise ValueError(
             f"{path}: {kind} holds no energies and forces, which would be lost; .extxyz, .traj, .json and "
             ".db hold them"

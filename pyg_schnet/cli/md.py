@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyg_schnet.cli.files import check_distinct, read_structures, split_models
-from pyg_schnet.cli.options import add_files, with_model
+from pyg_schnet.cli.files import check_distinct, read_structures, split_models, what_loses_results
+from pyg_schnet.cli.options import add_files, add_talk, with_model
 from pyg_schnet.cli.terminal import out
 
 if TYPE_CHECKING:
@@ -85,8 +85,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
         help="which structure of the file, from 0; several, as in ':' or '0:10', run side by side, each as "
         "if alone, without log, pressure, equilibration or --resume",
     )
-    parser.add_argument("--quiet", action="store_true", help="show errors only")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    add_talk(parser)
     return "molecular dynamics", parser
 
 
@@ -102,6 +101,9 @@ def run(options: Namespace) -> int:
     check_distinct(IN=options.input, OUT=options.out, **{"--log": options.log})
     index = _index(options.index)
     frames = read_structures(options.input, index)
+    if (kind := what_loses_results(options.out)) and not (options.quiet or options.json):
+        text = f"{path}: {kind} holds no energies and forces; {path}.extxyz beside it has them."
+        out.print(text, markup=False, highlight=False)
     return _run_one(frames[0], options) if isinstance(index, int) else _run_several(frames, options)
 
 

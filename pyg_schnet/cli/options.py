@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from jsonargparse import ArgumentParser
 
-
-def parser_of(**kwargs) -> ArgumentParser:
-    """Make a parser that raises, so that ``main`` tells what is wrong."""
-    return ArgumentParser(exit_on_error=False, **kwargs)
+from pyg_schnet.cli.help import parser_of as parser_of
 
 
 def with_model(description: str) -> ArgumentParser:
     """Make a parser of a verb that evaluates a potential."""
-    parser = parser_of(description=description)
+    parser = parser_of(description)
     parser.add_argument(
         "model",
+        metavar="MODEL",
         help="a checkpoint, model.safetensors; several, joined by commas; or an ensemble.json of evaluate",
     )
     parser.add_argument("--device", default="cpu", help="'cpu' or 'cuda'")
@@ -37,8 +35,8 @@ def prepare_device(device: str, threads: int) -> None:
 
 def add_files(parser: ArgumentParser, out: str = "in any format of ASE, chosen by its ending") -> None:
     """Add the options of a verb that reads structures and writes others."""
-    parser.add_argument("input", metavar="in", help="structures, in any format of ASE")
-    parser.add_argument("out", help=out)
+    parser.add_argument("input", metavar="IN", help="structures, in any format of ASE")
+    parser.add_argument("out", metavar="OUT", help=out)
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
 
 

@@ -28,7 +28,9 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
         "Example: pyg-schnet plot RUN --only filters errors --format pdf",
     )
     parser.add_argument("source", metavar="RUN|MODEL", help="folder of a run, or a checkpoint")
-    parser.add_argument("file", nargs="?", help="labelled structures, for the run's own; beside RUN")
+    parser.add_argument(
+        "file", metavar="FILE", nargs="?", help="labelled structures, for the run's own; beside RUN"
+    )
     parser.add_argument("--only", nargs="+", type=str, metavar="NAME", help="pictures to draw")
     parser.add_argument("--out", type=str | None, help="folder of the pictures, RUN/plots by default")
     parser.add_argument("--format", default="png", help="png, pdf or svg")

@@ -158,7 +158,7 @@ def _tell(rows: list[dict[str, Any]], options: Namespace, work: BatchRun) -> Non
             work.tell(f"take more than --steps {options.steps} from there, or a larger --fmax")
     else:
         if shown:
-            out.print(_table(shown[:_ROWS]))
+            out.print(_table(shown[:_ROWS]), soft_wrap=False)
         if len(shown) > _ROWS:
             work.tell(f"and {len(shown) - _ROWS:,} more that did not converge")
         steps = sorted(row["steps"] for row in rows)

@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
 from jsonargparse import ArgumentParser, Namespace
 
-from pyg_schnet.cli.options import parser_of
+from pyg_schnet.cli.options import add_talk, parser_of
 from pyg_schnet.cli.terminal import out
+
+if TYPE_CHECKING:
+    from pyg_schnet.training import RunDirectory
 
 
 def build(full: bool) -> tuple[str, ArgumentParser]:
     """Give the line of the verb in the list, and its options; all of them if ``full``."""
     parser = parser_of(
-        description="Train a potential. Example: pyg-schnet train RECIPE.yaml --data.path FILE --out RUN",
+        "Train a potential on energies and forces. A recipe in YAML holds the options below, those without "
+        "dot as they are and the others in sections: a section trainer with a line max_steps for "
+        "--trainer.max_steps. Options of the command line win over the recipe's. "
+        "Example: pyg-schnet train RECIPE.yaml --data.path frames.extxyz --out RUN\n"
+        "pyg-schnet train RECIPE.yaml --out RUN --resume --trainer.max_minutes 60",
+        usage="pyg-schnet train RECIPE.yaml [--key value …]",
     )
     if full:
         from pyg_schnet.training import TrainConfig
 
-        parser.add_argument("--config", action="config", metavar="RECIPE", help="a recipe, in YAML")
-        parser.add_class_arguments(TrainConfig)
+        parser.add_argument("--config", action="config", metavar="RECIPE", help="a recipe; or give it first")
         parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
         parser.add_argument("--overwrite", action="store_true", help="replace the run in --out")
-        parser.add_argument("--quiet", action="store_true", help="show errors only")
+        add_talk(parser)
+        parser.add_class_arguments(TrainConfig)
+        for action in parser._actions:
+            if action.dest == "print_config":
+                action.help, action.metavar = "print a recipe of all options, and exit", ""
+            elif action.dest in ("data", "model", "trainer"):  # a section in a file of its own
+                action.help = argparse.SUPPRESS
     return "train a potential on energies and forces", parser
 
 
@@ -35,5 +52,21 @@ def run(options: Namespace) -> int:
         trainer=TrainerConfig(**options.trainer.as_dict()),
         out=options.out,
     )
-    train(config, Report(out, options.quiet), options.resume, options.overwrite)
+    run = train(config, Report(out, options.quiet or options.json), options.resume, options.overwrite)
+    if options.json:
+        print(json.dumps(_as_dict(run)))
     return 0
+
+
+def _as_dict(run: RunDirectory) -> dict[str, Any]:
+    """Give what --json prints: the files, and the validation of the potential that was kept."""
+    from pyg_schnet.checkpoint import provenance
+
+    rows = run.read_metrics()
+    best = provenance(run.model)["validation"] if run.model.exists() else None
+    return {
+        "out": str(run.path),
+        "model": str(run.model),
+        "steps": int(rows[-1]["step"]) if rows else 0,
+        "best": best,
+    }

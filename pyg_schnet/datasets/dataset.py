@@ -20,6 +20,7 @@ from torch_geometric.data.separate import separate
 
 from pyg_schnet.datasets import storage
 from pyg_schnet.datasets.chunks import Chunk, join
+from pyg_schnet.datasets.display import counted
 from pyg_schnet.datasets.fingerprints import fingerprints
 from pyg_schnet.datasets.mapping import MappedTensors
 from pyg_schnet.datasets.preparation import Prepared, describe, flat
@@ -78,7 +79,7 @@ class MoleculeDataset(InMemoryDataset):
         folder = None if root is None else os.fspath(root)
         super().__init__(folder, transform, pre_transform, pre_filter)
         if root is None:
-            prepared = Prepared(self.chunks(), pre_filter, pre_transform)
+            prepared = Prepared(counted(self.chunks()), pre_filter, pre_transform)
             self._take(*join(prepared))
             self.splits = self._renumbered_splits(prepared)
         else:
@@ -182,7 +183,7 @@ class MoleculeDataset(InMemoryDataset):
 
     def process(self) -> None:
         """Write the processed file."""
-        prepared = Prepared(self.chunks(), self.pre_filter, self.pre_transform)
+        prepared = Prepared(counted(self.chunks()), self.pre_filter, self.pre_transform)
         splits = functools.partial(self._renumbered_splits, prepared)
         storage.write(self.processed_paths[0], prepared, self._header, splits)
 

@@ -16,9 +16,10 @@ from typing import Any, BinaryIO, cast
 import pooch
 import requests
 from filelock import FileLock
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
 from urllib3.exceptions import HTTPError
+
+from pyg_schnet.datasets.display import bar
 
 _LABELS = {"sha256": "SHA-256", "md5": "MD5"}
 _BACKOFF = 0.5  # seconds before the first repetition, doubled each time
@@ -146,13 +147,12 @@ def _display(name: str, progress: bool | None) -> Iterator[Callable[[int, int | 
     """Show a bar on terminals, and nothing of what pooch would write."""
     logger = pooch.get_logger()
     level = logger.level
-    console = Console(stderr=True)
     columns = "{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn()
-    with Progress(*columns, console=console, disable=progress is False or not console.is_terminal) as bar:
-        task = bar.add_task(name, total=None)
+    with bar(*columns, hidden=progress is False) as shown:
+        task = shown.add_task(name, total=None)
         try:
             logger.setLevel("WARNING")
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+            yield lambda done, total: shown.update(task, completed=done, total=total)
         finally:
             logger.setLevel(level)
 

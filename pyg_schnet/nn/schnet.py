@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
@@ -162,28 +163,70 @@ class SchNet(nn.Module):
         Raises:
             TypeError: If ``model`` is not PyG's SchNet.
         """
-        from pyg_schnet.nn.migration import from_pyg  # it needs PyG's class, and the model does not
+        from pyg_schnet.migration.pyg import from_pyg  # it needs PyG's class, and the model does not
 
         return from_pyg(cls, model)
 
-    @classmethod
-    def from_schnetpack(cls, weights: Mapping[str, Tensor]) -> SchNet:
-        """Take over the weights of a SchNetPack 2 model; SchNetPack need not be installed.
+    def to_pyg(self, scale: float | Tensor = 1.0, atomref: Tensor | None = None) -> nn.Module:
+        """Make a :class:`torch_geometric.nn.SchNet` of the same weights, energies and forces.
+
+        Its ``interaction_graph`` finds all neighbors within the cutoff by our search, on any install: PyG's
+        own needs pyg-lib and drops those beyond the 32nd. ``max_num_neighbors`` stays a bound that raises.
+        Its ``log 2``, γ and centers are those of float64; a PyG model made anew for its ``state_dict`` has
+        them in float32, and energies 1e-8 off. Sums over atoms are in the type of the weights: make the
+        model ``double()`` before, where ``atomref`` is large.
 
         Args:
-            weights: The model's ``state_dict()``: SchNet with Gaussians and cosine cutoff, and one
-                Atomwise output with shifted-softplus activation. SchNetPack's Atomwise has SiLU by
-                default, which no entry tells.
+            scale: Factor of the property, :attr:`Potential.scale` of a trained potential, whose energies
+                PyG's model then predicts in eV.
+            atomref: Added for each atom, :attr:`Potential.atomref`; not learned by PyG's model either.
 
         Returns:
-            A model of the same dtype, on the same device.
+            A model of the same dtype, on the same device. :meth:`from_pyg` gives the same numbers again.
 
         Raises:
-            ValueError: If an entry is missing, with its name.
+            ValueError: If PyG's class cannot hold the model: a last activation of the filters, no cutoff,
+                another envelope than the cosine, other Gaussians than up to the cutoff.
         """
-        from pyg_schnet.nn.migration import from_schnetpack
+        from pyg_schnet.migration.pyg import to_pyg
 
-        return from_schnetpack(cls, weights)
+        return to_pyg(self, scale, atomref)
+
+    @classmethod
+    def from_schnetpack(
+        cls,
+        weights: Mapping[str, Tensor] | str | os.PathLike,
+        readout: str = "add",
+        dipole: bool = False,
+        envelope: str | None = "cosine",
+    ) -> SchNet:
+        """Take over the weights of a model of SchNetPack 1 or 2, which need not be installed.
+
+        Mean, deviation and atomic references come along, from version 1's output module or version 2's
+        postprocessors. The arguments behind ``weights`` tell what no entry does. Nor does one tell of
+        version 1's ``normalize_filter`` and of version 2's activations, which must be off and shifted
+        softplus (``Atomwise`` has SiLU by default): compare a few energies.
+
+        Args:
+            weights: The model's ``state_dict()``, or a file of it, ``.safetensors`` or by ``torch.save``;
+                Lightning's and SchNetPack 1's checkpoints too, where they hold tensors only. No code of a
+                file is run.
+            readout: ``"mean"`` where the model's ``aggregation_mode`` is "avg".
+            dipole: Whether it is version 1's ``DipoleMoment`` with ``predict_magnitude``.
+            envelope: ``None`` where its cutoff function is "hard".
+
+        Returns:
+            A model of the same dtype, on the same device, that predicts in SchNetPack's unit:
+            ``Potential(model, scale=kcal_per_mol)`` turns kcal/mol into eV.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If an entry is missing or SchNet cannot hold it, with its name; if a file holds a
+                whole model, with the command that writes its weights.
+        """
+        from pyg_schnet.migration.schnetpack import from_schnetpack
+
+        return from_schnetpack(cls, weights, readout, dipole, envelope)
 
     def reset_parameters(self) -> None:
         """Draw new weights."""

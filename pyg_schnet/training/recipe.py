@@ -33,7 +33,7 @@ def with_recipe(arguments: list[str]) -> list[str]:
         for name in _flatten(entries, values):
             _check_name(name, known, f"{recipe}: ")
         arguments[verb + 1 : verb + 2] = ["--config", str(recipe)]
-    flags = {"config", "resume", "overwrite", "quiet", "help", "print_config"}
+    flags = {"config", "resume", "overwrite", "quiet", "json", "help", "print_config"}
     for argument in arguments:
         if argument.startswith("--"):
             _check_name(argument[2:].split("=")[0], known | flags, dashes="--")

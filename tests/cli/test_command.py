@@ -54,8 +54,8 @@ def ethanol(tmp_path):
 
 
 def fails(capsys, arguments: list[str]) -> str:
-    """Run, expect exit code 1 and nothing but one message, and return it."""
-    assert cli.main(arguments) == 1
+    """Run, expect exit code 2 and nothing but one message, and return it."""
+    assert cli.main(arguments) == 2
     message = capsys.readouterr().err
     assert message.startswith("pyg-schnet: ")
     assert "Traceback" not in message
@@ -169,7 +169,12 @@ def test_an_existing_output_is_refused_and_left_alone(verb, run, ethanol, tmp_pa
             ["--trainer.max_step=3"],
             r"`--trainer\.max_step` is not an option\. Did you mean `--trainer\.max_steps`",
         ),
-        (["--trainer.lr", "fast"], r'"trainer\.lr"[\s\S]*fast'),
+        (["--trainer.lr", "fast"], r"`--trainer\.lr` must be a number, got 'fast'"),
+        (["--trainer.max_steps", "1.5"], r"`--trainer\.max_steps` must be a whole number, got '1\.5'"),
+        (["--trainer.max_minutes", "x"], r"`--trainer\.max_minutes` must be a number or null, got 'x'"),
+        (["--data.memory_map", "maybe"], r"`--data\.memory_map` must be true or false, got 'maybe'"),
+        (["--data.path"], r"`--data\.path` must be followed by a value"),
+        (["more"], r"`more` is more than the arguments of this verb; usage: pyg-schnet train RECIPE\.yaml "),
         (["--trainer.schedule", "linear"], r"`trainer\.schedule` must be one of 'cosine', .* got 'linear'"),
         (["--data.path", "nowhere.npz"], r"nowhere\.npz: no such file"),
         (["--model.cutoff", "-5"], r"`cutoff` must be positive, finite and in Å .*, got -5\.0"),
@@ -320,7 +325,85 @@ def test_help_fits_80_columns_and_gives_an_example(verb, capsys, monkeypatch):
     text = capsys.readouterr().out
     assert max(len(line) for line in text.splitlines()) <= 80
     if verb:
-        assert f"Example: pyg-schnet {verb}" in " ".join(text.split())
+        assert re.match(rf"usage: pyg-schnet {verb} [^\n]*\[--key value …\]\n\n", text)
+    assert re.search(rf"\n\nExamples?:\n  pyg-schnet {verb}", text)
+    assert not re.search(r"\(type:|\bnull, default|\[options\]|<class|CONFIG\b", text)
+
+
+def test_the_verbs_are_listed_in_the_order_of_their_use(capsys):
+    with pytest.raises(SystemExit):
+        cli.main([])
+    text = capsys.readouterr().out
+    listed = re.findall(r"^  ([a-z]+)  ", text.split("verbs:")[1].split("Examples:")[0], re.M)
+    order = ["train", "evaluate", "check", "plot", "predict", "relax", "md", "select", "data"]
+    assert listed == order
+    assert len(re.findall("^  pyg-schnet ", text, re.M)) == 5
+
+
+def test_defaults_are_told_where_they_tell_something(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        cli.main(["relax", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "on the cell, in GPa (default: 0.0)" in text
+    assert "relax the cells too, one structure by one --pressure" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian", "x"], "VERB must be one of train, evaluate, .*; got 'trian'. Did you mean 'train'[?]"),
+        (["--foo"], "`--foo` is not an option. See pyg-schnet --help"),
+        (["relax"], "`MODEL`, `IN` and `OUT` must be given; usage: pyg-schnet relax MODEL IN OUT "),
+        (["train"], "`--data.path` must be given; usage: pyg-schnet train RECIPE.yaml "),
+        (["relax", "a", "b", "c", "--fmx", "3"], "`--fmx` is not an option. Did you mean `--fmax`[?]"),
+        (["evaluate", "a", "b", "--overwrit"], "`--overwrit` is not an option. Did you mean `--overwrite`"),
+        (["data", "qm9", "--rot", "x"], "`--rot` is not an option. Did you mean `--root`[?]"),
+        (["relax", "a", "b", "c", "--fmax", "much"], "`--fmax` must be a number, got 'much'"),
+        (["relax", "a", "b", "c", "--fmax"], "`--fmax` must be followed by a value"),
+        (["md", "a", "b", "c", "--seed", "x"], "`--seed` must be a whole number, got 'x'"),
+        (["md", "a", "b", "c", "--closest", "x"], "`--closest` must be a number or null, got 'x'"),
+        (
+            ["relax", "a", "b", "c", "d"],
+            "`d` is more than the arguments of this verb; usage: pyg-schnet relax",
+        ),
+        (["evaluate", "a", "b", "--json=3"], "`--json` must stand alone, got '3' with it"),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_one_line_with_a_way_out(arguments, message, capsys):
+    told = fails(capsys, arguments)
+    assert re.search(message, told)
+    assert told.count("\n") == 1
+
+
+def test_the_exit_code_tells_a_mistake_from_a_failure(monkeypatch, capsys):
+    def fail(error):
+        def run(options):
+            raise error
+
+        monkeypatch.setattr("pyg_schnet.cli.select.run", run)
+        return cli.main(["select", "a,b", "pool.xyz", "out.xyz"])
+
+    assert fail(ValueError("wrong")) == fail(FileNotFoundError("absent")) == 2
+    assert fail(FloatingPointError("diverged")) == fail(RuntimeError("broken")) == 1
+    assert fail(KeyboardInterrupt()) == 130
+
+
+def test_train_prints_one_json_object_if_asked(recipe, tmp_path, capsys):
+    assert cli.main(["train", recipe, "--out", str(tmp_path / "run"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["model"] == str(tmp_path / "run" / "model.safetensors")
+    assert told["steps"] == 4
+    assert told["best"]["step"] in (2, 4)
+    assert told["best"]["val_forces_mae_eV_per_A"] > 0
+
+
+def test_evaluate_may_be_quiet(run, capsys, tmp_path):
+    picture = tmp_path / "parity.png"
+    arguments = ["evaluate", str(run / "model.safetensors"), str(SAMPLE), "--part", "val", "--quiet"]
+    assert cli.main([*arguments, "--plot", str(picture)]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert picture.exists()
 
 
 def test_models_of_different_splits_have_no_common_test_set(run, recipe, tmp_path, capsys):

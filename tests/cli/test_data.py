@@ -40,7 +40,7 @@ def text(capsys, *arguments) -> str:
 
 
 def fails(capsys, *arguments) -> str:
-    assert cli.main(["data", *map(str, arguments)]) == 1
+    assert cli.main(["data", *map(str, arguments)]) == 2
     message = capsys.readouterr().err
     assert message.startswith("pyg-schnet: ")
     return message
@@ -70,6 +70,12 @@ def test_json_is_one_object_and_nothing_else(capsys):
     assert told["summary"]["structures"] == 1500
     assert told["summary"]["warnings"] == []
     assert told["picture"] is None
+
+
+def test_quiet_is_nothing(asked, capsys, tmp_path):
+    assert text(capsys, SAMPLE, "--quiet") == ""
+    assert text(capsys, "qm9", "--root", tmp_path, "--quiet") == ""
+    assert (tmp_path / "qm9.png").exists()
 
 
 def test_units_and_keys_are_passed_on(capsys):
@@ -173,7 +179,7 @@ def test_the_sample_of_md17_is_read_by_the_class(capsys, tmp_path):
         (["md17", "--root", "x", "--units", "eV"], r"`--units` must be left out with md17, got 'eV'"),
         (["md22", "--root", "x", "--fold", "a"], r"`--fold` must be left out with md22, got 'a'"),
         ([SAMPLE, "--fold", "a"], r"`--fold` must be left out with files, got 'a'"),
-        ([], r"required: data\.name_or_file"),
+        ([], r"`NAME\|FILE \.\.\.` must be given; usage: pyg-schnet data NAME\|FILE \.\.\. \["),
         (["qm99"], r"qm99: no such file, and none of the published data sets qm9, .* Did you mean 'qm9'\?"),
         (["nowhere.npz"], r"nowhere\.npz: no such file, and none of the published data sets"),
         ([SAMPLE, "--units", "kcal"], r"`units` must name an energy unit .* Did you mean 'kcal/mol'"),

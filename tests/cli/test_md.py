@@ -47,7 +47,7 @@ def md(model, *options):
 
 def fails(capsys, model, *options):
     capsys.readouterr()
-    assert md(model, *options) == 1
+    assert md(model, *options) == 2
     message = capsys.readouterr().err
     assert message.startswith("pyg-schnet: ")
     assert "Traceback" not in message
@@ -129,6 +129,17 @@ def test_wrong_options_are_told_and_nothing_is_written(model, files, capsys, opt
     before = sorted(files.iterdir())
     assert message in fails(capsys, model, "two.extxyz", "out.traj", *options)
     assert sorted(files.iterdir()) == before
+
+
+@pytest.mark.parametrize(("out", "index"), [("out.pdb", "0"), ("out.pdb", ":"), ("out.extxyz", "0")])
+def test_a_format_that_loses_energies_is_named(model, files, capsys, out, index):
+    assert md(model, "two.extxyz", out, "--index", index, "--duration", "0.001") == 0
+    lost = "out.pdb: proteindatabank holds no energies and forces; out.pdb.extxyz beside it has them."
+    assert (lost in capsys.readouterr().out) == (out == "out.pdb")
+    if out == "out.pdb":
+        assert ase.io.read("out.pdb.extxyz", 0).get_forces().any()
+    assert md(model, "two.extxyz", out, "--duration", "0.001", "--overwrite", "--quiet") == 0
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.slow

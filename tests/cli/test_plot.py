@@ -57,7 +57,7 @@ def quick(monkeypatch):
 
 def fails(capsys, *arguments) -> str:
     capsys.readouterr()
-    assert cli.main(["plot", *map(str, arguments)]) == 1
+    assert cli.main(["plot", *map(str, arguments)]) == 2
     message = capsys.readouterr().err
     assert message.startswith("pyg-schnet: ")
     assert message.count("\n") == 1

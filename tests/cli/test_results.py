@@ -54,7 +54,7 @@ def here(tmp_path, monkeypatch, frames):
 
 
 def fails(capsys, *arguments: str) -> str:
-    assert cli.main(list(arguments)) == 1
+    assert cli.main(list(arguments)) == 2
     return capsys.readouterr().err
 
 
@@ -239,7 +239,7 @@ def test_a_finished_file_of_another_run_is_not_taken_for_this_one(change, model,
     else:
         again[5] = "3"
     capsys.readouterr()
-    assert cli.main(again) == 1
+    assert cli.main(again) == 2
     assert "nothing is left to resume, --overwrite begins anew" in capsys.readouterr().err
 
 
@@ -257,7 +257,7 @@ def test_no_file_destroys_another_and_no_result_is_lost(arguments, message, mode
     ase.io.write("in.extxyz", frames[:1])
     before = Path("in.extxyz").read_bytes()
     verb, *rest = arguments
-    assert cli.main([verb, model, *rest]) == 1
+    assert cli.main([verb, model, *rest]) == 2
     assert message in capsys.readouterr().err
     assert Path("in.extxyz").read_bytes() == before
 
@@ -277,7 +277,7 @@ def test_structures_unlike_the_training_set_are_told(verb, model, here, frames, 
 
 def test_a_folder_is_no_model(here, frames, capsys):
     ase.io.write("in.extxyz", frames[:1])
-    assert cli.main(["predict", ".", "in.extxyz", "out.extxyz"]) == 1
+    assert cli.main(["predict", ".", "in.extxyz", "out.extxyz"]) == 2
     assert ".: is a folder; give a checkpoint in it, as ./model.safetensors" in capsys.readouterr().err
 
 

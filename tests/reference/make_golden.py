@@ -1,7 +1,8 @@
-"""Write SchNetPack's energies and forces to ``schnetpack_schnet.npz``.
+"""Write the energies and forces of SchNetPack 2 to ``schnetpack_schnet.npz`` and ``schnetpack_post.npz``.
 
-The tests read that file alone. SchNetPack is needed only to write it again, in an environment of
-its own (Python 3.11; the CPU build of torch is enough)::
+The second is of the same model behind the postprocessors that SchNetPack adds for data with a mean
+and atomic references. The tests read these files alone. SchNetPack is needed only to write them
+again, in an environment of its own (Python 3.11; the CPU build of torch is enough)::
 
     python3.11 -m venv schnetpack-env
     . schnetpack-env/bin/activate
@@ -10,6 +11,8 @@ its own (Python 3.11; the CPU build of torch is enough)::
     pip install ase==3.29.0 matscipy==1.3.1 pytorch-lightning==2.6.6 hydra-core==1.3.8
     pip install h5py==3.16.0 torch-ema==0.3 dirsync==2.2.6 fasteners==0.20 tqdm==4.70.1
     python tests/reference/make_golden.py
+
+``make_golden_1.py`` does the same with SchNetPack 1.
 
 ``--no-deps`` because SchNetPack asks for sympy 1.12 or older and torch for a newer one; the last
 two lines hold what ``import schnetpack`` needs. pip warns of sympy and of the requirements left
@@ -48,8 +51,10 @@ from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances
 from schnetpack.model import NeuralNetworkPotential
 from schnetpack.nn import CosineCutoff, GaussianRBF, shifted_softplus
 from schnetpack.representation import SchNet
+from schnetpack.transform import AddOffsets, ScaleProperty
 
 OUTPUT = Path(__file__).with_name("schnetpack_schnet.npz")
+POSTPROCESSED = Path(__file__).with_name("schnetpack_post.npz")
 COMMAND = "python tests/reference/make_golden.py"
 SEED = 0
 HYPERPARAMETERS = {
@@ -104,7 +109,7 @@ MOLECULES = {
 }
 
 
-def build_model() -> NeuralNetworkPotential:
+def build_model(postprocessors: list[torch.nn.Module] | None = None) -> NeuralNetworkPotential:
     """Build SchNetPack's SchNet with random biases, in float64."""
     torch.manual_seed(SEED)
     size = HYPERPARAMETERS
@@ -125,6 +130,7 @@ def build_model() -> NeuralNetworkPotential:
         representation,
         input_modules=[PairwiseDistances()],
         output_modules=[readout, Forces()],
+        postprocessors=postprocessors,
         input_dtype_str="float64",
     )
     model = model.double().eval()
@@ -146,6 +152,7 @@ def evaluate(
         properties.idx_j: torch.from_numpy(idx_j),
         properties.offsets: torch.zeros(len(idx_i), 3, dtype=torch.float64),
         properties.idx_m: torch.zeros(len(z), dtype=torch.int64),
+        properties.n_atoms: torch.tensor([len(z)]),
     }
     outputs = model(inputs)
     return {
@@ -156,6 +163,16 @@ def evaluate(
         "energy": outputs[properties.energy].detach().squeeze(0).numpy(),
         "forces": outputs[properties.forces].detach().numpy(),
     }
+
+
+def build_postprocessors() -> list[torch.nn.Module]:
+    """Build a factor and offsets, with the numbers that a data module would set."""
+    scale = ScaleProperty(properties.energy, scale=torch.tensor([2.5]))
+    offsets = AddOffsets(properties.energy, add_mean=True, add_atomrefs=True)
+    offsets.mean = torch.tensor([-0.75])
+    offsets.atomref = torch.zeros(100)
+    offsets.atomref[[1, 6, 8]] = torch.tensor([-13.625, -1029.5, -2041.25])
+    return [scale, offsets]
 
 
 def check(model: NeuralNetworkPotential, z: np.ndarray, pos: np.ndarray) -> tuple[float, float]:
@@ -209,9 +226,21 @@ def main() -> None:
         "date": date.today().isoformat(),
         "units": "positions in Å; energies of an untrained model, in no unit; forces per Å",
     }
-    arrays |= {f"provenance/{name}": str(value) for name, value in provenance.items()}
-    np.savez_compressed(OUTPUT, **arrays)
-    print(f"wrote {OUTPUT.name}, {OUTPUT.stat().st_size} bytes")
+    told = {f"provenance/{name}": str(value) for name, value in provenance.items()}
+    write(OUTPUT, arrays | told)
+    # Forces leave the model before its postprocessors: only energies are of interest.
+    model = build_model(build_postprocessors())
+    arrays = {f"weights/{name}": tensor.numpy() for name, tensor in model.state_dict().items()}
+    for name, (z, pos) in MOLECULES.items():
+        result = evaluate(model, np.array(z), np.array(pos), HYPERPARAMETERS["cutoff"])
+        arrays |= {f"molecules/{name}/energy": result["energy"]}
+    write(POSTPROCESSED, arrays | told)
+
+
+def write(path: Path, arrays: dict[str, np.ndarray | str | float]) -> None:
+    """Write one file."""
+    np.savez_compressed(path, **arrays)
+    print(f"wrote {path.name}, {path.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

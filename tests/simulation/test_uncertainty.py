@@ -165,7 +165,7 @@ def test_the_command_line_selects_and_stops(paths, pool, tmp_path, capsys):
     expected = select(paths, ase.io.read(files[0], ":"), 5)
     for atoms, (number, _) in zip(chosen, expected, strict=True):
         assert np.abs(atoms.positions - pool[number].positions).max() < 1e-6
-    assert main(["select", paths[0], *files, "--overwrite"]) == 1
+    assert main(["select", paths[0], *files, "--overwrite"]) == 2
     assert "`model` must be two checkpoints or more" in capsys.readouterr().err
     out = str(tmp_path / "md.extxyz")
     settings = ["--duration", "2", "--temperature", "3000", "--stop_if_uncertain", "0.02", "--index", "2"]

@@ -1,0 +1,73 @@
+"""Mistakes in a command line, told by name and with a way out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from pyg_schnet.cli.help import name_of, usage_of
+from pyg_schnet.spelling import nearest
+
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}
+
+
+def check_verb(verb: str | None, verbs: Iterable[str]) -> None:
+    """Refuse a verb that is none.
+
+    Raises:
+        ValueError: With the verbs, and the one that was meant.
+    """
+    if verb is not None and verb not in verbs:
+        raise ValueError(f"VERB must be one of {', '.join(verbs)}; got '{verb}'.{nearest(verb, verbs)}")
+
+
+def check_options(parser: ArgumentParser, arguments: Sequence[str]) -> None:
+    """Refuse options that a verb does not have; a beginning of a name is none.
+
+    Raises:
+        ValueError: With the option that was meant.
+    """
+    known = [name for action in parser._actions for name in action.option_strings]
+    for argument in arguments:
+        name = argument.split("=")[0]
+        if name.startswith("--") and name != "--" and name not in known:
+            shown = [other for other in known if other.startswith("--") and not other.endswith("+")]
+            hint = nearest(name, shown).replace("'", "`") or f" See {parser.prog} --help."
+            raise ValueError(f"`{name}` is not an option.{hint}")
+
+
+def told(error: ArgumentError, parser: ArgumentParser) -> str:
+    """Say in our words what jsonargparse found wrong with the arguments of a verb."""
+    text = str(error)
+    actions = {action.dest: action for action in parser._actions}
+    usage = usage_of(parser.prog, parser._actions) if parser.usage is None else parser.usage
+    if match := re.match(r"the following arguments are required: (.*)", text):
+        dests = [name.split(".", 1)[-1] for name in match[1].split(", ")]
+        names = [f"`{name_of(actions[dest]) if dest in actions else dest}`" for dest in dests]
+        return f"{_listed(names)} must be given; usage: {usage}"
+    if match := re.match(r"unrecognized arguments: (.*)", text):
+        return f"`{match[1]}` is more than the arguments of this verb; usage: {usage}"
+    if match := re.match(r"argument (\S+?)(?:/\S+)?: expected (?:one|at least one) argument", text):
+        return f"`{match[1]}` must be followed by a value"
+    if match := re.match(r"argument (\S+?)(?:/\S+)?: ignored explicit argument '(.*)'", text):
+        return f"`{match[1]}` must stand alone, got '{match[2]}' with it"
+    if (match := re.match(r'Parser key "(\S+)":', text)) and match[1] in actions:
+        value = re.search(r"(?:Got value|Given value): (.*)", text)
+        kinds = _kinds(getattr(actions[match[1]], "_typehint", actions[match[1]].type))
+        if value is not None and kinds:
+            return f"`{name_of(actions[match[1]])}` must be {' or '.join(kinds)}, got '{value[1]}'"
+    return text
+
+
+def _kinds(hint: Any) -> list[str]:
+    """Give the kinds of value that an option takes, nothing where there are no words for them."""
+    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return [_KINDS[part] for part in parts] if all(part in _KINDS for part in parts) else []
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

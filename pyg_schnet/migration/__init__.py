@@ -1,0 +1,1 @@
+"""Models of other programs: PyG's SchNet in both directions, SchNetPack's weights."""

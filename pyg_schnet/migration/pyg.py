@@ -1,0 +1,186 @@
+"""PyG's SchNet, from which and to which weights go."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NoReturn, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn.models import schnet as pyg
+
+from pyg_schnet.neighbors import radius_graph
+from pyg_schnet.nn.readout import AtomicMean, AtomicSum, DipoleMagnitude, element_table
+from pyg_schnet.nn.schnet import SchNet
+
+_READOUTS = {"SumAggregation": "add", "MeanAggregation": "mean"}
+_LAYERS = {
+    "mlp.0": "cfconv.filter_network.dense1",
+    "mlp.2": "cfconv.filter_network.dense2",
+    "conv.lin1": "atomwise1",
+    "conv.lin2": "atomwise2",
+    "lin": "atomwise3",
+}
+_Value = TypeVar("_Value")
+
+
+class ExactInteractionGraph(pyg.RadiusInteractionGraph):
+    """PyG's ``interaction_graph`` with all neighbors within the cutoff, which needs no pyg-lib.
+
+    PyG's own drops neighbors beyond the 32nd without a word.
+
+    Args:
+        cutoff: In Å.
+        max_num_neighbors: A bound to be told of: nothing is dropped, more neighbors are an error.
+    """
+
+    def __init__(self, cutoff: float, max_num_neighbors: int | None = None):
+        super().__init__(cutoff)
+        self.max_num_neighbors = max_num_neighbors  # pyright: ignore[reportAttributeAccessIssue]
+
+    def forward(self, pos: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
+        edges = radius_graph(pos, self.cutoff, batch, max_num_neighbors=self.max_num_neighbors)
+        return edges, (pos[edges[0]] - pos[edges[1]]).norm(dim=-1)
+
+
+def from_pyg(cls: type[SchNet], model: nn.Module) -> SchNet:
+    """See :meth:`pyg_schnet.SchNet.from_pyg`."""
+    if not isinstance(model, pyg.SchNet):
+        raise TypeError(
+            f"`model` must be a torch_geometric.nn.SchNet, got {type(model).__module__}."
+            f"{type(model).__qualname__}"
+        )
+    graph = model.interaction_graph
+    readout = _READOUTS.get(type(model.readout).__name__)
+    if readout is None:
+        raise ValueError(f"`model.readout` must be a sum or a mean, got {type(model.readout).__name__}")
+    scale = 1.0 if model.scale is None else float(model.scale)
+    # PyG adds `mean` and multiplies by `std` only where both are given.
+    mean, std = model.mean, model.std
+    if mean is None or std is None:
+        mean, std = None, (scale if scale != 1 else None)
+    else:
+        mean, std = float(mean) * scale, float(std) * scale
+    atomref = None if model.atomref is None else model.atomref.weight.detach().reshape(-1) * scale
+    ours = cls(
+        hidden_channels=model.hidden_channels,
+        num_filters=model.num_filters,
+        num_interactions=model.num_interactions,
+        num_gaussians=model.num_gaussians,
+        cutoff=model.cutoff,
+        interaction_graph=None if isinstance(graph, pyg.RadiusInteractionGraph) else graph,
+        max_num_neighbors=graph.max_num_neighbors if isinstance(graph, ExactInteractionGraph) else None,
+        readout=readout,
+        dipole=model.dipole,
+        mean=mean,
+        std=std,
+        atomref=atomref,
+    )
+    ours = ours.to(model.lin1.weight)
+    missing, unexpected = ours.load_state_dict(_our_names(model.state_dict()), strict=False)
+    assert not unexpected
+    assert set(missing) <= {"readout.atomref"}
+    if model.dipole and scale != 1:
+        with torch.no_grad():
+            for parameter in ours.get_submodule("readout.network.dense2").parameters():
+                parameter.mul_(scale)
+    return ours.train(model.training)
+
+
+def to_pyg(model: SchNet, scale: float | Tensor = 1.0, atomref: Tensor | None = None) -> pyg.SchNet:
+    """See :meth:`pyg_schnet.SchNet.to_pyg`."""
+    config, readout, scale = model.config, model.readout, float(scale)
+    _check(model)
+    mean = std = table = None
+    if not isinstance(readout, DipoleMagnitude):
+        assert isinstance(readout, AtomicSum)
+        added = element_table(atomref).to(readout.atomref.device)
+        if isinstance(readout, AtomicMean) and bool(added.any()):
+            _refuse("readout", "'add' where `atomref` is given: a mean does not add up atoms", "'mean'")
+        mean, std = readout.mean * scale, readout.std * scale
+        table = readout.atomref * scale + added
+        table = table[:, None] if bool(table.any()) else None
+        if (mean, std) == (0.0, 1.0):
+            mean = std = None
+    elif atomref is not None:
+        _refuse("dipole", "False where `atomref` is given: atoms alone have no dipole", "True")
+    assert config.cutoff is not None
+    with torch.random.fork_rng(devices=[]):  # weights are drawn, only to be replaced
+        theirs = pyg.SchNet(
+            hidden_channels=config.hidden_channels,
+            num_filters=config.num_filters,
+            num_interactions=config.num_interactions,
+            num_gaussians=config.num_gaussians,
+            cutoff=config.cutoff,
+            interaction_graph=model.interaction_graph
+            or ExactInteractionGraph(config.cutoff, model.max_num_neighbors),
+            readout="mean" if config.readout == "mean" else "add",
+            dipole=config.dipole,
+            mean=mean,
+            std=std,
+            atomref=table,
+        ).to(model.embedding.weight)
+    if config.dipole and scale != 1:
+        theirs.scale = scale  # pyright: ignore[reportAttributeAccessIssue]
+    weights = model.state_dict()
+    with torch.no_grad():
+        for name, tensor in _our_names(theirs.state_dict()).items():
+            tensor.copy_(weights[name])
+        if theirs.atomref is not None:
+            theirs.initial_atomref = table.to(model.embedding.weight)  # pyright: ignore[reportOptionalMemberAccess]
+            theirs.atomref.weight.copy_(theirs.initial_atomref)
+            theirs.atomref.weight.requires_grad_(False)
+    _set_constants(theirs, model)
+    return theirs.train(model.training)
+
+
+def _set_constants(theirs: pyg.SchNet, model: SchNet) -> None:
+    """Give PyG's model the constants that it computes in float32: log 2, γ and the Gaussians' centers."""
+    theirs.distance_expansion.offset = model.radial_basis.centers.clone()
+    theirs.distance_expansion.coeff = -model.radial_basis.gamma
+    for module in theirs.modules():
+        if isinstance(module, pyg.ShiftedSoftplus):
+            module.shift = math.log(2.0)
+
+
+def _check(model: SchNet) -> None:
+    """Refuse what PyG's class cannot hold."""
+    config = model.config
+    if config.final_activation:
+        _refuse("final_activation", "False: PyG's filter network has none", "True")
+    if config.cutoff is None:
+        _refuse("cutoff", "a distance in Å: PyG's class has no model of all pairs", "None")
+    if config.envelope != "cosine":
+        _refuse("envelope", "'cosine', PyG's only one", repr(config.envelope))
+    last = config.last_center
+    if last is not None and not math.isclose(last, config.cutoff, rel_tol=1e-6):
+        _refuse("last_center", f"the cutoff, {config.cutoff} Å, where PyG has it", str(last))
+    spacing = config.cutoff / (config.num_gaussians - 1)
+    gamma = 0.5 / spacing**2
+    if config.gamma is not None and not math.isclose(config.gamma, gamma, rel_tol=1e-6):
+        _refuse("gamma", f"None or {gamma:g} Å⁻², PyG's for these centers", str(config.gamma))
+    if not isinstance(model.readout, AtomicSum | DipoleMagnitude):
+        name = type(model.readout).__name__
+        _refuse("readout", "a sum or a mean of atoms or a dipole, as PyG's", name)
+
+
+def _refuse(name: str, requirement: str, got: str) -> NoReturn:
+    raise ValueError(
+        f"`{name}` must be {requirement}; got {got}. Train one that PyG's class can hold, or keep this "
+        "class: it is called as PyG's is"
+    )
+
+
+def _our_names(theirs: Mapping[str, _Value]) -> dict[str, _Value]:
+    """Give entries of PyG's ``state_dict`` the names of ours."""
+    ours = {"embedding.weight": theirs["embedding.weight"]}
+    for name, value in theirs.items():
+        if name.startswith("interactions."):
+            _, number, layer = name.split(".", 2)
+            layer, kind = layer.rsplit(".", 1)
+            if layer in _LAYERS:  # PyG lists the filter network twice; its second name is not needed
+                ours[f"interactions.{number}.{_LAYERS[layer]}.{kind}"] = value
+        elif name.startswith(("lin1.", "lin2.")):
+            ours[f"readout.network.dense{name[3:]}"] = value
+    return ours

@@ -1,0 +1,63 @@
+"""Weights in a file of another program, read without running its code."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+# What a torch file may hold weights in: Lightning's .ckpt, SchNetPack 1's checkpoint-N.pth.tar.
+_INSIDE = {".ckpt": "state_dict", ".tar": "model"}
+
+
+def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
+    """Read a ``state_dict`` from a ``.safetensors`` or a torch file; no code of the file is run.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, or holds Python objects beside tensors; then with the command that
+            writes the weights alone.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; give one of weights, as torch.save(state_dict, path)")
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path}: is not a complete safetensors file ({error}); copy it again") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of how the file was pickled, which the errors below tell
+            held: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(_whole_model(path, str(error))) from None
+    except (RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: is not a complete torch file ({error}); copy or save it again") from None
+    for key in _INSIDE.values():
+        if isinstance(held, dict) and isinstance(held.get(key), dict):
+            held = held[key]
+    if not isinstance(held, dict) or not any(isinstance(value, Tensor) for value in held.values()):
+        raise ValueError(f"{path}: must hold a state_dict, names with tensors; got {type(held).__name__}")
+    return {name: value for name, value in held.items() if isinstance(value, Tensor)}
+
+
+def _whole_model(path: Path, reason: str) -> str:
+    """Tell how to get the weights out of a file that only its own program can read."""
+    key = _INSIDE.get(path.suffix)
+    weights = "model.state_dict()" if key is None else f'model["{key}"]'
+    unknown = reason.split("GLOBAL ")[1].split()[0] if "GLOBAL " in reason else "unknown kinds"
+    return (
+        f"{path}: must hold tensors only, got Python objects ({unknown}), which would run code of the file. "
+        "Where it was written and you trust it, run\n"
+        f'  python -c \'import torch; model = torch.load("{path.name}", map_location="cpu"); '
+        f'torch.save({weights}, "weights.pt")\'\n'
+        "(from torch 2.6 on with weights_only=False in torch.load), and give weights.pt"
+    )

@@ -1,0 +1,106 @@
+"""Files of SchNetPack's weights: read where they hold tensors only, and never run."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pyg_schnet import SchNet
+
+GOLDEN = Path(__file__).parent / "schnetpack_schnet.npz"
+Z, POS = torch.tensor([8, 1, 1]), torch.eye(3, dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def weights():
+    with np.load(GOLDEN) as file:
+        return {k.removeprefix("weights/"): torch.from_numpy(v) for k, v in file.items() if "weights/" in k}
+
+
+def lightning(weights):
+    state = {f"model.{name}": tensor for name, tensor in weights.items()}
+    return {"epoch": 3, "state_dict": state, "optimizer_states": [{"state": {}}]}
+
+
+SAVED = {
+    "weights.pt": lambda weights, path: torch.save(weights, path),
+    "old.pt": lambda weights, path: torch.save(weights, path, _use_new_zipfile_serialization=False),
+    "last.ckpt": lambda weights, path: torch.save(lightning(weights), path),
+    "checkpoint-9.pth.tar": lambda weights, path: torch.save({"epoch": 9, "model": weights}, path),
+    "weights.safetensors": lambda weights, path: save_file(weights, path),
+}
+
+
+@pytest.mark.parametrize("name", SAVED)
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_file_of_weights_is_a_door(weights, name, kind, tmp_path):
+    SAVED[name](weights, tmp_path / name)
+    read = SchNet.from_schnetpack(kind(tmp_path / name))
+    assert torch.equal(read(Z, POS), SchNet.from_schnetpack(weights)(Z, POS))
+
+
+class Hostile:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize(
+    ("name", "inside"),
+    [
+        ("best_model", "model.state_dict()"),
+        ("last.ckpt", 'model["state_dict"]'),
+        ("checkpoint-9.pth.tar", 'model["model"]'),
+    ],
+)
+@pytest.mark.parametrize("by", [torch.save, lambda held, path: path.write_bytes(pickle.dumps(held))])
+def test_a_pickled_model_is_refused_with_a_way_out_and_not_run(name, inside, by, tmp_path):
+    by({"model": Hostile(tmp_path / "hacked")}, tmp_path / name)
+    with pytest.raises(ValueError, match="must hold tensors only, got Python objects") as told:
+        SchNet.from_schnetpack(tmp_path / name)
+    assert not (tmp_path / "hacked").exists()
+    assert f'torch.load("{name}", map_location="cpu"); torch.save({inside}, "weights.pt")' in str(told.value)
+    torch.load(tmp_path / name, weights_only=False) if by is torch.save else pickle.loads(
+        (tmp_path / name).read_bytes()
+    )
+    assert (tmp_path / "hacked").exists()  # the trap works
+
+
+def test_a_whole_model_is_refused_with_the_name_of_its_class(tmp_path):
+    torch.save(SchNet(8, 8, 1, 8, 4.0), tmp_path / "best_inference_model")
+    with pytest.raises(ValueError, match=r"got Python objects \(pyg_schnet\.nn\.schnet\.SchNet\)"):
+        SchNet.from_schnetpack(tmp_path / "best_inference_model")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("cut.safetensors", b"\x08\0\0\0\0\0\0\0{", "is not a complete safetensors file"),
+        ("empty.pt", b"", "is not a complete torch file"),
+        ("cut.pt", None, "is not a complete torch file"),
+    ],
+)
+def test_a_damaged_file_is_named(weights, name, content, message, tmp_path):
+    path = tmp_path / name
+    torch.save(weights, path)
+    path.write_bytes(path.read_bytes()[:2000] if content is None else content)
+    with pytest.raises(ValueError, match=message) as told:
+        SchNet.from_schnetpack(path)
+    assert str(path) in str(told.value)
+
+
+def test_a_file_without_weights_or_none_at_all_is_named(tmp_path):
+    torch.save(torch.ones(3), tmp_path / "tensor.pt")
+    with pytest.raises(ValueError, match="must hold a state_dict, names with tensors; got Tensor"):
+        SchNet.from_schnetpack(tmp_path / "tensor.pt")
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pt: no such file"):
+        SchNet.from_schnetpack("nowhere.pt")
