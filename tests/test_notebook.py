@@ -1,0 +1,60 @@
+"""The notebook of the examples runs from top to bottom, on the sample."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOK = ROOT / "examples" / "15_from_file_to_dynamics.ipynb"
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    """Text and pictures of the cells, after a run of seconds in a folder of its own."""
+    place = tmp_path_factory.mktemp("notebook")
+    (place / "examples").mkdir()
+    (place / "datasets").symlink_to(ROOT / "datasets")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    assert "MINUTES = 1 " in first.source
+    first.source = first.source.replace("MINUTES = 1 ", "MINUTES = 0.15 ")
+    before = os.environ["PATH"]
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), before])
+    try:
+        client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": place / "examples"}})
+        client.execute()
+    finally:
+        os.environ["PATH"] = before
+    found = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    text = "".join(output["text"] for output in found if output.output_type == "stream")
+    pictures = [output for output in found if "image/png" in output.get("data", {})]
+    return text, pictures, place / "examples" / "runs" / "notebook"
+
+
+def test_every_step_does_what_it_says(outputs):
+    text, pictures, run = outputs
+    assert "pyg-schnet:" not in text, text  # how errors begin, which a notebook passes over
+    assert "Warning" not in text, text
+    assert "Nothing looks wrong" in text
+    assert "Errors on 350 structures" in text
+    assert re.search(r"\d+ pass, .*1 limit", text)
+    assert "trajectory " in text
+    assert len(pictures) == 4
+    assert (run / "dynamics.extxyz").stat().st_size > 0
+
+
+def test_the_page_has_no_progress_bars(outputs):
+    assert "\x1b" not in outputs[0]
+
+
+def test_it_is_kept_without_what_came_out(outputs):
+    for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
+        assert not cell.get("outputs")
+        assert not cell.get("execution_count")
