@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from ase.io import read
+from torch_geometric.data import Data
 
 from pyg_schnet import Potential, SchNet
 from pyg_schnet.checkpoint import save
@@ -20,7 +21,7 @@ def marked_blocks():
 
 
 def test_the_ten_lines_run(monkeypatch):
-    code, _ = marked_blocks()
+    code = marked_blocks()[0]
     monkeypatch.chdir(ROOT)
     # Two batches tell as much as all: the loop ends by the data running out.
     code = code.replace("dataset = AtomsDataset(", "dataset = (lambda path: AtomsDataset(path=path)[:64])(")
@@ -34,11 +35,32 @@ def test_the_simulations_run(monkeypatch, tmp_path):
     torch.manual_seed(0)
     save(Potential(SchNet(8, 8, 1, 12, 4.0)), tmp_path / "model.safetensors")
     monkeypatch.chdir(tmp_path)
-    _, code = marked_blocks()
+    code = marked_blocks()[3]
     names: dict = {}
     exec(compile(code.replace("duration=1.0", "duration=0.002"), "README.md", "exec"), names)
     assert len(names["relaxed"]) == 2
     assert len(read("run.extxyz", ":")) == 1
+
+
+def test_the_layer_runs():
+    names: dict = {}
+    exec(compile(marked_blocks()[1], "README.md", "exec"), names)
+    assert names["out"].shape == (4, 16)
+
+
+def test_weights_go_to_pyg_and_come_back(monkeypatch, tmp_path):
+    torch.manual_seed(0)
+    save(Potential(SchNet(8, 8, 1, 12, 4.0)), tmp_path / "model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(marked_blocks()[2], "README.md", "exec"), names)
+    pos = torch.eye(3, dtype=torch.float64)
+    energies = [names["theirs"](torch.tensor([8, 1, 1]), pos), names["potential"](_water(pos))["energy"]]
+    assert abs(float(energies[0].detach() - energies[1].detach())) < 1e-6  # of weights in float32
+
+
+def _water(pos):
+    return Data(z=torch.tensor([8, 1, 1]), pos=pos)
 
 
 def test_the_layout_of_the_readme_exists():
