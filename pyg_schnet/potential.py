@@ -249,6 +249,8 @@ class Potential(DoubleBuffers):
                 raise ValueError(
                     f"`data` must hold `{name}`, which {type(self.model).__name__} needs; got None"
                 )
+        if not isinstance(self.model, SchNet):  # which takes positions in float64, and rounds distances
+            pos = pos.to(next((w.dtype for w in self.model.parameters()), pos.dtype))
         out = self.model(data.z, pos, batch, **fields)
         relative = out[0] if isinstance(out, tuple) else out
         if relative.numel() != molecules:

@@ -47,7 +47,7 @@ def check_drift(
         yield Finding("drift", "", SKIP, note="single atoms do not move")
         return
     run = _batched if subject.is_ours else _verlet
-    drift, fluctuation, stopped = run(subject, structures, duration, timestep, temperature)
+    drift, fluctuation, stopped = run(subject, structures, duration, timestep, temperature, samples.seed)
     if stopped:
         yield Finding("drift", "energy", FAIL, math.inf, DRIFT, "meV/atom/ps", stopped)
         return
@@ -64,7 +64,7 @@ def _uncertainty(fluctuation: float, duration: float) -> float:
 
 
 def _batched(
-    subject: Subject, structures: list[Data], duration: float, timestep: float, temperature: float
+    subject: Subject, structures: list[Data], duration: float, timestep: float, temperature: float, seed: int
 ) -> tuple[float, float, str]:
     """Run what users run."""
     found = run_md_batched(
@@ -73,6 +73,7 @@ def _batched(
         temperature=temperature,
         timestep=timestep,
         duration=duration,
+        seed=seed,
         closest=None,
         max_force=None,
     )
@@ -82,10 +83,10 @@ def _batched(
 
 
 def _verlet(
-    subject: Subject, structures: list[Data], duration: float, timestep: float, temperature: float
+    subject: Subject, structures: list[Data], duration: float, timestep: float, temperature: float, seed: int
 ) -> tuple[float, float, str]:
     """Move structures by velocity Verlet, for models that are called with (z, pos, batch)."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     systems = [cast(Atoms, to_ase(one)) for one in structures]
     for atoms in systems:
         draw_momenta(atoms, temperature, rng, rotation=False)
@@ -101,7 +102,7 @@ def _verlet(
             moved = dt * momenta / mass
             batch.pos = cast(Tensor, batch.pos) + moved
             if not float(moved.abs().max()) < FARTHEST:  # nan is not, either
-                return math.inf, 0.0, f"an atom moved {float(moved.abs().max()):.1f} Å in step {step}"
+                return math.inf, 0.0, _explosion(float(moved.abs().max()), step)
             result = subject.used(batch)
             momenta = momenta + dt / 2 * result.forces
         kinetic = (momenta.square() / mass).sum(1).split(sizes)
@@ -109,6 +110,10 @@ def _verlet(
     energies = torch.stack(totals, dim=1).numpy()
     fits = [fit_drift(energy, timestep, n) for energy, n in zip(energies, sizes, strict=True)]
     return max(abs(drift) for drift, _ in fits), max(about for _, about in fits), ""
+
+
+def _explosion(moved: float, step: int) -> str:
+    return f"an atom moved {moved:.1f} Å in step {step}; are energies in eV, and lengths in Å?"
 
 
 def checks(duration: float, temperature: float) -> dict[str, Callable[[Subject, Samples], Iterator[Finding]]]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from ase import Atoms
-from torch_geometric.data import Data, Dataset
+from torch_geometric.data import Batch, Data, Dataset
 
 from pyg_schnet.checks import conservation, derivatives, limits, precision, smoothness, symmetry
+from pyg_schnet.checks.answers import ModelError, NotFinite
 from pyg_schnet.checks.finding import FAIL, PASS, Finding, Report
 from pyg_schnet.checks.samples import Samples
 from pyg_schnet.checks.sources import read_structures
 from pyg_schnet.checks.subject import Subject
 from pyg_schnet.simulation.calculator import for_evaluation
+from pyg_schnet.simulation.settings import check_quantity
 from pyg_schnet.spelling import nearest
 from pyg_schnet.structures import from_ase
 
@@ -27,7 +29,7 @@ FEW = 4  # structures
 def check(
     model: Any,
     structures: Structures,
-    only: Sequence[str] | None = None,
+    only: Sequence[str] | str | None = None,
     *,
     number: int = FEW,
     duration: float = 1.0,
@@ -64,9 +66,13 @@ def check(
 
     Raises:
         TypeError: If ``model`` or ``structures`` is something else.
-        ValueError: If there is no structure, or no such check.
+        ValueError: If there is no structure, no such check, or a setting is out of range; or if a structure
+            is periodic and the model is called with ``(z, pos, batch)``.
     """
+    check_quantity("duration", duration, "ps")
+    check_quantity("temperature", temperature, "K", zero=True)
     checks = _checks(duration, temperature)
+    only = [only] if isinstance(only, str) else only
     for name in only or ():
         if name not in checks:
             raise ValueError(
@@ -74,37 +80,45 @@ def check(
             )
     if isinstance(model, str | os.PathLike):
         model = for_evaluation(model)
-    subject = Subject(model)
-    samples = Samples(_chosen(structures, number), seed)
-    findings = list(_guarded("evaluation", _probe, subject, samples))
-    if findings[0].verdict == PASS:
-        for name, own in checks.items():
-            if only is None or name in only:
-                if on_check is not None:
-                    on_check(name)
-                findings += _guarded(name, own, subject, samples)
+    with torch.inference_mode(False):  # which would leave no forces
+        subject = Subject(model)
+        samples = Samples(_chosen(structures, number), seed)
+        if samples.crystals and not subject.is_ours:
+            raise ValueError(
+                "`structures` must not be periodic for a model called with (z, pos, batch), which sees no "
+                "cell; put it into a Potential, which hands `cell` and `pbc` to a forward that names them, "
+                "or switch `pbc` off"
+            )
+        findings = list(_guarded("evaluation", _probe, subject, samples))
+        if findings[0].verdict == PASS:
+            for name, own in checks.items():
+                if only is None or name in only:
+                    if on_check is not None:
+                        on_check(name)
+                    findings += _guarded(name, own, subject, samples)
     return Report(subject.name, str(subject.dtype).removeprefix("torch."), findings)
 
 
 def _probe(subject: Subject, samples: Samples) -> Iterator[Finding]:
     """Ask for the energies at all, each alone: what fails here would fail everywhere."""
-    subject.probe(samples.structures[0])
+    subject.probe(max(samples.structures, key=lambda data: len(data.z)))
     bad = 0
     for one in samples.structures:
-        result = subject.exact([one])
-        bad += not bool(result.energy.isfinite().all() and result.forces.isfinite().all())
+        try:
+            subject.exact([one])
+        except NotFinite:
+            bad += 1
     note = "energies and forces must be finite numbers"
     unit = f"of {len(samples.structures)}"
     yield Finding.measured("evaluation", "not finite", bad, 0, unit, note)
 
 
 def _guarded(name: str, own: Check, subject: Subject, samples: Samples) -> list[Finding]:
-    """Take an error of the model for a finding: it is the model that is examined, whatever it raises."""
+    """Take an error of the model for a finding; one of ours is no fault of the model, and is raised."""
     try:
         return list(own(subject, samples))
-    except Exception as error:
-        text = " ".join(str(error).split())
-        return [Finding(name, "", FAIL, note=f"it raised {type(error).__name__}: {text}")]
+    except ModelError as error:
+        return [Finding(name, "", FAIL, note=str(error))]
 
 
 def _chosen(structures: Structures, number: int) -> list[Data]:
@@ -112,8 +126,10 @@ def _chosen(structures: Structures, number: int) -> list[Data]:
         raise ValueError(f"`number` must be at least 1, got {number}")
     if isinstance(structures, str | os.PathLike):
         structures = read_structures(os.fspath(structures))
+    elif isinstance(structures, Batch):
+        structures = cast(Sequence[Data], structures.to_data_list())
     elif isinstance(structures, Atoms | Data):
-        structures = [structures]  # pyright: ignore[reportAssignmentType] - a batch is a list of them
+        structures = [structures]
     if not isinstance(structures, Sequence | Dataset):
         raise TypeError(
             f"`structures` must be a file, or structures of ASE or PyG, got {type(structures).__name__}"
@@ -128,7 +144,7 @@ def _as_data(structure: Any) -> Data:
     if isinstance(structure, Atoms):
         return from_ase(structure)
     if isinstance(structure, Data) and "z" in structure and structure.pos is not None:
-        return structure
+        return structure.cpu()
     raise TypeError(
         f"`structures` must hold ase.Atoms, or Data with `z` and `pos`, got {type(structure).__name__}"
     )

@@ -8,11 +8,10 @@ import torch
 from torch import nn
 from torch_geometric.data import Data
 
+from pyg_schnet.checks.answers import Result
 from pyg_schnet.checks.finding import FAIL, SKIP, Finding
 from pyg_schnet.checks.samples import Samples
-from pyg_schnet.checks.subject import Result, Subject
-from pyg_schnet.nn import SchNet
-from pyg_schnet.potential import Potential
+from pyg_schnet.checks.subject import Subject, potentials_of
 
 # A hundredth of what good models err by (0.1 meV an atom, 5 meV/Å).
 _ENERGY = 1e-2  # meV/atom
@@ -22,7 +21,7 @@ _FORCES = 0.1  # meV/Å
 def check_float32(subject: Subject, samples: Samples) -> Iterator[Finding]:
     """Compare float32 with float64."""
     if not isinstance(subject.model, nn.Module) or subject.dtype != torch.float64:
-        yield Finding("float32", "", SKIP, note="it runs in one precision only")
+        yield Finding("float32", "", SKIP, note=subject.why_single or "it has no weights to convert")
         return
     single = subject.variant(torch.float32)
     after = subject.compute(single, samples.structures, torch.float32)
@@ -32,29 +31,31 @@ def check_float32(subject: Subject, samples: Samples) -> Iterator[Finding]:
 
 def check_compiled(subject: Subject, samples: Samples) -> Iterator[Finding]:
     """Compare the compiled potential with the same one run step by step, both in float32."""
-    if not isinstance(subject.model, Potential):
+    if not subject.is_ours:
         yield Finding("compiled", "", SKIP, note="only a Potential is compiled")
         return
     eager, compiled = (subject.variant(torch.float32, "auto", compiled=on) for on in (False, True))
-    reason = compiled.why_eager()
+    own = potentials_of(compiled)
+    reason = next((reason for one in own if (reason := one.why_eager()) is not None), None)
     if reason is not None:
         yield Finding("compiled", "", SKIP, note=reason)
         return
     before = subject.compute(eager, samples.structures, torch.float32)
     after = subject.compute(compiled, samples.structures, torch.float32)
-    if compiled.compiled.failure is not None:
-        yield Finding("compiled", "", FAIL, note=compiled.compiled.failure)
-        return
+    for one in own:
+        if one.compiled is not None and one.compiled.failure is not None:
+            yield Finding("compiled", "", FAIL, note=one.compiled.failure)
+            return
     note = "the program differs from the model; please report it"
     yield from _changes("compiled", before, after, samples.structures, note)
 
 
 def check_splines(subject: Subject, samples: Samples) -> Iterator[Finding]:
     """Compare filters from splines with exact ones, both in float64."""
-    if not isinstance(subject.model, Potential) or not isinstance(subject.model.model, SchNet):
-        yield Finding("splines", "", SKIP, note="only a SchNet in a Potential has splines of filters")
+    if not subject.networks:
+        yield Finding("splines", "", SKIP, note="only SchNet has splines of filters")
         return
-    if subject.model.model.filters == "exact":
+    if all(network.filters == "exact" for network in subject.networks):
         yield Finding("splines", "", SKIP, note="this model has filters='exact'")
         return
     splines = subject.variant(torch.float64, "spline")

@@ -23,6 +23,7 @@ class Samples:
 
     Attributes:
         structures: As they came.
+        seed: Of random numbers.
         generator: Of random numbers.
     """
 
@@ -31,6 +32,7 @@ class Samples:
             raise ValueError("`structures` must hold at least one structure, got none")
         lattice = any(is_periodic(data) for data in structures)  # items of a batch have the same fields
         self.structures = [_bare(data, lattice) for data in structures]
+        self.seed = seed
         self.generator = torch.Generator().manual_seed(seed)
 
     @property
@@ -49,8 +51,12 @@ class Samples:
         return torch.cat([data.z for data in self.structures]).unique().tolist()
 
     def with_crowd(self) -> list[Data]:
-        """Give the structures and a crowd, in which each atom has more neighbors than in any molecule."""
-        return [*self.structures, self.crowd()]
+        """Give the structures and a crowd, in which each atom has more neighbors than in any molecule.
+
+        Where all structures are large molecules, the smallest is crowd enough.
+        """
+        small = any(is_periodic(data) or len(data.z) < _CROWD for data in self.structures)
+        return [*self.structures, self.crowd()] if small else list(self.structures)
 
     def crowd(self) -> Data:
         """Pack copies of the smallest structure until there are a hundred atoms, without a lattice."""

@@ -8,17 +8,20 @@ from itertools import combinations_with_replacement
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from pyg_schnet.checks.finding import Finding
 from pyg_schnet.checks.samples import Samples, diameter, moved
 from pyg_schnet.checks.subject import Subject
 
-_SPACING = 0.05  # Å between the points of a way, at first
+_SPACING = 0.05  # Å between the points of a crowd's way, at first
+_CLOSE = 0.02  # of a pair's, which costs little
+_FINE = 2e-3  # Å; wider intervals need many parts, among which what changes smoothly does not hide a jump
+_PARTS = (32, 4)  # of wider intervals, and of others
 _WORST = 3  # intervals of each way that are looked at closer
-_PAIRS = 6  # of elements
 _REACH = 15.0  # Å; how far atoms are drawn apart where the cutoff is not known
+_LARGE = 200  # atoms; of more, a crowd alone is looked at
 _NEAREST = 1.0  # Å
 _SWELLING = 2.0  # Å; by how much a crowd grows, so that many pairs pass the cutoff at once
 
@@ -31,16 +34,18 @@ class Way:
         start: The structure.
         direction: Of all atoms, ``(atoms, 3)``.
         length: In multiples of the direction.
+        spacing: Of the places where to look first.
     """
 
     start: Data
     direction: Tensor
     length: float
+    spacing: float = _SPACING
 
     @property
     def places(self) -> Tensor:
         """Where to look first."""
-        return torch.linspace(0, self.length, round(self.length / _SPACING) + 1, dtype=torch.float64)
+        return torch.linspace(0, self.length, round(self.length / self.spacing) + 1, dtype=torch.float64)
 
     def at(self, t: float) -> Data:
         """Give the structure at a place of the way."""
@@ -48,7 +53,7 @@ class Way:
 
 
 def check_smoothness(subject: Subject, samples: Samples) -> Iterator[Finding]:
-    """Draw atoms apart through the cutoff, and let a crowd grow; halve intervals where something jumps."""
+    """Draw atoms apart through the cutoff, and let a crowd grow; part intervals where something jumps."""
     width = subject.tolerance.width
     rows = [(way, _intervals(subject, way)) for way in _ways(subject, samples)]
     jumps = {}
@@ -56,7 +61,7 @@ def check_smoothness(subject: Subject, samples: Samples) -> Iterator[Finding]:
         suspects = [
             (way, own[k])
             for way, own in rows
-            for k in _excess(_jump(quantity, own)).topk(min(_WORST, len(own))).indices.tolist()
+            for k in _excess(_jump(quantity, own)).topk(_WORST).indices.tolist()
         ]
         jumps[quantity] = _narrowed(subject, suspects, quantity, width)
     energies, slopes = (torch.cat([own[:, k] for _, own in rows]).abs() for k in (1, 2))
@@ -71,11 +76,13 @@ def check_smoothness(subject: Subject, samples: Samples) -> Iterator[Finding]:
 def _ways(subject: Subject, samples: Samples) -> Iterator[Way]:
     reach = _REACH if subject.cutoff is None else subject.cutoff + 1
     apart = torch.tensor([[0.0, 0, 0], [1, 0, 0]], dtype=torch.float64)
-    for pair in list(combinations_with_replacement(samples.elements, 2))[:_PAIRS]:
-        yield Way(samples.cluster(torch.tensor(pair), _NEAREST * apart), apart, reach - _NEAREST)
+    for pair in combinations_with_replacement(samples.elements, 2):
+        yield Way(samples.cluster(torch.tensor(pair), _NEAREST * apart), apart, reach - _NEAREST, _CLOSE)
     if subject.connects_all:
         return  # where all atoms see each other anyway, there is nothing to come into sight of
-    for data in [samples.crowd(), samples.structures[0]]:  # a crystal breathes without its cell
+    first = samples.structures[0]
+    crowds = [samples.crowd()] + [first] * (len(first.z) <= _LARGE)
+    for data in crowds:  # a crystal breathes without its cell
         pos = cast(Tensor, data.pos)
         yield Way(data, (pos - pos.mean(0)) / diameter(pos) if len(pos) > 1 else pos, _SWELLING)
 
@@ -97,36 +104,47 @@ def _intervals(subject: Subject, way: Way) -> Tensor:
 
 
 def _jump(quantity: str, rows: Tensor) -> Tensor:
-    """Say how much more changes between two places than smooth functions do.
+    """Say by how much more changes between two places than smooth functions do.
 
-    Rows are place, energy and slope, of both ends. Where both are smooth, what the slopes leave unexplained
-    of the energy falls with the third power of the interval, and the slope's change with the first.
+    Rows ``(…, 6)`` are place, energy and slope, of both ends. Where both are smooth, what the slopes leave
+    unexplained of the energy falls with the third power of the interval, the slope's change with the first.
     """
-    t0, e0, s0, t1, e1, s1 = rows.T
+    t0, e0, s0, t1, e1, s1 = rows.unbind(-1)
     if quantity == "forces":
-        return (s1 - s0).abs()
-    return (e1 - e0 - (t1 - t0) * (s0 + s1) / 2).abs()
+        return s1 - s0
+    return e1 - e0 - (t1 - t0) * (s0 + s1) / 2
 
 
 def _excess(jumps: Tensor) -> Tensor:
-    """Say how much larger each is than its neighbors, whose mean it would be of a smooth function."""
-    padded = torch.cat([jumps[:1], jumps, jumps[-1:]])
-    return jumps - (padded[:-2] + padded[2:]) / 2
+    """Say how far each, ``(…, intervals)``, is from the cubic through the two on its either side.
+
+    It falls with the fourth power of the interval where they are smooth, so that steep walls at short
+    distances do not hide a jump at a long one. The two at each end have no such neighbors, and get zero.
+    """
+    a, b, here, c, d = (jumps[..., k : jumps.shape[-1] - 4 + k] for k in range(5))
+    return nn.functional.pad((here + (a - 4 * b - 4 * c + d) / 6).abs(), (2, 2))
 
 
 def _narrowed(subject: Subject, intervals: list[tuple[Way, Tensor]], quantity: str, width: float) -> float:
-    """Halve intervals, each time keeping the half with the larger jump; give the largest that is left."""
+    """Part intervals, each time keeping the part that is unlike the others; give the largest jump left."""
     ways = [way for way, _ in intervals]
     rows = torch.stack([row for _, row in intervals])
-    while float((rows[:, 3] - rows[:, 0]).max()) > width:
-        middle = (rows[:, 0] + rows[:, 3]) / 2
-        energy, slope = _along(subject, list(zip(ways, middle.tolist(), strict=True)))
-        between = torch.stack([middle, energy, slope], dim=1)
-        left = torch.cat([rows[:, :3], between], dim=1)
-        right = torch.cat([between, rows[:, 3:]], dim=1)
-        first = _jump(quantity, left) >= _jump(quantity, right)
-        rows = torch.where(first[:, None], left, right)
-    return float(_jump(quantity, rows).max())
+    while (widest := float((rows[:, 3] - rows[:, 0]).max())) > width:
+        parts = _parted(subject, ways, rows, _PARTS[0] if widest > _FINE else _PARTS[1])
+        jumps = _jump(quantity, parts)
+        unlike = (jumps - jumps.median(dim=1, keepdim=True).values).abs()
+        rows = parts[torch.arange(len(parts)), unlike.argmax(dim=1)]
+    return float(_jump(quantity, rows).abs().max())
+
+
+def _parted(subject: Subject, ways: list[Way], rows: Tensor, number: int) -> Tensor:
+    """Part intervals ``(intervals, 6)`` into equal ones, ``(intervals, number, 6)``."""
+    inner = torch.arange(1, number, dtype=torch.float64) / number
+    places = rows[:, :1] + inner * (rows[:, 3:4] - rows[:, :1])
+    there = [(way, t) for way, own in zip(ways, places.tolist(), strict=True) for t in own]
+    found = torch.stack([places, *(x.view_as(places) for x in _along(subject, there))], dim=2)
+    points = torch.cat([rows[:, None, :3], found, rows[:, None, 3:]], dim=1)
+    return torch.cat([points[:, :-1], points[:, 1:]], dim=2)
 
 
 CHECKS: dict[str, Callable[[Subject, Samples], Iterator[Finding]]] = {"smoothness": check_smoothness}

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from pyg_schnet.checks.answers import Result
 from pyg_schnet.checks.finding import Finding
 from pyg_schnet.checks.samples import Samples, diameter, is_periodic, moved, rotation
-from pyg_schnet.checks.subject import Result, Subject
+from pyg_schnet.checks.subject import Subject
 
 
 def check_rotation(subject: Subject, samples: Samples) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import json
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -128,8 +129,18 @@ def _model(text: str, device: str) -> Any:
         raise TypeError(
             f"`model` must name something that is called, got {type(found).__name__} for {name!r}"
         )
-    makes = inspect.isclass(found) or not inspect.signature(found).parameters
-    return found() if makes else found
+    return found if _takes_atoms(found) else found()
+
+
+def _takes_atoms(found: Any) -> bool:
+    """Whether it is called with (z, pos, batch), and does not make what is."""
+    if inspect.isclass(found):
+        return False
+    try:
+        inspect.signature(found).bind(None, None, None)
+    except TypeError:
+        return False
+    return True
 
 
 def _module(place: str) -> Any:
@@ -137,9 +148,11 @@ def _module(place: str) -> Any:
         return importlib.import_module(place)
     if not Path(place).is_file():
         raise FileNotFoundError(f"{place}: no such file; give FILE.py:NAME, or a checkpoint")
-    spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+    spec = importlib.util.spec_from_file_location(f"_checked_{Path(place).stem}", place)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for it
+    sys.path.insert(0, str(Path(place).absolute().parent))  # as python FILE.py has it, for what it imports
     spec.loader.exec_module(module)
     return module

@@ -10,9 +10,11 @@ import torch
 import torch_geometric
 from ase.build import bulk, molecule
 from torch import nn
+from torch_geometric.data import Batch
 
 from pyg_schnet import Ensemble, Potential, SchNet
 from pyg_schnet.checks import CHECKS, Finding, Report, check
+from pyg_schnet.structures import from_ase
 
 REACH = 4.0  # Å
 WELL = {1: 0.6, 6: 1.1, 8: 1.0}  # of Morse's potential: half the length of a bond, roughly
@@ -314,7 +316,126 @@ def test_an_error_of_the_model_is_a_finding(molecules):
         return morse(z, pos, batch)
 
     report = check(model, molecules, ["batching"])
+    assert report["evaluation, not finite"].verdict == "pass"
     assert report["batching"].note == "it raised RuntimeError: no batches here"
+
+
+def pairs(term):
+    """Add a term of each pair of a carbon and an oxygen atom to Morse's potential."""
+
+    def model(z, pos, batch):
+        distance = torch.cdist(pos, pos, compute_mode="donot_use_mm_for_euclid_dist")
+        near = (batch[:, None] == batch) & (z[:, None] == 6) & (z[None, :] == 8) & (distance < 10)
+        source, target = near.nonzero().T
+        own = term((pos[source] - pos[target]).norm(dim=1))
+        return morse(z, pos, batch).index_add(0, batch[target], own)
+
+    return model
+
+
+@pytest.mark.parametrize("place", [1.9, 3.3, 6.3])
+@pytest.mark.parametrize("size", [1e-3, -1e-3])
+def test_a_small_jump_of_forces_is_found_beside_steep_walls(place, size, molecules):
+    model = pairs(lambda r: size * (r - place).clamp(max=0))
+    found = check(model, molecules, "smoothness")["smoothness, forces"]
+    assert found.value == pytest.approx(1e-3, rel=1e-3)
+    assert found.verdict == "fail"
+
+
+def test_a_jump_between_the_last_of_many_elements_is_found():
+    def model(z, pos, batch):
+        near = (z[:, None] == 8) & (z[None, :] == 9) & (batch[:, None] == batch)
+        pair = 1e-4 * (torch.cdist(pos, pos) < 3.0).double() * near
+        return torch.zeros(int(batch[-1]) + 1).double().index_add(0, batch, pair.sum(1) + 0 * pos.sum(1))
+
+    report = check(model, [molecule("CF4"), molecule("CH3CONH2")], "smoothness")
+    assert report["smoothness, energy"].value == pytest.approx(1e-4)
+
+
+def nitrogen(z, pos, batch):
+    """N2's bond of 9.9 eV: the stiffest there is but CO's."""
+    r = (pos[::2] - pos[1::2]).norm(dim=1)
+    return 9.9 * ((1 - torch.exp(-2.69 * (r - 1.098))) ** 2 - 1)
+
+
+def test_the_stiffest_bond_has_right_forces():
+    check(nitrogen, molecule("N2"), "forces").assert_passed()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_rounds_inside_to_float32_is_no_failure(dtype, molecules):
+    only = ["rotation", "permutation", "balance", "forces", "smoothness"]
+    report = check(lambda z, pos, batch: morse(z, pos.float(), batch).to(dtype), molecules, only)
+    report.assert_passed()
+    assert report.precision == "float32"
+    only = check(lambda z, pos, batch: morse(z, pos.float(), batch).to(dtype), molecules, "float32")
+    assert "float32" in only["float32"].note
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_gradients_need_not_be_on_outside(mode, molecules):
+    with mode():
+        check(morse, molecules, ["forces"]).assert_passed()
+
+
+def test_a_single_atom_may_have_a_constant_energy(molecules):
+    def model(z, pos, batch):
+        return morse(z, pos, batch) if len(z) > 1 else torch.zeros(1).double()
+
+    check(model, molecules, ["batching"]).assert_passed()
+
+
+def test_numbers_that_are_none_are_no_success(molecules):
+    def model(z, pos, batch):
+        far = torch.cdist(pos, pos).max() > 8.0
+        return morse(z, pos, batch) * (math.nan if far else 1.0)
+
+    report = check(model, molecules, ["extensivity"])
+    assert report["extensivity"].note == "it gave energies or forces that are not finite numbers"
+
+
+def test_an_error_of_ours_is_not_blamed_on_the_model(molecules, monkeypatch):
+    monkeypatch.setattr("pyg_schnet.checks.symmetry._split", None)
+    with pytest.raises(TypeError, match="NoneType"):
+        check(morse, molecules, ["rotation"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda energy: {"energies": energy}, "it returned a dictionary without 'energy', with 'energies'"),
+        (lambda energy: (energy, torch.zeros(9, 16)), "its forces must have the shape (9, 3), as positions"),
+        (lambda energy: energy.sum(), "it gave 1 energies for 3 molecules"),
+        (lambda energy: 3.0, "it returned float, where a tensor of energies is expected"),
+    ],
+)
+def test_what_is_no_energy_is_named(change, message, molecules):
+    report = check(lambda z, pos, batch: change(morse(z, pos, batch)), molecules, ["rotation"], **FAST)
+    assert message in str(report)
+
+
+def test_a_batch_is_examined_molecule_by_molecule(molecules):
+    batch = Batch.from_data_list([from_ase(one) for one in molecules])
+    assert check(morse, batch, ["rotation"])["evaluation, not finite"].unit == "of 2"
+
+
+def test_bonds_that_break_without_a_hole_are_told_so():
+    report = check(lambda z, pos, batch: 0.01 * nitrogen(z, pos, batch), molecule("N2"), "bonds")
+    assert "cost no more" in report["bonds, barrier"].note
+
+
+def test_an_ensemble_is_compared_with_its_programs_and_without_splines(molecules):
+    members = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        members.append(Potential(SchNet(hidden_channels=8, num_filters=8, num_interactions=1, cutoff=4.0)))
+    report = check(Ensemble(members), molecules, ["splines", "compiled"])
+    assert report["splines, forces"].verdict == report["compiled, forces"].verdict == "pass"
+
+
+def test_another_model_in_a_potential_is_examined_as_it_is_used(randomize, molecules):
+    model = Potential(pyg_schnet(randomize, pyg_graph(5.0, 10_000)), 0.01, elements=[1, 6, 8])
+    check(model, molecules, ["rotation", "float32", "drift"], **FAST).assert_passed()
 
 
 def test_energies_that_are_not_numbers_end_it(molecules):
@@ -351,6 +472,7 @@ def test_the_model_stays_as_it_is(molecules):
         ((3, molecule("H2O")), TypeError, r"`model` must be a Potential, or callable with \(z, pos, batch\)"),
         ((morse, molecule("H2O"), ["rotatoin"]), ValueError, "Did you mean 'rotation'"),
         ((morse, "none.xyz"), FileNotFoundError, "none.xyz: no such file"),
+        ((morse, bulk("Si")), ValueError, "`structures` must not be periodic for a model called with"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, kind, message):

@@ -14,15 +14,21 @@ from pyg_schnet.checkpoint import save
 from pyg_schnet.cli import main
 
 OTHER = """
+from __future__ import annotations
+from dataclasses import dataclass
 import torch
 from torch import nn
+
+@dataclass
+class Settings:
+    depth: int = 1
 
 class Spring(nn.Module):
     def forward(self, z, pos, batch):
         distance = (pos[:, None] - pos[None]).square().sum(-1) * (batch[:, None] == batch)
         return torch.zeros(int(batch[-1]) + 1, dtype=pos.dtype).index_add(0, batch, distance.sum(1))
 
-def make():
+def make(depth=1):
     return Spring()
 
 def lost(z, pos, batch):
