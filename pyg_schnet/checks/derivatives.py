@@ -14,7 +14,9 @@ from pyg_schnet.checks.samples import Samples, moved
 from pyg_schnet.checks.subject import Subject
 
 _COORDINATES = 24  # of each structure, drawn by chance
-_POINTS = 64  # of a closed way: the sum over a period converges faster than any power of their distance
+# Points of a closed way, for few atoms and for many: the sum over a period converges faster than any power of
+# their distance.
+_POINTS, _LARGE = (64, 16), 200
 _AMPLITUDE = 0.05  # Å
 _STRAIN = 1e-5
 _WEIGHTS = torch.tensor([1, -8, 8, -1], dtype=torch.float64) / 12  # of a slope from four points
@@ -73,17 +75,21 @@ def check_stress(subject: Subject, samples: Samples) -> Iterator[Finding]:
 def check_closed_loop(subject: Subject, samples: Samples) -> Iterator[Finding]:
     """Add up the work of the forces around a closed way of all atoms; without a curl they do none."""
     worst, way = 0.0, 0.0
-    angles = 2 * math.pi * torch.arange(_POINTS, dtype=torch.float64) / _POINTS
     for data in samples.structures:
         pos = cast(Tensor, data.pos)
+        points = _POINTS[len(pos) > _LARGE]
+        angles = 2 * math.pi * torch.arange(points, dtype=torch.float64) / points
         out, back = samples.random(*pos.shape), samples.random(*pos.shape)
         ways = [moved(data, pos + _AMPLITUDE * (t.cos() * out + t.sin() * back)) for t in angles]
         slopes = torch.stack([_AMPLITUDE * (t.cos() * back - t.sin() * out) for t in angles])
-        forces = subject.exact(ways).forces.view(_POINTS, *pos.shape)
-        work = (forces * slopes).sum((1, 2)) * (2 * math.pi / _POINTS)
+        forces = subject.exact(ways).forces.view(points, *pos.shape)
+        work = (forces * slopes).sum((1, 2)) * (2 * math.pi / points)
         worst, way = max(worst, abs(float(work.sum()))), max(way, float(work.abs().sum()))
     bound = 1e-6 * max(1.0, way) if subject.dtype == torch.float64 else 1e-3 * max(1.0, way)
-    note = "forces that do work on a closed way heat or cool a simulation; they must come from one energy"
+    note = (
+        "forces that do work on a closed way heat or cool a simulation; do they come from one energy, and "
+        "one that does not jump (smoothness)?"
+    )
     yield Finding.measured("loop", "work", worst, bound, "eV", note)
 
 

@@ -14,7 +14,7 @@ from pyg_schnet.checks import conservation, derivatives, limits, precision, smoo
 from pyg_schnet.checks.answers import ModelError, NotFinite
 from pyg_schnet.checks.finding import FAIL, PASS, Finding, Report
 from pyg_schnet.checks.samples import Samples
-from pyg_schnet.checks.sources import read_structures
+from pyg_schnet.checks.sources import open_structures
 from pyg_schnet.checks.subject import Subject
 from pyg_schnet.simulation.calculator import for_evaluation
 from pyg_schnet.simulation.settings import check_quantity
@@ -73,6 +73,8 @@ def check(
     check_quantity("temperature", temperature, "K", zero=True)
     checks = _checks(duration, temperature)
     only = [only] if isinstance(only, str) else only
+    if only is not None and not len(only):
+        raise ValueError(f"`only` must name at least one check ({', '.join(checks)}), got none")
     for name in only or ():
         if name not in checks:
             raise ValueError(
@@ -96,7 +98,8 @@ def check(
                     if on_check is not None:
                         on_check(name)
                     findings += _guarded(name, own, subject, samples)
-    return Report(subject.name, str(subject.dtype).removeprefix("torch."), findings)
+    precision = str(subject.dtype).removeprefix("torch.")
+    return Report(subject.name, precision, findings, subject.why_single)
 
 
 def _probe(subject: Subject, samples: Samples) -> Iterator[Finding]:
@@ -125,7 +128,7 @@ def _chosen(structures: Structures, number: int) -> list[Data]:
     if number < 1:
         raise ValueError(f"`number` must be at least 1, got {number}")
     if isinstance(structures, str | os.PathLike):
-        structures = read_structures(os.fspath(structures))
+        structures = open_structures(os.fspath(structures))
     elif isinstance(structures, Batch):
         structures = cast(Sequence[Data], structures.to_data_list())
     elif isinstance(structures, Atoms | Data):

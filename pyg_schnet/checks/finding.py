@@ -48,14 +48,7 @@ class Finding:
     ) -> Finding:
         """Compare a number with its bound; what is not a number fails.
 
-        Args:
-            check: See the attributes.
-            quantity: See the attributes.
-            value: See the attributes.
-            bound: See the attributes.
-            unit: See the attributes.
-            note: What it means if it fails, and what to do.
-            at_least: See the attributes.
+        The arguments are the attributes; ``note`` says what it means if it fails, and what to do.
         """
         good = value >= bound if at_least else value <= bound
         verdict, note = (PASS, "") if good else (FAIL, note)
@@ -81,11 +74,13 @@ class Report:
         model: Its name.
         precision: The floating-point type of what is exact but for rounding.
         findings: In the order of the checks.
+        why_single: Why that is not float64; empty if it is.
     """
 
     model: str
     precision: str
     findings: Sequence[Finding]
+    why_single: str = ""
 
     @property
     def passed(self) -> bool:
@@ -111,9 +106,7 @@ class Report:
             AssertionError: If something failed.
         """
         if not self.passed:
-            raise AssertionError(
-                f"{self.model} fails {len(self.failures)} checks\n{self.text(self.failures)}"
-            )
+            raise AssertionError(f"{self.model} fails:\n{self.text(self.failures)}")
 
     def text(self, findings: Sequence[Finding] | None = None) -> str:
         """Write findings, a line each; all by default."""
@@ -129,6 +122,7 @@ class Report:
             "model": self.model,
             "passed": self.passed,
             "precision": self.precision,
+            "why_single": self.why_single,
             "counts": counts,
             "findings": [finding.as_dict() for finding in self.findings],
         }

@@ -16,7 +16,7 @@ from pyg_schnet.datasets.ase_files import FAILURES
 _LABELLED = (".npz", ".h5", ".hdf5", ".safetensors")  # which ASE does not read
 
 
-def read_structures(path: str, units: str | None = None) -> Sequence[Any] | AtomsDataset:
+def open_structures(path: str, units: str | None = None) -> Sequence[Any] | AtomsDataset:
     """Read structures.
 
     Args:

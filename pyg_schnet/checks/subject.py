@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -12,38 +11,10 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
 from pyg_schnet.checks.answers import ModelError, NotFinite, Result, gradient, parts_of
+from pyg_schnet.checks.tolerance import TOLERANCES, Tolerance
 from pyg_schnet.ensemble import Ensemble
 from pyg_schnet.nn import SchNet
 from pyg_schnet.potential import Potential
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """How much may differ by rounding, and how far a difference quotient steps.
-
-    Attributes:
-        energy: In eV, beside ``relative``.
-        forces: In eV/Å, beside ``relative``.
-        relative: To the largest energy, or force.
-        slope: Of a difference quotient, relative to the largest force, or 1 eV/Å.
-        step: Of a difference quotient, in Å.
-        width: Of the interval in which a jump is looked for, in Å.
-    """
-
-    energy: float
-    forces: float
-    relative: float
-    slope: float
-    step: float
-    width: float
-
-
-# Measured on trained models: 1e-12 eV and eV/Å, difference quotients 5e-7. In float32 1e-6 of the energies.
-_TOLERANCES = {
-    torch.float64: Tolerance(1e-8, 1e-8, 1e-11, 1e-6, 1e-4, 1e-9),
-    torch.float32: Tolerance(1e-4, 1e-3, 1e-5, 2e-2, 1e-2, 1e-3),
-}
-
 
 _ATOMS = 1_000  # of a batch; models may make a matrix of all of them
 
@@ -104,7 +75,7 @@ class Subject:
     @property
     def tolerance(self) -> Tolerance:
         """Of numbers that are exact but for rounding."""
-        return _TOLERANCES[self.dtype]
+        return TOLERANCES[self.dtype]
 
     @property
     def rounding(self) -> float:

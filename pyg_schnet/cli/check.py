@@ -55,9 +55,9 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
 def run(options: Namespace) -> int:
     """Examine a model."""
     from pyg_schnet.checks import check
-    from pyg_schnet.checks.sources import read_structures
+    from pyg_schnet.checks.sources import open_structures
 
-    structures = read_structures(options.file, options.units)
+    structures = open_structures(options.file, options.units)
     model = _model(options.model, options.device)
     began = time.perf_counter()
     with out.status("") as status:
@@ -76,8 +76,11 @@ def run(options: Namespace) -> int:
         told = {"file": options.file, "seconds": seconds}
         print(json.dumps({**report.as_dict(), "model": options.model, **told}))
     elif not options.quiet:
-        structures = f"{min(options.structures, len(structures)):,} structures"
+        number = min(options.structures, len(structures))
+        structures = f"{number:,} structure{'s' * (number != 1)}"
         out.print(_table(report, f"Checks of {options.model} on {structures} of {options.file}"))
+        if report.why_single:
+            out.print(f"[yellow]examined in float32[/], by far wider bounds: {report.why_single}")
         _tell_notes(report.findings)
         counts = report.as_dict()["counts"]
         told = ", ".join(f"{number} {verdict}" for verdict, number in counts.items() if number)
