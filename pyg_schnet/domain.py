@@ -19,6 +19,8 @@ CLOSEST = 0.9
 Structures of one ensemble stay above it: of GFN2-xTB ethanol at 500 K the shortest distance of 1,450 frames
 is at least 0.92 of that in 50 others, 0.96 from 500 on (any pair of elements, 20 splits).
 """
+MEETING = 2.5
+"""Å; elements that are nearer are bound, or in contact, and were so in training if they ever met."""
 FARTHER = 0.5  # Å; how much beyond the limits distances are looked at, which says when to look again
 
 
@@ -71,12 +73,12 @@ class Domain:
         return min(FARTHER, float(near.spare(cast(Tensor, data.pos)).min())) if len(near.limit) else FARTHER
 
     def limits(self, closest: float = CLOSEST) -> Tensor:
-        """Give allowed distances by two atomic numbers, ``(100, 100)``; to strangers, the least of all."""
-        least = min(self.shortest.values(), default=0.0)
-        table = torch.full((MAX_ATOMIC_NUMBER + 1, MAX_ATOMIC_NUMBER + 1), least, dtype=torch.float64)
+        """Give allowed distances by two atomic numbers, ``(100, 100)``; of elements that never met, 2.5 Å."""
+        strangers = MEETING if self.shortest and closest > 0 else 0.0
+        table = torch.full((MAX_ATOMIC_NUMBER + 1, MAX_ATOMIC_NUMBER + 1), strangers, dtype=torch.float64)
         for (a, b), value in self.shortest.items():
-            table[a, b] = table[b, a] = value
-        return closest * table
+            table[a, b] = table[b, a] = closest * value
+        return table
 
     def to_json(self) -> dict[str, Any]:
         """Give what :meth:`from_json` reads, ``{"shortest": {"1-6": 1.02}, "largest_force": 3.4, …}``."""
@@ -167,7 +169,12 @@ class NearPairs:
             i, j = sorted(self.pairs[:, worst].tolist())
             found[number] = (
                 f"atoms {i - first} and {j - first} (atomic numbers {int(data.z[i])} and {int(data.z[j])}) "
-                f"are {limit + float(spare[worst]):.3f} Å apart; the shortest such distance in training was "
-                f"{limit / self.closest:.3f} Å, and {self.closest:g} of it is allowed"
+                f"are {limit + float(spare[worst]):.3f} Å apart; "
+            )
+            found[number] += (
+                "no two such atoms met in training"
+                if limit == MEETING
+                else f"the shortest such distance in training was {limit / self.closest:.3f} Å, and "
+                f"{self.closest:g} of it is allowed"
             )
         return found

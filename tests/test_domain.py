@@ -42,11 +42,13 @@ def test_each_pair_of_elements_has_its_own_distance():
     DOMAIN.check(water(hh=1.3), closest=0.8)
 
 
-def test_elements_that_never_met_have_the_shortest_distance_of_all():
-    pair = Data(z=torch.tensor([8, 8]), pos=torch.tensor([[0.0, 0, 0], [0.82, 0, 0]]))
-    DOMAIN.check(pair)
-    with pytest.raises(ValueError, match=r"atoms 0 and 1 \(atomic numbers 8 and 8\)"):
-        DOMAIN.check(Data(z=pair.z, pos=0.9 * pair.pos))
+@pytest.mark.parametrize("closest", [0.9, 0.5])
+def test_elements_that_never_met_may_not_touch(closest):
+    pair = Data(z=torch.tensor([8, 8]), pos=torch.tensor([[0.0, 0, 0], [2.51, 0, 0]]))
+    DOMAIN.check(pair, closest)
+    told = r"atoms 0 and 1 \(atomic numbers 8 and 8\) are 2\.490 Å apart; no two such atoms met in training$"
+    with pytest.raises(ValueError, match=told):
+        DOMAIN.check(Data(z=pair.z, pos=2.49 / 2.51 * pair.pos), closest)
 
 
 def test_images_are_atoms_too():

@@ -85,6 +85,8 @@ def run(options: Namespace) -> int:
         counts = report.as_dict()["counts"]
         told = ", ".join(f"{number} {verdict}" for verdict, number in counts.items() if number)
         out.print(f"{told}, in {seconds:.0f} s")
+    elif not report.passed:
+        print(report.text(report.failures), file=sys.stderr)
     return 0 if report.passed else 1
 
 

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 from rich.table import Table
 
-from pyg_schnet.cli.files import check_output, check_picture, checkpoints, read_part, split_models
+from pyg_schnet.cli.files import (
+    check_output,
+    check_picture,
+    checkpoints,
+    count_trained,
+    read_part,
+    split_models,
+)
 from pyg_schnet.cli.options import add_talk, with_model
 from pyg_schnet.cli.terminal import out
 
@@ -23,7 +30,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
         "Compare predictions with labels. Energies are per molecule; forces are over all atoms and "
         "components. Several models, joined by commas, are measured as one, their mean, and how far they "
         "disagree is compared with their errors. "
-        "Example: pyg-schnet evaluate RUN/model.safetensors FILE --json",
+        "Example: pyg-schnet evaluate RUN/model.safetensors FILE --part test",
     )
     parser.add_argument("file", metavar="FILE", help="labelled structures, as for train's data.path")
     parser.add_argument("--energy_key", type=str | None, help="key of the energies")
@@ -75,6 +82,7 @@ def run(options: Namespace) -> int:
     if options.part is not None:
         dataset = dataset[read_part(paths, options.part, options.file, len(dataset))]
         assert isinstance(dataset, AtomsDataset)
+    trained = count_trained(paths, options.file, len(dataset)) if options.part is None else 0
     evaluation = evaluate(potential, dataset, options.batch_size)
     deviation = evaluation.energy_deviation
     enough = deviation is not None and evaluation.n >= FEWEST and bool((deviation > 0).any())
@@ -91,11 +99,17 @@ def run(options: Namespace) -> int:
         written["calibrated ensemble"] = options.calibrate
     if options.json:
         calibration = {name: one.as_dict() for name, one in found.items()}
-        print(json.dumps(evaluation.as_dict() | ({"calibration": calibration} if found else {})))
+        told = {"trained_on": trained} if trained else {}
+        print(json.dumps(evaluation.as_dict() | told | ({"calibration": calibration} if found else {})))
         return 0
     if options.quiet:
         return 0
     out.print(_table(evaluation), soft_wrap=False)
+    if trained:
+        out.print(
+            f"{trained:,} of these structures were trained on, which makes errors small; --part test leaves "
+            "them out"
+        )
     if found:
         out.print(_deviations(found, len(paths), potential.is_calibrated), soft_wrap=False)
     for what, path in written.items():

@@ -139,6 +139,14 @@ def checkpoints(models: list[str]) -> list[str]:
     return [str(path) for path in members(models[0])] if is_ensemble_file(models[0]) else models
 
 
+def count_trained(models: list[str], file: str, structures: int) -> int:
+    """Count the structures of a file that models were trained on, by the splits beside them; 0 if unknown."""
+    try:
+        return len(read_part(models, "train", file, structures))
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
 def read_part(models: list[str], part: str, file: str, structures: int) -> Tensor:
     """Read which structures of a file are a part of the split beside each checkpoint.
 

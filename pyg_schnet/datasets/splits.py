@@ -73,7 +73,8 @@ def random_split(n: int, n_train: int | None, n_val: int | None, seed: int) -> S
     if n_train < 1 or n_val < 0 or n_train + n_val > n:
         raise ValueError(
             f"`data.n_train` and `data.n_val` must be at least 1 and 0 and fit into the {n} structures of "
-            f"the file, got {n_train} and {n_val}"
+            f"the file, got {n_train} and {n_val}; leave out `data.n_train` to train on all that validation "
+            "leaves"
         )
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     parts = order.split([n_train, n_val, n - n_train - n_val])

@@ -20,8 +20,12 @@ from pyg_schnet.datasets.card import card_names, read_card
 from pyg_schnet.datasets.reading import list_files
 from pyg_schnet.datasets.references import References
 from pyg_schnet.datasets.splits import Split, random_split, without_copies
+from pyg_schnet.datasets.summary import summarise
 from pyg_schnet.training.config import DataConfig
 from pyg_schnet.training.progress import Report
+
+_MOST_TO_DOUBT = 20_000  # structures, evenly from all, of which a look takes a second
+_PLACEHOLDER = "FILE"  # of shipped recipes
 
 
 class TrainingData(NamedTuple):
@@ -57,6 +61,7 @@ def read_data(config: DataConfig, dtype: torch.dtype, report: Report) -> Trainin
     whole = _open(config, config.path, dtype)
     split = _split(config, whole)
     train = _subset(whole, split.train)
+    _report_doubts(train, report)
     references = _references(config.references, train)
     if config.val_path is None:
         val, source = _subset(whole, split.val), whole.path
@@ -85,7 +90,16 @@ def hash_files(path: str | Sequence[str] | None) -> str:
     return digest.hexdigest()
 
 
+def _report_doubts(train: AtomsDataset, report: Report) -> None:
+    """Tell what looks wrong, as ``pyg-schnet data`` does: whoever trains at once would not know."""
+    some = cast(AtomsDataset, train[:: -(-len(train) // _MOST_TO_DOUBT)])
+    for doubt in summarise(some).warnings:
+        report.line(f"Looks wrong: {doubt}")
+
+
 def _open(config: DataConfig, path: str | list[str], dtype: torch.dtype) -> AtomsDataset:
+    if path == _PLACEHOLDER and not Path(path).exists():
+        raise FileNotFoundError("`data.path` must name your data, got the recipe's FILE; add --data.path …")
     return AtomsDataset(
         config.root,
         path,

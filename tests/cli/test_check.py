@@ -83,6 +83,13 @@ def test_models_of_others_are_named_by_their_file(name, files, capsys):
     assert json.loads(capsys.readouterr().out)["precision"] == "float64"
 
 
+def test_quiet_tells_failures_on_standard_error(files, capsys):
+    assert check(files, "other.py:lost", "--only", "translation", "--quiet") == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("fail   translation, energy: ")
+
+
 def test_a_failed_check_is_told_with_its_reason_and_the_exit_code(files, capsys):
     assert check(files, "other.py:lost", "--only", "translation") == 1
     assert "fail translation: energies must not depend on where the origin is" in capsys.readouterr().out

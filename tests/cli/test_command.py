@@ -114,11 +114,20 @@ def test_evaluate_prints_one_json_object_with_the_promised_keys(run, capsys):
     assert errors["forces_mae_kcal"] == pytest.approx(errors["forces_mae"] / 0.0433641042)
 
 
+def test_a_recipe_without_data_says_what_to_add(tmp_path, capsys):
+    recipe = SAMPLE.parent / "recipes" / "own_file.yaml"
+    assert cli.main(["train", str(recipe), "--out", str(tmp_path / "run")]) == 2
+    told = "`data.path` must name your data, got the recipe's FILE; add --data.path …"
+    assert told in capsys.readouterr().err
+
+
 def test_evaluate_prints_a_table_and_draws(run, capsys, tmp_path):
     picture = tmp_path / "parity.png"
     arguments = ["evaluate", str(run / "model.safetensors"), str(SAMPLE), "--plot", str(picture)]
     assert cli.main(arguments) == 0
-    assert re.search(r"energy .* meV .* kcal/mol", capsys.readouterr().out)
+    told = capsys.readouterr().out
+    assert re.search(r"energy .* meV .* kcal/mol", told)
+    assert "64 of these structures were trained on, which makes errors small; --part test" in told
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 

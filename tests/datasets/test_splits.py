@@ -54,7 +54,7 @@ def test_splits_that_do_not_fit_are_refused(n_train, n_val, shown):
         random_split(10, n_train, n_val, 0)
     assert str(caught.value) == (
         "`data.n_train` and `data.n_val` must be at least 1 and 0 and fit into the 10 structures of the "
-        f"file, got {shown}"
+        f"file, got {shown}; leave out `data.n_train` to train on all that validation leaves"
     )
 
 

@@ -102,7 +102,7 @@ def test_without_a_domain_there_is_no_limit(ethanol, calculator):
 
 
 def test_the_domain_of_a_potential_reaches_its_calculator(potential, ethanol):
-    potential.domain = Domain({(1, 6): 1.5})
+    potential.domain = Domain({(a, b): 1.5 for a in (1, 6, 8) for b in (1, 6, 8) if a <= b})
     try:
         ethanol.calc = SchNetCalculator(potential)
     finally:

@@ -2,6 +2,8 @@
 
 import hashlib
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -40,6 +42,17 @@ def processed(tmp_path):
     chunk = Chunk(fields, {"z": three, "pos": three})
     storage.write(path, [chunk], lambda: {"units": {}}, lambda: {"official": split})
     return str(path)
+
+
+def test_what_looks_wrong_with_the_data_is_told(tmp_path):
+    with np.load(Path(__file__).parents[2] / "datasets/md17/ethanol_gfn2_xtb.npz") as file:
+        frames = {name: file[name][:200] if file[name].ndim > 1 else file[name] for name in ("z", "R", "F")}
+        frames["E"] = file["E"][:200]
+    np.savez(tmp_path / "gradients.npz", **{**frames, "F": -frames["F"]})
+    told = []
+    report = SimpleNamespace(line=told.append)
+    read_data(DataConfig(str(tmp_path / "gradients.npz")), torch.float32, report)
+    assert told[0].startswith("Looks wrong: Forces point the wrong way")
 
 
 def test_the_numbers_of_a_published_split_are_kept_as_they_are(read, processed):
