@@ -161,8 +161,9 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     seen: set[int] = set()
     for name, tensor in tensors.items():
         own = tensor.detach().cpu().contiguous()
-        apart[name] = own.clone() if own.data_ptr() in seen else own
-        seen.add(own.data_ptr())
+        memory = own.untyped_storage().data_ptr()  # of all views of it
+        apart[name] = own.clone() if memory in seen else own
+        seen.add(memory)
     return apart
 
 

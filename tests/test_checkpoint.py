@@ -259,6 +259,18 @@ def test_a_weight_under_two_names_is_saved_and_stays_one(path, water):
     assert block.mlp[0].weight is block.conv.nn[0].weight
 
 
+@pytest.mark.parametrize("names", [("all", "some"), ("some", "all")])
+def test_weights_that_are_parts_of_others_are_saved(path, names):
+    model, every = torch.nn.Linear(2, 1), torch.arange(4.0)
+    views = {"all": every, "some": every[1:3]}
+    for name in names:
+        model.register_buffer(name, views[name])
+    checkpoint.save(Potential(model), path)
+    held = load_file(path)
+    assert held["model.all"].tolist() == [0, 1, 2, 3]
+    assert held["model.some"].tolist() == [1, 2]
+
+
 def _all_pairs(pos):
     source, target = edge_index = (1 - torch.eye(len(pos))).nonzero().T
     return edge_index, (pos[source] - pos[target]).norm(dim=1)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 from rich.table import Table
+from rich.text import Text
 
 from pyg_schnet.cli.files import split_models
 from pyg_schnet.cli.options import add_talk, with_model
@@ -80,7 +81,8 @@ def run(options: Namespace) -> int:
         structures = f"{number:,} structure{'s' * (number != 1)}"
         out.print(_table(report, f"Checks of {options.model} on {structures} of {options.file}"))
         if report.why_single:
-            out.print(f"[yellow]examined in float32[/], by far wider bounds: {report.why_single}")
+            warning = Text("examined in float32", "yellow")
+            out.print(warning, f", by far wider bounds: {report.why_single}", sep="")
         _tell_notes(report.findings)
         counts = report.as_dict()["counts"]
         told = ", ".join(f"{number} {verdict}" for verdict, number in counts.items() if number)
@@ -103,7 +105,7 @@ def _table(report: Report, title: str) -> Table:
         if finding.value is not None and finding.bound is not None:
             found = f"{finding.value:.2g}"
             bound = f"{'≥' if finding.at_least else '≤'} {finding.bound:.2g}"
-        verdict = f"[{_STYLES[finding.verdict]}]{finding.verdict}[/]"
+        verdict = Text(finding.verdict, _STYLES[finding.verdict])
         table.add_row(finding.name, found, bound, finding.unit, verdict)
     return table
 
@@ -115,8 +117,7 @@ def _tell_notes(findings: Sequence[Finding]) -> None:
         if finding.note:
             reasons[finding.verdict, finding.check, finding.note] = None
     for verdict, name, note in reasons:
-        out.print(f"[{_STYLES[verdict]}]{verdict}[/] {name}: ", end="")
-        out.print(note, markup=False)
+        out.print(Text(verdict, _STYLES[verdict]), f" {name}: {note}", sep="")
 
 
 def _model(text: str, device: str) -> Any:

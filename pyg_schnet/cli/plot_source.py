@@ -73,7 +73,11 @@ class Source:
         return rows
 
     def data_options(self) -> dict[str, Any] | None:
-        """Read from ``config.yaml`` which data the checkpoint was trained on; ``None`` if it is not there."""
+        """Read from ``config.yaml`` which data the checkpoint was trained on; ``None`` if it is not there.
+
+        Raises:
+            ValueError: If the file is another program's.
+        """
         import yaml
 
         from pyg_schnet.training import RunDirectory
@@ -81,4 +85,7 @@ class Source:
         config = RunDirectory(self.model.parent).config
         if not config.is_file():
             return None
-        return yaml.safe_load(config.read_text(encoding="utf-8"))["data"]
+        held = yaml.safe_load(config.read_text(encoding="utf-8"))
+        if not isinstance(held, dict) or not isinstance(held.get("data"), dict):
+            raise ValueError(f"{config}: must have a section `data`, as `train` writes it; got none")
+        return held["data"]

@@ -2,4 +2,5 @@
 
 from rich.console import Console
 
-out = Console(soft_wrap=True)
+# Names of files and messages are printed as they are: brackets and colons in them are no markup.
+out = Console(soft_wrap=True, markup=False, emoji=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import struct
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from torch import Tensor
 
 # What a torch file may hold weights in: Lightning's .ckpt, SchNetPack 1's checkpoint-N.pth.tar.
 _INSIDE = {".ckpt": "state_dict", ".tar": "model"}
+# What torch raises of a file that was cut or overwritten: an OSError without a name where the end is missing.
+_DAMAGE = (RuntimeError, EOFError, LookupError, ValueError, TypeError, OSError, struct.error)
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
@@ -38,8 +41,15 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
             warnings.simplefilter("ignore")  # of how the file was pickled, which the errors below tell
             held: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if "GLOBAL " not in str(error) and path.read_bytes()[:1] not in (b"P", b"\x80"):  # zip's, pickle's
+            raise ValueError(
+                f"{path}: is no torch file; give weights, as torch.save(state_dict, path) or safetensors "
+                "write them"
+            ) from None
         raise ValueError(_whole_model(path, str(error))) from None
-    except (RuntimeError, EOFError, KeyError, ValueError) as error:
+    except PermissionError:
+        raise
+    except _DAMAGE as error:
         raise ValueError(f"{path}: is not a complete torch file ({error}); copy or save it again") from None
     for key in _INSIDE.values():
         if isinstance(held, dict) and isinstance(held.get(key), dict):

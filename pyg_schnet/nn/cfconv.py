@@ -136,6 +136,11 @@ def _check_numbers(
             "`edge_index` must have shape (2, edges) or be a sparse COO, CSR or CSC matrix, got "
             f"{tuple(edge_index.shape)}"
         )
+    if filters.dim() != 2:
+        raise ValueError(
+            f"`filter_network` must give shape (edges, channels), got {tuple(filters.shape)} of `edge_attr` "
+            "with as many rows; flatten the features of an edge, or give a single number an axis of its own"
+        )
     if x.dim() < 2:
         raise ValueError(f"`x` must have shape (nodes, {channels}), got {tuple(x.shape)}")
     if x.size(-1) != channels:

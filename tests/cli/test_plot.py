@@ -97,6 +97,23 @@ def test_a_table_says_what_is_where(run, capsys, quick):
     assert sorted(path.name for path in (run / "plots").iterdir()) == ["errors.png", "filters.png"]
 
 
+def test_brackets_and_colons_in_names_are_printed_as_they_are(run, tmp_path, capsys, quick):
+    odd = tmp_path / "set [" / "bold] :x: [" / "y]"
+    odd.parent.mkdir(parents=True)
+    run.rename(odd)
+    assert cli.main(["plot", str(odd), "--only", "errors"]) == 0
+    words = "".join(capsys.readouterr().out.split())  # of a title that goes over several lines
+    assert words.startswith(f"Picturesin{odd}/plots".replace(" ", ""))
+    file = odd / "[red].png"
+    assert (
+        cli.main(
+            ["evaluate", str(odd / "model.safetensors"), str(SAMPLE), "--part", "test", "--plot", str(file)]
+        )
+        == 0
+    )
+    assert str(file) in capsys.readouterr().out
+
+
 def test_quiet_says_nothing(run, capsys, quick):
     assert cli.main(["plot", str(run), "--only", "elements", "--quiet"]) == 0
     assert capsys.readouterr().out == ""
@@ -220,6 +237,12 @@ def test_a_run_is_named_that_lacks_what_is_drawn(run, tmp_path, capsys):
     (run / "config.yaml").unlink()
     assert "is not a run of pyg-schnet (it has no config.yaml)" in fails(capsys, run)
     assert "nowhere: no such run or checkpoint" in fails(capsys, tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("text", ["", "model: {}", "data: here"])
+def test_a_config_of_another_program_is_named(run, text, capsys):
+    (run / "config.yaml").write_text(text)
+    assert f"{run / 'config.yaml'}: must have a section `data`" in fails(capsys, run, "--only", "errors")
 
 
 def test_data_that_moved_away_are_named(run, capsys):

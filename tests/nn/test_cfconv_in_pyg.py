@@ -401,6 +401,18 @@ def test_another_number_of_channels_is_refused(conv, graph, channels):
     )
 
 
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [(torch.nn.Flatten(0), (4,)), (torch.nn.Unflatten(0, (4, 1)), (4, 1, 4))],
+    ids=["flat", "deep"],
+)
+def test_filters_of_another_shape_are_not_spread_over_channels(network, shape):
+    edge_index = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 4]])  # as many edges as channels
+    edge_attr = torch.ones(4, 1 if len(shape) == 1 else 4)
+    text = refused(CFConv(network), torch.ones(NODES, 4), edge_index, edge_attr)
+    assert text.startswith(f"`filter_network` must give shape (edges, channels), got {shape}")
+
+
 def test_features_of_nodes_without_channels_are_refused(conv, graph):
     assert refused(conv, torch.ones(NODES), *graph[1:]) == "`x` must have shape (nodes, 4), got (6,)"
 

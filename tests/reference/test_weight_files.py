@@ -104,3 +104,19 @@ def test_a_file_without_weights_or_none_at_all_is_named(tmp_path):
         SchNet.from_schnetpack(tmp_path / "tensor.pt")
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pt: no such file"):
         SchNet.from_schnetpack("nowhere.pt")
+
+
+@pytest.mark.parametrize("left", [0.3, 0.6, 0.99])
+def test_a_file_that_was_cut_is_named(weights, left, tmp_path):
+    file = tmp_path / "weights.pt"
+    torch.save(weights, file)
+    file.write_bytes(file.read_bytes()[: int(left * file.stat().st_size)])
+    with pytest.raises(ValueError, match=r"weights\.pt: is not a complete torch file"):
+        SchNet.from_schnetpack(file)
+
+
+@pytest.mark.parametrize("content", [b'{"a": 1}', b"3\n\nO 0 0 0\n"], ids=["json", "xyz"])
+def test_a_file_of_text_is_not_said_to_hold_code(content, tmp_path):
+    (tmp_path / "weights.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"weights\.pt: is no torch file; give weights"):
+        SchNet.from_schnetpack(tmp_path / "weights.pt")
