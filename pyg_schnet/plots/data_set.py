@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from itertools import cycle
 from typing import Any
 
 import torch
-from ase.data import chemical_symbols
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,7 +18,7 @@ from pyg_schnet.datasets.dataset import MoleculeDataset
 from pyg_schnet.datasets.references import formula
 from pyg_schnet.datasets.streaming import stream
 from pyg_schnet.datasets.survey import Survey, survey
-from pyg_schnet.plots.style import BLUE, ELEMENTS, GREEN, ORANGE, PURPLE, SKY, VERMILION, tidy
+from pyg_schnet.plots.style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, element_styles, tidy
 from pyg_schnet.units import kcal_per_mol
 
 _WIDTH, _HEIGHT = 3.35, 2.2  # inches a panel: one column of a journal, 8.5 cm
@@ -30,7 +28,6 @@ _FEWEST_BINS, _MOST_BINS = 12, 60
 _FORCE_BINS = 49  # an odd number has a bin at zero
 _GROUPS = 4  # of sizes
 _COMPOSITIONS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
-_OTHERS = (GREEN, ORANGE, PURPLE, SKY)  # elements without a usual color
 
 
 def plot_data_set(dataset: MoleculeDataset, path: str | os.PathLike) -> None:
@@ -118,9 +115,9 @@ def _draw_forces(axes: Axes, dataset: MoleculeDataset, known: Survey) -> None:
     rms = float((known.forces_squares.sum() / (3 * known.atoms.sum())).sqrt())
     reach = max(min(float(known.forces_largest.max()), 8 * rms), 1e-9)
     edges = torch.linspace(-reach, reach, _FORCE_BINS + 1, dtype=torch.float64)
-    others = cycle(_OTHERS)
+    styles = element_styles(known.elements())
     for z, counts in _count_forces(dataset, known.elements(), edges).items():
-        name, color = ELEMENTS.get(z) or (chemical_symbols[z], next(others))
+        name, color = styles[z]
         density = counts / (counts.sum() * (edges[1] - edges[0]))
         axes.stairs(density.numpy(), edges.numpy(), color=color, linewidth=1, label=name)
     axes.set_yscale("log")

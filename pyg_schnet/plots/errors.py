@@ -75,7 +75,17 @@ def plot_errors(evaluation: Evaluation, path: str | os.PathLike) -> None:
     Args:
         evaluation: Of a potential on a data set; energies are per molecule.
         path: The picture.
+
+    Raises:
+        ValueError: If predictions or labels are not finite.
     """
+    for name, pair in (("energy", evaluation.energy), ("forces", evaluation.forces)):
+        if pair is not None and not bool(pair.isfinite().all()):
+            broken = int((~pair.isfinite()).sum())
+            raise ValueError(
+                f"`evaluation.{name}` must be finite, got {broken:,} of {pair.numel():,} that are not; "
+                "the training diverged, or labels are broken (`pyg-schnet data FILE` tells)"
+            )
     rows = [("energy error", "meV", {"": (_energy_errors(evaluation), BLUE)})]
     if evaluation.forces is not None:
         rows.append(("force error", "meV/Å", _force_errors(evaluation)))

@@ -118,3 +118,13 @@ def test_a_parity_plot_of_many_sizes_is_relative_to_the_references(figures):
     (axes,) = figures[0].axes
     np.testing.assert_allclose(axes.get_lines()[0].get_xydata(), [[-0.5, -0.4], [0.0, -0.2]], atol=1e-12)
     assert axes.get_xlabel() == "reference energy − references (eV)"
+
+
+def test_what_is_not_finite_is_named(tmp_path):
+    errors = noise(5)
+    errors[2] = float("nan")
+    with pytest.raises(ValueError, match=r"`evaluation.energy` must be finite, got 1 of 10 that are not"):
+        plot_errors(evaluation(errors), tmp_path / "errors.png")
+    with pytest.raises(ValueError, match=r"`evaluation.forces` must be finite, got 45 of 90 that are not"):
+        plot_errors(evaluation(noise(5), float("inf")), tmp_path / "errors.png")
+    assert not (tmp_path / "errors.png").exists()
