@@ -99,7 +99,7 @@ def test_a_parity_plot_has_a_panel_for_forces_only_where_there_are_any(tmp_path,
     energy, forces = drawn[0].axes
     assert (energy.get_xlabel(), energy.get_ylabel()) == (
         "GFN2-xTB energy − mean (eV)",
-        "SchNet energy − mean (eV)",
+        "predicted energy − mean (eV)",
     )
     assert forces.get_xlabel() == "GFN2-xTB force component (eV/Å)"
     # 1 kcal/mol is 43.4 meV.

@@ -102,7 +102,7 @@ def _parity_axes(axes: Axes, quantity: str, unit: str, labels: str) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel(f"{labels} {quantity} ({unit})")
-    axes.set_ylabel(f"SchNet {quantity} ({unit})")
+    axes.set_ylabel(f"predicted {quantity} ({unit})")
     tidy(axes)
 
 
