@@ -30,7 +30,7 @@ class Domain:
 
     Attributes:
         shortest: Shortest distances in Å by elements, the lower atomic number first, ``{(1, 6): 1.02}``;
-            periodic images count.
+            periodic images count. Elements that are not there never met.
         largest_force: On an atom, in eV/Å; ``None`` if there were no forces.
         stress: Whether there were stresses.
     """

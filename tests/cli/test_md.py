@@ -27,7 +27,8 @@ def model(tmp_path_factory):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         potential = Potential(SchNet(**TINY), scale=0.1, elements=[1, 6, 8, 14])
-    potential.domain = Domain({(1, 6): 1.0, (1, 8): 0.9, (14, 14): 2.0}, largest_force=5.0)
+    met = {(1, 1): 1.0, (6, 6): 1.0, (6, 8): 1.0, (8, 8): 1.0}
+    potential.domain = Domain({**met, (1, 6): 1.0, (1, 8): 0.9, (14, 14): 2.0}, largest_force=5.0)
     checkpoint.save(potential, path)
     return str(path)
 

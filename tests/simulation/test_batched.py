@@ -108,7 +108,7 @@ def test_what_explodes_stops_alone_with_its_last_good_frame(potential, several, 
 
 def test_what_leaves_the_training_set_stops_alone(potential, several):
     known = copy.deepcopy(potential)
-    lengths = {(1, 8): 0.94 / 0.9, (8, 8): 1.0}  # Å; water's bonds begin at 0.97 Å and vibrate
+    lengths = {(1, 8): 0.94 / 0.9, (1, 1): 1.0, (8, 8): 1.0}  # Å; water's bonds begin at 0.97 Å and vibrate
     water, oxygen = molecule("H2O"), Atoms("O2", [[0, 0, 0], [0, 0, 3.0]])
     known.domain = Domain(lengths)
     result = run_md_batched(known, [water, oxygen], temperature=2000, duration=0.1, closest=0.9)
