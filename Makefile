@@ -10,7 +10,7 @@ demo: $(VENV)/installed ## train, test and run dynamics on the sample: about fiv
 	$(BIN)/python examples/demo.py --out runs/demo --overwrite
 
 test: $(VENV)/installed ## all tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 	$(BIN)/pytest --jaxtyping-packages=pyg_schnet,beartype.beartype tests/nn tests/physics -q
 
 lint: $(VENV)/installed ## formatting, style, types

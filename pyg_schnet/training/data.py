@@ -98,7 +98,7 @@ def _report_doubts(train: AtomsDataset, report: Report) -> None:
 
 
 def _open(config: DataConfig, path: str | list[str], dtype: torch.dtype) -> AtomsDataset:
-    if path == _PLACEHOLDER and not Path(path).exists():
+    if path == _PLACEHOLDER and not Path(_PLACEHOLDER).exists():
         raise FileNotFoundError("`data.path` must name your data, got the recipe's FILE; add --data.path …")
     return AtomsDataset(
         config.root,
