@@ -239,5 +239,5 @@ def _run_several(frames: list[Atoms], options: Namespace) -> int:
 
 
 def _batched_numbers(result: BatchedDynamics) -> dict[str, Any]:
-    names = ("steps", "duration", "stopped", "temperature", "potential_energy", "drift")
+    names = ("steps", "duration", "stopped", "temperature", "potential_energy", "drift", "fluctuation")
     return {name: getattr(result, name) for name in names} | {"trajectory": str(result.trajectory)}

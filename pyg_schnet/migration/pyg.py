@@ -45,7 +45,21 @@ class ExactInteractionGraph(pyg.RadiusInteractionGraph):
 
 
 def from_pyg(cls: type[SchNet], model: nn.Module) -> SchNet:
-    """See :meth:`pyg_schnet.SchNet.from_pyg`."""
+    """Take over the weights of a :class:`torch_geometric.nn.SchNet`.
+
+    Energies agree except where PyG drops neighbors (``max_num_neighbors``) or lets the envelope rise
+    again beyond the cutoff. A custom ``interaction_graph`` is taken over.
+
+    Args:
+        cls: SchNet, or a class derived from it.
+        model: PyG's model, trained or not.
+
+    Returns:
+        A model of the same dtype, on the same device.
+
+    Raises:
+        TypeError: If ``model`` is not PyG's SchNet.
+    """
     if not isinstance(model, pyg.SchNet):
         raise TypeError(
             f"`model` must be a torch_geometric.nn.SchNet, got {type(model).__module__}."
@@ -89,7 +103,27 @@ def from_pyg(cls: type[SchNet], model: nn.Module) -> SchNet:
 
 
 def to_pyg(model: SchNet, scale: float | Tensor = 1.0, atomref: Tensor | None = None) -> pyg.SchNet:
-    """See :meth:`pyg_schnet.SchNet.to_pyg`."""
+    """Make a :class:`torch_geometric.nn.SchNet` of the same weights, energies and forces.
+
+    Its ``interaction_graph`` finds all neighbors within the cutoff by our search, on any install: PyG's
+    own needs pyg-lib and drops those beyond the 32nd. ``max_num_neighbors`` stays a bound that raises.
+    Its ``log 2``, γ and centers are those of float64; a PyG model made anew for its ``state_dict`` has
+    them in float32, and energies 1e-8 off. Sums over atoms are in the type of the weights: make the
+    model ``double()`` before, where ``atomref`` is large.
+
+    Args:
+        model: Ours, trained or not.
+        scale: Factor of the property, the ``scale`` of a trained :class:`~pyg_schnet.Potential`, whose
+            energies PyG's model then predicts in eV.
+        atomref: Added for each atom, the ``atomref`` of that potential; not learned by PyG's model either.
+
+    Returns:
+        A model of the same dtype, on the same device. :func:`from_pyg` gives the same numbers again.
+
+    Raises:
+        ValueError: If PyG's class cannot hold the model: a last activation of the filters, no cutoff,
+            another envelope than the cosine, other Gaussians than up to the cutoff.
+    """
     config, readout, scale = model.config, model.readout, float(scale)
     _check(model)
     mean = std = table = None

@@ -40,7 +40,31 @@ def from_schnetpack(
     dipole: bool = False,
     envelope: str | None = "cosine",
 ) -> SchNet:
-    """See :meth:`pyg_schnet.SchNet.from_schnetpack`."""
+    """Take over the weights of a model of SchNetPack 1 or 2, which need not be installed.
+
+    Mean, deviation and atomic references come along, from version 1's output module or version 2's
+    postprocessors. The arguments behind ``weights`` tell what no entry does. Nor does one tell of
+    version 1's ``normalize_filter`` and of version 2's activations, which must be off and shifted
+    softplus (``Atomwise`` has SiLU by default): compare a few energies.
+
+    Args:
+        cls: SchNet, or a class derived from it.
+        weights: The model's ``state_dict()``, or a file of it, ``.safetensors`` or by ``torch.save``;
+            Lightning's and SchNetPack 1's checkpoints too, where they hold tensors only. No code of a
+            file is run.
+        readout: ``"mean"`` where the model's ``aggregation_mode`` is "avg".
+        dipole: Whether it is version 1's ``DipoleMoment`` with ``predict_magnitude``.
+        envelope: ``None`` where its cutoff function is "hard".
+
+    Returns:
+        A model of the same dtype, on the same device, that predicts in SchNetPack's unit:
+        ``Potential(model, scale=kcal_per_mol)`` turns kcal/mol into eV.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If an entry is missing or SchNet cannot hold it, with its name; if a file holds a
+            whole model, with the command that writes its weights.
+    """
     entries, theirs = _rename(weights if isinstance(weights, Mapping) else read_weights(weights))
     mean, std, atomref = _standardization(entries)
     sizes = _sizes(entries)

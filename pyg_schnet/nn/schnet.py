@@ -149,45 +149,13 @@ class SchNet(nn.Module):
 
     @classmethod
     def from_pyg(cls, model: nn.Module) -> SchNet:
-        """Take over the weights of a :class:`torch_geometric.nn.SchNet`.
-
-        Energies agree except where PyG drops neighbors (``max_num_neighbors``) or lets the envelope rise
-        again beyond the cutoff. A custom ``interaction_graph`` is taken over.
-
-        Args:
-            model: PyG's model, trained or not.
-
-        Returns:
-            A model of the same dtype, on the same device.
-
-        Raises:
-            TypeError: If ``model`` is not PyG's SchNet.
-        """
+        """Take over the weights of PyG's SchNet; see :func:`pyg_schnet.migration.pyg.from_pyg`."""
         from pyg_schnet.migration.pyg import from_pyg  # it needs PyG's class, and the model does not
 
         return from_pyg(cls, model)
 
     def to_pyg(self, scale: float | Tensor = 1.0, atomref: Tensor | None = None) -> nn.Module:
-        """Make a :class:`torch_geometric.nn.SchNet` of the same weights, energies and forces.
-
-        Its ``interaction_graph`` finds all neighbors within the cutoff by our search, on any install: PyG's
-        own needs pyg-lib and drops those beyond the 32nd. ``max_num_neighbors`` stays a bound that raises.
-        Its ``log 2``, γ and centers are those of float64; a PyG model made anew for its ``state_dict`` has
-        them in float32, and energies 1e-8 off. Sums over atoms are in the type of the weights: make the
-        model ``double()`` before, where ``atomref`` is large.
-
-        Args:
-            scale: Factor of the property, :attr:`Potential.scale` of a trained potential, whose energies
-                PyG's model then predicts in eV.
-            atomref: Added for each atom, :attr:`Potential.atomref`; not learned by PyG's model either.
-
-        Returns:
-            A model of the same dtype, on the same device. :meth:`from_pyg` gives the same numbers again.
-
-        Raises:
-            ValueError: If PyG's class cannot hold the model: a last activation of the filters, no cutoff,
-                another envelope than the cosine, other Gaussians than up to the cutoff.
-        """
+        """Make PyG's SchNet of the same weights; see :func:`pyg_schnet.migration.pyg.to_pyg`."""
         from pyg_schnet.migration.pyg import to_pyg
 
         return to_pyg(self, scale, atomref)
@@ -200,29 +168,9 @@ class SchNet(nn.Module):
         dipole: bool = False,
         envelope: str | None = "cosine",
     ) -> SchNet:
-        """Take over the weights of a model of SchNetPack 1 or 2, which need not be installed.
+        """Take over the weights of SchNetPack 1 or 2, or of a file of them.
 
-        Mean, deviation and atomic references come along, from version 1's output module or version 2's
-        postprocessors. The arguments behind ``weights`` tell what no entry does. Nor does one tell of
-        version 1's ``normalize_filter`` and of version 2's activations, which must be off and shifted
-        softplus (``Atomwise`` has SiLU by default): compare a few energies.
-
-        Args:
-            weights: The model's ``state_dict()``, or a file of it, ``.safetensors`` or by ``torch.save``;
-                Lightning's and SchNetPack 1's checkpoints too, where they hold tensors only. No code of a
-                file is run.
-            readout: ``"mean"`` where the model's ``aggregation_mode`` is "avg".
-            dipole: Whether it is version 1's ``DipoleMoment`` with ``predict_magnitude``.
-            envelope: ``None`` where its cutoff function is "hard".
-
-        Returns:
-            A model of the same dtype, on the same device, that predicts in SchNetPack's unit:
-            ``Potential(model, scale=kcal_per_mol)`` turns kcal/mol into eV.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If an entry is missing or SchNet cannot hold it, with its name; if a file holds a
-                whole model, with the command that writes its weights.
+        See :func:`pyg_schnet.migration.schnetpack.from_schnetpack`.
         """
         from pyg_schnet.migration.schnetpack import from_schnetpack
 

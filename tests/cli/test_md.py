@@ -101,7 +101,7 @@ def test_the_pressure_of_a_crystal_is_told_with_a_word_of_warning(model, files, 
 def test_several_structures_run_side_by_side(model, files, capsys):
     assert md(model, "two.extxyz", "out.extxyz", "--index", ":", "--duration", "0.01", "--json") == 0
     numbers = json.loads(capsys.readouterr().out)
-    assert len(numbers["temperature"]) == len(numbers["drift"]) == 2
+    assert len(numbers["temperature"]) == len(numbers["drift"]) == len(numbers["fluctuation"]) == 2
     frames = ase.io.read("out.extxyz", ":")
     assert {frame.info["system"] for frame in frames} == {0, 1}
     assert md(model, "two.extxyz", "one.traj", "--index", "0", "--duration", "0.001") == 0
