@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -24,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pyg_schnet.domain import Domain
+from pyg_schnet.files import written_whole
 from pyg_schnet.nn import SchNet, SchNetConfig
 from pyg_schnet.potential import Potential
 
@@ -142,17 +142,9 @@ def write(
     """Write tensors and a header to a file at once or not at all."""
     from pyg_schnet import __version__  # pyg_schnet imports this module
 
-    path = Path(path)
     entry = {"format": FORMAT, "kind": kind, "version": __version__, **header}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
+    with written_whole(path) as temporary:
         save_file(_apart(tensors), temporary, metadata={_KEY: json.dumps(entry)})
-        os.chmod(temporary, 0o644)  # mkstemp's files are private
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
