@@ -1,6 +1,8 @@
 """A run from its recipe: reproducible, resumable to the bit, and nothing is written for wrong data."""
 
+import errno
 import hashlib
+import os
 import re
 import warnings
 from dataclasses import replace
@@ -408,3 +410,31 @@ def test_a_resumed_run_keeps_its_data(recipe, run, write):
     with pytest.raises(ValueError, match=r"`data\.path` and `data\.val_path` must hold what they held"):
         run(config, resume=True)
     assert directory.split.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["last.safetensors", "model.safetensors", "metrics.csv"])
+def test_a_disk_that_is_full_ends_a_run_and_room_lets_it_go_on(name, recipe, run, monkeypatch):
+    config, flush = recipe(), os.fsync
+    monkeypatch.setattr(os, "fsync", _full_for(name, flush, left=2))
+    with pytest.raises(OSError, match=rf"{re.escape(name)}: cannot be written \(No space left on device\)"):
+        run(config)
+    monkeypatch.setattr(os, "fsync", flush)
+    again, whole = run(config, resume=True), run(recipe("whole"))
+    assert same(again.model, whole.model)
+    assert same(again.last, whole.last)
+    assert without_time(again) == without_time(whole)
+    assert not list(again.path.glob(".*safetensors*"))
+
+
+def _full_for(name, flush, left):
+    """Let some files of a name be written, and then no more."""
+    room = {name: left}
+
+    def full(handle):
+        if Path(os.readlink(f"/proc/self/fd/{handle}")).name.startswith(f".{name}"):
+            room[name] -= 1
+            if room[name] < 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        flush(handle)
+
+    return full
