@@ -38,7 +38,9 @@ class Interruption:
 
 @contextmanager
 def interruption() -> Iterator[Interruption]:
-    """Note SIGINT and SIGTERM instead of ending by them; a second one ends at once.
+    """Note SIGINT and SIGTERM instead of ending by them; a second Ctrl-C ends at once.
+
+    More SIGTERMs are passed over: schedulers send it to a process and to its group.
 
     After the body, the signal that came is sent again, to whom it was meant for. Outside of the main thread,
     which alone gets signals, nothing is noted.
@@ -48,7 +50,7 @@ def interruption() -> Iterator[Interruption]:
 
     def note(number: int, _: FrameType | None) -> None:
         noted.signal = signal.Signals(number)
-        restore()
+        signal.signal(number, before[number] if number == signal.SIGINT else signal.SIG_IGN)
 
     def restore() -> None:
         for number, handler in before.items():

@@ -24,13 +24,26 @@ def test_a_signal_is_noted_and_then_sent_to_whom_it_was_meant_for(number):
         signal.signal(number, before)
 
 
-def test_a_second_one_ends_at_once():
+def test_a_second_ctrl_c_ends_at_once():
     with interruption() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.is_asked
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         stop.signal = None
+
+
+def test_more_of_what_schedulers_send_are_passed_over():
+    got = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))
+    try:
+        with interruption() as stop:
+            for _ in range(3):
+                signal.raise_signal(signal.SIGTERM)
+            assert stop.is_asked
+        assert got == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_what_is_ignored_stays_ignored():
