@@ -174,7 +174,7 @@ class _Gathered(torch.utils.data.Dataset):
         return collate(self.dataset, indices, self.follow_batch, self.exclude_keys)
 
     def __getattr__(self, name: str) -> Any:
-        if "dataset" not in self.__dict__:  # while it is unpickled
+        if name.startswith("__") or "dataset" not in self.__dict__:  # as pickle asks for, which is ours
             raise AttributeError(name)
         return getattr(self.dataset, name)
 

@@ -34,7 +34,7 @@ SYNONYMS = {
     "LicenseRef-MPICH": "mpich2",
     "MIT License": "MIT",
 }
-# Of those that do not say it, or not exactly: read in the files that they carry, or where the reason says.
+# Of those that do not say it, or not exactly: read in the files that they carry or on their pages.
 READ = {
     "cycler": "BSD-3-Clause",
     "jinja2": "BSD-3-Clause",
@@ -64,8 +64,8 @@ HEAD = """# Licences of what pyg_schnet brings
 pyg_schnet itself is under the MIT licence. Its wheel and its source distribution contain no code of others:
 the packages below are installed beside it, each under its own licence, which binds whoever passes it on.
 Versions are those of `constraints.txt` on Linux with Python 3.11. Licences are SPDX's names, from the
-packages' own metadata or, where those are silent or loose, from their licence files. `make LICENSES.md`
-writes this page.
+packages' own metadata or, where those are silent or loose, from their licence files or web pages.
+`make LICENSES.md` writes this page.
 """
 TAIL = """
 ## What they ask for

@@ -18,6 +18,7 @@ mm addmm ssp ssp_adjoint ssp_adjoint_adjoint taps embedding embedding_backward c
 adjoint_adjoint distances distances_adjoint distances_adjoint_adjoint to_copy scale shift multiply add
 negate index_select index_add zeros ones sum_rows pad_rows scale_rows divide clamp
 """
+EXTENTS = {_aten.sym_size.int, _aten.sym_numel.default}  # numbers, which are known before a program runs
 CODES = {name: code for code, name in enumerate(_NAMES.split())}
 
 

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from pyg_schnet.compilation.operation import Unsupported, root
-
-_aten = torch.ops.aten
+from pyg_schnet.compilation.operation import EXTENTS, Unsupported, root
 
 
 def phases_of(
@@ -35,7 +33,7 @@ def phases_of(
     sums: set[Node] = set()
     later = set(backwards)
     for node in (*forwards, *backwards):
-        if node.target is _aten.sym_size.int:
+        if node.target in EXTENTS:
             continue
         used = [n for n in node.all_input_nodes if isinstance(n.meta["val"], Tensor | tuple | list)]
         rows, is_backward = has_rows(node), node in later

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
+from pyg_schnet.compilation.operation import EXTENTS
 from pyg_schnet.native import DIRECT
 
 _aten = torch.ops.aten
-_VIEWS = {_aten.t.default, _aten.select.int, _aten.slice.Tensor, _aten.sym_size.int, _aten._to_copy.default}
+_VIEWS = {_aten.t.default, _aten.select.int, _aten.slice.Tensor, _aten._to_copy.default} | EXTENTS
 
 
 def simplify(graph: Graph) -> None:
@@ -144,6 +145,8 @@ class _Writer:
             value = f"{arguments[0]}[{arguments[1]}]"
         elif node.target is _aten.sym_size.int:
             value = f"{arguments[0]}.shape[{arguments[1]}]"
+        elif node.target is _aten.sym_numel.default:  # torch 2.6
+            value = f"{arguments[0]}.numel()"
         else:
             arguments += [f"{name}={self._text(value)}" for name, value in node.kwargs.items()]
             value = f"{self._operation(node.target)}({', '.join(arguments)})"

@@ -16,7 +16,7 @@ from torch.nn.utils.stateless import _reparametrize_module  # functional_call, b
 from pyg_schnet.compilation.assembly import ATOMS, CONSTANT, GAUSSIANS, KNOTS, MOLECULES, PAIRS, SITES
 from pyg_schnet.compilation.inputs import Inputs
 from pyg_schnet.compilation.machine import Machine
-from pyg_schnet.compilation.operation import Unsupported
+from pyg_schnet.compilation.operation import EXTENTS, Unsupported
 from pyg_schnet.compilation.program import program, simplify
 from pyg_schnet.compilation.tape import External, Tape
 from pyg_schnet.compilation.weights import Weights
@@ -182,7 +182,7 @@ def _split(
         if any(used in after for used in node.all_input_nodes):
             after.add(node)
     forwards = _needed([node for node in body if node not in after], results[:outputs])
-    computed = {node for node in forwards if node.target is not torch.ops.aten.sym_size.int}
+    computed = {node for node in forwards if node.target not in EXTENTS}
     backwards = _needed([node for node in body if node not in computed], results[outputs:])
     known = {*inputs, *computed}
     saved = list(dict.fromkeys(used for node in backwards for used in node.all_input_nodes if used in known))
