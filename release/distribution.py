@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -91,6 +92,15 @@ def check_wheel(path: Path, source: Path = ROOT) -> None:
     check_metadata(Parser().parsestr(found[f"{info}/METADATA"].decode()), path.name, source)
 
 
+def _visible(folder: Path, *suffixes: str) -> list[Path]:
+    """Give the files with these endings, but for those in hidden folders, as of environments."""
+    found = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(place) / name for name in names if name.endswith(suffixes) and name[0] != "."]
+    return found
+
+
 def check_sdist(path: Path, source: Path = ROOT) -> None:
     """Stop unless a source distribution has what building and testing need, unchanged, and no leftovers.
 
@@ -99,15 +109,10 @@ def check_sdist(path: Path, source: Path = ROOT) -> None:
     """
     found = contents(path)
     tracked = [source / name for name in FILES]
-    tracked += [file for folder in ("pyg_schnet", *COMPANIONS) for file in (source / folder).rglob("*.py")]
-    tracked += [
-        file for file in (source / "datasets").rglob("*") if file.suffix in (".toml", ".yaml", ".npz")
-    ]
-    tracked += [*(source / "pyg_schnet").rglob("*.c"), *(source / "tests").rglob("*.npz")]
-    hidden = [
-        file for file in tracked if any(part.startswith(".") for part in file.relative_to(source).parts)
-    ]
-    wanted = {file.relative_to(source).as_posix(): file for file in tracked if file not in hidden}
+    tracked += [file for name in ("pyg_schnet", *COMPANIONS) for file in _visible(source / name, ".py", ".c")]
+    tracked += _visible(source / "datasets", ".toml", ".yaml", ".npz")
+    tracked += _visible(source / "tests", ".npz")
+    wanted = {file.relative_to(source).as_posix(): file for file in tracked}
     _refuse(path, "lacks", wanted.keys() - found.keys())
     _refuse(path, "has changed", {name for name, file in wanted.items() if file.read_bytes() != found[name]})
     leftovers = re.compile(r"__pycache__|\.pyc$|\.so$|(^|/)\.(?!gitignore)|(^|/)(runs|dist)/")

@@ -90,7 +90,7 @@ def test_the_unpacked_wheel_works_alone(built, tmp_path):
     assert done.returncode == 0, done.stderr
     folder, cards, kernels = done.stdout.splitlines()
     assert Path(folder) == tmp_path
-    assert cards == "ISO17 MD17 MD22 QM9"
+    assert cards == "iso17 md17 md22 qm9"
     assert kernels == "True"
 
 
