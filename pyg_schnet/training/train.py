@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -111,9 +112,20 @@ def _write_down(
     """Write what the run is, or compare it with what it was."""
     if resume:
         _check_same(config, run, data.split, provenance)
-    run.write_config(asdict(config))
+    run.write_config(_from_anywhere(asdict(config)))
     if not resume:
         run.write_split(data.split, data.structures, _hashes(provenance))
+
+
+def _from_anywhere(entries: dict[str, Any]) -> dict[str, Any]:
+    """Give the same configuration with absolute paths, for commands in other folders."""
+    data = dict(entries["data"])
+    for name in ("path", "val_path", "root", *(["split"] if data["split"].endswith(".npz") else [])):
+        if isinstance(data[name], list):
+            data[name] = [os.path.abspath(part) for part in data[name]]
+        elif data[name] is not None:
+            data[name] = os.path.abspath(data[name])
+    return {**entries, "data": data}
 
 
 def _conclude(run: RunDirectory, val_set: InMemoryDataset | None, count: Counters, report: Report) -> None:

@@ -61,6 +61,16 @@ def test_the_written_configuration_is_the_run_again(recipe, run):
     assert again == config
 
 
+def test_the_written_configuration_is_good_in_any_folder(recipe, run, write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("here.npz"), write("val.npz", seed=1)
+    config = with_data(recipe(), path=["here.npz"], val_path="val.npz", n_val=None, n_train=None, root="root")
+    data = yaml.safe_load(run(config).config.read_text(encoding="utf-8"))["data"]
+    assert data["path"] == [str(tmp_path / "here.npz")]
+    assert (data["val_path"], data["root"]) == (str(tmp_path / "val.npz"), str(tmp_path / "root"))
+    assert data["split"] == "random"
+
+
 def test_the_split_is_written_and_used(recipe, run):
     directory = run(recipe(data={"n_train": 8, "n_val": 3}))
     split = directory.read_split()
