@@ -98,7 +98,10 @@ class Ensemble(nn.Module):
         if isinstance(paths, str | os.PathLike):
             content = _read(Path(paths))
             factors = content.get("factors")
-            paths = [Path(paths).parent / name for name in content["potentials"]]
+            own = Path(paths)
+            paths = [own.parent / name for name in content["potentials"]]
+            if missing := next((path for path in paths if not path.is_file()), None):
+                raise FileNotFoundError(f"{own}: names {missing}, which is no checkpoint; move both together")
             for path, sha256 in zip(paths, content["sha256"], strict=True):
                 if _hash(path) != sha256:
                     raise ValueError(
