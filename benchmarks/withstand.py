@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.faults import ledger
 
 TRIALS: dict[str, str] = {
-    "processes": "processes"
+    "fuzz": "fuzzing",
+    "processes": "processes",
 }  # name of a trial: its module, with add_arguments(parser) and run(options)
 
 

@@ -30,6 +30,8 @@ from pyg_schnet.potential import Potential
 FORMAT = 1  # raise it when an older pyg_schnet could not read the file
 _KEY = "pyg_schnet"
 _UNITS = {"energy": "eV", "length": "Å"}
+# What sizes and numbers of a wrong kind raise, or some that are right by themselves and not together.
+_UNFIT = (RuntimeError, KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError)
 
 
 def save(potential: Potential, path: str | os.PathLike, provenance: Mapping[str, Any] | None = None) -> None:
@@ -84,21 +86,37 @@ def load(
         own.domain = domain
         return own.to(device).eval()
     config = header.get("model", {})
+    if not isinstance(config, dict):
+        raise _damaged(path)
     unknown = set(config) - {field.name for field in fields(SchNetConfig)}
     if unknown:
         raise ValueError(
             f"{path}: the model's configuration has the unknown entry {sorted(unknown)[0]!r}; the file "
             f"was written by pyg_schnet {header['version']}, upgrade to it"
         )
-    with torch.random.fork_rng(devices=[]):  # weights are drawn, only to be replaced
-        potential = Potential(SchNet(**config))
     try:
+        _check_sizes(SchNetConfig(**config), tensors)
+        with torch.random.fork_rng(devices=[]):  # weights are drawn, only to be replaced
+            potential = Potential(SchNet(**config))
         potential.model.to(tensors["model.embedding.weight"].dtype)
         potential.load_state_dict(tensors)
-    except (RuntimeError, KeyError) as error:
+    except _UNFIT as error:
         raise ValueError(f"{path}: weights do not fit the configuration beside them: {error}") from None
     potential.domain = domain
     return potential.to(device).eval()
+
+
+def _check_sizes(config: SchNetConfig, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse sizes that are not those of the weights, before any memory is taken for them."""
+    first = "model.interactions.{}.cfconv.filter_network.dense1.weight"
+    channels, filters = tensors["model.embedding.weight"].size(1), tensors[first.format(0)]
+    interactions = sum(first.format(number) in tensors for number in range(len(tensors)))
+    found = (channels, *filters.shape, interactions)
+    sizes = (config.hidden_channels, config.num_filters, config.num_gaussians, config.num_interactions)
+    if found != sizes:
+        raise ValueError(
+            f"sizes {found} of hidden_channels, filters, Gaussians and interactions, not {sizes}"
+        )
 
 
 def _domain(path: str | os.PathLike, header: Mapping[str, Any]) -> Domain | None:
@@ -106,9 +124,7 @@ def _domain(path: str | os.PathLike, header: Mapping[str, Any]) -> Domain | None
     try:
         return None if entry is None else Domain.from_json(entry)
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise ValueError(
-            f"{path}: the header of this checkpoint is damaged; copy or train it again"
-        ) from None
+        raise _damaged(path) from None
 
 
 def _with_weights(
@@ -133,7 +149,10 @@ def _with_weights(
 
 def provenance(path: str | os.PathLike) -> dict[str, Any]:
     """Read how a checkpoint came about, without its weights."""
-    return _read_header(path)["provenance"]
+    found = _read_header(path).get("provenance")
+    if not isinstance(found, dict):
+        raise _damaged(path)
+    return found
 
 
 def write(
@@ -166,8 +185,11 @@ def read(
     header = _read_header(path)
     if header["kind"] != kind:
         raise ValueError(f"{path}: must hold a {kind}, got a {header['kind']}")
-    with safe_open(path, framework="pt", device=str(device)) as file:
-        return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, AttributeError, TypeError) as error:  # of types that this PyTorch lacks
+        raise ValueError(f"{path}: holds tensors that cannot be read ({error}); update PyTorch") from None
 
 
 def _read_header(path: str | os.PathLike) -> dict[str, Any]:
@@ -187,13 +209,15 @@ def _read_header(path: str | os.PathLike) -> dict[str, Any]:
         header = json.loads(text)
         form, version = int(header["format"]), str(header["version"])
         header["kind"]
-    except (ValueError, TypeError, KeyError):
-        raise ValueError(
-            f"{path}: the header of this checkpoint is damaged; copy or train it again"
-        ) from None
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        raise _damaged(path) from None
     if form > FORMAT:
         raise ValueError(
             f"{path}: written by pyg_schnet {version} in format {form}, this version reads up to "
             f"{FORMAT}; upgrade with pip install -U pyg-schnet"
         )
     return header
+
+
+def _damaged(path: str | os.PathLike) -> ValueError:
+    return ValueError(f"{path}: the header of this checkpoint is damaged; copy or train it again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -87,12 +88,19 @@ class Domain:
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Domain:
-        """Read what :meth:`to_json` gave."""
+        """Read what :meth:`to_json` gave.
+
+        Raises:
+            ValueError: If a distance is none, or of no elements; other errors where it gave something else.
+        """
         shortest = {}
         for names, value in entry["shortest"].items():
             a, b = map(int, names.split("-"))
             shortest[a, b] = float(value)
-        return cls(shortest, entry["largest_force"], bool(entry["stress"]))
+            if not (min(a, b) >= 0 and max(a, b) <= MAX_ATOMIC_NUMBER and 0 <= shortest[a, b] < math.inf):
+                raise ValueError(f"`shortest` must hold distances of elements in Å, got {value} for {names}")
+        force = entry["largest_force"]
+        return cls(shortest, None if force is None else float(force), bool(entry["stress"]))
 
     @classmethod
     def common(cls, domains: Sequence[Domain | None]) -> Domain | None:

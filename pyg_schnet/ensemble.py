@@ -97,7 +97,11 @@ class Ensemble(nn.Module):
         factors = None
         if isinstance(paths, str | os.PathLike):
             content = _read(Path(paths))
-            paths, factors = members(paths), content["factors"]
+            factors = content.get("factors")
+            own = Path(paths)
+            paths = [own.parent / name for name in content["potentials"]]
+            if missing := next((path for path in paths if not path.is_file()), None):
+                raise FileNotFoundError(f"{own}: names {missing}, which is no checkpoint; move both together")
             for path, sha256 in zip(paths, content["sha256"], strict=True):
                 if _hash(path) != sha256:
                     raise ValueError(
@@ -229,20 +233,37 @@ def members(path: str | os.PathLike) -> list[Path]:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if path.exists() and not path.is_file():  # a pipe would never end
+        raise ValueError(f"{path}: must be a file, got a folder, pipe or device")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict) or content.get("kind") != "ensemble":
         raise ValueError(
             f"{path}: is not an ensemble; `pyg-schnet evaluate A,B,C FILE --calibrate` writes one"
         )
-    if content["format"] > _FORMAT:
-        raise ValueError(
-            f"{path}: has format {content['format']}, this pyg_schnet reads {_FORMAT}; update it"
-        )
+    form = content.get("format")
+    if isinstance(form, int) and form > _FORMAT:
+        raise ValueError(f"{path}: has format {form}, this pyg_schnet reads {_FORMAT}; update it")
+    names, sums, factors = (content.get(key) for key in ("potentials", "sha256", "factors"))
+    right = factors is None or (isinstance(factors, dict) and all(map(_is_number, factors.values())))
+    if not (_are_texts(names) and _are_texts(sums) and len(names) == len(sums) and right):
+        raise ValueError(f"{path}: is damaged; calibrate again, which writes it")
     return content
 
 
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) and "\0" not in value for value in values)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _hash(path: str | os.PathLike) -> str:
+    if not Path(path).is_file():  # a device would never end
+        raise FileNotFoundError(
+            f"{path}: no such checkpoint; give the folder of its ensemble as it was written"
+        )
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -6,12 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ase import Atoms
-from ase.io import read
-from ase.io.formats import UnknownFileTypeError
-
 from pyg_schnet.datasets import AtomsDataset
-from pyg_schnet.datasets.ase_files import FAILURES
+from pyg_schnet.datasets.structure_files import read_structures
 
 _LABELLED = (".npz", ".h5", ".hdf5", ".safetensors")  # which ASE does not read
 
@@ -32,8 +28,4 @@ def open_structures(path: str, units: str | None = None) -> Sequence[Any] | Atom
         raise FileNotFoundError(f"{path}: no such file; give structures that the model is made for")
     if Path(path).is_dir() or path.endswith(_LABELLED):
         return AtomsDataset(path=path, units=units, memory_map=path.endswith(".safetensors"))
-    try:
-        found = read(path, index=":")
-    except (UnknownFileTypeError, StopIteration, *FAILURES) as error:
-        raise ValueError(f"{path}: ASE cannot read it ({error}); its ending must tell its format") from None
-    return [found] if isinstance(found, Atoms) else found
+    return list(read_structures(Path(path)))

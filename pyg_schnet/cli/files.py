@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,20 +17,20 @@ _HOLD_RESULTS = ("extxyz", "traj", "bundletrajectory", "json", "db")  # names of
 
 def read_structures(path: str, index: int | str) -> list[Atoms]:
     """Read structures, one or all (``":"``), in any format of ASE."""
-    from ase import Atoms
-    from ase.io import ParseError, read
-    from ase.io.formats import UnknownFileTypeError
+    from ase.utils import string2index
 
-    try:
-        read_in = read(path, index=index)
-    except (IndexError, StopIteration):
-        raise ValueError(f"{path}: has no structure {index}; they count from 0") from None
-    except (UnknownFileTypeError, ParseError) as error:
-        raise ValueError(f"{path}: ASE cannot read it ({error}); its ending must tell its format") from None
-    frames = [read_in] if isinstance(read_in, Atoms) else read_in
+    from pyg_schnet.datasets import structure_files
+
+    found, chosen = structure_files.read_structures(Path(path)), string2index(str(index))
+    if isinstance(chosen, int):
+        frames = list(islice(found, chosen, chosen + 1)) if chosen >= 0 else list(deque(found, -chosen))
+        if len(frames) < (1 if chosen >= 0 else -chosen):
+            raise ValueError(f"{path}: has no structure {index}; they count from 0")
+        return frames[:1]
+    frames = list(found)
     if not frames:
         raise ValueError(f"{path}: must hold at least one structure, got none")
-    return frames
+    return frames[chosen]
 
 
 def check_picture(path: str) -> None:

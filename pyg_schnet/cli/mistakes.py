@@ -12,6 +12,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from pyg_schnet.cli.help import name_of, usage_of
 from pyg_schnet.spelling import nearest
 
+_SHOWN = 200  # characters of a value in a message
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}
 
 
@@ -59,8 +60,9 @@ def told(error: ArgumentError, parser: ArgumentParser) -> str:
         value = re.search(r"(?:Got value|Given value): (.*)", text)
         kinds = _kinds(getattr(actions[match[1]], "_typehint", actions[match[1]].type))
         if value is not None and kinds:
-            return f"`{name_of(actions[match[1]])}` must be {' or '.join(kinds)}, got '{value[1]}'"
-    return text
+            return f"`{name_of(actions[match[1]])}` must be {' or '.join(kinds)}, got '{value[1][:_SHOWN]}'"
+        return f"`{name_of(actions[match[1]])}` is wrong: {' '.join(text[match.end() :].split())[:1000]}"
+    return text[:4000]
 
 
 def _kinds(hint: Any) -> list[str]:

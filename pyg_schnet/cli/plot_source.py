@@ -78,14 +78,13 @@ class Source:
         Raises:
             ValueError: If the file is another program's.
         """
-        import yaml
-
         from pyg_schnet.training import RunDirectory
+        from pyg_schnet.training.recipe import read_yaml
 
         config = RunDirectory(self.model.parent).config
         if not config.is_file():
             return None
-        held = yaml.safe_load(config.read_text(encoding="utf-8"))
+        held = read_yaml(config)
         if not isinstance(held, dict) or not isinstance(held.get("data"), dict):
             raise ValueError(f"{config}: must have a section `data`, as `train` writes it; got none")
         return held["data"]

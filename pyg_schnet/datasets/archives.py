@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, cast
 
 _CHUNK = 2**20  # bytes; no more of an archive are in memory
+_LARGE, _INFLATION = 2**28, 250  # bytes, from which no archive may unpack to so many times its size
 _COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _LINKS = {
     tarfile.SYMTYPE: "a symbolic link",
@@ -77,7 +78,7 @@ def extract(
             little memory.
         folder: Where to; it is made.
         members: Names in the archive; all files by default.
-        max_bytes: Limit of what is written, in bytes.
+        max_bytes: Limit of what is written, in bytes; 250 times the archive's size is another, above 256 MiB.
         max_members: Limit of what the archive holds.
 
     Returns:
@@ -97,7 +98,8 @@ def extract(
     folder.mkdir(parents=True, exist_ok=True)
     wanted = None if members is None else dict.fromkeys(PurePosixPath(name) for name in members)
     paths: dict[PurePosixPath, Path] = {}
-    first, count, left = [], 0, max_bytes
+    limit = min(max_bytes, _most(archive))
+    first, count, left = [], 0, limit
     with closing(_members(archive)) as found:
         for count, member in enumerate(found, start=1):
             first += [member.name] if count <= 10 else []
@@ -111,7 +113,7 @@ def extract(
             _check(archive, member)
             if member.kind == "file":
                 paths[name] = _inside(folder, name)
-                left -= _write(archive, member, paths[name], left, max_bytes)
+                left -= _write(archive, member, paths[name], left, limit)
     for name in wanted or ():
         if name not in paths:
             more = f" and {count - 10:,} more" if count > 10 else ""
@@ -133,9 +135,16 @@ def stream(archive: str | os.PathLike) -> Iterator[tuple[str, Iterator[bytes]]]:
         ValueError: If the archive is damaged.
     """
     archive = Path(archive)
+    if not archive.is_file():
+        raise FileNotFoundError(f"{archive}: no such file; an archive is needed")
     for member in _members(archive):
         if member.kind == "file":
             yield member.name, _pieces(archive, member)
+
+
+def _most(archive: Path) -> int:
+    """Tell to how many bytes an archive may unpack; kilobytes of bzip2 may be gigabytes of nothing."""
+    return max(_LARGE, _INFLATION * archive.stat().st_size)
 
 
 def _check(archive: Path, member: _Member) -> None:
@@ -205,6 +214,10 @@ def _reading(archive: Path) -> Iterator[None]:
 
 def _zip_members(archive: Path, _: bytes) -> Iterator[_Member]:
     with zipfile.ZipFile(archive) as file:
+        if sum(info.file_size for info in file.infolist()) > _most(archive):  # members may overlap
+            raise zipfile.BadZipFile(
+                f"it unpacks to more than {_most(archive):,} bytes, far more than it holds"
+            )
         for info in file.infolist():
             yield _Member(info.filename, _zip_kind(info), lambda info=info: cast(Any, file.open(info)))
 
@@ -225,7 +238,7 @@ def _zip_kind(info: zipfile.ZipInfo) -> str:
 def _tar_members(archive: Path, start: bytes) -> Iterator[_Member]:
     opener = next((opener for magic, opener in _COMPRESSIONS.items() if start.startswith(magic)), open)
     with opener(archive, "rb") as content:
-        forward = _Forward(content)
+        forward = _Forward(content, _most(archive))
         with tarfile.open(fileobj=cast(Any, forward), mode="r:") as tar:
             for info in tar:
                 tar.members = []  # pyright: ignore[reportAttributeAccessIssue]  # it would keep them all
@@ -253,8 +266,8 @@ class _Forward:
     tarfile trusts headers: it would read a name of gigabytes into memory, and go back for ever.
     """
 
-    def __init__(self, stream: io.BufferedIOBase):
-        self.stream = stream
+    def __init__(self, stream: io.BufferedIOBase, most: int):
+        self.stream, self.most = stream, most
         self.position = 0
         self.allowed: float = _CHUNK  # bytes that may be read; far more than the headers of a member take
         self.last = b""  # what was read last
@@ -265,8 +278,13 @@ class _Forward:
             raise tarfile.ReadError("the headers of a member have no end")
         self.allowed -= size
         self.last = self.stream.read(size)
-        self.position += len(self.last)
+        self._advance(len(self.last))
         return self.last
+
+    def _advance(self, size: int) -> None:
+        self.position += size
+        if self.position > self.most:
+            raise tarfile.ReadError(f"it unpacks to more than {self.most:,} bytes, far more than it holds")
 
     def tell(self) -> int:
         """Return the position."""
@@ -277,4 +295,4 @@ class _Forward:
         if position < self.position:
             raise tarfile.ReadError("a header leads back")
         while piece := self.stream.read(min(_CHUNK, position - self.position)):
-            self.position += len(piece)
+            self._advance(len(piece))

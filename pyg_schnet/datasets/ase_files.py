@@ -30,6 +30,7 @@ from ase.io.formats import UnknownFileTypeError, filetype
 from pyg_schnet.datasets.frames import Frames
 from pyg_schnet.datasets.labels import Keys
 from pyg_schnet.datasets.records import Record, gather
+from pyg_schnet.datasets.sqlite_files import check_tables
 from pyg_schnet.units import Units
 
 # Formats of ASE that hold energies, and whose readers neither unpickle, execute, call other programs nor ask
@@ -48,10 +49,13 @@ _READ = (
     f"{', '.join(sorted(FORMATS))}"
 )
 _ROWS_AT_ONCE = 1000
+_LONGEST_LINE = 2**24  # characters
+_LARGEST_FRAME = 2**28  # characters; some millions of atoms
+_LONGEST_REASON = 300  # characters
 # What ASE's readers raise where a file is not as they expect it.
 FAILURES = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError),
-    *(ParseError, RuntimeError, TypeError, UnknownFileTypeError, ValueError, XMLParseError),
+    *(ParseError, RuntimeError, SyntaxError, TypeError, UnknownFileTypeError, ValueError, XMLParseError),
     *(lzma.LZMAError, sqlite3.Error, struct.error, zlib.error),
 )
 
@@ -120,12 +124,17 @@ def _guarded(path: Path, structures: Iterator[Record]) -> Iterator[Record]:
         except StopIteration:
             return
         except FAILURES as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(
-                f"{path}: frame {number} cannot be read ({reason}); repair the file or write it again"
+                f"{path}: frame {number} cannot be read ({shortened(error)}); repair it or write it again"
             ) from None
         yield record
         number += 1
+
+
+def shortened(error: BaseException) -> str:
+    """Give a reader's message in one line; some hold what they read, whatever its length."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}…"
 
 
 def _of_atoms(atoms: Atoms) -> Record:
@@ -149,21 +158,38 @@ def read_extxyz(path: Path) -> Iterator[Atoms]:
             yield from read_xyz(io.StringIO("".join(frame)), 0)
 
 
-def _xyz_frames(file: Iterator[str]) -> Iterator[list[str]]:
-    line = next(file, "")
+def _xyz_frames(file: io.TextIOBase) -> Iterator[list[str]]:
+    lines = _lines(file)
+    line = next(lines, "")
     while line:
         if not line.strip():  # between frames, or in the end
-            line = next(file, "")
+            line = next(lines, "")
             continue
         if not line.strip().isdigit():
             raise ValueError(f"it must begin with the number of its atoms, got {line.strip()[:40]!r}")
         atoms = int(line)
-        frame = [line, *islice(file, atoms + 1)]
+        frame = [line]
+        size = 0
+        for line in islice(lines, atoms + 1):
+            frame.append(line)
+            size += len(line)
+            if size > _LARGEST_FRAME:  # kilobytes of bzip2 may be gigabytes of xyz
+                raise ValueError(f"it must have at most {_LARGEST_FRAME:,} characters, got more")
         if len(frame) < atoms + 2:
             raise ValueError(f"it must have {atoms} atoms, the file ends after {max(0, len(frame) - 2)}")
         _check_columns(frame)
         yield frame
-        line = next(file, "")
+        line = next(lines, "")
+
+
+def _lines(file: io.TextIOBase) -> Iterator[str]:
+    """Give lines, which must have an end."""
+    while line := file.readline(_LONGEST_LINE):
+        if len(line) == _LONGEST_LINE:
+            raise ValueError(
+                f"it must have lines of less than {_LONGEST_LINE:,} characters, got a longer one"
+            )
+        yield line
 
 
 def _check_columns(frame: list[str]) -> None:
@@ -209,14 +235,11 @@ def _rows(path: Path, kind: str) -> Iterator[AtomsRow]:
 
 def _check_database(path: Path) -> None:
     """Look before ASE does, which adds its tables to a database that has none."""
-    query = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'systems'"
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
-            tables = database.execute(query).fetchone()[0]
+            check_tables(database)
     except (sqlite3.Error, ValueError) as error:
         raise ValueError(f"{path}: must be a database of ASE, in SQLite ({error}); write it again") from None
-    if tables == 0:
-        raise ValueError(f"{path}: must be a database of ASE, got one without the table 'systems'")
 
 
 def _output(path: Path, kind: str) -> Iterator[Atoms]:

@@ -193,6 +193,9 @@ class _Transfer:
         self.part = self.path.with_name(f"{self.path.name}.part")
         self.origin = self.path.with_name(f"{self.path.name}.part.origin")  # address and validator
         self.resumed = False  # the content begins with what was there before
+        for path in (self.part, self.origin):
+            if path.is_symlink():  # which would lead what is received to another place
+                path.unlink()
 
     def __call__(self, url: str, output_file: str, _: object) -> None:
         """Receive the content of an address as ``output_file``."""

@@ -14,6 +14,8 @@ from h5py import h5d, h5l, h5o  # pyright: ignore[reportAttributeAccessIssue] - 
 
 _DAMAGES = (OSError, RuntimeError, KeyError, MemoryError, TypeError, ValueError)  # what h5py raises
 _SHOWN = 12  # arrays in a message
+_LARGE, _INFLATION = 2**26, 200  # bytes, from which no array may be so many times what is stored of it
+_TEXTS_AT_ONCE, _LONGEST_TEXT = 64, 64
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,19 @@ class Node:
         with _readable(self._place(name)):
             properties = array.id.get_create_plist()
             is_elsewhere = properties.get_layout() == h5d.VIRTUAL or properties.get_external_count() > 0
-            is_missing = array.id.get_storage_size() == 0 and bool(array.size)
+            stored = array.id.get_storage_size()
+            is_missing = stored == 0 and bool(array.size)
         if is_elsewhere:
             raise ValueError(
                 f"{self._place(name)} must be in this file, got a reference to another, which is not followed"
             )
         if is_missing:
             raise ValueError(f"{self._place(name)} must hold data, got an array that was never written")
+        if array.nbytes > max(_LARGE, _INFLATION * stored):  # of one chunk, or of nothing but zeros
+            raise ValueError(
+                f"{self._place(name)} must unpack to at most {_INFLATION} times its size, got "
+                f"{array.nbytes:,} bytes from {stored:,}; write the file again without compression"
+            )
         return array
 
     def values(self, name: str, array: h5py.Dataset, rows: slice | None = None) -> np.ndarray:
@@ -65,7 +73,20 @@ class Node:
             ValueError: If it is damaged.
         """
         with _readable(self._place(name)):
+            if h5py.check_dtype(vlen=array.dtype) is not None and rows is None:
+                return self._texts(name, array)
             return np.asarray(array[() if rows is None else rows])
+
+    def _texts(self, name: str, array: h5py.Dataset) -> np.ndarray:
+        """Read texts of any length, few at once: all of them may be the same gigabyte of the file."""
+        if array.ndim != 1:
+            raise ValueError(f"texts of shape {array.shape}")
+        found: list[str | bytes] = []
+        for start in range(0, len(array), _TEXTS_AT_ONCE):
+            found += list(array[start : start + _TEXTS_AT_ONCE])
+            if any(not isinstance(text, str | bytes) or len(text) > _LONGEST_TEXT for text in found):
+                raise ValueError(f"more than {_LONGEST_TEXT} characters where a symbol is expected")
+        return np.array(found, dtype=object)
 
     def stated_unit(self, name: str) -> str | None:
         """Read the attribute ``units`` of an array."""

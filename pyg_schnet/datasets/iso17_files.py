@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pyg_schnet.datasets.frames import Frames
+from pyg_schnet.datasets.sqlite_files import check_tables
 
 _ROWS_AT_ONCE = 5_000  # some 10 MB
 _TYPES = {"float64": "<f8", "float32": "<f4"}
@@ -42,7 +43,7 @@ def read_database(path: Path, name: str) -> Iterator[tuple[np.ndarray, Frames]]:
             while rows := cursor.fetchmany(_ROWS_AT_ONCE):
                 empty = False
                 yield _frames(name, rows)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise ValueError(
             f"{name}: must be an sqlite database of ASE, which it is not or no longer ({error}); "
             "get the file again"
@@ -55,11 +56,8 @@ def _connect(path: Path) -> sqlite3.Connection:
     # immutable: no lock and no journal, so that the folder may be read-only
     connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
     try:
-        connection.execute("PRAGMA trusted_schema = OFF")
-        kind = connection.execute("SELECT type FROM sqlite_master WHERE name = 'systems'").fetchone()
-        if kind != ("table",):  # a view might compute for ever
-            raise sqlite3.DatabaseError("it has no table `systems`")
-    except sqlite3.Error:
+        check_tables(connection)
+    except (sqlite3.Error, UnicodeDecodeError):
         connection.close()
         raise
     return connection

@@ -19,6 +19,7 @@ from pyg_schnet.datasets.card import CardFile, read_card
 from pyg_schnet.datasets.chunks import Chunk
 from pyg_schnet.datasets.dataset import MoleculeDataset
 from pyg_schnet.datasets.download import download
+from pyg_schnet.datasets.npz import open_npz, read_array
 from pyg_schnet.datasets.reading import read_frames
 from pyg_schnet.datasets.splits import Split
 from pyg_schnet.datasets.stamp import stamp
@@ -192,13 +193,13 @@ def check_fingerprint(path: Path) -> None:
     Raises:
         ValueError: If it differs.
     """
-    with np.load(path, allow_pickle=False) as file:
+    with open_npz(path) as file:
         if "md5" not in file.files or not set(_FINGERPRINTED) <= set(file.files):
             return
         stored = _fingerprint(path, file)
         digest = hashlib.md5(usedforsecurity=False)
         for key in _FINGERPRINTED:
-            data = np.ascontiguousarray(file[key]).reshape(-1).view(np.uint8).data
+            data = np.ascontiguousarray(read_array(path, file, key)).reshape(-1).view(np.uint8).data
             digest.update(hashlib.md5(data, usedforsecurity=False).digest())
     if digest.hexdigest() != stored:
         raise ValueError(
@@ -209,7 +210,7 @@ def check_fingerprint(path: Path) -> None:
 
 def _fingerprint(path: Path, file: NpzFile) -> str:
     try:
-        stored = file["md5"]
+        stored = read_array(path, file, "md5")
     except ValueError:  # pickled objects
         stored = np.empty(0)
     if stored.size != 1 or stored.dtype.kind not in "SU":

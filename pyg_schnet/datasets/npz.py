@@ -24,14 +24,10 @@ from pyg_schnet.units import Units
 _SGDML_UNITS = {"Ang": "Å", "A": "Å", "bohr": "Bohr", "Eh": "Hartree", "hartree": "Hartree"}
 # What NumPy lets through; zipfile raises RuntimeErrors for methods and versions that it does not know.
 _DAMAGES = (
-    OSError,
-    EOFError,
-    RuntimeError,
-    struct.error,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
+    *(OSError, EOFError, RuntimeError, TypeError, OverflowError, MemoryError, SyntaxError, LookupError),
+    *(struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
 )
+_LARGE, _INFLATION = 2**26, 200  # bytes, from which no array may be so many times its packed size
 
 
 def read_npz(
@@ -71,13 +67,13 @@ def read_npz(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; an npz file of structures is needed")
-    with _open(path) as file:
+    with open_npz(path) as file:
         layout = recognise(file.files, (MD17, REVISED_MD17), str(path))
         names = {name: f"'{name}'" for name in file.files}
         labels = layout.labels(names, Keys(energy_key, forces_key, stress_key), str(path))
         units = units or _own_units(path, file) or layout.units_of(labels, str(path))
         shaping = Shaping(layout, labels, units)
-        arrays = {name: _read(path, file, name) for name in shaping.names(names, str(path))}
+        arrays = {name: read_array(path, file, name) for name in shaping.names(names, str(path))}
     return shaping.frames(arrays, str(path)).check(str(path))
 
 
@@ -88,12 +84,12 @@ def read(path: Path, keys: Keys, units: Units | None) -> Iterator[Frames]:
 
 def is_periodic(path: Path) -> bool:
     """Tell whether the structures of a file have a lattice."""
-    with _open(path) as file:
+    with open_npz(path) as file:
         return "cell" in file.files
 
 
 def _own_units(path: Path, file: NpzFile) -> Units | None:
-    entries = [_read(path, file, key) for key in ("e_unit", "r_unit") if key in file.files]
+    entries = [read_array(path, file, key) for key in ("e_unit", "r_unit") if key in file.files]
     names = [str(entry) for entry in entries if entry.dtype.kind == "U"]
     if not names:
         return None
@@ -107,7 +103,12 @@ def _own_units(path: Path, file: NpzFile) -> Units | None:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[NpzFile]:
+def open_npz(path: Path) -> Iterator[NpzFile]:
+    """Open an npz file; :func:`read_array` reads what is in it.
+
+    Raises:
+        ValueError: If it is another file, or a damaged one.
+    """
     with path.open("rb") as stream:  # by ourselves, for NumPy leaves it open where the archive is damaged
         try:
             magic = stream.read(6)
@@ -158,19 +159,36 @@ def _mapped(path: Path, file: NpzFile, key: str) -> np.ndarray | None:
     return array
 
 
-def _read(path: Path, file: NpzFile, key: str) -> np.ndarray:
+def _check_inflation(path: Path, file: NpzFile, key: str) -> None:
+    """Refuse an array that takes far more memory than its part of the file."""
+    assert file.zip is not None  # while it is open
+    member = file.zip.NameToInfo.get(f"{key}.npy", file.zip.NameToInfo.get(key))
+    if member is not None and member.file_size > max(_LARGE, _INFLATION * member.compress_size):
+        raise ValueError(
+            f"{path}: '{key}' must unpack to at most {_INFLATION} times its size, got {member.file_size:,} "
+            f"bytes from {member.compress_size:,}; write the file again without compression"
+        )
+
+
+def read_array(path: Path, file: NpzFile, key: str) -> np.ndarray:
+    """Read an array; see :func:`read_npz` for what is refused."""
+    _check_inflation(path, file, key)
     try:
         array = _mapped(path, file, key)
         array = file[key] if array is None else array
-    except (*_DAMAGES, MemoryError) as error:
-        raise ValueError(f"{path}: '{key}' is damaged ({error}); download the file again") from None
+    except _DAMAGES as error:
+        raise ValueError(
+            f"{path}: '{key}' is damaged ({str(error)[:200]}); download the file again"
+        ) from None
     except ValueError as error:
         if "pickle" in str(error).lower() or "object" in str(error).lower():
             raise ValueError(
                 f"{path}: '{key}' holds pickled objects, which are never loaded, for they may run code; "
                 "save it as an array of numbers"
             ) from None
-        raise ValueError(f"{path}: '{key}' is damaged ({error}); download the file again") from None
+        raise ValueError(
+            f"{path}: '{key}' is damaged ({str(error)[:200]}); download the file again"
+        ) from None
     if not isinstance(array, np.ndarray):  # bytes
         raise ValueError(f"{path}: '{key}' must hold numbers, got no array")
     return array

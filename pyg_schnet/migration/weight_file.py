@@ -6,6 +6,7 @@ import os
 import pickle
 import struct
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ from torch import Tensor
 # What a torch file may hold weights in: Lightning's .ckpt, SchNetPack 1's checkpoint-N.pth.tar.
 _INSIDE = {".ckpt": "state_dict", ".tar": "model"}
 # What torch raises of a file that was cut or overwritten: an OSError without a name where the end is missing.
-_DAMAGE = (RuntimeError, EOFError, LookupError, ValueError, TypeError, OSError, struct.error)
+_DAMAGE = (
+    *(RuntimeError, EOFError, LookupError, ValueError, TypeError, OSError, struct.error),
+    *(AssertionError, AttributeError, ArithmeticError, MemoryError),
+)
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
@@ -36,6 +40,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
             return load_file(path)
         except SafetensorError as error:
             raise ValueError(f"{path}: is not a complete safetensors file ({error}); copy it again") from None
+    _refuse_packed(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of how the file was pickled, which the errors below tell
@@ -57,6 +62,19 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
     if not isinstance(held, dict) or not any(isinstance(value, Tensor) for value in held.values()):
         raise ValueError(f"{path}: must hold a state_dict, names with tensors; got {type(held).__name__}")
     return {name: value for name, value in held.items() if isinstance(value, Tensor)}
+
+
+def _refuse_packed(path: Path) -> None:
+    """Refuse a torch file whose parts are compressed: torch never does that, and would unpack any size."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            packed = [info.filename for info in file.infolist() if info.compress_type != zipfile.ZIP_STORED]
+    except (zipfile.BadZipFile, ValueError, OSError, RuntimeError, struct.error):
+        return  # an older torch file, or a damaged one, which torch tells
+    if packed:
+        raise ValueError(
+            f"{path}: must hold its parts as they are, got {packed[0]!r} compressed; save it again"
+        )
 
 
 def _whole_model(path: Path, reason: str) -> str:

@@ -60,6 +60,8 @@ class GaussianSmearing(nn.Module):
         if gamma is not None and not gamma > 0:
             raise ValueError(f"`gamma` must be positive and in Å⁻², got {gamma}")
         spacing = last_center / (num_gaussians - 1)
+        if not 1e-100 < spacing < 1e100:  # whose square is no number
+            raise ValueError(f"`last_center` must leave Gaussians room, in Å, got a spacing of {spacing}")
         self.gamma = gamma if gamma is not None else 0.5 / spacing**2
         self.num_gaussians = num_gaussians
         self.last_center = last_center

@@ -83,6 +83,7 @@ class RestartFile:
         self.path = None if trajectory is None else trajectory.with_name(f"{trajectory.name}.restart")
         self._trajectory, self._settings = trajectory, settings
         self._start, self._incomparable = _fingerprint(atoms), _incomparable(atoms)
+        self._atoms = len(atoms)
         self._log = None if trajectory is None or log is None else _relative(Path(log), trajectory.parent)
         self.has_log = False
         self._pending: tuple[dict[str, Any], dict[str, torch.Tensor]] | None = None
@@ -131,28 +132,29 @@ class RestartFile:
                 )
             return None
         header, arrays = checkpoint.read(self.path, _KIND)
-        self._check(header)
+        try:
+            point = _point(header, arrays, self._atoms)
+            before, start = dict(header["settings"]), str(header["start"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{self.path}: is damaged ({error}); begin a new run") from None
+        self._check(before, start)
         self.has_log = self._log is not None and header.get("log") == self._log
-        if header["step"] is None:
-            return None
-        header["statistics"] = Statistics(**header["statistics"])
-        names = ("step", "size", "energy", "statistics", "memory")
-        return Point(**{name: header[name] for name in names}, arrays=arrays)
+        return point
 
-    def _check(self, header: Mapping[str, Any]) -> None:
+    def _check(self, settings: Mapping[str, Any], start: str) -> None:
         for name, value in asdict(self._settings).items():
-            before = header["settings"].get(name)
+            before = settings.get(name)
             if before != value:
                 raise ValueError(
-                    f"`{name}` must be {before!r} as in the run that {self.path} is of, to resume it; got "
-                    f"{value!r}"
+                    f"`{name}` must be {repr(before)[:80]} as in the run that {self.path} is of, to resume "
+                    f"it; got {value!r}"
                 )
         if self._incomparable is not None:
             raise ValueError(
                 f"`atoms` must have constraints that tell by todict() whether they are those of the run that "
                 f"{self.path} is of, to resume it; got {self._incomparable}; begin a new run"
             )
-        if header["start"] != self._start:
+        if start != self._start:
             raise ValueError(
                 f"`atoms` must be the structure that the run of {self.path} began with, to resume it; got "
                 "another one"
@@ -179,6 +181,26 @@ class RestartFile:
             return
         about = {"settings": asdict(self._settings), "start": self._start, "log": self._log}
         checkpoint.write(os.fspath(self.path), _KIND, about | header, arrays)
+
+
+def _point(header: Mapping[str, Any], arrays: Mapping[str, torch.Tensor], atoms: int) -> Point | None:
+    """Take a step out of a file, or refuse what no run writes; ``None`` where the run had none yet."""
+    step = header["step"]
+    if step is None:
+        return None
+    shapes = {"positions": (atoms, 3), "momenta": (atoms, 3), "cell": (3, 3)}
+    for name, shape in shapes.items():
+        values = arrays[name]
+        if values.shape != shape or values.dtype != torch.float64 or not bool(values.isfinite().all()):
+            raise ValueError(f"`{name}` must hold finite numbers of shape {shape}")
+    size, energy, memory = header["size"], header["energy"], header["memory"]
+    statistics = Statistics(**header["statistics"])
+    numbers = (energy, *memory, *asdict(statistics).values())
+    if not all(type(value) in (int, float) for value in numbers) or type(statistics.count) is not int:
+        raise ValueError("something is no number")
+    if type(step) is not int or type(size) is not int or min(step, size) < 0:
+        raise ValueError(f"step {step} and size {size} must be numbers from 0")
+    return Point(step, size, energy, statistics, memory, arrays)
 
 
 def _fingerprint(atoms: Atoms) -> str:

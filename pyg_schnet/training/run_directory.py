@@ -13,9 +13,11 @@ import numpy as np
 import torch
 import yaml
 from filelock import FileLock, Timeout
+from numpy.lib.npyio import NpzFile
 from torch import Tensor
 
 from pyg_schnet import checkpoint
+from pyg_schnet.datasets.npz import open_npz, read_array
 from pyg_schnet.datasets.splits import Split
 from pyg_schnet.files import remove_leftovers, written_whole
 
@@ -76,6 +78,7 @@ class RunDirectory:
             if not self.last.is_file() or not resume:
                 self._clear()
             else:
+                self._refuse_links()
                 checkpoint.read(self.last, "training state")  # all of it, before anything is changed
             for own in self._files:
                 remove_leftovers(own)
@@ -109,6 +112,14 @@ class RunDirectory:
                 "--overwrite, or give another --out"
             )
 
+    def _refuse_links(self) -> None:
+        """Refuse files that are elsewhere: a folder of a stranger's may lead to files of the user's."""
+        for path in (*self._files, self.tensorboard, self._lock_path):
+            if path.is_symlink():
+                raise ValueError(
+                    f"{path}: must be a file of this run to go on with it, got a link; copy it here"
+                )
+
     def _clear(self) -> None:
         for own in self._files:
             own.unlink(missing_ok=True)
@@ -130,8 +141,8 @@ class RunDirectory:
 
     def read_hashes(self) -> list[str]:
         """Read the SHA-256 of the files that were split."""
-        with np.load(self.split, allow_pickle=False) as file:
-            return file["sha256"].tolist()
+        with open_npz(self.split) as file:
+            return read_array(self.split, file, "sha256").reshape(-1).astype(str).tolist()
 
     def read_split(self) -> Split:
         """Read which structure is where.
@@ -139,11 +150,23 @@ class RunDirectory:
         Raises:
             ValueError: If it is not what was written.
         """
-        with np.load(self.split, allow_pickle=False) as file:
-            split = Split(*(torch.from_numpy(file[part]) for part in Split._fields))
-            if "split_sha256" in file.files and str(file["split_sha256"]) != split.sha256():
-                raise ValueError(f"{self.split}: was changed since training wrote it; train again")
+        with open_npz(self.split) as file:
+            split = Split(*(self._numbers(file, part) for part in Split._fields))
+            if "split_sha256" not in file.files:  # of an earlier version
+                return split
+            stored = str(read_array(self.split, file, "split_sha256"))
+        if stored != split.sha256():
+            raise ValueError(f"{self.split}: was changed since training wrote it; train again")
         return split
+
+    def _numbers(self, file: NpzFile, part: str) -> Tensor:
+        values = read_array(self.split, file, part)
+        if values.ndim != 1 or values.dtype.kind not in "iu":
+            raise ValueError(
+                f"{self.split}: '{part}' must hold numbers of structures, got {values.dtype} of shape "
+                f"{values.shape}; train again"
+            )
+        return torch.from_numpy(values.astype(np.int64))
 
     def read_part(self, part: str, structures: int, sha256: str | None = None) -> Tensor:
         """Read the numbers of the structures that train, validate or test.
@@ -162,8 +185,9 @@ class RunDirectory:
         if not self.split.is_file():
             raise FileNotFoundError(f"{self.split}: no such file; training writes it beside its model")
         split = self.read_split()
-        with np.load(self.split, allow_pickle=False) as file:
-            total = int(file["structures"]) if "structures" in file.files else sum(map(len, split))
+        with open_npz(self.split) as file:
+            stored = read_array(self.split, file, "structures") if "structures" in file.files else None
+        total = sum(map(len, split)) if stored is None else stored.item() if stored.size == 1 else None
         if total != structures:
             raise ValueError(
                 f"{self.split}: splits a file of {total} structures, this one has {structures}; name the "
@@ -173,6 +197,7 @@ class RunDirectory:
             raise ValueError(
                 f"{self.split}: splits a file of other content; name the one that was trained on"
             )
+        split.check(f"{self.split}: {part}", structures)
         ids = getattr(split, part)
         if len(ids) == 0:
             raise ValueError(
@@ -195,19 +220,28 @@ class RunDirectory:
         """Drop the rows after a step, which a resumed run writes again."""
         if not self.metrics.exists():
             return
-        header, *lines = self.metrics.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if int(line.split(",")[0]) <= step]
+        header, *lines = self.metrics.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
+        kept = [line for line in lines if line.split(",")[0].isdigit() and int(line.split(",")[0]) <= step]
         _write_text(self.metrics, "\n".join([header, *kept, ""]))
 
     def read_metrics(self) -> list[dict[str, float]]:
-        """Read ``metrics.csv``; an empty list if there is none."""
+        """Read ``metrics.csv``; an empty list if there is none.
+
+        Raises:
+            ValueError: If something in it is no number.
+        """
         if not self.metrics.exists():
             return []
         with self.metrics.open(newline="", encoding="utf-8") as file:
-            return [
-                {key: int(value) if key == "step" else float(value) for key, value in row.items()}
-                for row in csv.DictReader(file)
-            ]
+            try:
+                return [
+                    {key: int(value) if key == "step" else float(value) for key, value in row.items()}
+                    for row in csv.DictReader(file)
+                ]
+            except (ValueError, TypeError, OverflowError, csv.Error) as error:
+                raise ValueError(
+                    f"{self.metrics}: must hold a number under each name ({error}); repair or remove it"
+                ) from None
 
 
 def _write_text(path: Path, text: str) -> None:

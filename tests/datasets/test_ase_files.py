@@ -483,7 +483,7 @@ def test_wrong_values_are_refused(text, old, new, reason):
     ],
 )
 def test_broken_frames_are_named(text, content, reason):
-    wanted = reason if reason.startswith("must") else f"{reason}; repair the file or write it again"
+    wanted = reason if reason.startswith("must") else f"{reason}; repair it or write it again"
     assert refused(text(content)) == wanted
 
 
@@ -517,7 +517,7 @@ def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path):
         file.execute("CREATE TABLE letters (text TEXT)")
     file.close()
     before = path.read_bytes()
-    assert refused(path) == "must be a database of ASE, got one without the table 'systems'"
+    assert refused(path) == "must be a database of ASE, in SQLite (it has no table 'systems'); write it again"
     assert path.read_bytes() == before
 
 
@@ -531,7 +531,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path, content):
 def test_an_empty_file_is_no_database(tmp_path):
     path = tmp_path / "empty.db"
     path.write_bytes(b"")
-    assert refused(path) == "must be a database of ASE, got one without the table 'systems'"
+    assert refused(path) == "must be a database of ASE, in SQLite (it has no table 'systems'); write it again"
     assert path.read_bytes() == b""
 
 

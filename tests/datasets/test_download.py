@@ -571,3 +571,13 @@ def test_checksums_name_their_kind(hash):
 def test_limits_must_make_sense(tmp_path, options):
     with pytest.raises(ValueError, match="`timeout` must be positive, `retries` not negative, got "):
         download(RemoteFile(NAME, ()), tmp_path, **options)
+
+
+@pytest.mark.parametrize("name", [f"{NAME}.part", f"{NAME}.part.origin"])
+def test_a_link_in_place_of_a_part_is_not_written_through(remote, tmp_path, name):
+    folder, other = tmp_path / "raw", tmp_path / "other"
+    folder.mkdir()
+    other.write_text("precious")
+    (folder / name).symlink_to(other)
+    assert download(remote(content(DATA)), folder).read_bytes() == DATA
+    assert other.read_text() == "precious"

@@ -487,7 +487,7 @@ def test_a_database_without_the_table_of_ase_is_refused(database, kind):
     change(database, "ALTER TABLE systems RENAME TO other")
     if kind == "view":  # which could compute anything
         change(database, "CREATE VIEW systems AS SELECT * FROM other")
-    assert "(it has no table `systems`)" in refused(database)
+    assert "(it has no table 'systems')" in refused(database)
 
 
 def test_a_database_with_other_columns_is_refused(database):

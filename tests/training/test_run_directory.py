@@ -218,3 +218,19 @@ def test_a_split_that_was_changed_is_noticed(run):
     np.savez(run.split, **{**arrays, "val": np.array([3])})
     with pytest.raises(ValueError, match="was changed since training wrote it"):
         run.read_split()
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "split.npz", "config.yaml"])
+def test_a_run_whose_files_are_links_is_not_resumed(tmp_path, name):
+    (tmp_path / "other").write_text("precious")
+    (tmp_path / "last.safetensors").write_text("")
+    (tmp_path / name).symlink_to(tmp_path / "other")
+    with pytest.raises(ValueError, match=f"{name}: must be a file of this run"):
+        RunDirectory(tmp_path).prepare(resume=True, overwrite=False)
+
+
+@pytest.mark.parametrize("text", ["step,loss\n1,x\n", "step,loss\n1\n", "step\n1,2\n"])
+def test_metrics_that_are_no_numbers_are_refused(tmp_path, text):
+    (tmp_path / "metrics.csv").write_text(text)
+    with pytest.raises(ValueError, match=r"metrics.csv: must hold a number under each name"):
+        RunDirectory(tmp_path).read_metrics()
