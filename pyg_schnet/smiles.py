@@ -18,6 +18,7 @@ from pyg_schnet.molecules import MAX_ATOMIC_NUMBER
 _MOST_CHARACTERS = 2000
 _MOST_HEAVY_ATOMS = 200  # a chain of so many takes RDKit half a minute
 _ATTEMPTS = 50  # to embed; RDKit's default, ten an atom, keeps it busy for hours with impossible cages
+_SECONDS = 30  # of each of two ways to embed, about: a hundred rings in a ring would take it minutes
 _STEPS = 2000  # of the relaxation; it ends much earlier
 _LARGEST_SEED = 2**31 - 3  # RDKit's generator starts alike at 0, 1 and 2³¹ − 1: it gets the seed plus one
 
@@ -116,6 +117,8 @@ def _embed(molecule: Chem.Mol, smiles: str, seed: int) -> None:
         options.randomSeed = seed + 1
         options.maxIterations = _ATTEMPTS
         options.useRandomCoords = random_start
+        if hasattr(options, "timeout"):  # of RDKit 2024.9 and newer
+            options.timeout = _SECONDS
         if EmbedMolecule(molecule, options) == 0:
             return
     raise ValueError(

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from pyg_schnet import smiles as smiles_module
 from pyg_schnet.smiles import from_smiles
 
 
@@ -129,3 +130,9 @@ def test_rdkit_says_nothing_by_itself():
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True)
     assert (done.stdout, done.stderr) == (b"", b"")
+
+
+def test_a_ring_of_rings_does_not_keep_it_busy_for_ever(monkeypatch):
+    monkeypatch.setattr(smiles_module, "_SECONDS", 1)
+    with pytest.raises(ValueError, match="RDKit found no structure"):
+        from_smiles("".join(f"C%{n}" for n in range(10, 60)) * 2)

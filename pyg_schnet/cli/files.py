@@ -30,6 +30,7 @@ def read_structures(path: str, index: int | str) -> list[Atoms]:
     frames = list(found)
     if not frames:
         raise ValueError(f"{path}: must hold at least one structure, got none")
+    assert isinstance(chosen, slice)  # as `index` was checked to be
     return frames[chosen]
 
 

@@ -568,7 +568,7 @@ def a_thousand_branches(folder):
 
 @hostile("SMILES")
 def rings_upon_rings(folder):
-    return put(folder / "a.smi", "".join(f"C%{n}" for n in range(10, 100)) * 2)
+    return put(folder / "a.smi", "".join(f"C%{n}" for n in range(10, 24)) * 2)
 
 
 @hostile("SMILES")

@@ -223,10 +223,16 @@ def test_a_split_that_was_changed_is_noticed(run):
 @pytest.mark.parametrize("name", ["metrics.csv", "split.npz", "config.yaml"])
 def test_a_run_whose_files_are_links_is_not_resumed(tmp_path, name):
     (tmp_path / "other").write_text("precious")
-    (tmp_path / "last.safetensors").write_text("")
-    (tmp_path / name).symlink_to(tmp_path / "other")
+    run = RunDirectory(tmp_path / "run")
+    run.prepare(False, False)
+    run.write_config({})
+    run.release()
+    run.last.write_text("")
+    (run.path / name).unlink(missing_ok=True)
+    (run.path / name).symlink_to(tmp_path / "other")
     with pytest.raises(ValueError, match=f"{name}: must be a file of this run"):
-        RunDirectory(tmp_path).prepare(resume=True, overwrite=False)
+        run.prepare(resume=True, overwrite=False)
+    assert (tmp_path / "other").read_text() == "precious"
 
 
 @pytest.mark.parametrize("text", ["step,loss\n1,x\n", "step,loss\n1\n", "step\n1,2\n"])
