@@ -20,6 +20,7 @@ from pyg_schnet.molecules import check_molecules
 from pyg_schnet.neighbors import neighbor_list
 from pyg_schnet.nn import SchNet
 from pyg_schnet.potential import Potential
+from pyg_schnet.replacement import replacing
 
 _FORMAT = 1  # of the file; raise it when an older pyg_schnet could not read it
 _QUANTITIES = ("energy", "forces")
@@ -132,7 +133,8 @@ class Ensemble(nn.Module):
             "sha256": [_hash(one) for one in potentials],
             "factors": self.factors if self.is_calibrated else None,
         }
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        with replacing(path) as part:
+            part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def compile(self, constant: bool = False) -> Ensemble:
         """Compile each potential, see :meth:`Potential.compile <pyg_schnet.Potential.compile>`."""
