@@ -10,6 +10,7 @@ Loading a file executes no code. Its JSON header holds one entry, ``pyg_schnet``
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import tempfile
@@ -139,7 +140,11 @@ def provenance(path: str | os.PathLike) -> dict[str, Any]:
 def write(
     path: str | os.PathLike, kind: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Write tensors and a header to a file at once or not at all."""
+    """Write tensors and a header to a file at once or not at all.
+
+    Raises:
+        OSError: If that cannot be, as on a full disk; a file that is there stays as it was.
+    """
     from pyg_schnet import __version__  # pyg_schnet imports this module
 
     path = Path(path)
@@ -150,9 +155,18 @@ def write(
         save_file(_apart(tensors), temporary, metadata={_KEY: json.dumps(entry)})
         os.chmod(temporary, 0o644)  # mkstemp's files are private
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, SafetensorError):  # what it says of a full disk and the like
+            raise OSError(f"{path}: cannot be written ({error}); what was there before is kept") from None
         raise
+
+
+def remove_leftovers(path: str | os.PathLike) -> None:
+    """Remove what processes left that were killed while writing a file; nobody may be writing it now."""
+    path = Path(path)
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????"):  # as mkstemp names them
+        leftover.unlink(missing_ok=True)
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -171,24 +185,32 @@ def read(
     path: str | os.PathLike, kind: str, device: str | torch.device = "cpu"
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read header and tensors of a file of a kind (``"potential"``, ``"training state"``)."""
-    header = _read_header(path)
-    if header["kind"] != kind:
-        raise ValueError(f"{path}: must hold a {kind}, got a {header['kind']}")
-    with safe_open(path, framework="pt", device=str(device)) as file:
+    with _opened(path, device) as file:  # once: another file may take its place at any time
+        header = _header(path, file)
+        if header["kind"] != kind:
+            raise ValueError(f"{path}: must hold a {kind}, got a {header['kind']}")
         return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
-def _read_header(path: str | os.PathLike) -> dict[str, Any]:
+def _opened(path: str | os.PathLike, device: str | torch.device = "cpu") -> Any:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint; `pyg-schnet train` writes model.safetensors")
     try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_KEY)
+        return safe_open(path, framework="pt", device=str(device))
     except SafetensorError as error:
         raise ValueError(
             f"{path}: not a complete safetensors file ({error}); it is truncated or of another kind, "
             "copy or train it again"
         ) from None
+
+
+def _read_header(path: str | os.PathLike) -> dict[str, Any]:
+    with _opened(path) as file:
+        return _header(path, file)
+
+
+def _header(path: str | os.PathLike, file: Any) -> dict[str, Any]:
+    text = (file.metadata() or {}).get(_KEY)
     if text is None:
         raise ValueError(f"{path}: a safetensors file, but not one of pyg_schnet's checkpoints")
     try:
