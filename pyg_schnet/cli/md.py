@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,7 +132,7 @@ def _run_one(atoms: Atoms, options: Namespace) -> int:
         out.print("The model was not trained on stresses: its pressure may be far off.")
     log = options.log or Path(options.out).with_suffix(".csv")
     settings = {name: options[name] for name in (*_SHARED, *_ALONE)}
-    with _Progress(options, said) as progress, warnings.catch_warnings():
+    with _telling_what_is_saved(options), _Progress(options, said) as progress, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the potential was not trained on stresses")
         result = run_md(atoms, **settings, trajectory=options.out, log=log, on_step=progress.show)
     if options.json:
@@ -144,6 +147,27 @@ def _run_one(atoms: Atoms, options: Namespace) -> int:
             "--max_force or --stop_if_uncertain and --resume"
         )
     return 1
+
+
+@contextmanager
+def _telling_what_is_saved(options: Namespace) -> Iterator[None]:
+    """Say how far OUT can be resumed where a run is ended from outside, or by a full disk."""
+    from pyg_schnet.simulation.restart import saved_step
+
+    before = _changed(options.out)
+    try:
+        yield
+    except (KeyboardInterrupt, OSError):
+        if _changed(options.out) != before and (step := saved_step(options.out)) is not None:
+            text = f"{step:,} steps ({step * options.timestep / 1000:g} ps) are done, in {options.out}"
+            print(f"pyg-schnet: {text}; --resume goes on", file=sys.stderr)
+        raise
+
+
+def _changed(out: str) -> int | None:
+    """Tell when the restart file of a trajectory was written, if there is one."""
+    path = Path(f"{out}.restart")
+    return path.stat().st_mtime_ns if path.exists() else None
 
 
 class _Progress:

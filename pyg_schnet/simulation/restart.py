@@ -159,6 +159,8 @@ class RestartFile:
             )
 
     def __enter__(self) -> RestartFile:
+        if self.path is not None:  # the writer of the trajectory holds its lock
+            checkpoint.remove_leftovers(self.path)
         return self
 
     def __exit__(
@@ -179,6 +181,13 @@ class RestartFile:
             return
         about = {"settings": asdict(self._settings), "start": self._start, "log": self._log}
         checkpoint.write(os.fspath(self.path), _KIND, about | header, arrays)
+
+
+def saved_step(trajectory: str | os.PathLike) -> int | None:
+    """Read up to which step a run can be resumed; ``None`` if it has none, or no restart file."""
+    trajectory = Path(trajectory)
+    path = trajectory.with_name(f"{trajectory.name}.restart")
+    return checkpoint.read(path, _KIND)[0]["step"] if path.exists() else None
 
 
 def _fingerprint(atoms: Atoms) -> str:
