@@ -19,7 +19,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.faults import ledger
 
-TRIALS: dict[str, str] = {}  # name of a trial: its module, with add_arguments(parser) and run(options)
+TRIALS: dict[str, str] = {
+    "kills": "kills",
+    "steadiness": "steadiness",
+}  # name of a trial: its module, with add_arguments(parser) and run(options)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,10 +10,8 @@ Loading a file executes no code. Its JSON header holds one entry, ``pyg_schnet``
 
 from __future__ import annotations
 
-import glob
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -25,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pyg_schnet.domain import Domain
+from pyg_schnet.files import written_whole
 from pyg_schnet.nn import SchNet, SchNetConfig
 from pyg_schnet.potential import Potential
 
@@ -140,33 +139,12 @@ def provenance(path: str | os.PathLike) -> dict[str, Any]:
 def write(
     path: str | os.PathLike, kind: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Write tensors and a header to a file at once or not at all.
-
-    Raises:
-        OSError: If that cannot be, as on a full disk; a file that is there stays as it was.
-    """
+    """Write tensors and a header to a file at once or not at all."""
     from pyg_schnet import __version__  # pyg_schnet imports this module
 
-    path = Path(path)
     entry = {"format": FORMAT, "kind": kind, "version": __version__, **header}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
+    with written_whole(path) as temporary:
         save_file(_apart(tensors), temporary, metadata={_KEY: json.dumps(entry)})
-        os.chmod(temporary, 0o644)  # mkstemp's files are private
-        os.replace(temporary, path)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, SafetensorError):  # what it says of a full disk and the like
-            raise OSError(f"{path}: cannot be written ({error}); what was there before is kept") from None
-        raise
-
-
-def remove_leftovers(path: str | os.PathLike) -> None:
-    """Remove what processes left that were killed while writing a file; nobody may be writing it now."""
-    path = Path(path)
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????"):  # as mkstemp names them
-        leftover.unlink(missing_ok=True)
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -37,7 +37,8 @@ _FAILURES = (ArithmeticError, RuntimeError)  # of what was begun
 _ABOUT = (
     "Train SchNet potentials and run simulations with them, in eV and Å. VERB --help tells of a verb. "
     f"Exit codes: {DONE} done; {NOT_REACHED} a result was not reached, as by a relaxation that did not "
-    f"converge; {WRONG} the command line or a file is wrong; {INTERRUPTED} interrupted, {TERMINATED} terminated. "
+    f"converge; {WRONG} the command line or a file is wrong; {INTERRUPTED} interrupted; {TERMINATED} "
+    "terminated. "
     "Example: pyg-schnet data frames.extxyz\n"
     "pyg-schnet train RECIPE.yaml --data.path frames.extxyz --out RUN\n"
     "pyg-schnet check RUN/model.safetensors frames.extxyz\n"

@@ -16,6 +16,7 @@ from ase import Atoms
 from ase.io.jsonio import encode
 
 from pyg_schnet import checkpoint
+from pyg_schnet.files import remove_leftovers
 from pyg_schnet.simulation.settings import Settings
 from pyg_schnet.simulation.statistics import Statistics
 from pyg_schnet.simulation.structures import results_of
@@ -160,7 +161,7 @@ class RestartFile:
 
     def __enter__(self) -> RestartFile:
         if self.path is not None:  # the writer of the trajectory holds its lock
-            checkpoint.remove_leftovers(self.path)
+            remove_leftovers(self.path)
         return self
 
     def __exit__(
