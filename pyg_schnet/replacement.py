@@ -17,12 +17,22 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
     Args:
         path: The file, which may be there or not.
+
+    Raises:
+        OSError: If it cannot be written, as on a full disk, with its name and the reason.
     """
     path = Path(path)
     part = path.with_name(f".part.{path.name}")
-    part.unlink(missing_ok=True)
     try:
-        yield part
-        os.replace(part, path)
-    finally:
         part.unlink(missing_ok=True)
+        try:
+            yield part
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(
+            f"{path}: cannot be written ({reason}); what was there before is left as it was. Make room or "
+            "choose another folder"
+        ) from error

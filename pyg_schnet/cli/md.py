@@ -154,20 +154,20 @@ def _telling_what_is_saved(options: Namespace) -> Iterator[None]:
     """Say how far OUT can be resumed where a run is ended from outside, or by a full disk."""
     from pyg_schnet.simulation.restart import saved_step
 
-    before = _changed(options.out)
+    restart = f"{options.out}.restart"
+    before = _changed(restart)
     try:
         yield
     except (KeyboardInterrupt, OSError):
-        if _changed(options.out) != before and (step := saved_step(options.out)) is not None:
+        if _changed(restart) != before and (step := saved_step(options.out)) is not None:
             text = f"{step:,} steps ({step * options.timestep / 1000:g} ps) are done, in {options.out}"
             print(f"pyg-schnet: {text}; --resume goes on", file=sys.stderr)
         raise
 
 
-def _changed(out: str) -> int | None:
-    """Tell when the restart file of a trajectory was written, if there is one."""
-    path = Path(f"{out}.restart")
-    return path.stat().st_mtime_ns if path.exists() else None
+def _changed(path: str) -> int | None:
+    """Tell when a file was written, if it is there."""
+    return Path(path).stat().st_mtime_ns if Path(path).exists() else None
 
 
 class _Progress:
@@ -246,9 +246,16 @@ def _run_several(frames: list[Atoms], options: Namespace) -> int:
                 f"`--{name}` needs one structure, got {len(frames)} by --index {options.index}; choose one"
             )
     settings = {name: options[name] for name in _SHARED}
-    result = run_md_batched(
-        split_models(options.model), frames, **settings, trajectory=options.out, device=options.device
-    )
+    before = _changed(options.out)
+    try:
+        result = run_md_batched(
+            split_models(options.model), frames, **settings, trajectory=options.out, device=options.device
+        )
+    except (KeyboardInterrupt, OSError):
+        if _changed(options.out) != before:
+            text = f"{options.out} holds the frames so far; runs side by side cannot be resumed"
+            print(f"pyg-schnet: {text}", file=sys.stderr)
+        raise
     if options.json:
         print(json.dumps(_batched_numbers(result)))
     elif not options.quiet:

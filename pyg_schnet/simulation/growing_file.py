@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 
 
+def not_written(path: str | os.PathLike, error: OSError) -> OSError:
+    """Name the file that a full disk, or another reason, kept from growing; the system names none."""
+    return OSError(f"{os.fspath(path)}: cannot be written ({error.strerror or error}); what it had is kept")
+
+
 class GrowingFile:
     """A text file whose pieces are there in whole or not: what a full disk cuts off is taken back.
 
@@ -33,8 +38,8 @@ class GrowingFile:
                 left = left[self._file.write(left) :]
         except BaseException as error:
             self._file.seek(self._file.truncate(self.size))
-            if isinstance(error, OSError) and error.errno is not None:
-                raise OSError(error.errno, error.strerror, self._path) from None
+            if isinstance(error, OSError):
+                raise not_written(self._path, error) from error
             raise
         self.size = size
 

@@ -15,7 +15,7 @@ from ase.io.trajectory import TrajectoryReader, TrajectoryWriter
 from filelock import FileLock, Timeout
 
 from pyg_schnet.replacement import replacing
-from pyg_schnet.simulation.growing_file import GrowingFile
+from pyg_schnet.simulation.growing_file import GrowingFile, not_written
 
 _GROWING = (".traj", ".extxyz", ".xyz")
 
@@ -87,11 +87,23 @@ class FrameWriter:
             traj = self.growing.suffix == ".traj"
             self._file = TrajectoryWriter(self.growing) if traj else GrowingFile(self.growing)
         if isinstance(self._file, TrajectoryWriter):
-            self._file.write(frame)
+            self._write_to(self._file, frame)
         else:
             text = io.StringIO()
             write(text, frame, format="extxyz")
             self._file.append(text.getvalue())
+
+    def _write_to(self, file: TrajectoryWriter, frame: Atoms) -> None:
+        """Append a frame; closing such a file would count a half-written one, so it is left as it is."""
+        assert self.growing is not None
+        try:
+            file.write(frame)
+        except BaseException as error:
+            self._file = None
+            file.backend.fd.raw.close()
+            if isinstance(error, OSError):
+                raise not_written(self.growing, error) from error
+            raise
 
     def _write_whole(self, frames: Atoms | list[Atoms]) -> None:
         """Write the file in a format that does not grow."""
