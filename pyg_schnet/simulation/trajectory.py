@@ -7,6 +7,7 @@ import io
 import os
 from pathlib import Path
 from types import TracebackType
+from typing import Any, cast
 
 from ase import Atoms
 from ase.io import read, write
@@ -100,7 +101,7 @@ class FrameWriter:
             file.write(frame)
         except BaseException as error:
             self._file = None
-            file.backend.fd.raw.close()
+            cast(Any, file.backend).fd.raw.close()
             if isinstance(error, OSError):
                 raise not_written(self.growing, error) from error
             raise
