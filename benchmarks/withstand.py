@@ -22,6 +22,7 @@ from benchmarks.faults import ledger
 TRIALS: dict[str, str] = {
     "kills": "kills",
     "steadiness": "steadiness",
+    "processes": "processes",
 }  # name of a trial: its module, with add_arguments(parser) and run(options)
 
 

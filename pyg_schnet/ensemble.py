@@ -168,6 +168,11 @@ class Ensemble(nn.Module):
         return torch.stack([cast(Potential, potential).atomref for potential in self.potentials]).mean(0)
 
     @property
+    def cutoff(self) -> float:
+        """The largest of theirs, see :attr:`Potential.cutoff`."""
+        return max(cast(Potential, member).cutoff for member in self.potentials)
+
+    @property
     def _first(self) -> Potential:
         return cast(Potential, self.potentials[0])
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torch_geometric.data import Data, InMemoryDataset
-from torchmetrics import MeanAbsoluteError, MeanSquaredError
+from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric
 
 from pyg_schnet.ensemble import Ensemble
 from pyg_schnet.loader import DataLoader
 from pyg_schnet.potential import Potential
+from pyg_schnet.sampler import EdgeBudgetSampler, count_edges
 from pyg_schnet.strain import virial_per_atom
 from pyg_schnet.units import GPa, kcal_per_mol
 
@@ -80,7 +84,13 @@ def labelled(batch: Data) -> dict[str, bool]:
     return {"forces": "forces" in batch, **({"stress": True} if has_stress else {})}
 
 
-def evaluate(potential: Potential | Ensemble, dataset: InMemoryDataset, batch_size: int = 32) -> Evaluation:
+def evaluate(
+    potential: Potential | Ensemble,
+    dataset: InMemoryDataset,
+    batch_size: int = 32,
+    batch_edges: int | None = None,
+    shared: bool = False,
+) -> Evaluation:
     """Compare predictions with the labels of a data set.
 
     Args:
@@ -88,46 +98,50 @@ def evaluate(potential: Potential | Ensemble, dataset: InMemoryDataset, batch_si
             was.
         dataset: With ``energy`` in eV and, if there are any, ``forces`` in eV/Å and ``stress`` in eV/Å³.
         batch_size: Molecules at once.
+        batch_edges: Edges at once, instead of a number of molecules.
+        shared: Whether all processes of ``torch.distributed`` call this, each of which then evaluates a part:
+            the errors are those of all structures, and what they are computed from is each one's part.
 
     Raises:
         ValueError: If the data set is empty.
     """
     if len(dataset) == 0:
         raise ValueError("`dataset` must hold at least one structure, got 0")
+    whole = dataset
+    if shared:
+        dataset = cast(InMemoryDataset, dataset[distributed.get_rank() :: distributed.get_world_size()])
     device = potential.atomref.device
-    metrics: dict[str, list] = {}
+    metrics = {name: [_sum_of(make, shared, device) for make in _METRICS] for name in _MEASURED}
     parts: list[dict[str, Tensor]] = []
     training = potential.training
     potential.eval()
     try:
-        # A generator of its own: loaders draw from one even if they do not shuffle.
-        for batch in DataLoader(dataset, batch_size, generator=torch.Generator()):
+        for batch in _batches(dataset, potential, batch_size, batch_edges):
             batch = batch.to(device)
             with torch.no_grad():
                 out = potential(batch, **labelled(batch))
             pairs = _pairs(out, batch)
             for name, pair in pairs.items():
                 label, prediction = pair.contiguous()
-                if name not in metrics:
-                    metrics[name] = [make().set_dtype(torch.float64).to(device) for make in _METRICS]
                 for metric in metrics[name]:
                     metric.update(prediction, label)
             deviations = {name: out[name].double() for name in _DEVIATIONS if name in out}
-            sizes = torch.bincount(batch.batch, minlength=batch.num_graphs)
-            parts.append({**pairs, **deviations, "z": batch.z, "sizes": sizes})
+            parts.append({**pairs, **deviations, "z": batch.z, "sizes": batch.ptr.diff()})
     finally:
         potential.train(training)
+    found = _found(parts, shared, device)
     errors = {
-        f"{name}_{kind}": float(metric.compute()) if name in metrics else None
-        for name in ("energy", "forces", "stress", "virial")
-        for kind, metric in zip(("mae", "rmse"), metrics.get(name, [None, None]), strict=True)
+        f"{name}_{kind}": float(metric.compute()) if there else None
+        for name, there in found.items()
+        for kind, metric in zip(("mae", "rmse"), metrics[name], strict=True)
     }
     columns = {
         name: torch.cat([part[name] for part in parts if name in part], dim=1 if name in metrics else 0).cpu()
         for name in dict.fromkeys(name for part in parts for name in part)
     }
+    columns = {"energy": torch.empty(2, 0), "z": torch.empty(0, dtype=torch.long), **columns}
     return Evaluation(
-        len(dataset),
+        len(whole),
         **errors,  # pyright: ignore[reportArgumentType] - energies always have errors
         energy=columns["energy"],
         forces=columns.get("forces"),
@@ -153,9 +167,35 @@ def _pairs(out: dict[str, Tensor], batch: Data) -> dict[str, Tensor]:
     return pairs
 
 
-def _rmse() -> MeanSquaredError:
-    return MeanSquaredError(squared=False)
+def _batches(
+    dataset: InMemoryDataset, potential: Potential | Ensemble, batch_size: int, batch_edges: int | None
+) -> Iterable[Data]:
+    if len(dataset) == 0:  # this process's part
+        return ()
+    # A generator of its own: loaders draw from one even if they do not shuffle.
+    if batch_edges is None:
+        return DataLoader(dataset, batch_size, generator=torch.Generator())
+    edges = count_edges(dataset, potential.cutoff)
+    sampler = EdgeBudgetSampler(edges, batch_edges, shuffle=False)
+    return DataLoader(dataset, batch_sampler=sampler, generator=torch.Generator())
+
+
+def _found(parts: list[dict[str, Tensor]], shared: bool, device: torch.device) -> dict[str, bool]:
+    """Tell what was compared, in any process."""
+    found = torch.tensor([any(name in part for part in parts) for name in _MEASURED], dtype=torch.uint8)
+    found = found.to(device)
+    if shared:
+        distributed.all_reduce(found, distributed.ReduceOp.MAX)
+    return dict(zip(_MEASURED, found.bool().tolist(), strict=True))
+
+
+def _sum_of(make: Callable[..., Metric], shared: bool, device: torch.device) -> Metric:
+    """Make a metric that counts nothing yet; of several processes, ``compute`` gives that of all."""
+    metric = make(sync_on_compute=shared).set_dtype(torch.float64).to(device)
+    metric.update(torch.empty(0, device=device), torch.empty(0, device=device))
+    return metric
 
 
 _DEVIATIONS = ("energy_deviation", "forces_deviation")
-_METRICS = [MeanAbsoluteError, _rmse]
+_MEASURED = ("energy", "forces", "stress", "virial")
+_METRICS = (MeanAbsoluteError, partial(MeanSquaredError, squared=False))

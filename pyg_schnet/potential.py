@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import cast
@@ -103,6 +104,14 @@ class Potential(DoubleBuffers):
     def elements(self) -> list[int]:
         """Atomic numbers that the potential accepts."""
         return [z for z in self.allowed.nonzero().flatten().tolist() if z > 0]
+
+    @property
+    def cutoff(self) -> float:
+        """Within which all neighbors of an atom are, in Å; infinite where this is not known."""
+        model = self.model
+        if not isinstance(model, SchNet) or model.interaction_graph is not None:
+            return math.inf
+        return math.inf if model.config.cutoff is None else model.config.cutoff
 
     def forward(self, data: Data, forces: bool = True, stress: bool = False) -> dict[str, Tensor]:
         """Compute energies, forces and stresses.

@@ -206,9 +206,9 @@ def _start(
 ) -> Ending:
     output = _output(folder)
     if true:
-        number = killing.launch(subject.command(folder), folder, output)
+        number = killing.launch(subject.command(), folder, output)
     else:
-        number = killing.fork(lambda: subject.act(folder), folder, output, attempt)
+        number = killing.fork(subject.act, folder, output, attempt)
     return killing.wait(number, folder, when)
 
 

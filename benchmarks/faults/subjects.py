@@ -36,27 +36,15 @@ class Subject:
     prelude: Callable[[], None] | None = None
     start: tuple[str, ...] = ("-m", "pyg_schnet.cli")
 
-    def act(self, folder: Path) -> int:
-        """Run the command in this process."""
+    def act(self) -> int:
+        """Run the command in this process, in the folder it is in."""
         if self.prelude is not None:
             self.prelude()
-        return cli.main(restarted(self.arguments, folder))
+        return cli.main(self.arguments)
 
-    def command(self, folder: Path) -> list[str]:
+    def command(self) -> list[str]:
         """Give the true command."""
-        return [sys.executable, *self.start, *restarted(self.arguments, folder)]
-
-
-def restarted(arguments: list[str], folder: Path) -> list[str]:
-    """Give the arguments of a job script, which are the same at each start."""
-    # REMOVE AT MERGE, the whole function: `train --resume` in a folder without a checkpoint refuses.
-    if arguments[0] == "train" and not (folder / "run" / "last.safetensors").exists():
-        import shutil
-
-        shutil.rmtree(folder / "run", ignore_errors=True)
-        return [word for word in arguments if word != "--resume"]
-    # END
-    return arguments
+        return [sys.executable, *self.start, *self.arguments]
 
 
 def subjects(folder: Path, only: str | None, address: Callable[[str], str]) -> list[Subject]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import tomllib
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 MOLECULES = (
     *("benzene", "toluene", "malonaldehyde", "salicylic", "aspirin", "ethanol", "uracil", "naphthalene"),

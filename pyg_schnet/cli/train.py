@@ -36,7 +36,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
         for action in parser._actions:
             if action.dest == "print_config":
                 action.help, action.metavar = "print a recipe of all options, and exit", ""
-            elif action.dest in ("data", "model", "trainer"):  # a section in a file of its own
+            elif action.dest in ("data", "model", "trainer", "fabric"):  # a section in a file of its own
                 action.help = argparse.SUPPRESS
     return "train a potential on energies and forces", parser
 
@@ -44,13 +44,14 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
 def run(options: Namespace) -> int:
     """Train a potential."""
     from pyg_schnet.nn import SchNetConfig
-    from pyg_schnet.training import DataConfig, Report, TrainConfig, TrainerConfig, train
+    from pyg_schnet.training import DataConfig, FabricConfig, Report, TrainConfig, TrainerConfig, train
 
     config = TrainConfig(
         data=DataConfig(**options.data.as_dict()),
         model=SchNetConfig(**options.model.as_dict()),
         trainer=TrainerConfig(**options.trainer.as_dict()),
         out=options.out,
+        fabric=FabricConfig(**options.fabric.as_dict()),
     )
     run = train(config, Report(out, options.quiet or options.json), options.resume, options.overwrite)
     if options.json:

@@ -10,7 +10,7 @@ from ase.constraints import FixAtoms
 
 from pyg_schnet.ensemble import Ensemble
 from pyg_schnet.potential import Potential
-from pyg_schnet.simulation.calculator import Model, compile_for_evaluation, cutoff_of, for_evaluation
+from pyg_schnet.simulation.calculator import Model, compile_for_evaluation, for_evaluation
 from pyg_schnet.simulation.fire import Fire
 from pyg_schnet.simulation.relaxation import Relaxation, check_goal
 from pyg_schnet.simulation.replicas import Replicas, check_known, count_pairs
@@ -148,7 +148,7 @@ class _Queue:
         self._structures = enumerate(structures)
         self._next: tuple[int, Atoms] | None = None  # what did not fit into the batch before
         self._pairs: dict[int, int] = {}
-        self._cutoff = cutoff_of(potential)
+        self._cutoff = potential.cutoff
 
     def refill(self, search: Fire | None) -> Fire | None:
         """Replace what is done by what waits; ``None`` when there is neither."""

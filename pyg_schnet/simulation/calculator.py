@@ -17,7 +17,6 @@ from torch_geometric.data import Data
 
 from pyg_schnet.checkpoint import load
 from pyg_schnet.ensemble import Ensemble, is_ensemble_file
-from pyg_schnet.nn import SchNet
 from pyg_schnet.potential import Potential
 from pyg_schnet.simulation.verlet_list import VerletList
 from pyg_schnet.structures import from_ase
@@ -77,7 +76,7 @@ class SchNetCalculator(Calculator):
             raise ValueError(f"`compile` must be 'auto', True or False, got {compile!r}")
         super().__init__(**kwargs)
         self.potential = for_evaluation(potential, device, dtype)
-        neighbors = VerletList(cutoff_of(self.potential), skin)
+        neighbors = VerletList(self.potential.cutoff, skin)
         self.neighbors = neighbors if neighbors.cutoff < math.inf else None  # of periodic systems
         self._stress_is_wanted = False
         self._until_compiled = {True: 0, False: -1, "auto": _EVALUATIONS_TO_COMPILE_AFTER}[compile]
@@ -185,16 +184,6 @@ class SchNetCalculator(Calculator):
         if self.neighbors is not None and atoms.pbc.any():
             self.neighbors.add_to(data)
         return data
-
-
-def cutoff_of(potential: Potential | Ensemble) -> float:
-    """Give the cutoff of a model whose neighbors are all within it, in Å; infinity for others."""
-    if isinstance(potential, Ensemble):
-        return max(cutoff_of(cast(Potential, member)) for member in potential.potentials)
-    model = potential.model
-    if not isinstance(model, SchNet) or model.interaction_graph is not None or model.config.cutoff is None:
-        return math.inf
-    return model.config.cutoff
 
 
 def compile_for_evaluation(own: Potential | Ensemble) -> None:

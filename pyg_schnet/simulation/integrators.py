@@ -6,6 +6,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.constraints import FixCom
 from ase.md.langevin import Langevin
+from ase.md.langevinbaoab import LangevinBAOAB
 from ase.md.md import MolecularDynamics
 from ase.md.verlet import VelocityVerlet
 
@@ -38,10 +39,6 @@ def integrator_of(system: Atoms, settings: Settings, bath: bool) -> MolecularDyn
 
 
 def _piston(system: Atoms, settings: Settings, pressure: float) -> MolecularDynamics:
-    try:
-        from ase.md.langevinbaoab import LangevinBAOAB
-    except ImportError:
-        raise ImportError("`pressure` needs a newer ASE, with LangevinBAOAB: pip install -U ase") from None
     time = settings.pressure_time * units.fs
     # Martyna, Tobias and Klein, J. Chem. Phys. 101, 4177 (1994): the piston's mass for a time constant.
     mass = 3 * (len(system) + 1) * units.kB * settings.temperature * time**2

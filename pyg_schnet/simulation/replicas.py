@@ -14,7 +14,6 @@ from pyg_schnet.ensemble import Ensemble
 from pyg_schnet.neighbors import neighbor_list
 from pyg_schnet.nn.readout import sum_by_molecule
 from pyg_schnet.potential import Potential
-from pyg_schnet.simulation.calculator import cutoff_of
 from pyg_schnet.simulation.start import check_start
 from pyg_schnet.simulation.structures import StructureError, check_structure, with_results
 from pyg_schnet.simulation.verlet_list import VerletList
@@ -53,7 +52,7 @@ class Replicas:
         self.data.num_graphs = len(items)
         masses = [torch.from_numpy(atoms.get_masses()) for atoms in structures]
         self.mass = torch.cat(masses).to(device)[:, None]
-        cutoff = cutoff_of(potential)
+        cutoff = potential.cutoff
         self.neighbors = VerletList(cutoff, _SKIN) if cutoff < math.inf else None
         self.evaluate()
 
@@ -225,7 +224,7 @@ def by_size(
     """
     if max_pairs < 1:
         raise ValueError(f"`max_pairs` must be at least 1, got {max_pairs}")
-    cutoff, group, total = cutoff_of(potential), [], 0
+    cutoff, group, total = potential.cutoff, [], 0
     for number, atoms in enumerate(structures):
         pairs = count_pairs(atoms, cutoff)
         if group and total + pairs > max_pairs:

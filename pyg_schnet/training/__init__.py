@@ -1,6 +1,7 @@
 """Training: recipe, loss, schedule, loop and the run's directory."""
 
 from pyg_schnet.training.config import DataConfig as DataConfig
+from pyg_schnet.training.config import FabricConfig as FabricConfig
 from pyg_schnet.training.config import TrainConfig as TrainConfig
 from pyg_schnet.training.config import TrainerConfig as TrainerConfig
 from pyg_schnet.training.loss import potential_loss as potential_loss

@@ -20,7 +20,14 @@ _STEPS_TO_TIME = 7
 _GAIN = 0.9  # another thread must shorten a step to this part
 
 
-def accelerate(potential: Potential, batch: Data, config: TrainerConfig, steps: int, report: Report) -> None:
+def accelerate(
+    potential: Potential,
+    batch: Data,
+    config: TrainerConfig,
+    steps: int,
+    report: Report,
+    processes: int = 1,
+) -> None:
     """Compile a potential if that pays, and choose the number of threads; say what was chosen.
 
     Args:
@@ -29,12 +36,15 @@ def accelerate(potential: Potential, batch: Data, config: TrainerConfig, steps: 
         config: With ``compile`` and ``threads``.
         steps: How many steps are to come.
         report: What to show.
+        processes: How many do this, and share the batch and the CPU.
 
     Raises:
         RuntimeError: If ``config.compile`` is true and it cannot be done, with the reason.
     """
     compiled = _compile(potential, batch, config, steps, report)
-    threads = config.threads or (_fastest(potential, batch) if compiled else 1)
+    threads = config.threads or (
+        _fastest(potential, batch, (os.cpu_count() or 1) // processes) if compiled else 1
+    )
     torch.set_num_threads(threads)
     potential.zero_grad(set_to_none=True)
     if compiled:
@@ -64,10 +74,10 @@ def _compile(potential: Potential, batch: Data, config: TrainerConfig, steps: in
     return False
 
 
-def _fastest(potential: Potential, batch: Data) -> int:
+def _fastest(potential: Potential, batch: Data, most: int) -> int:
     """Time some steps with one thread, two, four and so on, as long as more of them pay."""
     best, shortest, threads = 1, float("inf"), 1
-    while threads <= (os.cpu_count() or 1):
+    while threads <= most:
         torch.set_num_threads(threads)
         _step(potential, batch)
         taken = median(_step(potential, batch) for _ in range(_STEPS_TO_TIME))

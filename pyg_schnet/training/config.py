@@ -62,7 +62,9 @@ class TrainerConfig:
         max_steps: Number of steps, at which the learning rate arrives.
         max_minutes: Stop earlier, after this time; the schedule then follows the clock, so that the
             learning rate arrives all the same (and the run is not reproducible to the bit).
-        batch_size: Molecules a step.
+        batch_size: Molecules a step, of all processes together.
+        batch_edges: Pairs of neighbors a step: batches are then filled up to so many, whatever the sizes of
+            the structures, and batch_size does not count. For sets that mix small and large ones.
         optimizer: "soap" (Vyas et al. 2024), which needs far fewer steps, or "adam", the paper's.
         lr: Learning rate at the start.
         schedule: "cosine" to zero, "exponential" (the paper's decay in steps) or "constant".
@@ -76,13 +78,13 @@ class TrainerConfig:
         loss: "squared" errors as in the paper, or "absolute" ones; the validation's too, which chooses the
             best weights.
         clip_norm: Largest norm of the gradient; not clipped by default.
-        val_every: Steps between validations, and checkpoints.
+        val_every: Steps between validations, each of which writes a checkpoint.
+        save_minutes: Time between checkpoints, where validations are rarer.
         patience: Stop after this many validations without improvement; never by default.
         seed: Of the weights and of the order of the batches.
         precision: Of the network, "float32" or "float64"; labels and energies are float64 always.
-        accelerator: "auto", "cpu" or "cuda".
-        threads: Of the CPU; by default as many as are fastest, which some steps at the start tell. Compiled,
-            the weights do not depend on it.
+        threads: Of the CPU, in each process; by default as many as are fastest, which some steps at the start
+            tell. Compiled, the weights do not depend on it.
         compile: Run straight programs instead of torch's operations one by one, several times faster: "auto"
             where there are steps enough to pay for some seconds at the start, true, or false.
     """
@@ -90,6 +92,7 @@ class TrainerConfig:
     max_steps: int = 50_000
     max_minutes: float | None = None
     batch_size: int = 32
+    batch_edges: int | None = None
     optimizer: str = "soap"
     lr: float = 2e-3
     schedule: str = "cosine"
@@ -102,19 +105,21 @@ class TrainerConfig:
     loss: str = "squared"
     clip_norm: float | None = None
     val_every: int = 1000
+    save_minutes: float = 10.0
     patience: int | None = None
     seed: int = 0
     precision: str = "float32"
-    accelerator: str = "auto"
     threads: int | None = None
     compile: bool | str = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "batch_size", "val_every", "decay_steps", "patience", "threads"):
+        for name in (
+            "max_steps", "batch_size", "batch_edges", "val_every", "decay_steps", "patience", "threads"
+        ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`trainer.{name}` must be at least 1, got {value}")
-        for name in ("lr", "max_minutes", "decay_factor", "clip_norm"):
+        for name in ("lr", "max_minutes", "decay_factor", "clip_norm", "save_minutes"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"`trainer.{name}` must be positive and finite, got {value}")
@@ -126,11 +131,42 @@ class TrainerConfig:
             raise ValueError(f"`trainer.ema_decay` must be in [0, 1), got {self.ema_decay}")
         if self.compile not in (True, False, "auto"):
             raise ValueError(f"`trainer.compile` must be 'auto', true or false, got {self.compile!r}")
-        _require_choice("schedule", self.schedule, ("cosine", "exponential", "constant"))
-        _require_choice("optimizer", self.optimizer, ("soap", "adam"))
-        _require_choice("loss", self.loss, ("squared", "absolute"))
-        _require_choice("precision", self.precision, ("float32", "float64"))
-        _require_choice("accelerator", self.accelerator, ("auto", "cpu", "cuda"))
+        for name, choices in _TRAINER_CHOICES.items():
+            _require_choice(f"trainer.{name}", getattr(self, name), choices)
+
+
+_TRAINER_CHOICES = {
+    "schedule": ("cosine", "exponential", "constant"),
+    "optimizer": ("soap", "adam"),
+    "loss": ("squared", "absolute"),
+    "precision": ("float32", "float64"),
+}
+
+
+@dataclass(frozen=True)
+class FabricConfig:
+    """Where to train: the options of Lightning Fabric.
+
+    Several processes share each batch, so that what is learned does not depend on their number.
+
+    Attributes:
+        accelerator: "auto", "cpu" or "cuda".
+        devices: Processes on each host, on the CPU or each on a GPU of its own.
+        num_nodes: Hosts. On more than one, torchrun (which tells both numbers) or srun starts the processes.
+        strategy: "ddp" for several processes, which is what "auto" takes then.
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("devices", "num_nodes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`fabric.{name}` must be at least 1, got {getattr(self, name)}")
+        _require_choice("fabric.accelerator", self.accelerator, ("auto", "cpu", "cuda"))
+        _require_choice("fabric.strategy", self.strategy, ("auto", "ddp"))
 
 
 @dataclass(frozen=True)
@@ -142,15 +178,17 @@ class TrainConfig:
         model: The network.
         trainer: How to train.
         out: Directory of the run, which must not exist yet.
+        fabric: Where to train.
     """
 
     data: DataConfig
     model: SchNetConfig = field(default_factory=SchNetConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     out: str = "run"
+    fabric: FabricConfig = field(default_factory=FabricConfig)
 
 
 def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         allowed = ", ".join(f"'{choice}'" for choice in choices)
-        raise ValueError(f"`trainer.{name}` must be one of {allowed}; got {value!r}")
+        raise ValueError(f"`{name}` must be one of {allowed}; got {value!r}")

@@ -8,25 +8,28 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
-from torch_geometric.data import Data, InMemoryDataset
+from torch_geometric.data import InMemoryDataset
 
 from pyg_schnet import checkpoint
-from pyg_schnet.evaluation import Evaluation, evaluate, labelled
+from pyg_schnet.evaluation import evaluate, labelled
 from pyg_schnet.loader import collate
 from pyg_schnet.potential import Potential
+from pyg_schnet.sampler import count_edges
 from pyg_schnet.training.acceleration import accelerate
 from pyg_schnet.training.config import TrainerConfig
+from pyg_schnet.training.interruption import Interruption
 from pyg_schnet.training.loss import potential_loss
+from pyg_schnet.training.processes import Processes, ProcessLostError
 from pyg_schnet.training.progress import Report
 from pyg_schnet.training.run_directory import RunDirectory
-from pyg_schnet.training.schedule import batches, learning_rate, progress
+from pyg_schnet.training.schedule import BatchOrder, learning_rate, progress
 from pyg_schnet.training.state import Counters, TrainingState
+from pyg_schnet.training.validation import judge, metrics_row
 
 
 def fit(
-    fabric: Fabric,
+    processes: Processes,
     potential: Potential,
     train: InMemoryDataset,
     val: InMemoryDataset,
@@ -35,11 +38,12 @@ def fit(
     report: Report,
     provenance: Mapping[str, Any],
     resume: bool = False,
+    interruption: Interruption | None = None,
 ) -> Counters:
     """Train a potential on energies and, where there are labels, forces and stresses.
 
     Args:
-        fabric: The device, and TensorBoard's logger.
+        processes: Those of the run, with the device and TensorBoard's logger.
         potential: Trained in place; what is kept is the best average of its weights, in ``run.model``.
         train: Structures to train on.
         val: Structures to choose by.
@@ -48,80 +52,121 @@ def fit(
         report: What to show.
         provenance: Written into the checkpoint.
         resume: Go on from ``run.last``.
+        interruption: Looked at after each step; what comes ends the run, with a checkpoint.
 
     Returns:
         Steps, best validation loss and time.
 
     Raises:
-        FloatingPointError: If the loss is not finite, with the step and the structures of the batch.
+        FloatingPointError: If loss or weights are not finite, with the step and the structures of the batch.
+        ProcessLostError: If another process ended; all steps that were done are in ``run.last``.
     """
+    fabric = processes.fabric
+    interruption = Interruption() if interruption is None else interruption
     has_forces = "forces" in collate(train, [0])
     energy_weight = config.energy_weight
     if energy_weight is None:
         energy_weight = 0.01 if has_forces else 1.0
+    weights = {"energy_weight": energy_weight, "stress_weight": config.stress_weight}
     potential.to(fabric.device, getattr(torch, config.precision)).train()
-    first = next(batches(len(train), config.batch_size, config.seed))
-    sample = collate(train, first).to(fabric.device)
-    accelerate(potential, sample, config, config.max_steps, report)
+    edges = _edges(train, potential, config, processes, report)
+    order = BatchOrder(len(train), config, edges)
+    sample = collate(train, next(order.after(0))).to(fabric.device)
+    accelerate(potential, sample, config, config.max_steps, report, processes.here)
     state = TrainingState(potential, config.optimizer, config.lr, config.ema_decay)
-    count = state.counters
     if resume:
         state.restore(run.last)
-        count = state.counters
-        run.cut_metrics(count.step)
-        report.line(f"Resuming at step {count.step:,}.")
-    module, optimizer = fabric.setup(potential, state.optimizer)
-
-    losses: list[Tensor] = []
+        report.line(f"Resuming at step {state.counters.step:,}.")
+        if processes.is_first:
+            run.cut_metrics(state.counters.step)
+    elif processes.is_first:
+        state.save(run.last)  # so that there is something to resume from at any time
+    count, losses, stopped = state.counters, state.losses, False
     # Looking at a number makes the host wait for a GPU.
     steps_between_looks = 1 if fabric.device.type == "cpu" else 100
-    began = time.perf_counter() - count.seconds
+    began = saved = time.perf_counter()
+    began -= count.seconds
     report.start(count.step, progress(config, count.step, count.seconds / 60))
     try:
-        for ids in batches(len(train), config.batch_size, config.seed, count.step):
-            if _is_over(count, config):
+        for ids in order.after(count.step):
+            if stopped or _is_over(count, config):
                 break
-            batch = collate(train, ids).to(fabric.device)
-            for group in optimizer.param_groups:
+            for group in state.optimizer.param_groups:
                 group["lr"] = learning_rate(config, count.step, count.seconds / 60)
-            out = module(batch, **labelled(batch))
-            weights = {"energy_weight": energy_weight, "stress_weight": config.stress_weight}
-            loss = potential_loss(out, batch, scale=potential.scale, errors=config.loss, **weights)
-            losses.append(loss.detach())
+            mine = processes.share(ids, edges)
+            loss = torch.zeros((), dtype=torch.float64, device=fabric.device)
+            if len(mine):
+                batch = collate(train, mine).to(fabric.device)
+                out = potential(batch, **labelled(batch))
+                loss = potential_loss(out, batch, scale=potential.scale, errors=config.loss, **weights)
+                if len(mine) != order.size:
+                    loss = loss * (len(mine) / order.size)
+                fabric.backward(loss)
+            clock = time.perf_counter() - began if processes.is_first else 0.0
+            loss, (stops, count.seconds) = processes.add_up(
+                state.weights.parameters, loss.detach(), (float(interruption.is_asked), clock)
+            )
+            losses.append(loss)
             if len(losses) % steps_between_looks == 0:
                 total = torch.stack(losses[-steps_between_looks:]).sum()
-                _require_finite("loss", total.item(), count, batch, run)
-            fabric.backward(loss)
+                _require_finite("loss", total.item(), count, run, train, ids)
             state.collect_gradients()
             if config.clip_norm is not None:
-                norm = fabric.clip_gradients(
-                    module, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False
-                )
-                assert norm is not None
-                _require_finite("norm of the gradient", norm.item(), count, batch, run)
-            optimizer.step()
-            optimizer.zero_grad()
-            state.update_average()
+                norm = state.clip_gradients(config.clip_norm)
+                _require_finite("norm of the gradient", norm.item(), count, run, train, ids)
+            state.step()
             count.step += 1
-            count.seconds = time.perf_counter() - began
-            report.step(count.step, progress(config, count.step, count.seconds / 60), losses[-1])
+            stopped = stops > 0
+            report.step(count.step, progress(config, count.step, count.seconds / 60), loss)
             if count.step % config.val_every == 0 or _is_over(count, config):
-                errors = evaluate(state.averaged, val, config.batch_size)
-                row = _row(count, config, losses, errors)
-                _require_finite("validation error", errors.energy_rmse, count, None, run)
-                improved = _judge(count, errors, energy_weight, config)
-                if improved:
-                    checkpoint.save(state.averaged, run.model, {**provenance, "validation": row})
-                run.append_metrics(row)  # before the state: resuming cuts rows that are ahead of it
-                state.save(run.last)
-                fabric.log_dict({k: v for k, v in row.items() if k != "step"}, count.step)
-                report.validated(row, improved)
+                processes.follow(*state.flat)
+                errors = evaluate(
+                    state.averaged, val, config.batch_size, config.batch_edges, processes.count > 1
+                )
+                row = metrics_row(count, config, losses, errors)
+                _require_finite("validation error", errors.energy_rmse, count, run)
+                improved = judge(count, errors, energy_weight, config)
                 losses.clear()
+                if processes.is_first:
+                    if improved:
+                        checkpoint.save(state.averaged, run.model, {**provenance, "validation": row})
+                    run.append_metrics(row)  # before the state: resuming cuts rows that are ahead of it
+                    state.save(run.last)
+                    fabric.log_dict({k: v for k, v in row.items() if k != "step"}, count.step)
+                saved = time.perf_counter()
+                report.validated(row, improved)
+            elif stopped or time.perf_counter() - saved > 60 * config.save_minutes:
+                _save(state, processes, run)
+                saved = time.perf_counter()
+    except ProcessLostError as error:
+        _save(state, processes, run)
+        raise ProcessLostError(
+            f"{error}, killed or out of memory if it told no reason; {run.last} holds all {count.step:,} "
+            "steps, --resume goes on"
+        ) from error
     finally:
         state.release()
         report.stop()
         fabric.logger.finalize("success")
+    if stopped:
+        interruption.note()
+        report.line(f"Interrupted after step {count.step:,}, which {run.last} holds; --resume goes on.")
     return count
+
+
+def _edges(
+    train: InMemoryDataset, potential: Potential, config: TrainerConfig, processes: Processes, report: Report
+) -> Tensor | None:
+    """Count the edges of the structures, where batches or the parts of the processes are made by them."""
+    if config.batch_edges is None and processes.count == 1:
+        return None
+    edges = count_edges(train, potential.cutoff)
+    if config.batch_edges is not None and (large := int((edges > config.batch_edges).sum())):
+        report.line(
+            f"{large:,} structures have more than `trainer.batch_edges` {config.batch_edges:,}, up to "
+            f"{int(edges.max()):,}; each is a batch of its own."
+        )
+    return edges
 
 
 def _is_over(count: Counters, config: TrainerConfig) -> bool:
@@ -129,52 +174,28 @@ def _is_over(count: Counters, config: TrainerConfig) -> bool:
     return stale or progress(config, count.step, count.seconds / 60) >= 1
 
 
-def _judge(count: Counters, errors: Evaluation, energy_weight: float, config: TrainerConfig) -> bool:
-    """Update the best loss; nearly the same combination of errors as in training, in eV and Å."""
-    if config.loss == "absolute":
-        loss = energy_weight * errors.energy_mae
-        if errors.forces_mae is not None:
-            loss += 2 * errors.forces_mae  # the mean length of random vectors over that of a component
-        if errors.virial_mae is not None:
-            loss += config.stress_weight * 9 / 2.5 * errors.virial_mae  # the same of nine components
-    else:
-        loss = energy_weight * errors.energy_rmse**2
-        if errors.forces_rmse is not None:
-            loss += 3 * errors.forces_rmse**2
-        if errors.virial_rmse is not None:
-            loss += config.stress_weight * 9 * errors.virial_rmse**2
-    improved = loss < count.best_loss
-    if improved:
-        count.best_loss, count.best_step, count.stale = loss, count.step, 0
-    else:
-        count.stale += 1
-    return improved
+def _save(state: TrainingState, processes: Processes, run: RunDirectory) -> None:
+    """Write a checkpoint between validations, unless its weights are useless."""
+    if not processes.is_first:
+        return
+    total = state.weights.values.detach().sum()
+    _require_finite("sum of the weights", total.item(), state.counters, run)
+    state.save(run.last)
 
 
-def _row(
-    count: Counters, config: TrainerConfig, losses: list[Tensor], errors: Evaluation
-) -> dict[str, float]:
-    row = {
-        "step": count.step,
-        "minutes": count.seconds / 60,
-        "lr": learning_rate(config, count.step - 1, count.seconds / 60),
-        "loss": float(torch.stack(losses).mean()),
-        "val_energy_mae_eV": errors.energy_mae,
-        "val_energy_rmse_eV": errors.energy_rmse,
-    }
-    if errors.forces_mae is not None and errors.forces_rmse is not None:
-        row["val_forces_mae_eV_per_A"] = errors.forces_mae
-        row["val_forces_rmse_eV_per_A"] = errors.forces_rmse
-    if errors.stress_mae is not None and errors.stress_rmse is not None:
-        row["val_stress_mae_eV_per_A3"] = errors.stress_mae
-        row["val_stress_rmse_eV_per_A3"] = errors.stress_rmse
-    return row
-
-
-def _require_finite(name: str, value: float, count: Counters, batch: Data | None, run: RunDirectory) -> None:
+def _require_finite(
+    name: str,
+    value: float,
+    count: Counters,
+    run: RunDirectory,
+    train: InMemoryDataset | None = None,
+    ids: Tensor | None = None,
+) -> None:
     if math.isfinite(value):
         return
-    where = "" if batch is None else f", for the structures {', '.join(map(str, batch.idx.tolist()))}"
+    where = ""
+    if train is not None and ids is not None:
+        where = f", for the structures {', '.join(map(str, collate(train, ids).idx.tolist()))}"
     kept = f"{run.model} (step {count.best_step:,})" if run.model.exists() else "none yet"
     raise FloatingPointError(
         f"the {name} is {value} after {count.step:,} steps{where}; the last good checkpoint is {kept}. "

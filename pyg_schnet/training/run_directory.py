@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -11,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from pyg_schnet import checkpoint
 from pyg_schnet.datasets.splits import Split
+from pyg_schnet.files import remove_leftovers, written_whole
 
 
 class RunDirectory:
@@ -28,6 +31,7 @@ class RunDirectory:
     ``metrics.csv``               a row a validation
     ``tensorboard/``              the same for TensorBoard
     ``learning_curve.png``        drawn at the end
+    ``.lock``                     held while a process trains
     ============================  ===================================================================
     """
 
@@ -40,55 +44,80 @@ class RunDirectory:
         self.metrics = self.path / "metrics.csv"
         self.tensorboard = self.path / "tensorboard"
         self.learning_curve = self.path / "learning_curve.png"
+        # The configuration last: it tells that the others are ours.
+        self._files = (self.model, self.last, self.split, self.metrics, self.learning_curve, self.config)
+        self._lock_path = self.path / ".lock"
+        self._lock = FileLock(self._lock_path)
 
     def prepare(self, resume: bool, overwrite: bool) -> None:
-        """Make the directory, or refuse.
+        """Make the directory and keep other runs out of it until :meth:`release`, or refuse.
+
+        What a run that was killed before its first checkpoint left is removed where ``resume`` is asked for.
 
         Raises:
             ValueError: If both flags are given.
-            FileExistsError: If it exists and neither flag is given.
-            FileNotFoundError: If there is nothing to resume.
+            FileExistsError: If it exists and neither flag is given, or if another run is writing to it.
+            FileNotFoundError: If it holds a model, but nothing to resume from.
         """
         if resume and overwrite:
             raise ValueError("`--resume` and `--overwrite` exclude each other; give one")
-        if resume:
-            if not self.last.is_file():
-                raise FileNotFoundError(
-                    f"{self.path}: holds no last.safetensors to resume from, which the first validation "
-                    "writes; begin anew, with --overwrite if the directory exists"
-                )
-            checkpoint.read(self.last, "training state")  # all of it, before anything is changed
+        self._check(resume, overwrite)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise FileExistsError(
+                f"{self.path}: another process is training into it; wait for it, or give another --out"
+            ) from None
+        except OSError as error:
+            raise OSError(f"{self.path}: cannot be made ({error.strerror}); give another --out") from None
+        try:
+            self._check(resume, overwrite)
+            if not self.last.is_file() or not resume:
+                self._clear()
+            else:
+                checkpoint.read(self.last, "training state")  # all of it, before anything is changed
+            for own in self._files:
+                remove_leftovers(own)
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Let others write to the directory."""
+        self._lock.release()
+
+    def _check(self, resume: bool, overwrite: bool) -> None:
+        if not self.path.exists():
             return
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            if not overwrite:
-                raise FileExistsError(
-                    f"{self.path}: exists; give another --out, --resume to go on with that run, or "
-                    "--overwrite to replace it"
-                )
-            self._clear()
-        self.path.mkdir(parents=True, exist_ok=True)
+        found = {file.name for file in self.path.iterdir()} if self.path.is_dir() else {self.path.name}
+        if not found - {self._lock_path.name}:
+            return
+        if not resume and not overwrite:
+            raise FileExistsError(
+                f"{self.path}: exists; give another --out, --resume to go on with that run, or "
+                "--overwrite to replace it"
+            )
+        if not self.config.is_file():
+            raise FileExistsError(
+                f"{self.path}: is not a run of pyg-schnet (it has no config.yaml), so "
+                f"--{'resume' if resume else 'overwrite'} does not touch it; give another --out"
+            )
+        if resume and self.model.exists() and not self.last.is_file():
+            raise FileNotFoundError(
+                f"{self.path}: holds a model, but no last.safetensors to resume from; begin anew with "
+                "--overwrite, or give another --out"
+            )
 
     def _clear(self) -> None:
-        if not self.path.is_dir() or not self.config.is_file():
-            raise FileExistsError(
-                f"{self.path}: is not a run of pyg-schnet (it has no config.yaml), so --overwrite does not "
-                "touch it; give another --out"
-            )
-        for own in (
-            self.model,
-            self.last,
-            self.split,
-            self.metrics,
-            self.learning_curve,
-            self.config,
-        ):
+        for own in self._files:
             own.unlink(missing_ok=True)
         shutil.rmtree(self.tensorboard, ignore_errors=True)
 
     def write_config(self, config: Mapping) -> None:
         """Write the resolved configuration; it is a recipe again."""
         text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-        self.config.write_text(text, encoding="utf-8")
+        _write_text(self.config, text)
 
     def write_split(self, split: Split, structures: int | None = None, hashes: Sequence[str] = ()) -> None:
         """Write which structure is where, of how many, and the SHA-256 of the split and of the files."""
@@ -96,7 +125,8 @@ class RunDirectory:
         arrays["structures"] = np.array(sum(map(len, split)) if structures is None else structures)
         arrays["sha256"] = np.array(hashes, dtype="U64")
         arrays["split_sha256"] = np.array(split.sha256())
-        np.savez(self.split, **arrays)
+        with written_whole(self.split) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)
 
     def read_hashes(self) -> list[str]:
         """Read the SHA-256 of the files that were split."""
@@ -152,23 +182,22 @@ class RunDirectory:
         return ids
 
     def append_metrics(self, row: Mapping[str, float]) -> None:
-        """Add a row to ``metrics.csv``."""
-        is_new = not self.metrics.exists()
-        with self.metrics.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(row), lineterminator="\n")
-            if is_new:
-                writer.writeheader()
-            writer.writerow(row)
+        """Add a row to ``metrics.csv``, which is whole at any time."""
+        before = self.metrics.read_text(encoding="utf-8") if self.metrics.exists() else ""
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
+        if not before:
+            writer.writeheader()
+        writer.writerow(row)
+        _write_text(self.metrics, before + text.getvalue())
 
     def cut_metrics(self, step: int) -> None:
         """Drop the rows after a step, which a resumed run writes again."""
         if not self.metrics.exists():
             return
         header, *lines = self.metrics.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if line.split(",")[0].isdigit() and int(line.split(",")[0]) <= step]
-        temporary = self.metrics.with_suffix(".tmp")
-        temporary.write_text("\n".join([header, *kept, ""]), encoding="utf-8")
-        temporary.replace(self.metrics)
+        kept = [line for line in lines if int(line.split(",")[0]) <= step]
+        _write_text(self.metrics, "\n".join([header, *kept, ""]))
 
     def read_metrics(self) -> list[dict[str, float]]:
         """Read ``metrics.csv``; an empty list if there is none."""
@@ -179,3 +208,8 @@ class RunDirectory:
                 {key: int(value) if key == "step" else float(value) for key, value in row.items()}
                 for row in csv.DictReader(file)
             ]
+
+
+def _write_text(path: Path, text: str) -> None:
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-import torch
 from torch import Tensor
 
+from pyg_schnet.sampler import EdgeBudgetSampler, shuffled
 from pyg_schnet.training.config import TrainerConfig
 
 
@@ -41,20 +41,45 @@ def learning_rate(config: TrainerConfig, step: int, minutes: float = 0.0) -> flo
     return config.lr * warmup * 0.5 * (1 + math.cos(math.pi * progress(config, step, minutes)))
 
 
-def batches(items: int, batch_size: int, seed: int, first_step: int = 0) -> Iterator[Tensor]:
-    """Yield the items of each step, endlessly: each epoch a new order, without its incomplete batch.
+class BatchOrder:
+    """Which structures each step learns from: a function of seed and step alone.
+
+    Each epoch has a new order. Batches of a fixed size leave out what is left over at its end; those that
+    are filled up to a number of edges hold each structure once.
 
     Args:
-        items: Number of items.
-        batch_size: Items a step; all, where there are fewer.
-        seed: Of the order.
-        first_step: Where to begin; the sequence does not depend on it.
+        items: Number of structures.
+        config: With ``batch_size`` or ``batch_edges``, and the seed.
+        edges: Edges of each structure, shape ``(items,)``; needed for ``batch_edges``.
+
+    Attributes:
+        size: Structures of a step; of filled batches their mean, by which each structure counts the same.
     """
-    batch_size = min(batch_size, items)
-    steps = items // batch_size
-    epoch, skip = divmod(first_step, steps)
-    while True:
-        generator = torch.Generator().manual_seed(seed + 1_000_003 * epoch)
-        order = torch.randperm(items, generator=generator)[: steps * batch_size]
-        yield from order.view(steps, batch_size)[skip:]
-        epoch, skip = epoch + 1, 0
+
+    def __init__(self, items: int, config: TrainerConfig, edges: Tensor | None = None):
+        self._items, self._seed = items, config.seed
+        self._sampler: EdgeBudgetSampler | None = None
+        self.size: float = min(config.batch_size, items)
+        if config.batch_edges is not None:
+            assert edges is not None
+            self._sampler = EdgeBudgetSampler(edges, config.batch_edges, seed=config.seed)
+            self.size = items / len(self._sampler)
+
+    def after(self, step: int) -> Iterator[Tensor]:
+        """Yield the structures of each step after those that are done, endlessly."""
+        epoch = 0
+        while step >= (steps := self._count(epoch)):
+            epoch, step = epoch + 1, step - steps
+        while True:
+            yield from self._epoch(epoch)[step:]
+            epoch, step = epoch + 1, 0
+
+    def _count(self, epoch: int) -> int:
+        return self._items // int(self.size) if self._sampler is None else len(self._epoch(epoch))
+
+    def _epoch(self, epoch: int) -> Sequence[Tensor]:
+        if self._sampler is not None:
+            return self._sampler.batches(epoch)
+        steps, size = self._count(epoch), int(self.size)
+        order = shuffled(self._items, self._seed, epoch)
+        return order[: steps * size].view(steps, size).unbind()

@@ -47,6 +47,11 @@ class TrainingState:
         optimizer: ``"soap"`` or ``"adam"``.
         lr: Its learning rate.
         ema_decay: Decay of the average of the weights.
+
+    Attributes:
+        weights: What is trained, in one tensor.
+        counters: Numbers of the run.
+        losses: Of the steps since the last validation.
     """
 
     def __init__(self, potential: Potential, optimizer: str, lr: float, ema_decay: float):
@@ -63,6 +68,7 @@ class TrainingState:
         flat = tuple(self.weights.values.shape)
         self._optimizer_shapes = _shapes(self.optimizer) or {0: dict.fromkeys(_ADAM, flat)}
         self.counters = Counters()
+        self.losses: list[Tensor] = []
         self._update = get_ema_multi_avg_fn(ema_decay)
         self._is_new = True  # no average yet
 
@@ -71,15 +77,31 @@ class TrainingState:
         """The potential with averaged weights."""
         return self.average.module  # pyright: ignore[reportReturnType]
 
+    @property
+    def flat(self) -> tuple[Tensor, Tensor]:
+        """The weights and their averages."""
+        return self.weights.values.detach(), self._averages.values.detach()
+
     def collect_gradients(self) -> None:
         """Put the gradients where the optimizer looks for them."""
         if self._flat:
             self.weights.collect_gradients()
 
+    def clip_gradients(self, max_norm: float) -> Tensor:
+        """Shorten the gradient to a norm, and give the norm that it had."""
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        return torch.nn.utils.clip_grad_norm_(trained, max_norm)
+
+    def step(self) -> None:
+        """Let the optimizer make a step, and the average follow."""
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.update_average()
+
     def update_average(self) -> None:
         """Let the average follow the weights; what ``AveragedModel`` does, for all of them at once."""
         with torch.no_grad():
-            weights, averages = self.weights.values.detach(), self._averages.values.detach()
+            weights, averages = self.flat
             if self._is_new:  # n_averaged may be on a GPU, for which looking at it would wait
                 averages.copy_(weights)
             else:
@@ -110,6 +132,7 @@ class TrainingState:
             self.average.load_state_dict(_under("average.", tensors))
             self._restore_optimizer(_under("optimizer.", tensors))
             self._is_new = int(self.average.n_averaged) == 0
+            self.losses = list(tensors["losses"].unbind()) if "losses" in tensors else []
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: does not fit this model and optimizer: {error}") from None
 
@@ -118,6 +141,8 @@ class TrainingState:
         tensors |= {f"average.{name}": t for name, t in self.average.state_dict().items()}
         for index, entry in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(t) for name, t in entry.items()}
+        if self.losses:
+            tensors["losses"] = torch.stack(self.losses)
         return tensors
 
     def _restore_optimizer(self, tensors: dict[str, Tensor]) -> None:

@@ -10,8 +10,6 @@ from typing import Any, cast
 import torch
 import yaml
 from ase.data import chemical_symbols
-from lightning_fabric import Fabric
-from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from torch import nn
 from torch_geometric.data import Data, InMemoryDataset
 
@@ -27,9 +25,12 @@ from pyg_schnet.training.config import TrainConfig
 from pyg_schnet.training.data import TrainingData, hash_files, read_data
 from pyg_schnet.training.domain import measure_domain
 from pyg_schnet.training.fit import fit
+from pyg_schnet.training.interruption import interruption
+from pyg_schnet.training.processes import Processes
 from pyg_schnet.training.progress import Report
 from pyg_schnet.training.run_directory import RunDirectory
 from pyg_schnet.training.spline_error import spline_error
+from pyg_schnet.training.state import Counters
 from pyg_schnet.training.threads import one_thread
 from pyg_schnet.units import kcal_per_mol
 
@@ -49,7 +50,7 @@ def train(
     Args:
         config: The run.
         report: What to show.
-        resume: Go on with the run in ``config.out`` from its last checkpoint.
+        resume: Go on with the run in ``config.out`` from its last checkpoint; begin where there is none yet.
         overwrite: Replace the run in ``config.out``.
         model: Trained instead of the :class:`~pyg_schnet.SchNet` of ``config.model``; see
             :class:`~pyg_schnet.Potential` for how it is called.
@@ -63,30 +64,66 @@ def train(
         ValueError: If data or options are wrong; nothing is written then.
     """
     run = RunDirectory(config.out)
-    fabric = _fabric(config, run)
-    data = read_data(config.data, getattr(torch, config.trainer.precision), report)
-    train_set, val_set, split = data.train, data.val, data.split
-    potential = _potential(config, data, model)
-    if model is None and config.model.cutoff is not None:
-        train_set, val_set = (_with_edges(part, config.model.cutoff) for part in (train_set, val_set))
-    provenance = _provenance(config, data)
-    run.prepare(resume, overwrite)
+    processes = Processes.start(config.fabric, run)
+    if not processes.is_first:
+        report = Report(report.console, quiet=True)
+    try:
+        with processes.together():
+            data = read_data(config.data, getattr(torch, config.trainer.precision), report)
+            train_set, val_set = data.train, data.val
+            potential = _potential(config, data, model)
+            if model is None and (cutoff := config.model.cutoff) is not None:
+                train_set, val_set = (_with_edges(part, cutoff) for part in (train_set, val_set))
+            provenance = _provenance(config, data)
+            if processes.is_first:
+                run.prepare(resume, overwrite)
+            resume = resume and run.last.is_file()
+            if processes.is_first:
+                _write_down(config, run, data, provenance, resume)
+        _describe(config, potential, data, report)
+        if processes.count > 1:
+            report.line(f"{processes.count} processes share each batch.")
+        with interruption() as stop, one_thread():  # until the run chooses its own number
+            count = fit(
+                processes,
+                potential,
+                train_set,
+                val_set,
+                config.trainer,
+                run,
+                report,
+                provenance,
+                resume,
+                stop,
+            )
+            if processes.is_first and not stop.is_asked:
+                _conclude(run, val_set if model is None else None, count, report)
+            processes.wait()
+            stop.settle(processes.is_first)
+    finally:
+        run.release()
+    return run
+
+
+def _write_down(
+    config: TrainConfig, run: RunDirectory, data: TrainingData, provenance: dict[str, Any], resume: bool
+) -> None:
+    """Write what the run is, or compare it with what it was."""
     if resume:
-        _check_same(config, run, split, provenance)
-    else:
-        run.write_split(split, data.structures, _hashes(provenance))
+        _check_same(config, run, data.split, provenance)
     run.write_config(asdict(config))
-    _describe(config, potential, data, report)
-    with one_thread():  # until the run chooses its own number
-        count = fit(fabric, potential, train_set, val_set, config.trainer, run, report, provenance, resume)
-    if model is None:
+    if not resume:
+        run.write_split(data.split, data.structures, _hashes(provenance))
+
+
+def _conclude(run: RunDirectory, val_set: InMemoryDataset | None, count: Counters, report: Report) -> None:
+    if val_set is not None:
         _report_splines(run, val_set, report)
     plot_learning_curve(run.read_metrics(), run.learning_curve)
     report.line(
         f"Best validation at step {count.best_step:,} of {count.step:,}, after {count.seconds / 60:.1f} "
         f"minutes: {run.model}"
     )
-    return run
 
 
 def _with_edges(part: AtomsDataset, cutoff: float) -> InMemoryDataset:
@@ -111,16 +148,6 @@ def _report_splines(run: RunDirectory, val_set: InMemoryDataset, report: Report)
     error = spline_error(load(run.model), some)
     if error is not None:
         report.line(error.report())
-
-
-def _fabric(config: TrainConfig, run: RunDirectory) -> Fabric:
-    accelerator = config.trainer.accelerator
-    if accelerator == "auto":  # Fabric's own choice may be one without float64, as Apple's
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    if accelerator == "cuda" and not torch.cuda.is_available():
-        raise ValueError("`trainer.accelerator` must be 'auto' or 'cpu' here, got 'cuda': torch sees no GPU")
-    logger = TensorBoardLogger(run.tensorboard, "", "")
-    return Fabric(accelerator=accelerator, devices=1, loggers=logger)
 
 
 def _potential(config: TrainConfig, data: TrainingData, model: nn.Module | None) -> Potential:
@@ -162,7 +189,7 @@ def _describe(config: TrainConfig, potential: Potential, data: TrainingData, rep
 
 
 # What a resumed run may change: how long it goes on, and where it computes.
-_FREE = ("max_steps", "max_minutes", "val_every", "patience", "threads", "compile", "accelerator")
+_FREE = ("max_steps", "max_minutes", "val_every", "patience", "threads", "compile", "save_minutes")
 _FREE += ("root", "memory_map")
 _BEFORE = {"optimizer": "adam"}  # of versions that had no choice; other options did not exist
 _PATHS = ("path", "val_path", "split")  # compared by their content

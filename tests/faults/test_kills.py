@@ -22,9 +22,9 @@ from benchmarks.faults.comparison import Lost
 from benchmarks.faults.subjects import Subject
 
 class Sloppy(Subject):
-    def act(self, folder):
+    def act(self):
         for number in range(40):
-            with open(folder / "rows.txt", "a") as file:
+            with open("rows.txt", "a") as file:
                 file.write(f"{number}\\n")
             time.sleep(0.005)
         return 0

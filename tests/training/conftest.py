@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from pyg_schnet.nn import SchNetConfig
-from pyg_schnet.training import DataConfig, Report, TrainConfig, TrainerConfig, train
+from pyg_schnet.training import DataConfig, FabricConfig, Report, TrainConfig, TrainerConfig, train
 
 SHAPES = {
     "water": ([8, 1, 1], [[0.0, 0.0, 0.12], [0.0, 0.76, -0.48], [0.0, -0.8, -0.44]]),
@@ -66,8 +66,9 @@ def recipe(tmp_path, write):
         return TrainConfig(
             DataConfig(**data),
             SchNetConfig(**small | {"cutoff": 4.0} | (model or {})),
-            TrainerConfig(**options | {"accelerator": "cpu"} | trainer),
+            TrainerConfig(**options | trainer),
             str(tmp_path / out),
+            FabricConfig("cpu"),
         )
 
     return make

@@ -1,8 +1,10 @@
 """Options that cannot be meant are refused with their name."""
 
+import re
+
 import pytest
 
-from pyg_schnet.training import DataConfig, TrainConfig, TrainerConfig
+from pyg_schnet.training import DataConfig, FabricConfig, TrainConfig, TrainerConfig
 
 
 @pytest.mark.parametrize(
@@ -29,7 +31,6 @@ from pyg_schnet.training import DataConfig, TrainConfig, TrainerConfig
             "`trainer.schedule` must be one of 'cosine', 'exponential', 'constant'; got 'cosin'",
         ),
         ({"precision": "float16"}, "`trainer.precision` must be one of 'float32', 'float64'; got 'float16'"),
-        ({"accelerator": "gpu"}, "`trainer.accelerator` must be one of 'auto', 'cpu', 'cuda'; got 'gpu'"),
     ],
 )  # fmt: skip
 def test_wrong_options_are_refused(options, reason):
@@ -49,3 +50,17 @@ def test_options_at_their_bounds_are_taken(options):
 def test_a_path_is_all_that_a_run_needs():
     config = TrainConfig(DataConfig("frames.npz"))
     assert (config.out, config.trainer, config.data.seed) == ("run", TrainerConfig(), 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"accelerator": "gpu"}, "`fabric.accelerator` must be one of 'auto', 'cpu', 'cuda'; got 'gpu'"),
+        ({"strategy": "fsdp"}, "`fabric.strategy` must be one of 'auto', 'ddp'; got 'fsdp'"),
+        ({"devices": 0}, "`fabric.devices` must be at least 1, got 0"),
+        ({"num_nodes": 0}, "`fabric.num_nodes` must be at least 1, got 0"),
+    ],
+)
+def test_wrong_places_to_train_are_refused(options, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        FabricConfig(**options)

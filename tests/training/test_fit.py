@@ -15,7 +15,9 @@ from pyg_schnet.evaluation import evaluate
 from pyg_schnet.training import RunDirectory
 from pyg_schnet.training import fit as fit_module
 from pyg_schnet.training.fit import fit
+from pyg_schnet.training.processes import Processes
 from pyg_schnet.training.soap import Soap
+from pyg_schnet.training.state import TrainingState
 
 
 @pytest.fixture
@@ -30,8 +32,8 @@ def start(recipe, report, tmp_path):
         directory = RunDirectory(tmp_path / "fit")
         directory.prepare(False, False)
         logger = TensorBoardLogger(directory.tensorboard, "", "")
-        fabric = Fabric(accelerator="cpu", devices=1, loggers=logger)
-        count = fit(fabric, potential, train, val, config.trainer, directory, report(), {"note": "test"})
+        processes = Processes(Fabric(accelerator="cpu", devices=1, loggers=logger))
+        count = fit(processes, potential, train, val, config.trainer, directory, report(), {"note": "test"})
         return potential, directory, count
 
     return begin
@@ -88,8 +90,8 @@ def test_the_kept_model_is_the_average_at_the_best_validation(dataset, start, mo
     """Validations are told by hand: the second is the best."""
     averages, errors = [], iter([3.0, 1.0, 2.0, 1.5])
 
-    def told(potential, dataset, batch_size):
-        result = evaluate(potential, dataset, batch_size)
+    def told(potential, dataset, *how):
+        result = evaluate(potential, dataset, *how)
         averages.append({name: tensor.clone() for name, tensor in potential.state_dict().items()})
         return type(result)(**result.__dict__ | {"energy_rmse": next(errors), "forces_rmse": 0.0})
 
@@ -103,8 +105,8 @@ def test_the_kept_model_is_the_average_at_the_best_validation(dataset, start, mo
 
 
 def test_the_best_is_judged_by_the_squared_errors_of_the_loss(dataset, start, monkeypatch):
-    def told(potential, dataset, batch_size):
-        result = evaluate(potential, dataset, batch_size)
+    def told(potential, dataset, *how):
+        result = evaluate(potential, dataset, *how)
         return type(result)(**result.__dict__ | {"energy_rmse": 0.5, "forces_rmse": 0.2})
 
     monkeypatch.setattr(fit_module, "evaluate", told)
@@ -116,8 +118,8 @@ def test_the_best_is_judged_by_the_squared_errors_of_the_loss(dataset, start, mo
 def test_training_stops_where_validation_no_longer_improves(dataset, start, monkeypatch):
     errors = iter([3.0, 2.0, 2.0, 2.5, 1.0])
 
-    def told(potential, dataset, batch_size):
-        result = evaluate(potential, dataset, batch_size)
+    def told(potential, dataset, *how):
+        result = evaluate(potential, dataset, *how)
         return type(result)(**result.__dict__ | {"energy_rmse": next(errors), "forces_rmse": 0.0})
 
     monkeypatch.setattr(fit_module, "evaluate", told)
@@ -235,9 +237,7 @@ def test_a_run_that_explodes_at_a_validation_leaves_its_last_good_state(
 
 
 def test_a_gradient_that_is_not_finite_is_not_clipped_but_told(dataset, start, monkeypatch):
-    from lightning_fabric import Fabric
-
-    monkeypatch.setattr(Fabric, "clip_gradients", lambda *args, **kwargs: torch.tensor(float("inf")))
+    monkeypatch.setattr(TrainingState, "clip_gradients", lambda self, norm: torch.tensor(float("inf")))
     with pytest.raises(FloatingPointError, match=r"^the norm of the gradient is inf after 0 steps"):
         start(dataset[4:], dataset[:4], clip_norm=1.0)
 

@@ -28,7 +28,7 @@ def used(run):
 
 
 def contents(run):
-    return {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
+    return {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()} - {".lock"}
 
 
 def test_a_new_directory_is_made_with_its_parents(tmp_path):
@@ -82,15 +82,53 @@ def test_overwriting_does_not_touch_what_is_no_run(run, kind):
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_resuming_needs_a_checkpoint(run, exists):
+def test_resuming_begins_where_nothing_is_there_yet(run, exists):
     if exists:
         run.prepare(False, False)
+        run.release()
+    run.prepare(True, False)
+    assert run.path.is_dir()
+
+
+def test_resuming_removes_what_a_run_left_that_was_killed_before_its_first_checkpoint(used):
+    used.last.unlink()
+    used.model.unlink()
+    (used.path / ".split.npz.x1y2").write_text("half")
+    used.prepare(True, False)
+    assert contents(used) == {"notes.txt"}
+
+
+def test_resuming_does_not_replace_a_model_whose_state_is_gone(used):
+    used.last.unlink()
+    before = contents(used)
     with pytest.raises(FileNotFoundError) as caught:
-        run.prepare(True, False)
+        used.prepare(True, False)
     assert str(caught.value) == (
-        f"{run.path}: holds no last.safetensors to resume from, which the first validation writes; begin "
-        "anew, with --overwrite if the directory exists"
+        f"{used.path}: holds a model, but no last.safetensors to resume from; begin anew with --overwrite, "
+        "or give another --out"
     )
+    assert contents(used) == before
+
+
+@pytest.mark.parametrize("flags", [(False, True), (True, False)])
+def test_a_directory_in_which_another_process_trains_is_left_alone(run, flags):
+    run.prepare(False, False)
+    run.write_config({})
+    checkpoint.write(run.last, "training state", {}, {})
+    before = contents(run)
+    with pytest.raises(FileExistsError) as caught:
+        RunDirectory(run.path).prepare(*flags)
+    assert str(caught.value) == (
+        f"{run.path}: another process is training into it; wait for it, or give another --out"
+    )
+    assert contents(run) == before
+    run.release()
+    RunDirectory(run.path).prepare(*flags)
+
+
+def test_a_directory_that_cannot_be_made_is_named():
+    with pytest.raises(OSError, match=r"^/proc/run: cannot be made \(.*\); give another --out$"):
+        RunDirectory("/proc/run").prepare(False, False)
 
 
 def test_a_damaged_state_is_refused_before_anything_changes(used):

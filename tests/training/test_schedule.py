@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pyg_schnet.training import TrainerConfig
-from pyg_schnet.training.schedule import batches, learning_rate
+from pyg_schnet.training.schedule import BatchOrder, learning_rate
 
 
 def test_the_cosine_goes_from_the_learning_rate_to_zero():
@@ -48,8 +48,9 @@ def test_the_cosine_arrives_with_the_clock_or_with_the_steps_whichever_is_first(
     assert learning_rate(config, 10, 2.0) == pytest.approx(0.0, abs=1e-15)
 
 
-def first(number, *args):
-    return [ids.tolist() for ids in itertools.islice(batches(*args), number)]
+def first(number, items, batch_size, seed, step=0):
+    order = BatchOrder(items, TrainerConfig(batch_size=batch_size, seed=seed))
+    return [ids.tolist() for ids in itertools.islice(order.after(step), number)]
 
 
 def flat(lists):

@@ -1,6 +1,8 @@
 """A run from its recipe: reproducible, resumable to the bit, and nothing is written for wrong data."""
 
+import errno
 import hashlib
+import os
 import re
 import warnings
 from dataclasses import replace
@@ -15,7 +17,7 @@ from safetensors.torch import load_file
 from pyg_schnet import checkpoint, load
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.nn import SchNetConfig
-from pyg_schnet.training import DataConfig, TrainConfig, TrainerConfig, train
+from pyg_schnet.training import DataConfig, FabricConfig, TrainConfig, TrainerConfig, train
 from pyg_schnet.training.state import TrainingState
 
 EV = 0.0433641042418009  # eV in a kcal/mol
@@ -39,7 +41,7 @@ def test_a_run_writes_its_files(recipe, report, forces_key):
     directory = train(recipe(data={"forces_key": forces_key}), report())
     assert {path.name for path in directory.path.iterdir()} == {
         "model.safetensors", "last.safetensors", "config.yaml", "split.npz", "metrics.csv", "tensorboard",
-        "learning_curve.png",
+        "learning_curve.png", ".lock",
     }  # fmt: skip
     assert directory.learning_curve.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert directory.learning_curve.stat().st_size > 10_000
@@ -54,7 +56,7 @@ def test_the_written_configuration_is_the_run_again(recipe, run):
     entries = yaml.safe_load(run(config).config.read_text(encoding="utf-8"))
     again = TrainConfig(
         DataConfig(**entries["data"]), SchNetConfig(**entries["model"]), TrainerConfig(**entries["trainer"]),
-        entries["out"],
+        entries["out"], FabricConfig(**entries["fabric"]),
     )  # fmt: skip
     assert again == config
 
@@ -203,13 +205,11 @@ def test_a_row_that_is_ahead_of_the_checkpoint_is_not_written_twice(recipe, run,
     assert same(resumed.model, straight.model)
 
 
-def test_a_run_that_was_interrupted_before_its_first_checkpoint_cannot_be_resumed(recipe, run):
+def test_a_run_that_ended_before_its_first_validation_goes_on_from_its_start(recipe, run):
     with pytest.raises(KeyboardInterrupt):
-        run(recipe(), 5)  # after the step, before its validation
-    with pytest.raises(
-        FileNotFoundError, match=r"holds no last\.safetensors to resume from, which the first"
-    ):
-        run(recipe(), resume=True)
+        run(recipe(), 3)  # at once, as a kill would end it
+    again = run(recipe(), resume=True)
+    assert same(again.model, run(recipe("whole")).model)
 
 
 def test_a_finished_run_can_be_resumed_and_does_nothing_more(recipe, run):
@@ -260,9 +260,8 @@ def test_a_run_from_before_there_was_a_choice_of_optimizers_goes_on_with_adam_al
     assert run(recipe(max_steps=10, optimizer="adam"), resume=True).read_metrics()[-1]["step"] == 10
 
 
-def test_resuming_nothing_is_refused(recipe, run):
-    with pytest.raises(FileNotFoundError, match=r"holds no last\.safetensors to resume from"):
-        run(recipe(), resume=True)
+def test_resuming_nothing_is_beginning(recipe, run):
+    assert same(run(recipe(), resume=True).model, run(recipe("other")).model)
 
 
 def test_a_second_run_in_the_same_directory_is_refused(recipe, run):
@@ -390,8 +389,8 @@ def test_a_device_that_is_not_there_leaves_an_old_run_alone(recipe, run):
         pytest.skip("this machine has the device")
     directory = run(recipe())
     before = {path: path.read_bytes() for path in directory.path.iterdir() if path.is_file()}
-    with pytest.raises(ValueError, match=r"`trainer\.accelerator` must be 'auto' or 'cpu' here, got 'cuda'"):
-        run(recipe(accelerator="cuda"), overwrite=True)
+    with pytest.raises(ValueError, match=r"`fabric\.accelerator` must be 'auto' or 'cpu' here, got 'cuda'"):
+        run(replace(recipe(), fabric=FabricConfig("cuda")), overwrite=True)
     assert {path: path.read_bytes() for path in before} == before
 
 
@@ -411,3 +410,31 @@ def test_a_resumed_run_keeps_its_data(recipe, run, write):
     with pytest.raises(ValueError, match=r"`data\.path` and `data\.val_path` must hold what they held"):
         run(config, resume=True)
     assert directory.split.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["last.safetensors", "model.safetensors", "metrics.csv"])
+def test_a_disk_that_is_full_ends_a_run_and_room_lets_it_go_on(name, recipe, run, monkeypatch):
+    config, flush = recipe(), os.fsync
+    monkeypatch.setattr(os, "fsync", _full_for(name, flush, left=2))
+    with pytest.raises(OSError, match=rf"{re.escape(name)}: cannot be written \(No space left on device\)"):
+        run(config)
+    monkeypatch.setattr(os, "fsync", flush)
+    again, whole = run(config, resume=True), run(recipe("whole"))
+    assert same(again.model, whole.model)
+    assert same(again.last, whole.last)
+    assert without_time(again) == without_time(whole)
+    assert not list(again.path.glob(".*safetensors*"))
+
+
+def _full_for(name, flush, left):
+    """Let some files of a name be written, and then no more."""
+    room = {name: left}
+
+    def full(handle):
+        if Path(os.readlink(f"/proc/self/fd/{handle}")).name.startswith(f".{name}"):
+            room[name] -= 1
+            if room[name] < 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        flush(handle)
+
+    return full

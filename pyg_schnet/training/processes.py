@@ -1,0 +1,195 @@
+"""The processes of a run: who does which part of a batch, and how they add up what they found.
+
+A run of several processes learns what one would: each takes a part of every batch, and the gradients are
+added up before the step. They travel in one message with the loss, the wish to stop and the clock, so that
+all processes agree on these at no further cost.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+from torch import Tensor, nn
+
+from pyg_schnet.training.config import FabricConfig
+from pyg_schnet.training.run_directory import RunDirectory
+
+
+class ProcessLostError(RuntimeError):
+    """Another process of the run ended."""
+
+
+class Processes:
+    """Those of one run, of which this is one; alone, all is as if there were none.
+
+    Args:
+        fabric: Launched, if it has several.
+
+    Attributes:
+        rank: Number of this process.
+        count: How many there are.
+        here: How many of them on this host.
+    """
+
+    def __init__(self, fabric: Fabric):
+        self.fabric = fabric
+        self.rank, self.count = fabric.global_rank, fabric.world_size
+        self.here: int = getattr(fabric.strategy, "num_processes", 1)
+
+    @classmethod
+    def start(cls, config: FabricConfig, run: RunDirectory) -> Processes:
+        """Start the others, which run the same command, or join those that torchrun started.
+
+        Raises:
+            ValueError: If there is no such device, or torchrun started another number.
+        """
+        fabric = _fabric(config, run)
+        if fabric.world_size > 1:
+            logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # tells of each that registers
+            fabric.launch()
+        return cls(fabric)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that writes and speaks."""
+        return self.rank == 0
+
+    def share(self, ids: Tensor, work: Tensor | None) -> Tensor:
+        """Give this process's part of a batch: the heaviest first, each to who has least so far.
+
+        Args:
+            ids: Numbers of the structures of a step.
+            work: Of each structure of the set, as its edges; not looked at by one process alone.
+        """
+        if self.count == 1:
+            return ids
+        assert work is not None
+        amount = work[ids]
+        load = [0] * self.count
+        mine = []
+        for place in amount.argsort(descending=True, stable=True).tolist():
+            least = load.index(min(load))
+            load[least] += int(amount[place]) + 1  # a structure without edges is work, too
+            if least == self.rank:
+                mine.append(place)
+        return ids[sorted(mine)]
+
+    def add_up(
+        self, parameters: Sequence[nn.Parameter], loss: Tensor, numbers: tuple[float, ...]
+    ) -> tuple[Tensor, tuple[float, ...]]:
+        """Add up the gradients of all processes, where they stand, and a loss and some numbers with them.
+
+        Args:
+            parameters: With gradients of this process's part of the loss; ``None`` counts as zero.
+            loss: This part, ``()``.
+            numbers: Anything.
+
+        Returns:
+            The sums.
+
+        Raises:
+            ProcessLostError: If another process ended; gradients are as they were.
+        """
+        if self.count == 1:
+            return loss, numbers
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        more = torch.stack([loss, *(loss.new_tensor(number) for number in numbers)]).to(gradients[0].dtype)
+        total = self._sum(torch.cat([*(gradient.reshape(-1) for gradient in gradients), more]))
+        *sums, more = total.split([*(gradient.numel() for gradient in gradients), len(more)])
+        for gradient, new in zip(gradients, sums, strict=True):
+            gradient.copy_(new.view_as(gradient))
+        return more[0].double(), tuple(more[1:].tolist())
+
+    def follow(self, *tensors: Tensor) -> None:
+        """Take over the first process's numbers: on unlike processors, rounding drives weights apart."""
+        if self.count > 1:
+            with self._watched():
+                for tensor in tensors:
+                    torch.distributed.broadcast(tensor, 0)
+
+    def wait(self) -> None:
+        """Wait for all others to come here."""
+        if self.count > 1:
+            with self._watched():
+                self.fabric.barrier()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Go on after this only if no process fails in it.
+
+        Raises:
+            SystemExit: In all but the first, where the first tells what is wrong.
+            ProcessLostError: In the first, where only others failed, which told why.
+        """
+        failure: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            failure = error
+        failed = torch.zeros(self.count, device=self.fabric.device)
+        failed[self.rank] = failure is not None
+        if self.count > 1:
+            failed = self._sum(failed)
+        if failed[0] and not self.is_first:
+            raise SystemExit(1)  # the first one tells
+        if failure is not None:
+            raise failure
+        if failed.any():
+            raise ProcessLostError(
+                f"process {int(failed.argmax())} of {self.count} could not begin, and told why; all must see "
+                "the same files"
+            )
+
+    def _sum(self, tensor: Tensor) -> Tensor:
+        with self._watched():
+            total = self.fabric.all_reduce(tensor, reduce_op="sum")
+        assert isinstance(total, Tensor)
+        return total
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:  # of gloo and NCCL alike
+            raise ProcessLostError(f"another of the {self.count} processes of this run ended") from error
+
+
+def _fabric(config: FabricConfig, run: RunDirectory) -> Fabric:
+    accelerator = config.accelerator
+    if accelerator == "auto":  # Fabric's own choice may be one without float64, as Apple's
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise ValueError("`fabric.accelerator` must be 'auto' or 'cpu' here, got 'cuda': torch sees no GPU")
+    devices, hosts = _numbers(config)
+    if accelerator == "cuda" and devices > torch.cuda.device_count():
+        raise ValueError(
+            f"`fabric.devices` must be at most the {torch.cuda.device_count()} GPUs here, got {devices}"
+        )
+    strategy = "ddp" if devices * hosts > 1 else "auto"
+    logger = TensorBoardLogger(run.tensorboard, "", "")
+    return Fabric(
+        accelerator=accelerator, devices=devices, num_nodes=hosts, strategy=strategy, loggers=logger
+    )
+
+
+def _numbers(config: FabricConfig) -> tuple[int, int]:
+    """Give processes a host and hosts: torchrun's, where it started this process."""
+    if not torch.distributed.is_torchelastic_launched():
+        return config.devices, config.num_nodes
+    total, local = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    started = local, total // local
+    if (config.devices, config.num_nodes) not in ((1, 1), started):
+        raise ValueError(
+            f"`fabric.devices` and `fabric.num_nodes` must be {started[0]} and {started[1]}, as torchrun "
+            f"started them, got {config.devices} and {config.num_nodes}; leave them out"
+        )
+    return started

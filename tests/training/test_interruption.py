@@ -1,0 +1,95 @@
+"""A signal ends a run after its step, with a checkpoint, and then what it was sent to end."""
+
+import signal
+import threading
+
+import pytest
+
+from pyg_schnet import checkpoint
+from pyg_schnet.training.interruption import interruption
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_noted_and_then_sent_to_whom_it_was_meant_for(number):
+    got = []
+    before = signal.signal(number, lambda number, frame: got.append(number))
+    try:
+        with interruption() as stop:
+            assert not stop.is_asked
+            signal.raise_signal(number)
+            assert stop.is_asked
+            assert got == []
+        assert got == [number]
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_second_ctrl_c_ends_at_once():
+    with interruption() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.is_asked
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        stop.signal = None
+
+
+def test_more_of_what_schedulers_send_are_passed_over():
+    got = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))
+    try:
+        with interruption() as stop:
+            for _ in range(3):
+                signal.raise_signal(signal.SIGTERM)
+            assert stop.is_asked
+        assert got == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_what_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interruption() as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert not stop.is_asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_another_thread_notes_nothing_and_disturbs_nothing():
+    before, found = signal.getsignal(signal.SIGTERM), []
+
+    def work():
+        with interruption() as stop:
+            found.append((stop.is_asked, signal.getsignal(signal.SIGTERM)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [(False, before)]
+
+
+def test_a_run_ends_after_its_step_and_goes_on_as_if_it_had_not(recipe, run, report):
+    class Interrupting(report):
+        def step(self, step, done, loss):
+            super().step(step, done, loss)
+            if step == 7:  # two steps after a validation
+                signal.raise_signal(signal.SIGINT)
+
+    from pyg_schnet.training import train
+
+    config = recipe()
+    with pytest.raises(KeyboardInterrupt):
+        train(config, Interrupting())
+    header, _ = checkpoint.read(f"{config.out}/last.safetensors", "training state")
+    assert header["counters"]["step"] in (7, 8)
+    again, whole = run(config, resume=True), run(recipe("whole"))
+    for name in ("model", "last"):
+        kind = {"model": "potential", "last": "training state"}[name]
+        first, second = (checkpoint.read(getattr(one, name), kind)[1] for one in (again, whole))
+        assert all(first[key].equal(second[key]) for key in second)
+    rows = [
+        [{k: v for k, v in row.items() if k != "minutes"} for row in one.read_metrics()]
+        for one in (again, whole)
+    ]
+    assert rows[0] == rows[1]
