@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import ase.io
@@ -13,7 +14,7 @@ from ase.io.trajectory import TrajectoryReader
 from benchmarks.faults import inputs
 from pyg_schnet import checkpoint
 from pyg_schnet.datasets import storage
-from pyg_schnet.training import RunDirectory
+from pyg_schnet.training import RunDirectory, TrainConfig
 
 
 class Half(Exception):
@@ -88,7 +89,8 @@ def _read_npz(path: Path) -> None:
 
 
 def _read_config(path: Path) -> None:
-    if set(yaml.safe_load(path.read_text(encoding="utf-8")) or ()) != {"data", "model", "trainer", "out"}:
+    names = {field.name for field in fields(TrainConfig)}
+    if set(yaml.safe_load(path.read_text(encoding="utf-8")) or ()) != names:
         raise Half(f"{path.name} is not whole")
 
 

@@ -39,8 +39,8 @@ def compare(folder, reference):
     return 0.0
 
 subject = Sloppy("predict", "sloppy", [], look, compare)
-tally = kills.kill([subject], Path(sys.argv[2]), 3, seed=0, true=0)
-assert tally.kills >= 3
+tally = kills.kill([subject], Path(sys.argv[2]), 6, seed=0, true=0)
+assert tally.kills >= 6
 print("; ".join(tally.failures))
 """
 
@@ -54,10 +54,10 @@ def trial(*arguments):
 def test_a_command_that_loses_and_doubles_rows_is_noticed(tmp_path):
     found = trial("-c", SLOPPY, str(ROOT), str(tmp_path))
     assert found.returncode == 0, found.stderr
-    assert "rows | --seed 0 --only predict, round 0 (sloppy): at" in found.stdout
+    assert "rows | --seed 0 --only predict, round " in found.stdout
 
 
-@pytest.mark.parametrize("name", ["predict", "process"])
+@pytest.mark.parametrize("name", ["predict", pytest.param("process", marks=pytest.mark.slow)])
 def test_killed_commands_end_as_if_they_had_not_been(tmp_path, name):
     options = ["--dry", "--seed", "5", "--kills", "4", "--true", "0", "--folder", str(tmp_path)]
     found = trial(str(ROOT / "benchmarks" / "withstand.py"), "kills", "--only", name, *options)
