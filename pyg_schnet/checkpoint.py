@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from pyg_schnet.domain import Domain
@@ -144,7 +144,8 @@ def write(
 
     entry = {"format": FORMAT, "kind": kind, "version": __version__, **header}
     with written_whole(path) as temporary:
-        save_file(_apart(tensors), temporary, metadata={_KEY: json.dumps(entry)})
+        # Not save_file: it writes to a file of a third name, which a kill would leave for ever.
+        temporary.write_bytes(serialize(_apart(tensors), metadata={_KEY: json.dumps(entry)}))
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
