@@ -21,6 +21,8 @@ from benchmarks.faults import ledger
 
 TRIALS: dict[str, str] = {
     "fuzz": "fuzzing",
+    "kills": "kills",
+    "steadiness": "steadiness",
     "processes": "processes",
 }  # name of a trial: its module, with add_arguments(parser) and run(options)
 

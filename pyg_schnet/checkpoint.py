@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from pyg_schnet.domain import Domain
@@ -163,7 +163,8 @@ def write(
 
     entry = {"format": FORMAT, "kind": kind, "version": __version__, **header}
     with written_whole(path) as temporary:
-        save_file(_apart(tensors), temporary, metadata={_KEY: json.dumps(entry)})
+        # Not save_file: it writes to a file of a third name, which a kill would leave for ever.
+        temporary.write_bytes(serialize(_apart(tensors), metadata={_KEY: json.dumps(entry)}))
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -182,27 +183,35 @@ def read(
     path: str | os.PathLike, kind: str, device: str | torch.device = "cpu"
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read header and tensors of a file of a kind (``"potential"``, ``"training state"``)."""
-    header = _read_header(path)
-    if header["kind"] != kind:
-        raise ValueError(f"{path}: must hold a {kind}, got a {header['kind']}")
-    try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
+    with _opened(path, device) as file:  # once: another file may take its place at any time
+        header = _header(path, file)
+        if header["kind"] != kind:
+            raise ValueError(f"{path}: must hold a {kind}, got a {header['kind']}")
+        try:
             return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, AttributeError, TypeError) as error:  # of types that this PyTorch lacks
-        raise ValueError(f"{path}: holds tensors that cannot be read ({error}); update PyTorch") from None
+        except (SafetensorError, AttributeError, TypeError) as error:  # of types that this PyTorch lacks
+            raise ValueError(f"{path}: holds tensors that cannot be read ({error}); update PyTorch") from None
 
 
-def _read_header(path: str | os.PathLike) -> dict[str, Any]:
+def _opened(path: str | os.PathLike, device: str | torch.device = "cpu") -> Any:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint; `pyg-schnet train` writes model.safetensors")
     try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_KEY)
+        return safe_open(path, framework="pt", device=str(device))
     except SafetensorError as error:
         raise ValueError(
             f"{path}: not a complete safetensors file ({error}); it is truncated or of another kind, "
             "copy or train it again"
         ) from None
+
+
+def _read_header(path: str | os.PathLike) -> dict[str, Any]:
+    with _opened(path) as file:
+        return _header(path, file)
+
+
+def _header(path: str | os.PathLike, file: Any) -> dict[str, Any]:
+    text = (file.metadata() or {}).get(_KEY)
     if text is None:
         raise ValueError(f"{path}: a safetensors file, but not one of pyg_schnet's checkpoints")
     try:

@@ -16,6 +16,7 @@ from torch_geometric.data import Data
 
 from pyg_schnet.checkpoint import load
 from pyg_schnet.domain import Domain
+from pyg_schnet.files import replacing
 from pyg_schnet.molecules import check_molecules
 from pyg_schnet.neighbors import neighbor_list
 from pyg_schnet.nn import SchNet
@@ -136,7 +137,8 @@ class Ensemble(nn.Module):
             "sha256": [_hash(one) for one in potentials],
             "factors": self.factors if self.is_calibrated else None,
         }
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        with replacing(path) as part:
+            part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def compile(self, constant: bool = False) -> Ensemble:
         """Compile each potential, see :meth:`Potential.compile <pyg_schnet.Potential.compile>`."""

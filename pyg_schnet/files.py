@@ -27,29 +27,61 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     temporary: Path | None = None
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        _flush(temporary)
-        os.chmod(temporary, 0o644)  # mkstemp's files are private
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise OSError(
-            f"{path}: cannot be written ({reason}); what was there before is left as it was. Make room or "
-            "choose another folder"
-        ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    with _told(path):
+        try:
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            os.close(handle)
+            temporary = Path(name)
+            yield temporary
+            _flush(temporary)
+            os.chmod(temporary, 0o644)  # mkstemp's files are private
+            os.replace(temporary, path)
+        finally:
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Give a path beside a file to write to, which takes the file's place when all is written.
+
+    As :func:`written_whole`, for writers that tell formats by endings, which the path has, too. Nobody else
+    may be writing the file: the path is always the same, so that one that a killed process left is removed.
+
+    Args:
+        path: The file, which may be there or not.
+
+    Raises:
+        OSError: If it cannot be written, as on a full disk, with its name and the reason.
+    """
+    path = Path(path)
+    part = path.with_name(f".part.{path.name}")
+    with _told(path):
+        part.unlink(missing_ok=True)
+        try:
+            yield part
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def remove_leftovers(path: Path) -> None:
     """Remove what killed processes left of a file; nobody may be writing it."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
         left.unlink(missing_ok=True)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Name the file in errors of writing it."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OSError(
+            f"{path}: cannot be written ({reason}); what was there before is left as it was. Make room or "
+            "choose another folder"
+        ) from error
 
 
 def _flush(path: Path) -> None:

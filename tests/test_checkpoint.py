@@ -1,5 +1,6 @@
 import json
 import struct
+from pathlib import Path
 
 import pytest
 import torch
@@ -181,15 +182,15 @@ def test_weights_that_do_not_fit_are_refused(saved, change):
         load(saved)
 
 
-def fail_after_half(tensors, filename, metadata):
-    with open(filename, "wb") as file:
-        file.write(b"half a file")
+def fail_after_half(path, content):
+    with path.open("wb") as file:
+        file.write(content[: len(content) // 2])
     raise KeyboardInterrupt
 
 
 @pytest.fixture
 def interrupted(monkeypatch):
-    monkeypatch.setattr(checkpoint, "save_file", fail_after_half)
+    monkeypatch.setattr(Path, "write_bytes", fail_after_half)
 
 
 def test_an_interrupted_write_leaves_the_old_file(saved, default, interrupted):

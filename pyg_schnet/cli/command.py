@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from types import FrameType
 
 from jsonargparse import ArgumentError, ArgumentParser
 
@@ -28,19 +31,24 @@ _VERBS = {  # in the order in which they are used
     "select": select,
     "data": data,
 }
-DONE, NOT_REACHED, WRONG, INTERRUPTED = 0, 1, 2, 130  # the exit codes
+DONE, NOT_REACHED, WRONG, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143  # the exit codes
 _MISTAKES = (ArgumentError, ValueError, TypeError, OSError, ImportError)  # in what was given
 _FAILURES = (ArithmeticError, RuntimeError)  # of what was begun
 _ABOUT = (
     "Train SchNet potentials and run simulations with them, in eV and Å. VERB --help tells of a verb. "
     f"Exit codes: {DONE} done; {NOT_REACHED} a result was not reached, as by a relaxation that did not "
-    f"converge; {WRONG} the command line or a file is wrong; {INTERRUPTED} interrupted. "
+    f"converge; {WRONG} the command line or a file is wrong; {INTERRUPTED} interrupted; {TERMINATED} "
+    "terminated. "
     "Example: pyg-schnet data frames.extxyz\n"
     "pyg-schnet train RECIPE.yaml --data.path frames.extxyz --out RUN\n"
     "pyg-schnet check RUN/model.safetensors frames.extxyz\n"
     "pyg-schnet plot RUN\n"
     "pyg-schnet md RUN/model.safetensors start.xyz path.extxyz --duration 10"
 )
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as a scheduler sends it: the work ends in order, as after Ctrl-C."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,20 +59,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0; 1 where a result was not reached, as by a relaxation that did not converge; 2 where
-        the command line or a file is wrong; 130 after Ctrl-C. Errors are told on standard error. Set the
-        environment variable ``PYG_SCHNET_TRACEBACK`` to see where one comes from.
+        the command line or a file is wrong; 130 after Ctrl-C; 143 after SIGTERM. Errors are told on standard
+        error. Set the environment variable ``PYG_SCHNET_TRACEBACK`` to see where one comes from.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        return _run(arguments)
+        with _terminable():
+            return _run(arguments)
     except (*_MISTAKES, *_FAILURES) as error:
         if os.environ.get("PYG_SCHNET_TRACEBACK"):
             raise
         print(f"pyg-schnet: {error}", file=sys.stderr)
         return NOT_REACHED if isinstance(error, _FAILURES) else WRONG
-    except KeyboardInterrupt:
-        print("pyg-schnet: interrupted", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as end:
+        terminated = isinstance(end, Terminated)
+        print(f"pyg-schnet: {'terminated' if terminated else 'interrupted'}", file=sys.stderr)
+        return TERMINATED if terminated else INTERRUPTED
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Turn SIGTERM into :class:`Terminated`, where it would end the process at once.
+
+    More of them are passed over while the work ends: ``timeout`` and schedulers send two, to the process and
+    to its group.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _run(arguments: list[str]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,7 +106,13 @@ def _open_published(options: Namespace) -> MoleculeDataset:
         known = ", ".join(map(repr, make.names()))
         raise ValueError(f"`--name` must be given with {name}, one of {known}; got none")
     given = {key: options[key] for key in ("source", *allowed) if options[key] is not None}
-    return make(options.root, **given)
+    try:
+        return make(options.root, **given)
+    except (KeyboardInterrupt, OSError):
+        for part in sorted(Path(options.root).glob("raw/*.part")):
+            size = f"{part.stat().st_size:,} bytes"
+            print(f"pyg-schnet: {part} is kept, {size}; the same command goes on from there", file=sys.stderr)
+        raise
 
 
 def _open_files(options: Namespace) -> MoleculeDataset:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,7 +132,7 @@ def _run_one(atoms: Atoms, options: Namespace) -> int:
         out.print("The model was not trained on stresses: its pressure may be far off.")
     log = options.log or Path(options.out).with_suffix(".csv")
     settings = {name: options[name] for name in (*_SHARED, *_ALONE)}
-    with _Progress(options, said) as progress, warnings.catch_warnings():
+    with _telling_what_is_saved(options), _Progress(options, said) as progress, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the potential was not trained on stresses")
         result = run_md(atoms, **settings, trajectory=options.out, log=log, on_step=progress.show)
     if options.json:
@@ -144,6 +147,27 @@ def _run_one(atoms: Atoms, options: Namespace) -> int:
             "--max_force or --stop_if_uncertain and --resume"
         )
     return 1
+
+
+@contextmanager
+def _telling_what_is_saved(options: Namespace) -> Iterator[None]:
+    """Say how far OUT can be resumed where a run is ended from outside, or by a full disk."""
+    from pyg_schnet.simulation.restart import saved_step
+
+    restart = f"{options.out}.restart"
+    before = _changed(restart)
+    try:
+        yield
+    except (KeyboardInterrupt, OSError):
+        if _changed(restart) != before and (step := saved_step(options.out)) is not None:
+            text = f"{step:,} steps ({step * options.timestep / 1000:g} ps) are done, in {options.out}"
+            print(f"pyg-schnet: {text}; --resume goes on", file=sys.stderr)
+        raise
+
+
+def _changed(path: str) -> int | None:
+    """Tell when a file was written, if it is there."""
+    return Path(path).stat().st_mtime_ns if Path(path).exists() else None
 
 
 class _Progress:
@@ -222,9 +246,16 @@ def _run_several(frames: list[Atoms], options: Namespace) -> int:
                 f"`--{name}` needs one structure, got {len(frames)} by --index {options.index}; choose one"
             )
     settings = {name: options[name] for name in _SHARED}
-    result = run_md_batched(
-        split_models(options.model), frames, **settings, trajectory=options.out, device=options.device
-    )
+    before = _changed(options.out)
+    try:
+        result = run_md_batched(
+            split_models(options.model), frames, **settings, trajectory=options.out, device=options.device
+        )
+    except (KeyboardInterrupt, OSError):
+        if _changed(options.out) != before:
+            text = f"{options.out} holds the frames so far; runs side by side cannot be resumed"
+            print(f"pyg-schnet: {text}", file=sys.stderr)
+        raise
     if options.json:
         print(json.dumps(_batched_numbers(result)))
     elif not options.quiet:

@@ -35,6 +35,7 @@ def run(options: Namespace) -> int:
     from ase.io import write
 
     from pyg_schnet.cli.source import Source
+    from pyg_schnet.files import replacing
     from pyg_schnet.simulation import StructureError, select
 
     check_distinct(IN=options.input, OUT=options.out)
@@ -62,7 +63,8 @@ def run(options: Namespace) -> int:
         ) from None
     places = {number: place for place, (number, _) in enumerate(chosen)}
     frames = {places[number]: atoms for number, atoms in source if number in places}
-    write(options.out, [frames[place] for place in range(len(chosen))])
+    with replacing(options.out) as part:
+        write(part, [frames[place] for place in range(len(chosen))])
     (_, most), (_, least) = chosen[0], chosen[-1]
     if options.json:
         found = [{"frame": number, "max_forces_deviation": value} for number, value in chosen]

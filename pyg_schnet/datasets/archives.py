@@ -23,6 +23,7 @@ from typing import Any, cast
 
 _CHUNK = 2**20  # bytes; no more of an archive are in memory
 _LARGE, _INFLATION = 2**28, 250  # bytes, from which no archive may unpack to so many times its size
+_TOKEN = 8  # bytes, in the names of files that are being written
 _COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _LINKS = {
     tarfile.SYMTYPE: "a symbolic link",
@@ -122,6 +123,12 @@ def extract(
     return [paths[name] for name in (paths if wanted is None else wanted)]
 
 
+def remove_leftovers(folder: str | os.PathLike) -> None:
+    """Remove what killed processes left half unpacked; the caller holds a lock, so that nobody is at it."""
+    for path in Path(folder).rglob(f".{'[0-9a-f]' * 2 * _TOKEN}.part"):
+        path.unlink(missing_ok=True)
+
+
 def stream(archive: str | os.PathLike) -> Iterator[tuple[str, Iterator[bytes]]]:
     """Give the files of an archive one after the other, without unpacking them.
 
@@ -170,7 +177,7 @@ def _inside(folder: Path, name: PurePosixPath) -> Path:
 def _write(archive: Path, member: _Member, path: Path, left: int, limit: int) -> int:
     """Write a file of at most ``left`` bytes, and return its size."""
     size = 0
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    temporary = path.with_name(f".{secrets.token_hex(_TOKEN)}.part")
     try:
         with temporary.open("xb") as file:
             for piece in _pieces(archive, member):

@@ -19,6 +19,7 @@ from torch_geometric.data.data import BaseData
 from torch_geometric.data.separate import separate
 
 from pyg_schnet.datasets import storage
+from pyg_schnet.datasets.archives import remove_leftovers
 from pyg_schnet.datasets.chunks import Chunk, join
 from pyg_schnet.datasets.display import counted
 from pyg_schnet.datasets.fingerprints import fingerprints
@@ -207,6 +208,7 @@ class MoleculeDataset(InMemoryDataset):
             if self._is_current() and not self._reload:
                 return  # another process made it while this one waited
             Path(self.raw_dir).mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.raw_dir)
             self.download()
             self.process()
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO
 
 import pooch
 import requests
@@ -79,6 +79,12 @@ def verify(path: str | os.PathLike, file: RemoteFile) -> None:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
+    if difference := _difference(path, file):
+        raise ValueError(f"{path}: {difference}; delete the file and download again")
+
+
+def _difference(path: Path, file: RemoteFile) -> str | None:
+    """Say how a file differs from the published one, if it does."""
     if file.hash is not None:
         algorithm, expected = file.hash.split(":")
         found = pooch.file_hash(path, alg=algorithm)
@@ -87,8 +93,7 @@ def verify(path: str | os.PathLike, file: RemoteFile) -> None:
         found = path.stat().st_size
         expected = found if file.size is None else file.size
         difference = f"has {found:,} bytes, expected {expected:,}"
-    if found != expected:
-        raise ValueError(f"{path}: {difference}; delete the file and download again")
+    return None if found == expected else difference
 
 
 def download(
@@ -144,17 +149,11 @@ def _by_hand(file: RemoteFile, folder: Path, problem: str, sources: Sequence[str
 
 @contextmanager
 def _display(name: str, progress: bool | None) -> Iterator[Callable[[int, int | None], None]]:
-    """Show a bar on terminals, and nothing of what pooch would write."""
-    logger = pooch.get_logger()
-    level = logger.level
+    """Show a bar on terminals."""
     columns = "{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn()
     with bar(*columns, hidden=progress is False) as shown:
         task = shown.add_task(name, total=None)
-        try:
-            logger.setLevel("WARNING")
-            yield lambda done, total: shown.update(task, completed=done, total=total)
-        finally:
-            logger.setLevel(level)
+        yield lambda done, total: shown.update(task, completed=done, total=total)
 
 
 def _from_sources(transfer: _Transfer) -> None:
@@ -169,19 +168,25 @@ def _from_sources(transfer: _Transfer) -> None:
 
 
 def _from_source(transfer: _Transfer, url: str, again: bool = False) -> None:
-    """Receive, verify and rename; once more from the start where a continued file has a wrong checksum."""
-    path = transfer.path
-    try:
-        pooch.retrieve(url, transfer.file.hash, path.name, path.parent, downloader=cast(Any, transfer))
-    except ValueError as error:  # the wrong checksum; pooch has deleted the file
-        if again or not transfer.resumed:
-            raise _Refused(str(error)) from None
-        _from_source(transfer, url, again=True)
+    """Receive, verify and rename; once more from the start where a continued file has a wrong checksum.
+
+    The partial file is verified in its place: a kill meanwhile loses nothing of it.
+    """
+    transfer.receive(url)
+    difference = _difference(transfer.part, transfer.file)
+    transfer.origin.unlink(missing_ok=True)
+    if difference is None:
+        os.replace(transfer.part, transfer.path)
+        return
+    transfer.part.unlink()
+    if again or not transfer.resumed:
+        raise _Refused(f"sends another file: {difference}")
+    _from_source(transfer, url, again=True)
 
 
 @dataclass
 class _Transfer:
-    """A downloader for pooch, which continues what a cut connection left in the partial file."""
+    """A transfer that continues what a cut connection left in the partial file."""
 
     file: RemoteFile
     path: Path
@@ -197,8 +202,8 @@ class _Transfer:
             if path.is_symlink():  # which would lead what is received to another place
                 path.unlink()
 
-    def __call__(self, url: str, output_file: str, _: object) -> None:
-        """Receive the content of an address as ``output_file``."""
+    def receive(self, url: str) -> None:
+        """Receive the content of an address as the partial file."""
         self.resumed = self.file.hash is not None and self._received() == self.file.size
         for attempt in range(0 if self.resumed else self.retries + 1):
             try:
@@ -208,8 +213,6 @@ class _Transfer:
                 if attempt == self.retries:
                     raise
                 time.sleep(_BACKOFF * 2**attempt)
-        os.replace(self.part, output_file)
-        self.origin.unlink(missing_ok=True)
 
     def _received(self) -> int:
         return self.part.stat().st_size if self.part.is_file() else 0

@@ -13,7 +13,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ def write(
         splits: Gives the official splits by name; called after the last chunk.
 
     Raises:
+        OSError: If it cannot be written, as on a full disk; a file that is there stays.
         ValueError: If there is no molecule, or if the chunks differ in their fields.
     """
     path = Path(path)
@@ -74,10 +76,23 @@ def write(
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         writer = StorageWriter(Path(folder))
         for chunk in chunks:
-            writer.append(chunk)
+            with _told(path):
+                writer.append(chunk)
         entry = {"format": FORMAT, "kind": KIND, **header()}
-        writer.finish(Path(folder) / "whole", entry, splits())
-        os.replace(Path(folder) / "whole", path)
+        whole, named = Path(folder) / "whole", splits()
+        with _told(path):
+            writer.finish(whole, entry, named)
+            os.replace(whole, path)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Say which file cannot be written, as on a full disk."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(f"{path}: cannot be written ({reason}); make room or choose another folder") from error
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 
 from pyg_schnet.calibration import Calibration
-from pyg_schnet.plots.style import BLUE, VERMILION, tidy
+from pyg_schnet.plots.style import BLUE, VERMILION, save, tidy
 
 _LOOK = {  # name, unit in thousandths of ours, color, marker
     "energy": ("energy", "meV/atom", BLUE, "o"),
@@ -43,7 +43,7 @@ def plot_calibration(calibrations: Mapping[str, Calibration], path: str | os.Pat
         one.set_title(letter, loc="left", fontsize=_FONT + 1, fontweight="bold")
         one.tick_params(labelsize=_FONT - 1)
         tidy(one)
-    figure.savefig(path, dpi=300)
+    save(figure, path, dpi=300)
 
 
 def _draw_errors(axes: Axes, name: str, calibration: Calibration) -> None:

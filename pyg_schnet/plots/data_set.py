@@ -18,7 +18,7 @@ from pyg_schnet.datasets.dataset import MoleculeDataset
 from pyg_schnet.datasets.references import formula
 from pyg_schnet.datasets.streaming import stream
 from pyg_schnet.datasets.survey import Survey, survey
-from pyg_schnet.plots.style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, element_styles, tidy
+from pyg_schnet.plots.style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, element_styles, save, tidy
 from pyg_schnet.units import kcal_per_mol
 
 _WIDTH, _HEIGHT = 3.35, 2.2  # inches a panel: one column of a journal, 8.5 cm
@@ -56,7 +56,7 @@ def plot_data_set(dataset: MoleculeDataset, path: str | os.PathLike) -> None:
         _draw_relative_energies(axes[1], known)
     if known.forces_squares is not None:
         _draw_forces(axes[-1], dataset, known)
-    figure.savefig(path, dpi=300)
+    save(figure, path, dpi=300)
 
 
 def _draw_energies(axes: Axes, known: Survey) -> None:

@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from pyg_schnet.files import replacing
+
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a journal, and two
 SMALL = 7  # points, of numbers and legends; labels have one more
 
@@ -55,10 +57,11 @@ def paper() -> AbstractContextManager[None]:
     return rc_context(_PAPER)
 
 
-def save(figure: Figure, path: str | os.PathLike) -> None:
-    """Write a figure, without the date that the formats of text would hold."""
+def save(figure: Figure, path: str | os.PathLike, dpi: float | None = None) -> None:
+    """Write a figure at once or not at all, without the date that the formats of text would hold."""
     dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-    figure.savefig(path, metadata=dates.get(os.path.splitext(path)[1].lower()))
+    with replacing(path) as part:
+        figure.savefig(part, dpi=dpi, metadata=dates.get(part.suffix.lower()))
 
 
 def compact(figure: Figure) -> None:

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from types import TracebackType
 
+from pyg_schnet.simulation.growing_file import GrowingFile
+
 COLUMNS = {
     "step": "d",
     "time_ps": ".6f",  # to a thousandth of a fs, however long the run
@@ -36,7 +38,8 @@ class RunLog:
 
     def __init__(self, path: str | os.PathLike | None, overwrite: bool = False, after: int | None = None):
         self.path = None if path is None else Path(path)
-        self._file, self._kept = None, 0  # bytes
+        self._file: GrowingFile | None = None
+        self._kept = 0  # bytes
         if self.path is None:
             return
         if not self.path.parent.is_dir():
@@ -55,15 +58,12 @@ class RunLog:
         if self.path is None:
             return
         if self._file is None:
-            self._file = self.path.open("r+" if self._kept else "w", encoding="utf-8")
-            self._file.seek(self._file.truncate(self._kept))
+            self._file = GrowingFile(self.path, self._kept)
             if not self._kept:
-                self._file.write(_HEADER)
+                self._file.append(_HEADER)
         cells = ((values.get(name), form) for name, form in COLUMNS.items())
-        self._file.write(
-            ",".join("" if value is None else format(value, form) for value, form in cells) + "\n"
-        )
-        self._file.flush()
+        row = ",".join("" if value is None else format(value, form) for value, form in cells)
+        self._file.append(row + "\n")
 
     def __enter__(self) -> RunLog:
         return self

@@ -16,6 +16,7 @@ from ase import Atoms
 from ase.io.jsonio import encode
 
 from pyg_schnet import checkpoint
+from pyg_schnet.files import remove_leftovers
 from pyg_schnet.simulation.settings import Settings
 from pyg_schnet.simulation.statistics import Statistics
 from pyg_schnet.simulation.structures import results_of
@@ -161,6 +162,8 @@ class RestartFile:
             )
 
     def __enter__(self) -> RestartFile:
+        if self.path is not None:  # the writer of the trajectory holds its lock
+            remove_leftovers(self.path)
         return self
 
     def __exit__(
@@ -201,6 +204,13 @@ def _point(header: Mapping[str, Any], arrays: Mapping[str, torch.Tensor], atoms:
     if type(step) is not int or type(size) is not int or min(step, size) < 0:
         raise ValueError(f"step {step} and size {size} must be numbers from 0")
     return Point(step, size, energy, statistics, memory, arrays)
+
+
+def saved_step(trajectory: str | os.PathLike) -> int | None:
+    """Read up to which step a run can be resumed; ``None`` if it has none, or no restart file."""
+    trajectory = Path(trajectory)
+    path = trajectory.with_name(f"{trajectory.name}.restart")
+    return checkpoint.read(path, _KIND)[0]["step"] if path.exists() else None
 
 
 def _fingerprint(atoms: Atoms) -> str:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import Any, cast
 
 from ase import Atoms
 from ase.io import read, write
 from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat, ioformats
 from ase.io.trajectory import TrajectoryReader, TrajectoryWriter
+from filelock import FileLock, Timeout
+
+from pyg_schnet.files import replacing
+from pyg_schnet.simulation.growing_file import GrowingFile, not_written
 
 _GROWING = (".traj", ".extxyz", ".xyz")
 
@@ -20,7 +26,7 @@ class FrameWriter:
 
     ``*.traj``, ``*.extxyz`` and ``*.xyz`` (extended) grow themselves. ASE writes other formats only whole:
     such a file has the first frame at first, and all at the end, from one beside it that grows, as
-    ``run.pdb.extxyz`` does.
+    ``run.pdb.extxyz`` does. Of two processes one writes it, and the other is refused.
 
     Args:
         path: In any format that ASE reads and writes with many frames; ``None`` writes nothing.
@@ -32,6 +38,7 @@ class FrameWriter:
         growing: The file that grows, ``path`` or the one beside it.
 
     Raises:
+        BlockingIOError: As it opens, if another process is writing it.
         FileExistsError: If there is such a file.
         FileNotFoundError: If there is no such folder, or no such file to resume.
         ValueError: If ASE has no such format for many frames, or the file to resume is too short.
@@ -39,10 +46,11 @@ class FrameWriter:
 
     def __init__(self, path: str | os.PathLike | None, overwrite: bool = False, resume: int | None = None):
         self.path = self.growing = None if path is None else Path(path)
-        self._file = None
+        self._file: TrajectoryWriter | GrowingFile | None = None
         self._last = None
         self._format: str | None = None  # of one that is written whole
         self._resume: int | None = None
+        self._lock: FileLock | None = None
         if self.path is None or self.growing is None:
             return
         if self.path.suffix not in _GROWING:
@@ -67,7 +75,7 @@ class FrameWriter:
         """How long the file is: frames of a ``*.traj``, else bytes."""
         if self._file is None:
             return 0
-        return len(self._file) if isinstance(self._file, TrajectoryWriter) else self._file.tell()
+        return len(self._file) if isinstance(self._file, TrajectoryWriter) else self._file.size
 
     def write(self, frame: Atoms) -> None:
         """Append a frame with its results; the same object twice is one frame."""
@@ -76,16 +84,37 @@ class FrameWriter:
         self._last = frame
         if self._file is None:
             if self._format is not None:
-                write(self.path, frame, format=self._format)  # a failure is told now, not at the end
+                self._write_whole(frame)  # a failure is told now, not at the end
             traj = self.growing.suffix == ".traj"
-            self._file = TrajectoryWriter(self.growing) if traj else self.growing.open("w", encoding="utf-8")
+            self._file = TrajectoryWriter(self.growing) if traj else GrowingFile(self.growing)
         if isinstance(self._file, TrajectoryWriter):
-            self._file.write(frame)
+            self._write_to(self._file, frame)
         else:
-            write(self._file, frame, format="extxyz")
-            self._file.flush()
+            text = io.StringIO()
+            write(text, frame, format="extxyz")
+            self._file.append(text.getvalue())
+
+    def _write_to(self, file: TrajectoryWriter, frame: Atoms) -> None:
+        """Append a frame; closing such a file would count a half-written one, so it is left as it is."""
+        assert self.growing is not None
+        try:
+            file.write(frame)
+        except BaseException as error:
+            self._file = None
+            cast(Any, file.backend).fd.raw.close()
+            if isinstance(error, OSError):
+                raise not_written(self.growing, error) from error
+            raise
+
+    def _write_whole(self, frames: Atoms | list[Atoms]) -> None:
+        """Write the file in a format that does not grow."""
+        assert self.path is not None
+        with replacing(self.path) as part:
+            write(part, frames, format=self._format)
 
     def __enter__(self) -> FrameWriter:
+        if self.path is not None:
+            self._lock = _lock(self.path)
         if self._resume is not None and self.growing is not None:
             self._file = _reopen(self.growing, self._resume)
         return self
@@ -96,10 +125,33 @@ class FrameWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._file is not None:
-            self._file.close()
-            if self._format is not None and self.path is not None and self.growing is not None:
-                write(self.path, read(self.growing, ":"), format=self._format)
+        try:
+            if self._file is not None:
+                self._file.close()
+                if self._format is not None and self.growing is not None:
+                    self._write_whole(read(self.growing, ":"))
+        finally:
+            if self._lock is not None:
+                _unlock(self._lock)
+
+
+def _lock(path: Path) -> FileLock:
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BlockingIOError(
+            f"{path}: another process is writing it; wait until that ends, or give another name"
+        ) from None
+    except OSError as error:  # of the folder, told by the name that was given
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
+    return lock
+
+
+def _unlock(lock: FileLock) -> None:
+    with contextlib.suppress(OSError):  # Windows removes no open file
+        Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
 
 
 def _format_of(path: Path) -> str:
@@ -133,18 +185,14 @@ def _check_length(path: Path, size: int) -> None:
         )
 
 
-def _reopen(path: Path, size: int) -> TrajectoryWriter | TextIO:
+def _reopen(path: Path, size: int) -> TrajectoryWriter | GrowingFile:
     """Open a file to append to it, without what is beyond a size."""
     if path.suffix != ".traj":
-        file = path.open("r+", encoding="utf-8")
-        file.seek(file.truncate(size))
-        return file
+        return GrowingFile(path, size)
     if _frames(path) > size:
-        part = path.with_name(f".{path.name}.part")
-        with TrajectoryReader(path) as frames, TrajectoryWriter(part) as writer:
+        with replacing(path) as part, TrajectoryReader(path) as frames, TrajectoryWriter(part) as writer:
             for number in range(size):
                 writer.write(frames[number])
-        part.replace(path)
     return TrajectoryWriter(path, "a")
 
 

@@ -1,0 +1,48 @@
+"""Files that grow by whole pieces."""
+
+from __future__ import annotations
+
+import os
+
+
+def not_written(path: str | os.PathLike, error: OSError) -> OSError:
+    """Name the file that a full disk, or another reason, kept from growing; the system names none."""
+    return OSError(f"{os.fspath(path)}: cannot be written ({error.strerror or error}); what it had is kept")
+
+
+class GrowingFile:
+    """A text file whose pieces are there in whole or not: what a full disk cuts off is taken back.
+
+    Only the kill of the process may leave a part of the last one.
+
+    Args:
+        path: Where.
+        keep: Bytes of a file that is there which stay; the others go.
+    """
+
+    def __init__(self, path: str | os.PathLike, keep: int = 0):
+        self._path = os.fspath(path)
+        self._file = open(path, "r+b" if keep else "wb", buffering=0)  # noqa: SIM115 - closed by `close`
+        self.size = self._file.seek(self._file.truncate(keep))
+
+    def append(self, text: str) -> None:
+        """Write a piece at once.
+
+        Raises:
+            OSError: If it cannot be written, with the name of the file.
+        """
+        left = memoryview(text.encode())
+        size = self.size + len(left)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except BaseException as error:
+            self._file.seek(self._file.truncate(self.size))
+            if isinstance(error, OSError):
+                raise not_written(self._path, error) from error
+            raise
+        self.size = size
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
