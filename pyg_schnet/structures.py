@@ -49,7 +49,7 @@ def check_lattice(atoms: Atoms) -> None:
     cell = atoms.cell.array
     if not np.isfinite(cell).all():
         raise ValueError(f"`atoms.cell` must be finite and in Å, got {cell.tolist()}")
-    if np.linalg.matrix_rank(cell[atoms.pbc]) < atoms.pbc.sum():
+    if atoms.pbc.any() and np.linalg.matrix_rank(cell[atoms.pbc]) < atoms.pbc.sum():
         raise ValueError(
             "`atoms.cell` must have a lattice vector for each periodic direction, got "
             f"{cell.tolist()} with pbc {atoms.pbc.tolist()}; set the cell, or atoms.pbc = False"

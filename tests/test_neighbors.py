@@ -67,7 +67,7 @@ def test_molecules_have_the_neighbors_that_ase_finds(seed, sizes, cutoff, dtype)
 def test_neighbors_do_not_change_under_rigid_motion(seed, cutoff):
     rng = np.random.default_rng(seed)
     pos, batch = random_molecules(rng, [5, 4], torch.float64)
-    moved = pos @ torch.from_numpy(Rotation.random(rng=rng).as_matrix()) + torch.from_numpy(
+    moved = pos @ torch.from_numpy(Rotation.random(None, rng).as_matrix()) + torch.from_numpy(
         rng.normal(size=3)
     )
     assert torch.equal(radius_graph(moved, cutoff, batch), radius_graph(pos, cutoff, batch))

@@ -27,7 +27,7 @@ from pyg_schnet.spelling import nearest
 
 _log = logging.getLogger(__name__)
 _SPLITS = range(1, 6)  # of the revised set
-_ALIASES = {"benzene FHI-aims": "benzene 2018"}  # PyG's name of it
+_ALIASES = {"benzene FHI-aims": "benzene 2018", "naphtalene": "naphthalene"}  # PyG's names of them
 _FINGERPRINTED = ("z", "R", "E", "F")
 
 

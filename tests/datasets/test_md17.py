@@ -170,7 +170,8 @@ def test_the_names_are_pygs():
     theirs = torch_geometric.datasets.MD17.file_names
     ours = {name: MD17._find(name).name.split("/")[-1] for name in theirs}
     assert ours == theirs
-    assert set(NAMES) - set(theirs) == {"benzene 2018"}  # PyG's "benzene FHI-aims"
+    # PyG's "benzene FHI-aims", and until PyG 2.7 "naphtalene"
+    assert {"benzene 2018"} <= set(NAMES) - set(theirs) <= {"benzene 2018", "naphthalene"}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ TOLERANCE = {"atol": 1e-12, "rtol": 0}
 
 
 def random_rotation(seed: int) -> torch.Tensor:
-    return torch.from_numpy(Rotation.random(rng=seed).as_matrix())
+    return torch.from_numpy(Rotation.random(None, seed).as_matrix())
 
 
 def orthogonal(seed: int, improper: bool) -> torch.Tensor:
