@@ -145,11 +145,16 @@ def read_extxyz(path: Path) -> Iterator[Atoms]:
     """Read extended xyz frame by frame; ASE's own loop ends without a word at an empty line."""
     opened = _COMPRESSED.get(path.suffix.lower(), open)
     with opened(path, "rb") as binary, io.TextIOWrapper(binary, "utf-8", "replace") as file:
-        for frame in _xyz_frames(file):
+        for frame in xyz_frames(file):
             yield from read_xyz(io.StringIO("".join(frame)), 0)
 
 
-def _xyz_frames(file: Iterator[str]) -> Iterator[list[str]]:
+def xyz_frames(file: Iterator[str]) -> Iterator[list[str]]:
+    """Give the lines of each frame; the file may be moved between frames.
+
+    Raises:
+        ValueError: If a frame is no such, or the file ends amid it.
+    """
     line = next(file, "")
     while line:
         if not line.strip():  # between frames, or in the end
