@@ -237,7 +237,8 @@ class BatchRun:
             raise ValueError(
                 f"{self._options.input}: all structures are refused, the first, frame {number}: {reason}"
             )
-        self.results.open()  # a shard may have none
+        if not self.results.part.exists():
+            self.results.open()  # a shard may be empty
         self.results.finish()
 
     def tell(self, text: str) -> None:
