@@ -166,7 +166,7 @@ class ResultFile:
                 )
         if resume and self.part.exists():
             self._check_settings()
-        elif resume and self.path.exists():
+        elif resume and self.path.exists() and self.path.stat().st_size:  # an empty shard is made again
             self._check_run()
             self.is_complete = True
         else:
