@@ -7,6 +7,7 @@ import gzip
 import lzma
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -65,8 +66,10 @@ def finish(part: Part, path: Path, kind: str) -> None:
             write(other, cast(Any, list(frames)), format=kind)
         _to_disk(other)
         os.replace(other, path)
-    except BaseException:
+    except BaseException as error:
         _remove(other)
+        if isinstance(error, sqlite3.Error):  # as SQLite calls a full disk
+            raise OSError(str(error)) from None
         raise
     part.path.unlink()
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from ase import Atoms
 from ase.io import write
@@ -65,6 +65,9 @@ class Part:
             try:
                 file.close()
             except OSError:
+                if isinstance(file, TrajectoryWriter):  # ASE leaves it open then
+                    with suppress(OSError):
+                        cast(Any, file).backend.fd.close()
                 if not quietly:
                     raise
 

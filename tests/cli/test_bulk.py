@@ -455,7 +455,8 @@ def test_memory_does_not_grow_with_the_file(out, here):
             peaks[count] = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-    assert peaks[800] - peaks[100] < 150_000  # bytes; a structure has some 2,000
+    # Bytes; 700 structures have some 1,400,000. ASE's trajectories keep a table of places, which grows in steps.
+    assert peaks[800] - peaks[100] < (700_000 if out.endswith("traj") else 150_000)
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "npz", "db"])
