@@ -40,7 +40,7 @@ def folder(tmp_path_factory):
     here = tmp_path_factory.mktemp("bulk")
     torch.manual_seed(0)
     network = SchNet(hidden_channels=8, num_filters=8, num_interactions=1, num_gaussians=8, cutoff=4.0)
-    domain = Domain({(1, 8): 1.0, (1, 6): 0.5, (6, 6): 0.5, (1, 1): 0.5, (6, 8): 0.5})  # Å: O-H is closer
+    domain = Domain({(1, 8): 2.0, (1, 6): 0.5, (6, 6): 0.5, (1, 1): 0.5, (6, 8): 0.5})  # Å: O-H is closer
     potential = Potential(network, scale=0.3, elements=[1, 6, 8])
     potential.domain = domain
     save(potential, here / "m.safetensors")
@@ -455,7 +455,7 @@ def test_memory_does_not_grow_with_the_file(out, here):
             peaks[count] = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-    # Bytes; 700 structures have some 1,400,000. ASE's trajectories keep a table of places, which grows in steps.
+    # Bytes; 700 structures have some 1,400,000. ASE's trajectories keep a table of places, which jumps.
     assert peaks[800] - peaks[100] < (700_000 if out.endswith("traj") else 150_000)
 
 
