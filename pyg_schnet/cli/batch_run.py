@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,6 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from jsonargparse import Namespace
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
-from rich.text import Text
 
 from pyg_schnet.checkpoint import load
 from pyg_schnet.cli.files import (
@@ -23,16 +22,20 @@ from pyg_schnet.cli.files import (
     hash_models,
     split_models,
 )
+from pyg_schnet.cli.job import Row, fresh, what_is_outside
+from pyg_schnet.cli.part import number_of, parsed
+from pyg_schnet.cli.progress import shown
 from pyg_schnet.cli.results import ResultFile
+from pyg_schnet.cli.shards import shard_path, shard_settings
+from pyg_schnet.cli.share import Share
 from pyg_schnet.cli.source import Source
 from pyg_schnet.cli.terminal import out
+from pyg_schnet.datasets.ase_files import FAILURES
 from pyg_schnet.domain import Domain
 from pyg_schnet.simulation import StructureError
-from pyg_schnet.structures import from_ase
 
-# What an earlier run told of a structure, and no longer holds.
-_STALE_INFO = ("input_frame", "converged", "steps", "stopped", "energy_deviation", "max_forces_deviation")
-_STALE_ARRAYS = ("forces_deviation",)
+_LISTED = 1000  # structures that are named; of more, the number is kept
+_SAMPLED = 64  # of so many earlier frames, one is compared with the structure that it came from
 
 
 class BatchRun:
@@ -44,10 +47,15 @@ class BatchRun:
         options: Of the verb: the files, ``index``, ``overwrite``, ``resume``, ``skip``, ``quiet``, ``json``.
         settings: What results depend on, besides the models.
         is_same: Tells whether a frame of OUT comes from a structure of IN.
+        share: Of the structures, if only a shard of OUT is asked for.
 
     Attributes:
-        results: OUT.
+        results: OUT, or its shard.
+        source: IN.
+        settings: What results of the whole OUT depend on.
+        fingerprint: Of IN.
         refused: What was wrong with structures that were left out.
+        outside: How structures are unlike those of the training; they were written.
     """
 
     def __init__(
@@ -55,26 +63,28 @@ class BatchRun:
         options: Namespace,
         settings: Mapping[str, Any],
         is_same: Callable[[Atoms, Atoms], bool],
+        share: Share | None = None,
     ):
         self._options, self._is_same = options, is_same
-        self._source = Source(options.input, options.index)
-        models = split_models(options.model)
-        self._domain = _common_domain(checkpoints(models))
-        models = hash_models(list(dict.fromkeys([*models, *checkpoints(models)])))
-        settings = {**settings, "index": options.index, "models": models}
+        self.source = Source(options.input, options.index)
+        self.models = split_models(options.model)
+        self.domain = _common_domain(checkpoints(self.models))
+        models = hash_models(list(dict.fromkeys([*self.models, *checkpoints(self.models)])))
+        self.settings = {**settings, "index": options.index, "models": models}
         check_distinct(IN=options.input, OUT=options.out, **{"--trajectory": options.get("trajectory")})
-        source = fingerprint(options.input)
-        self.results = ResultFile(options.out, settings, options.overwrite, options.resume, source)
-        self.refused: list[tuple[int, str]] = []
-        self.outside: list[tuple[int, str]] = []  # written, but not like the training set
-        self._numbers: list[int] = []
-        self._left = iter(self._source)
-        if not self.results.is_complete:
-            start = list(islice(self._left, 2))
-            self.is_of_many = len(start) > 1
-            if self.is_of_many:
-                check_holds_many(options.out)
-            self._left = chain(start, self._left)
+        self.fingerprint = fingerprint(options.input)
+        self.refused, self.outside = Notes(), Notes()
+        self._first = 0  # place of the first of `structures`
+        self._left = iter(self.source)
+        start = list(islice(self._left, 2))
+        self.is_of_many = len(start) > 1
+        if self.is_of_many:
+            check_holds_many(options.out)
+        self._left = chain(start, self._left)
+        self._share = share
+        path = options.out if share is None else shard_path(options.out, share)
+        own = self.settings if share is None else shard_settings(self.settings, share)
+        self.results = ResultFile(path, own, options.overwrite, options.resume, self.fingerprint)
 
     def earlier(self) -> Iterator[Atoms]:
         """Give the frames that an earlier run wrote, which are those of the first structures of IN.
@@ -84,25 +94,75 @@ class BatchRun:
         """
         for frame in self.results.earlier():
             number, atoms = next(self._left, (-1, None))
+            self._first += 1
             while atoms is not None and number < frame.info.get("input_frame", -1):  # left out by --skip
                 number, atoms = next(self._left, (-1, None))
+                self._first += 1
             if atoms is None or number != frame.info.get("input_frame") or not self._is_same(frame, atoms):
-                raise ValueError(
-                    f"{self.results.part}: its frame {self.results.written - 1} does not come from "
-                    f"{self._options.input}; give the file of the run before, or --overwrite to begin anew"
-                )
+                raise self._foreign()
             yield frame
+
+    def _foreign(self) -> ValueError:
+        return ValueError(
+            f"{self.results.part}: its frame {self.results.written - 1} does not come from "
+            f"{self._options.input}; give the file of the run before, or --overwrite to begin anew"
+        )
+
+    def pass_earlier(self) -> int:
+        """Pass over the frames that an earlier run wrote, and give the place of the first structure after.
+
+        Each tells its number; one of 64, and the last, are compared with the structures of IN, for to read
+        them all would take as long as to compute them.
+
+        Raises:
+            ValueError: If they come from others.
+        """
+        last, held = -1, deque[Atoms]()
+
+        def sampled() -> Iterator[int]:
+            nonlocal last
+            for number, frame in self._numbered():
+                if number <= last or number not in self.source:
+                    raise _Foreign
+                last = number
+                if frame is not None:
+                    held.append(frame)
+                    yield self.source.place(number)
+
+        try:
+            for _, atoms in self.source.read(sampled()):
+                if not self._is_same(held.popleft(), atoms):
+                    raise _Foreign
+            if held:
+                raise _Foreign
+        except _Foreign:
+            raise self._foreign() from None
+        return 0 if last < 0 else self.source.place(last) + 1
+
+    def _numbered(self) -> Iterator[tuple[int, Atoms | None]]:
+        """Give the numbers of earlier frames; some frames, and the last, too."""
+        if not self.results.part.exists():
+            return
+        if not self.results.content.is_text:
+            for frame in self.results.earlier():
+                yield frame.info.get("input_frame", -1), frame
+            return
+        held: bytes | None = None
+        for text in chain(self.results.content.texts(), [None]):
+            if held is not None:
+                is_read = self.results.written % _SAMPLED == 0 or text is None
+                self.results.written += 1
+                try:
+                    frame = parsed(held) if is_read else None
+                except FAILURES:
+                    raise _Foreign from None
+                yield number_of(held) or 0, frame
+            held = text
 
     def structures(self) -> Iterator[Atoms]:
         """Give the structures that are left, with their numbers in ``info["input_frame"]``."""
         for number, atoms in self._left:
-            for name in _STALE_INFO:
-                atoms.info.pop(name, None)
-            for name in _STALE_ARRAYS:
-                atoms.arrays.pop(name, None)
-            atoms.info["input_frame"] = number
-            self._numbers.append(number)
-            yield atoms
+            yield fresh(atoms, number)
 
     def refuse(self, error: StructureError) -> None:
         """Note a structure that is left out, or stop.
@@ -110,63 +170,75 @@ class BatchRun:
         Raises:
             ValueError: Without ``--skip``.
         """
-        number = self._numbers[error.number]
+        self.leave_out(self.source.number(self._first + error.number), error.reason)
+
+    def leave_out(self, number: int, reason: str) -> None:
+        """Note a structure by its number in IN, or stop.
+
+        Raises:
+            ValueError: Without ``--skip``.
+        """
         if not self._options.skip:
             again = "--resume --skip" if self.results.written else "--skip"
             after = f"mend it, or leave such structures out with {again}"
-            raise ValueError(
-                f"{self._options.input}: frame {number}, counted from 0: {error.reason}; {after}"
-            )
-        self.refused.append((number, error.reason))
+            raise ValueError(f"{self._options.input}: frame {number}, counted from 0: {reason}; {after}")
+        self.refused.add(number, reason)
 
-    @contextlib.contextmanager
-    def progress(self, name: str) -> Iterator[Callable[[], None]]:
+    def add(self, rows: Iterable[Row], name: str) -> int:
+        """Write what became of structures, as it comes; gives how many frames there were."""
+        before = self.results.written
+        with self.progress(name) as count:
+            for row in rows:
+                if row.frame is None:
+                    self.leave_out(row.number, row.refused or "")
+                    continue
+                self.results.append(row.frame)
+                if row.outside is not None:
+                    self.outside.add(row.number, row.outside)
+                count()
+        return self.results.written - before
+
+    def progress(self, name: str) -> AbstractContextManager[Callable[[], None]]:
         """Show how many frames there are, on a terminal; gives what counts one."""
         hidden = self._options.quiet or self._options.json or not out.is_terminal
-        columns = TextColumn(name), BarColumn(30), MofNCompleteColumn(), _Speed(), _Remaining()
-        with Progress(*columns, console=out, disable=hidden) as bar:
-            total = None if hidden else self._source.count()
-            task = bar.add_task("", total=total, completed=self.results.written)
-            yield lambda: bar.advance(task)
+        total = None if hidden else self.source.count()
+        if total is not None and self._share is not None:
+            total = self._share.count(total)
+        return shown(name, total, self.results.written, hidden)
 
     def write(self, frames: Iterable[Atoms], name: str) -> Iterator[Atoms]:
         """Write frames to OUT as they come, and give them on."""
         with self.progress(name) as count:
             for frame in frames:
                 self.results.write(frame)
-                self._compare(frame)
+                outside = what_is_outside(frame, self.domain)
+                if outside is not None:
+                    self.outside.add(frame.info["input_frame"], outside)
                 count()
                 yield frame
-
-    def _compare(self, frame: Atoms) -> None:
-        """Note a structure whose atoms are closer than in training: the model was never told of such."""
-        if self._domain is None:
-            return
-        try:
-            self._domain.check(from_ase(frame))
-        except ValueError as error:
-            self.outside.append((frame.info["input_frame"], str(error)))
 
     def tell_outside(self) -> None:
         """Warn of structures that are not like the training set."""
         if self.outside:
             number, reason = self.outside[0]
             self.tell(
-                f"{len(self.outside):,} structures are not like those of the training, and their energies "
+                f"{self.outside.total:,} structures are not like those of the training, and their energies "
                 f"may be far off; the first is frame {number}: {reason}"
             )
 
     def finish(self) -> None:
-        """Make OUT of what was written.
+        """Make OUT of what was written, or its shard, which may be empty.
 
         Raises:
             ValueError: If every structure was refused.
         """
-        if not self.results.written:
+        if not self.results.written and self._share is None:
             number, reason = self.refused[0]
             raise ValueError(
                 f"{self._options.input}: all structures are refused, the first, frame {number}: {reason}"
             )
+        if not self.results.part.exists():
+            self.results.open()  # a shard may be empty
         self.results.finish()
 
     def tell(self, text: str) -> None:
@@ -178,8 +250,28 @@ class BatchRun:
         """Print which structures were left out, the first of many."""
         for number, reason in self.refused[:10]:
             self.tell(f"left out: frame {number}, {reason}")
-        if len(self.refused) > 10:
-            self.tell(f"left out: {len(self.refused) - 10:,} more")
+        if self.refused.total > 10:
+            self.tell(f"left out: {self.refused.total - 10:,} more")
+
+
+class Notes(list[tuple[int, str]]):
+    """Numbers of structures, and what is to say of them; the first thousand, for memory is not endless.
+
+    Attributes:
+        total: How many there were.
+    """
+
+    total = 0
+
+    def add(self, number: int, reason: str) -> None:
+        """Note a structure."""
+        self.total += 1
+        if len(self) < _LISTED:
+            self.append((number, reason))
+
+
+class _Foreign(Exception):
+    """A frame of an earlier run that does not come from IN."""
 
 
 def has_same_atoms(frame: Atoms, atoms: Atoms) -> bool:
@@ -193,25 +285,6 @@ def has_same_places(frame: Atoms, atoms: Atoms) -> bool:
         return False
     pairs = (frame.positions, atoms.positions), (frame.cell.array, atoms.cell.array)
     return all(np.allclose(one, other, rtol=1e-7, atol=1e-7) for one, other in pairs)
-
-
-class _Speed(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        """Tell structures a second."""
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.3g}/s" if speed < 100 else f"{speed:,.0f}/s")
-
-
-class _Remaining(ProgressColumn):
-    max_refresh = 0.5
-
-    def render(self, task: Task) -> Text:
-        """Tell the time that is left."""
-        left = task.time_remaining
-        if left is None:
-            return Text("")
-        hours, minutes = divmod(int(left) // 60, 60)
-        return Text(f"{hours}:{minutes:02d}:{int(left) % 60:02d} left")
 
 
 def _common_domain(models: list[str]) -> Domain | None:

@@ -33,9 +33,13 @@ def prepare_device(device: str, threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def add_files(parser: ArgumentParser, out: str = "in any format of ASE, chosen by its ending") -> None:
+def add_files(
+    parser: ArgumentParser,
+    out: str = "in any format of ASE, chosen by its ending",
+    structures: str = "structures, in any format of ASE",
+) -> None:
     """Add the options of a verb that reads structures and writes others."""
-    parser.add_argument("input", metavar="IN", help="structures, in any format of ASE")
+    parser.add_argument("input", metavar="IN", help=structures)
     parser.add_argument("out", metavar="OUT", help=out)
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
 

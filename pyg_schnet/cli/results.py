@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import sys
+import weakref
+from collections import deque
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 from ase import Atoms
-from ase.io import read, write
-from ase.io.extxyz import read_xyz
+from ase.io import read
 from ase.io.formats import filetype
-from ase.io.trajectory import TrajectoryReader, TrajectoryWriter
+from filelock import FileLock, Timeout
 
+from pyg_schnet.cli import conversion
 from pyg_schnet.cli.files import check_output
+from pyg_schnet.cli.part import Part, encoded, parsed, whole_texts
 from pyg_schnet.datasets.ase_files import FAILURES
-
-_OWN_KEYS = (
-    "input_frame",
-    "converged",
-    "steps",
-    "stopped",
-    "run",
-    "energy_deviation",
-    "max_forces_deviation",
-)
 
 
 class ResultFile:
@@ -38,7 +29,8 @@ class ResultFile:
 
     Frames are appended to ``OUT.part.extxyz``, or to ``OUT.part.traj`` for a trajectory, which ASE reads at
     any time; ``OUT.part.json`` beside it tells what makes them. OUT itself appears when :meth:`finish`
-    renames or converts the part: nothing that is incomplete ever has its name.
+    renames or converts the part: nothing that is incomplete ever has its name. While it is written, a lock
+    on ``OUT.part.lock`` keeps other processes off; one that was killed holds none.
 
     Args:
         path: OUT, in any format of ASE.
@@ -48,12 +40,17 @@ class ResultFile:
         source: Tells the input from others; a part goes on with a mended one, a complete OUT does not.
 
     Attributes:
+        part: Path of what is there of it so far.
+        content: The frames in it.
+        run: Tells of which settings and input frames are.
         written: Number of frames in the part.
         is_complete: Whether there is nothing to go on with, because OUT is there.
 
     Raises:
-        FileExistsError: If OUT or a part of it is there and neither option tells what to do.
+        FileExistsError: If OUT or a part of it is there and neither option tells what to do, or if another
+            process writes it.
         FileNotFoundError: If OUT's folder does not exist.
+        PermissionError: If nothing can be written to it.
         ValueError: If ASE cannot write OUT, an earlier run had other settings, or OUT is complete and of
             another run.
     """
@@ -71,67 +68,70 @@ class ResultFile:
         self.path = Path(path)
         self.written, self.is_complete = 0, False
         self._settings = json.loads(json.dumps(settings))
-        self._label = hashlib.sha256(
-            json.dumps([self._settings, source], sort_keys=True).encode()
-        ).hexdigest()[:12]
-        self._file: TrajectoryWriter | io.TextIOWrapper | None = None
+        self.run = run_name(self._settings, source)
         check_output(path, overwrite=overwrite or resume)
         self._kind = filetype(path, read=False)
-        suffix = "traj" if self._kind == "traj" else "extxyz"
-        self.part = self.path.with_name(f"{self.path.name}.part.{suffix}")
+        self.part = self.path.with_name(f"{self.path.name}.part.{ending(path)}")
+        self.content = Part(self.part)
         self._about = self.path.with_name(f"{self.path.name}.part.json")
-        if not resume and not overwrite and self.part.exists():
-            raise FileExistsError(
-                f"{self.part}: an earlier run left it; --resume goes on with it, --overwrite begins anew"
-            )
-        if resume and self.part.exists():
-            self._check_settings()
-        elif resume and self.path.exists():
-            self._check_label()
-            self.is_complete = True
-        else:
-            self.part.unlink(missing_ok=True)
+        self._unlock = _lock(self.path, self)
+        try:
+            self._prepare(overwrite, resume)
+        except BaseException:
+            self._unlock()
+            raise
+        if self.is_complete:
+            self._unlock()
 
     def earlier(self) -> Iterator[Atoms]:
         """Give the complete frames of an earlier run; after the last, what is left of another is cut off."""
         if not self.part.exists():
             return
-        frames = self._whole_trajectory() if self.part.suffix == ".traj" else self._whole_xyz()
-        for frame in frames:
+        for frame in self.content.frames():
             self.written += 1
             yield frame
 
     def write(self, frame: Atoms) -> None:
         """Append a frame with its results; ``info["run"]`` tells of which settings and input it is."""
-        frame.info["run"] = self._label
-        if self._file is None:
-            self._open()
-        for name in getattr(frame.calc, "results", {}):  # of a file that was read; ASE refuses both
-            frame.info.pop(name, None)
-            frame.arrays.pop(name, None)
-        if isinstance(self._file, TrajectoryWriter):
-            self._file.write(frame)
-        else:
-            assert self._file is not None
-            text = io.StringIO()
-            write(text, frame, format="extxyz")
-            self._file.write(text.getvalue())  # at once: a kill seldom comes between
-            self._file.flush()
+        self.append(encoded(frame, self.run, self.content.is_text))
+
+    def append(self, frame: bytes | Atoms) -> None:
+        """Append a frame that :func:`~pyg_schnet.cli.part.encoded` made.
+
+        Raises:
+            OSError: If the disk is full, with what to do.
+        """
+        try:
+            self.open()
+            self.content.append(frame)
+        except OSError as error:
+            raise self._told(error) from None
         self.written += 1
 
     def finish(self) -> None:
-        """Give the part its name, in OUT's format."""
-        self._close()
-        if (self._kind, self.path.suffix) in (("extxyz", ".xyz"), ("extxyz", ".extxyz"), ("traj", ".traj")):
-            os.replace(self.part, self.path)
-        else:
-            other = self.path.with_name(f".part.{self.path.name}")  # the ending may tell the format
-            other.unlink(missing_ok=True)
-            frames = cast(list[Atoms], read(self.part, ":"))
-            write(other, [self._for_format(frame) for frame in frames], format=self._kind)
-            os.replace(other, self.path)
-            self.part.unlink()
+        """Give the part its name, in OUT's format.
+
+        Raises:
+            OSError: If the disk is full, with what to do.
+        """
+        try:
+            self.content.close()
+            conversion.finish(self.content, self.path, self._kind)
+        except OSError as error:
+            raise self._told(error) from None
         self._about.unlink(missing_ok=True)
+
+    def open(self) -> None:
+        """Make the part, and write beside it what makes it, if this was not done."""
+        if self.content.is_open:
+            return
+        temporary = self._about.with_name(f".{self._about.name}")
+        try:
+            temporary.write_text(json.dumps(self._settings, indent=1, ensure_ascii=False) + "\n")
+            os.replace(temporary, self._about)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self.content.open()
 
     def __enter__(self) -> ResultFile:
         return self
@@ -142,35 +142,43 @@ class ResultFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._close()
-        if kind is None:
-            return
+        try:
+            self.content.close(quietly=kind is not None)
+            if kind is not None:
+                self._tell_what_is_kept()
+        finally:
+            self._unlock()
+
+    def _tell_what_is_kept(self) -> None:
         if self.written:
             some = f"{self.written:,} structure{'s are' if self.written > 1 else ' is'}"
             print(f"pyg-schnet: {some} done, in {self.part}; --resume goes on", file=sys.stderr)
-        elif self.part.exists() and self.part.stat().st_size == 0:  # the first could not be written
-            self.part.unlink()
+        elif not self.part.exists() or self.part.stat().st_size == 0:
+            self.part.unlink(missing_ok=True)  # the first could not be written
             self._about.unlink(missing_ok=True)
 
-    def _open(self) -> None:
-        temporary = self._about.with_name(f".{self._about.name}")
-        temporary.write_text(json.dumps(self._settings, indent=1, ensure_ascii=False) + "\n")
-        os.replace(temporary, self._about)
-        traj = self.part.suffix == ".traj"
-        self._file = TrajectoryWriter(self.part, "a") if traj else self.part.open("a")
+    def _prepare(self, overwrite: bool, resume: bool) -> None:
+        if not resume and not overwrite:
+            check_output(str(self.path), overwrite=False)  # again: another process may just have finished
+            if self.part.exists():
+                raise FileExistsError(
+                    f"{self.part}: an earlier run left it; --resume goes on with it, --overwrite begins anew"
+                )
+        if resume and self.part.exists():
+            self._check_settings()
+        elif resume and self.path.exists() and self.path.stat().st_size:  # an empty shard is made again
+            self._check_run()
+            self.is_complete = True
+        else:
+            self.part.unlink(missing_ok=True)
 
-    def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def _check_label(self) -> None:
+    def _check_run(self) -> None:
         """Refuse a complete file of another run: nothing would be left to do for this one."""
         try:
-            last = read(self.path, -1)
+            last = _last(self.path, self._kind)
         except FAILURES as error:
             raise ValueError(f"{self.path}: cannot be read ({error}); begin anew with --overwrite") from None
-        if cast(Atoms, last).info.get("run") != self._label:
+        if last.info.get("run") != self.run:
             raise ValueError(
                 f"{self.path}: is complete, with other settings, another model or another input, or in a "
                 "format that does not tell; nothing is left to resume, --overwrite begins anew"
@@ -181,8 +189,8 @@ class ResultFile:
             others = json.loads(self._about.read_text())
         except (OSError, ValueError):
             raise ValueError(
-                f"{self._about}: must tell how {self.part.name} came about, and cannot be read; begin anew "
-                "with --overwrite"
+                f"{self._about}: must tell how {self.part.name} came about, and cannot be read; begin "
+                "anew with --overwrite"
             ) from None
         for name, value in self._settings.items():
             if others.get(name) != value:
@@ -191,55 +199,50 @@ class ResultFile:
                     f"{others.get(name)}, now it is {value}; give the same, or begin anew with --overwrite"
                 )
 
-    def _whole_xyz(self) -> Iterator[Atoms]:
-        end = 0
-        with self.part.open("rb") as file:
-            for text in _whole_frames(file):
-                try:
-                    frame = next(read_xyz(io.StringIO(text.decode()), 0))
-                except FAILURES:
-                    break
-                yield frame
-                end = file.tell()
-        os.truncate(self.part, end)
+    def _told(self, error: OSError) -> OSError:
+        """Say where the disk is full, in an error of the same kind."""
+        reason = error.strerror or " ".join(str(error).split())
+        return type(error)(f"{self.path}: cannot be written ({reason}); make room, then go on with --resume")
 
-    def _whole_trajectory(self) -> Iterator[Atoms]:
-        count = length = 0
+
+def ending(path: str) -> str:
+    """Give the format of the part of a file: ``"traj"`` for a trajectory, else ``"extxyz"``."""
+    return "traj" if filetype(path, read=False) == "traj" else "extxyz"
+
+
+def run_name(settings: Mapping[str, Any], source: str) -> str:
+    """Name a run by its settings and input; a letter first, for ASE reads 12 digits as a number."""
+    text = json.dumps([json.loads(json.dumps(settings)), source], sort_keys=True)
+    return f"r{hashlib.sha256(text.encode()).hexdigest()[:11]}"
+
+
+def _last(path: Path, kind: str) -> Atoms:
+    if kind == "extxyz" and path.suffix in (".xyz", ".extxyz"):  # ASE would list all frames
+        with path.open("rb") as file:
+            return parsed(deque(whole_texts(file), maxlen=1).pop())
+    return cast(Atoms, read(path, -1))
+
+
+def _lock(path: Path, holder: object) -> weakref.finalize:
+    """Keep other processes off a file, until what is returned is called or the holder is no more."""
+    place = path.with_name(f"{path.name}.part.lock")
+    lock = FileLock(place)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise FileExistsError(
+            f"{path}: another process is writing it, and holds {place.name}; wait for it, or give another "
+            "name"
+        ) from None
+    except OSError as error:
+        raise type(error)(
+            f"{path}: nothing can be written to its folder ({error.strerror or error})"
+        ) from None
+
+    def unlock() -> None:
         try:
-            with self.part.open("rb") as file:
-                stored = TrajectoryReader(file)
-                length = len(stored)
-                for count in range(length):
-                    yield cast(Atoms, stored[count])
-                count = length
-        except FAILURES:
-            self._cut_trajectory(count)
+            place.unlink(missing_ok=True)  # while it is held: nobody else's is removed
+        finally:
+            lock.release(force=True)
 
-    def _cut_trajectory(self, count: int) -> None:
-        """Copy the first frames: the end of such a file tells where they are."""
-        other = self.part.with_name(f".{self.part.name}")
-        with self.part.open("rb") as file, TrajectoryWriter(other) as whole:
-            if count:
-                stored = TrajectoryReader(file)
-                for number in range(count):
-                    whole.write(stored[number])
-        if count:
-            os.replace(other, self.part)
-        else:
-            other.unlink(missing_ok=True)
-            self.part.unlink()
-
-    def _for_format(self, frame: Atoms) -> Atoms:
-        """Move what is told of a frame to where ASE's databases keep it."""
-        if self._kind in ("db", "json"):
-            frame.info = {"key_value_pairs": {k: frame.info[k] for k in _OWN_KEYS if k in frame.info}}
-        return frame
-
-
-def _whole_frames(file: BinaryIO) -> Iterator[bytes]:
-    """Give frames of extended xyz as they are written: with all lines, each with its end."""
-    while (line := file.readline()).strip().isdigit() and line.endswith(b"\n"):
-        lines = [line, *islice(iter(file.readline, b""), int(line) + 1)]
-        if len(lines) < int(line) + 2 or not lines[-1].endswith(b"\n"):
-            return
-        yield b"".join(lines)
+    return weakref.finalize(holder, unlock)

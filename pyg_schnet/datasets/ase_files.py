@@ -95,7 +95,7 @@ def records(path: Path) -> Iterator[Record]:
     if kind == "traj":
         return _trajectory(path)
     if kind == "db":
-        _check_database(path)
+        check_database(path)
     if kind in ("db", "json"):
         return map(_of_row, _rows(path, kind))
     return map(_of_atoms, _output(path, kind))
@@ -154,12 +154,19 @@ def read_extxyz(path: Path) -> Iterator[Atoms]:
     """Read extended xyz frame by frame; ASE's own loop ends without a word at an empty line."""
     opened = _COMPRESSED.get(path.suffix.lower(), open)
     with opened(path, "rb") as binary, io.TextIOWrapper(binary, "utf-8", "replace") as file:
-        for frame in _xyz_frames(file):
+        for frame in xyz_frames(bounded_lines(file)):
             yield from read_xyz(io.StringIO("".join(frame)), 0)
 
 
-def _xyz_frames(file: io.TextIOBase) -> Iterator[list[str]]:
-    lines = _lines(file)
+def xyz_frames(lines: Iterator[str]) -> Iterator[list[str]]:
+    """Give the lines of each frame; others may take lines between frames.
+
+    Args:
+        lines: Of the file, as :func:`bounded_lines` gives them.
+
+    Raises:
+        ValueError: If a frame is no such, or the file ends amid it.
+    """
     line = next(lines, "")
     while line:
         if not line.strip():  # between frames, or in the end
@@ -182,8 +189,12 @@ def _xyz_frames(file: io.TextIOBase) -> Iterator[list[str]]:
         line = next(lines, "")
 
 
-def _lines(file: io.TextIOBase) -> Iterator[str]:
-    """Give lines, which must have an end."""
+def bounded_lines(file: io.TextIOBase) -> Iterator[str]:
+    """Give lines, which must have an end.
+
+    Raises:
+        ValueError: If one is very long.
+    """
     while line := file.readline(_LONGEST_LINE):
         if len(line) == _LONGEST_LINE:
             raise ValueError(
@@ -233,8 +244,12 @@ def _rows(path: Path, kind: str) -> Iterator[AtomsRow]:
             last = rows[-1].id
 
 
-def _check_database(path: Path) -> None:
-    """Look before ASE does, which adds its tables to a database that has none."""
+def check_database(path: Path) -> None:
+    """Look before ASE does, which adds its tables to a database that has none.
+
+    Raises:
+        ValueError: If it is no database of ASE, or a hostile one.
+    """
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
             check_tables(database)

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from ase import Atoms
 from ase.io import iread
-from ase.io.formats import UnknownFileTypeError, filetype
+from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 from ase.spacegroup.spacegroup import SpacegroupError
 
 from pyg_schnet.datasets.ase_files import FAILURES, read_extxyz, shortened
@@ -72,6 +72,11 @@ def check_kind(path: Path) -> str:
         raise ValueError(
             f"{path}: ASE cannot read it ({shortened(error)}); its ending must tell its format"
         ) from None
+    if kind not in ioformats or not ioformats[kind].can_read:
+        raise ValueError(
+            f"{path}: ASE cannot read it ('{kind[:40]}' is no format that it reads); its ending must tell its "
+            "format"
+        )
     if kind in _LEADING_ELSEWHERE:
         raise ValueError(
             f"{path}: must hold its structures itself, got '{kind}', whose reader opens other files or asks "

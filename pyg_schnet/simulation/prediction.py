@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import count, islice
 from typing import Any, cast
 
 import torch
@@ -60,29 +60,60 @@ def predict(
         raise TypeError("`frames` must be an iterable of ase.Atoms, got one Atoms; use [atoms]")
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
-    return _predict(for_evaluation(potential, device), iter(frames), batch_size, forces, stress, on_refused)
+    predictor = Predictor(potential, forces, device, stress)
+    return _predict(predictor, iter(frames), batch_size, on_refused)
 
 
 def _predict(
-    potential: Potential | Ensemble,
+    predictor: Predictor,
     frames: Iterator[Atoms],
     batch_size: int,
-    forces: bool,
-    stress: bool,
     on_refused: Callable[[StructureError], None] | None,
 ) -> Iterator[Atoms]:
-    first = 0
-    while batch := list(islice(frames, batch_size)):
-        if first == _BATCHES_TO_COMPILE_AFTER * batch_size and potential.compiled is None:
-            potential.compile(constant=True)  # a copy of our own
-        for result in _evaluate_or_name(potential, batch, first, forces, stress):
+    for number in count():
+        batch = list(islice(frames, batch_size))
+        if not batch:
+            return
+        for result in predictor.of_batch(batch, number, number * batch_size):
             if not isinstance(result, StructureError):
                 yield result
             elif on_refused is None:
                 raise result
             else:
                 on_refused(result)
-        first += len(batch)
+
+
+class Predictor:
+    """A potential that predicts some batches of a stream: each to the bit as if it predicted all.
+
+    Args:
+        potential: A potential or an ensemble, which is copied, or paths of checkpoints.
+        forces: Whether forces are wanted; energies alone cost no gradient.
+        device: Where to compute; by default where the potential is, the CPU for a path.
+        stress: Whether to add stresses to periodic structures whose cells have a volume.
+    """
+
+    def __init__(
+        self,
+        potential: Model,
+        forces: bool = True,
+        device: str | torch.device | None = None,
+        stress: bool = False,
+    ):
+        self._potential = for_evaluation(potential, device)
+        self._forces, self._stress = forces, stress
+
+    def of_batch(self, frames: list[Atoms], number: int, first: int) -> Iterator[Atoms | StructureError]:
+        """Predict a batch, or tell what is wrong with which structure.
+
+        Args:
+            frames: The batch.
+            number: Of the batch in the stream, from 0, ascending from call to call.
+            first: Number of its first structure, for the errors.
+        """
+        if number >= _BATCHES_TO_COMPILE_AFTER and self._potential.compiled is None:
+            self._potential.compile(constant=True)  # a copy of our own
+        return _evaluate_or_name(self._potential, frames, first, self._forces, self._stress)
 
 
 def batch_of(frames: list[Atoms], device: torch.device) -> Data:

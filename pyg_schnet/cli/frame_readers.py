@@ -1,0 +1,223 @@
+"""Readers of the structures of a file, which pass over those that are not asked for."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import IO, Any, Protocol, cast
+
+import ase.db
+from ase import Atoms
+from ase.db.row import AtomsRow
+from ase.io import iread
+from ase.io.extxyz import read_xyz
+from ase.io.trajectory import TrajectoryReader
+
+from pyg_schnet.datasets.ase_files import bounded_lines, check_database, xyz_frames
+from pyg_schnet.datasets.structure_files import check_kind
+
+_OPEN: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_KINDS = {".xyz": "xyz", ".extxyz": "xyz", ".traj": "traj", ".db": "db", ".safetensors": "processed"}
+_ARRAYS = {".npz": "arrays", ".h5": "arrays", ".hdf5": "arrays"}
+_ROWS_AT_ONCE = 1000
+
+
+class FrameReader(Protocol):
+    """Reads some structures of a file.
+
+    Attributes:
+        place: Number in the file, from 0, of the structure that is being read.
+    """
+
+    place: int
+
+    def read(self, numbers: Iterable[int]) -> Iterator[tuple[int, Atoms]]:
+        """Give structures with their numbers, which must be ascending; ends where the file does."""
+        ...
+
+    def count(self) -> int | None:
+        """Count the structures of the file; ``None`` where they must be read for it."""
+        ...
+
+
+def reader_of(path: str) -> FrameReader:
+    """Give the reader of a file, by its ending; ASE's where it is no special one.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no regular file, of no known format, or leads elsewhere.
+    """
+    if _kind(path) == "db":
+        check_kind(Path(path))
+        check_database(Path(path))
+    elif _kind(path) in ("", "xyz", "traj"):
+        check_kind(Path(path))
+    elif Path(path).exists() and not Path(path).is_file():
+        raise ValueError(f"{path}: must be a file with structures, got a folder, pipe or device")
+    readers = {"xyz": _Xyz, "traj": _Trajectory, "db": _Database, "processed": _Processed, "arrays": _Arrays}
+    return readers.get(_kind(path), _Any)(path)
+
+
+def _kind(path: str) -> str:
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
+    if suffixes and suffixes[-1] in _OPEN:
+        return "xyz" if suffixes[-2:-1] in ([".xyz"], [".extxyz"]) else ""
+    return (_KINDS | _ARRAYS).get(suffixes[-1] if suffixes else "", "")
+
+
+class _Any:
+    """What only ASE reads: one after another, those that are not asked for too."""
+
+    def __init__(self, path: str):
+        self.path, self.place = path, 0
+
+    def read(self, numbers: Iterable[int]) -> Iterator[tuple[int, Atoms]]:
+        frames = enumerate(self._all())
+        for number in numbers:
+            for self.place, atoms in frames:
+                if self.place == number:
+                    self.place += 1
+                    yield number, atoms
+                    break
+                self.place += 1
+            else:
+                return
+
+    def count(self) -> int | None:
+        return None
+
+    def _all(self) -> Iterator[Atoms]:
+        kind = check_kind(Path(self.path))
+        return cast(Iterator[Atoms], iread(self.path, ":", kind, do_not_split_by_at_sign=True))
+
+
+class _Arrays(_Any):
+    """Arrays of many structures, as our data sets read them."""
+
+    def _all(self) -> Iterator[Atoms]:
+        from pyg_schnet.datasets import read_frames
+
+        for piece in read_frames(self.path):
+            start = 0
+            for number, size in enumerate(piece.counts.tolist()):
+                part = slice(start, start := start + size)
+                lattice = {} if piece.cell is None else {"cell": piece.cell[number]}
+                if piece.pbc is not None:
+                    lattice["pbc"] = piece.pbc[number]
+                yield Atoms(piece.numbers[part], piece.positions[part], **lattice)
+
+
+class _Xyz:
+    """Extended xyz, compressed or not."""
+
+    def __init__(self, path: str):
+        self.path, self.place = path, 0
+
+    def read(self, numbers: Iterable[int]) -> Iterator[tuple[int, Atoms]]:
+        self.place = 0
+        with self._opened() as binary, io.TextIOWrapper(cast(Any, binary), "utf-8", "replace") as file:
+            lines = bounded_lines(file)
+            frames = xyz_frames(lines)
+            for number in numbers:
+                while self.place < number:
+                    if not _pass_over(lines):
+                        return
+                    self.place += 1
+                frame = next(frames, None)
+                if frame is None:
+                    return
+                atoms = next(read_xyz(io.StringIO("".join(frame)), 0))
+                self.place += 1
+                yield number, atoms
+
+    def count(self) -> int:
+        """Count by first lines; what is damaged ends the count, and is told when it is read."""
+        found = 0
+        with self._opened() as binary, io.TextIOWrapper(cast(Any, binary), "utf-8", "replace") as file:
+            lines = bounded_lines(file)
+            try:
+                while _pass_over(lines):
+                    found += 1
+            except ValueError:
+                return found
+        return found
+
+    def _opened(self) -> IO[bytes]:
+        return _OPEN.get(Path(self.path).suffix.lower(), open)(self.path, "rb")
+
+
+def _pass_over(lines: Iterator[str]) -> bool:
+    """Pass over a frame by its first line, in a microsecond; gives whether there was one."""
+    line = next(lines, "")
+    while line and not line.strip():
+        line = next(lines, "")
+    if not line:
+        return False
+    if not line.strip().isdigit():
+        raise ValueError(f"it must begin with the number of its atoms, got {line.strip()[:40]!r}")
+    next(islice(lines, int(line), int(line) + 1), None)
+    return True
+
+
+class _Trajectory:
+    """A trajectory of ASE."""
+
+    def __init__(self, path: str):
+        self.path, self.place = path, 0
+
+    def read(self, numbers: Iterable[int]) -> Iterator[tuple[int, Atoms]]:
+        with TrajectoryReader(self.path) as file:
+            total = len(file)
+            for self.place in numbers:
+                if self.place >= total:
+                    return
+                yield self.place, cast(Atoms, file[self.place])
+
+    def count(self) -> int:
+        with TrajectoryReader(self.path) as file:
+            return len(file)
+
+
+class _Processed:
+    """A processed file of our data sets, which stays on disk."""
+
+    def __init__(self, path: str):
+        self.path, self.place = path, 0
+
+    def read(self, numbers: Iterable[int]) -> Iterator[tuple[int, Atoms]]:
+        from pyg_schnet.datasets import AtomsDataset
+        from pyg_schnet.structures import to_ase
+
+        dataset = AtomsDataset(path=self.path, memory_map=True)
+        for self.place in numbers:
+            if self.place >= len(dataset):
+                return
+            yield self.place, cast(Atoms, to_ase(cast(Any, dataset[self.place]), with_results=False))
+
+    def count(self) -> int:
+        from pyg_schnet.datasets import AtomsDataset
+
+        return len(AtomsDataset(path=self.path, memory_map=True))
+
+
+class _Database(_Any):
+    """A database of ASE, in SQLite: some rows at once, for ASE fetches all that it is asked for."""
+
+    def count(self) -> int:
+        with cast(Any, ase.db.connect(self.path, type="db", use_lock_file=False)) as database:
+            return database.count()
+
+    def _all(self) -> Iterator[Atoms]:
+        return (row.toatoms() for row in chain.from_iterable(self._pages()))
+
+    def _pages(self) -> Iterator[list[AtomsRow]]:
+        last = 0
+        with cast(Any, ase.db.connect(self.path, type="db", use_lock_file=False)) as database:
+            while rows := list(database.select([("id", ">", last)], sort="id", limit=_ROWS_AT_ONCE)):
+                yield rows
+                last = rows[-1].id
