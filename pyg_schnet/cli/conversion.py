@@ -54,7 +54,7 @@ def finish(part: Part, path: Path, kind: str) -> None:
     try:
         if kind == "extxyz" and path.suffix.lower() in _COMPRESS:
             with part.path.open("rb") as text, _COMPRESS[path.suffix.lower()](other, "wb") as packed:
-                shutil.copyfileobj(text, packed, 2**20)
+                shutil.copyfileobj(text, packed, 2**16)
         elif kind == "db":
             with cast(Any, ase.db.connect(other, type="db", use_lock_file=False)) as database:
                 for frame in part.frames():

@@ -36,14 +36,15 @@ MANY = 201
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A model, ``in.xyz`` with molecules and crystals, and ``straight.extxyz``, by one process."""
+    """Models, ``in.xyz`` with molecules and crystals, and ``straight.extxyz``, by one process."""
     here = tmp_path_factory.mktemp("bulk")
-    torch.manual_seed(0)
-    network = SchNet(hidden_channels=8, num_filters=8, num_interactions=1, num_gaussians=8, cutoff=4.0)
     domain = Domain({(1, 8): 2.0, (1, 6): 0.5, (6, 6): 0.5, (1, 1): 0.5, (6, 8): 0.5})  # Å: O-H is closer
-    potential = Potential(network, scale=0.3, elements=[1, 6, 8])
-    potential.domain = domain
-    save(potential, here / "m.safetensors")
+    for name, filters in {"m.safetensors": "exact", "compiled.safetensors": "auto"}.items():
+        torch.manual_seed(0)
+        sizes = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 1, "num_gaussians": 8}
+        potential = Potential(SchNet(**sizes, cutoff=4.0, filters=filters), scale=0.3, elements=[1, 6, 8])
+        potential.domain = domain
+        save(potential, here / name)
     kinds = [molecule(name) for name in ("CH3CH2OH", "H2O", "CH4", "C6H6", "CO", "O")]
     kinds.append(bulk("C", "diamond", a=3.6))
     frames = [kinds[number % len(kinds)].copy() for number in range(MANY)]
@@ -69,8 +70,8 @@ def straight(folder):
     return (folder / "straight.extxyz").read_bytes()
 
 
-def predict(*arguments: str, source: str = "in.xyz") -> int:
-    return cli.main(["predict", "m.safetensors", source, *arguments, "--batch_size", "4", "--quiet"])
+def predict(*arguments: str, source: str = "in.xyz", model: str = "m.safetensors") -> int:
+    return cli.main(["predict", model, source, *arguments, "--batch_size", "4", "--quiet"])
 
 
 def started(*arguments: str) -> subprocess.Popen:
@@ -141,10 +142,13 @@ def test_a_shard_that_is_none_is_told(text, here, capsys):
     assert "`--shard` must be K/N, with K from 1 to N, as 3/8" in capsys.readouterr().err
 
 
-def test_several_processes_write_the_bytes_of_one(here, straight, capsys):
-    assert predict("out.extxyz", "--processes", "3") == 0
-    assert Path("out.extxyz").read_bytes() == straight
-    assert sorted(path.name for path in here.iterdir()) == ["in.xyz", "m.safetensors", "out.extxyz"]
+def test_several_processes_write_the_bytes_of_one(here, folder):
+    """The first eight batches are computed by another program than the rest."""
+    options = {"source": str(folder / "in.xyz"), "model": str(folder / "compiled.safetensors")}
+    assert predict("out.extxyz", "--index", "::2", "--processes", "2", **options) == 0
+    assert [path.name for path in here.glob("out*")] == ["out.extxyz"]
+    assert predict("one.extxyz", "--index", "::2", **options) == 0
+    assert Path("out.extxyz").read_bytes() == Path("one.extxyz").read_bytes()
 
 
 def test_what_several_processes_refuse_is_told_in_the_order_of_the_file(here, capsys):
@@ -155,7 +159,7 @@ def test_what_several_processes_refuse_is_told_in_the_order_of_the_file(here, ca
     message = capsys.readouterr().err
     assert "bad.xyz: frame 9, counted from 0: `z` contains 14" in message
     assert "9 structures are done, in out.traj.part.traj; --resume goes on" in message
-    again = ["out.traj", "--processes", "2", "--resume", "--skip", "--json", "--batch_size", "4"]
+    again = ["out.traj", "--resume", "--skip", "--json", "--batch_size", "4"]
     assert cli.main(["predict", "m.safetensors", "bad.xyz", *again]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["earlier"], told["structures"]) == (9, 38)
@@ -173,8 +177,8 @@ def test_what_several_processes_refuse_is_told_in_the_order_of_the_file(here, ca
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("suffix", ["extxyz", "traj"])
 def test_a_resumed_file_has_the_bytes_of_a_straight_one_wherever_it_was_cut(suffix, seed, here, straight):
-    assert predict("straight.traj", "--index", ":60") == 0
-    stop = random.Random(seed).randrange(1, 60)
+    assert predict("straight.traj", "--index", ":30") == 0
+    stop = random.Random(seed).randrange(1, 30)
     with pytest.MonkeyPatch.context() as patch:
         append = ResultFile.append
 
@@ -184,21 +188,21 @@ def test_a_resumed_file_has_the_bytes_of_a_straight_one_wherever_it_was_cut(suff
             append(self, frame)
 
         patch.setattr(ResultFile, "append", interrupted)
-        assert predict(f"out.{suffix}", "--index", ":60") == 130
+        assert predict(f"out.{suffix}", "--index", ":30") == 130
     part = Path(f"out.{suffix}.part.{suffix}")
     if suffix == "extxyz":
         os.truncate(part, part.stat().st_size - random.Random(seed).randrange(300))
-    assert predict(f"out.{suffix}", "--index", ":60", "--resume") == 0
+    assert predict(f"out.{suffix}", "--index", ":30", "--resume") == 0
     expected = ase.io.read("straight.traj", ":")
     found = ase.io.read(f"out.{suffix}", ":")
-    assert [frame.info["input_frame"] for frame in found] == list(range(60))
+    assert [frame.info["input_frame"] for frame in found] == list(range(30))
     for one, other in zip(found, expected, strict=True):
         rounding = 0 if suffix == "traj" else 1e-8  # digits of extended xyz
         assert abs(one.get_potential_energy() - other.get_potential_energy()) <= rounding
         assert np.abs(one.get_forces() - other.get_forces()).max() <= rounding
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_after_the_kill_of_a_run_no_process_is_left_and_any_number_goes_on(seed, here, straight):
     if not LINUX:
         pytest.skip("reads /proc")
@@ -235,7 +239,9 @@ def test_a_killed_worker_ends_the_run_and_nothing_is_lost(here, straight):
     assert Path("out.extxyz").read_bytes() == straight
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+@pytest.mark.parametrize(
+    ("name", "code"), [("SIGTERM", 143), pytest.param("SIGINT", 130, marks=pytest.mark.slow)]
+)
 def test_a_signal_to_all_processes_keeps_what_is_done(name, code, here, straight):
     if not LINUX:
         pytest.skip("reads /proc")
@@ -401,7 +407,8 @@ def limited(size: int, *arguments: str) -> int:
 def test_a_full_disk_is_told_and_after_room_was_made_the_run_goes_on(out, here, capsys):
     index = ["--index", ":40"]
     assert predict(f"straight-{out}", *index) == 0
-    size = {"out.db": 70_000, "out.json": 50_000}.get(out, 9000)  # the conversion is too large, not the part
+    is_converted = out.endswith(("db", "json"))  # which then is too large, not the part
+    size = Path(f"straight-{out}").stat().st_size - 500 if is_converted else 9000
     assert limited(size, out, *index) == 2
     message = capsys.readouterr().err
     assert f"{out}: cannot be written (" in message
@@ -445,18 +452,17 @@ def test_a_second_run_to_the_same_file_is_refused_and_a_dead_one_does_not_block(
 @pytest.mark.parametrize("out", ["out.extxyz", "out.traj", "out.db", "out.xyz.gz"])
 def test_memory_does_not_grow_with_the_file(out, here):
     carbon = ase.io.read("in.xyz", 5)
-    for count in (100, 800):
+    for count in (60, 400):
         ase.io.write(f"in{count}.xyz", [carbon] * count)
     peaks = {}
-    for count in (100, 100, 800):  # the first warms up
+    for count in (60, 60, 400):  # the first warms up
         tracemalloc.start()
         try:
             assert predict(out, "--overwrite", source=f"in{count}.xyz") == 0
             peaks[count] = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-    # Bytes; 700 structures have some 1,400,000. ASE's trajectories keep a table of places, which jumps.
-    assert peaks[800] - peaks[100] < (700_000 if out.endswith("traj") else 150_000)
+    assert peaks[400] - peaks[60] < 150_000  # bytes; 340 structures have some 680,000
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "npz", "db"])
