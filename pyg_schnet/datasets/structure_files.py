@@ -74,8 +74,8 @@ def check_kind(path: Path) -> str:
         ) from None
     if kind not in ioformats or not ioformats[kind].can_read:
         raise ValueError(
-            f"{path}: ASE cannot read it ('{kind[:40]}' is no format that it reads); its ending must tell its "
-            "format"
+            f"{path}: ASE cannot read it ('{kind[:40]}' is no format that it reads); its ending must "
+            "tell its format"
         )
     if kind in _LEADING_ELSEWHERE:
         raise ValueError(
