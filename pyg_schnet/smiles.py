@@ -117,8 +117,7 @@ def _embed(molecule: Chem.Mol, smiles: str, seed: int) -> None:
         options.randomSeed = seed + 1
         options.maxIterations = _ATTEMPTS
         options.useRandomCoords = random_start
-        if hasattr(options, "timeout"):  # of RDKit 2024.9 and newer
-            options.timeout = _SECONDS
+        options.timeout = _SECONDS
         if EmbedMolecule(molecule, options) == 0:
             return
     raise ValueError(

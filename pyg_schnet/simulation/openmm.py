@@ -20,7 +20,7 @@ _kJ_per_mol = units.kJ / units.mol  # eV
 
 
 def openmm_force(potential: Potential | str | os.PathLike, atoms: Atoms, **options) -> openmm.PythonForce:
-    """Turn a potential into a force of OpenMM 8.4 or later.
+    """Turn a potential into a force of OpenMM 8.5 or later.
 
     Add it to a system whose particles are these atoms in this order. OpenMM's units are converted both ways:
     positions from nm, energies to kJ/mol and forces to kJ/mol/nm.
@@ -124,6 +124,6 @@ def _openmm() -> Any:
         raise ImportError("OpenMM is missing: pip install 'pyg-schnet[openmm]'") from None
     if not hasattr(openmm, "PythonForce"):
         raise ImportError(
-            f"OpenMM 8.4 or later is needed, this is {openmm.__version__}: pip install --upgrade openmm"
+            f"OpenMM 8.5 or later is needed, this is {openmm.__version__}: pip install --upgrade openmm"
         )
     return openmm
