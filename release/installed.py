@@ -26,7 +26,7 @@ COMMANDS = (
     f"pyg-schnet data {SAMPLE}",
     f"pyg-schnet train --data.path {SAMPLE} --data.n_train 100 {SMALL} --out run",
     f"pyg-schnet check run/model.safetensors {SAMPLE} --only rotation,forces",
-    f"pyg-schnet evaluate run/model.safetensors {SAMPLE} --part all",
+    f"pyg-schnet evaluate run/model.safetensors {SAMPLE} --part test",
     "ase build CH3CH2OH ethanol.xyz",
     "pyg-schnet predict run/model.safetensors ethanol.xyz predicted.extxyz",
 )
