@@ -240,7 +240,8 @@ class RunDirectory:
                 ]
             except (ValueError, TypeError, OverflowError, csv.Error) as error:
                 raise ValueError(
-                    f"{self.metrics}: must hold a number under each name ({str(error)[:80]}); repair or remove it"
+                    f"{self.metrics}: must hold a number under each name ({str(error)[:80]}); repair "
+                    "or remove it"
                 ) from None
 
 
