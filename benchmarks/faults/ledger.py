@@ -19,10 +19,14 @@ PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "LOG.md")
 
 
 def _commit() -> str:
-    found = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip() or "unknown"
+    """Name the commit, and say whether something is changed since but what the ledger writes."""
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    own = [f":!{path.relative_to(ROOT)}" for path in (PATH, *PAGES)]
+    changed = git("diff", "--quiet", "HEAD", "--", ".", *own).returncode == 1
+    return (git("describe", "--always").stdout.strip() or "unknown") + ("-dirty" if changed else "")
 
 
 @dataclass(frozen=True)
