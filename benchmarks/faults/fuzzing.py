@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
@@ -128,7 +129,8 @@ def _keep(options: argparse.Namespace, door: str, number: int, path: Path, outco
     place.mkdir(parents=True, exist_ok=True)
     (place / path.name).write_bytes(path.read_bytes())
     print(f"{door}: {outcome.text}")
-    print(f"  python benchmarks/withstand.py fuzz --doors '{door}' --again '{place / path.name}'", flush=True)
+    again = shlex.join(["fuzz", "--doors", door, "--again", str(place / path.name)])
+    print(f"  python benchmarks/withstand.py {again}", flush=True)
 
 
 def _again(options: argparse.Namespace) -> list[Entry]:

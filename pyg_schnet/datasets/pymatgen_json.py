@@ -57,7 +57,7 @@ def _records(path: Path) -> Iterator[Record]:
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path}: frame {number} must have `structure` and `outputs` as pymatgen writes them "
-                f"({type(error).__name__}: {error}); convert the file, for example to extended xyz"
+                f"({type(error).__name__}: {str(error)[:80]}); convert the file, for example to extended xyz"
             ) from None
 
 

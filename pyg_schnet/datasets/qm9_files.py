@@ -74,7 +74,9 @@ class Records:
         except KeyError as error:
             atoms = zip(self.ids, self.elements, strict=True)
             where = next(f"gdb_{number}" for number, symbols in atoms if error.args[0] in symbols)
-            raise ValueError(f"{source}: {where} must be of H, C, N, O and F, got {error}") from None
+            raise ValueError(
+                f"{source}: {where} must be of H, C, N, O and F, got {str(error)[:40]}"
+            ) from None
         shape = (int(counts.sum()), 3)
         positions = self._parse(source, "positions", self.positions, 3 * counts).reshape(shape)
         wanted = np.full(len(self), len(TARGETS))
