@@ -43,6 +43,8 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
 
 def run(options: Namespace) -> int:
     """Train a potential."""
+    from torch import distributed
+
     from pyg_schnet.nn import SchNetConfig
     from pyg_schnet.training import DataConfig, FabricConfig, Report, TrainConfig, TrainerConfig, train
 
@@ -54,7 +56,7 @@ def run(options: Namespace) -> int:
         fabric=FabricConfig(**options.fabric.as_dict()),
     )
     run = train(config, Report(out, options.quiet or options.json), options.resume, options.overwrite)
-    if options.json:
+    if options.json and (not distributed.is_initialized() or distributed.get_rank() == 0):
         print(json.dumps(_as_dict(run)))
     return 0
 

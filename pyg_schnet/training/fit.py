@@ -70,6 +70,10 @@ def fit(
     weights = {"energy_weight": energy_weight, "stress_weight": config.stress_weight}
     potential.to(fabric.device, getattr(torch, config.precision)).train()
     edges = _edges(train, potential, config, processes, report)
+    if edges is not None:
+        edges = edges.to(fabric.device)
+        processes.follow(edges)  # one at the cutoff may be there on one processor and not on another
+        edges = edges.cpu()
     order = BatchOrder(len(train), config, edges)
     sample = collate(train, next(order.after(0))).to(fabric.device)
     accelerate(potential, sample, config, config.max_steps, report, processes.here)
@@ -89,6 +93,24 @@ def fit(
     report.start(count.step, progress(config, count.step, count.seconds / 60))
     try:
         for ids in order.after(count.step):
+            if losses and (count.step % config.val_every == 0 or _is_over(count, config)):
+                processes.follow(*state.flat)
+                with processes.watched():
+                    errors = evaluate(
+                        state.averaged, val, config.batch_size, config.batch_edges, processes.count > 1
+                    )
+                row = metrics_row(count, config, losses, errors)
+                _require_finite("validation error", errors.energy_rmse, count, run)
+                improved = judge(count, errors, energy_weight, config)
+                losses.clear()
+                if processes.is_first:
+                    if improved:
+                        checkpoint.save(state.averaged, run.model, {**provenance, "validation": row})
+                    run.append_metrics(row)  # before the state: resuming cuts rows that are ahead of it
+                    state.save(run.last)
+                    fabric.log_dict({k: v for k, v in row.items() if k != "step"}, count.step)
+                saved = time.perf_counter()
+                report.validated(row, improved)
             if stopped or _is_over(count, config):
                 break
             for group in state.optimizer.param_groups:
@@ -118,31 +140,15 @@ def fit(
             count.step += 1
             stopped = stops > 0
             report.step(count.step, progress(config, count.step, count.seconds / 60), loss)
-            if count.step % config.val_every == 0 or _is_over(count, config):
-                processes.follow(*state.flat)
-                errors = evaluate(
-                    state.averaged, val, config.batch_size, config.batch_edges, processes.count > 1
-                )
-                row = metrics_row(count, config, losses, errors)
-                _require_finite("validation error", errors.energy_rmse, count, run)
-                improved = judge(count, errors, energy_weight, config)
-                losses.clear()
-                if processes.is_first:
-                    if improved:
-                        checkpoint.save(state.averaged, run.model, {**provenance, "validation": row})
-                    run.append_metrics(row)  # before the state: resuming cuts rows that are ahead of it
-                    state.save(run.last)
-                    fabric.log_dict({k: v for k, v in row.items() if k != "step"}, count.step)
-                saved = time.perf_counter()
-                report.validated(row, improved)
-            elif stopped or time.perf_counter() - saved > 60 * config.save_minutes:
+            if stopped or time.perf_counter() - saved > 60 * config.save_minutes:
                 _save(state, processes, run)
                 saved = time.perf_counter()
     except ProcessLostError as error:
         _save(state, processes, run)
+        held = f"all {count.step:,} steps" if processes.is_first else "the last checkpoint"
         raise ProcessLostError(
-            f"{error}, killed or out of memory if it told no reason; {run.last} holds all {count.step:,} "
-            "steps, --resume goes on"
+            f"{error}, killed or out of memory if it told no reason; {run.last} holds {held}, --resume goes "
+            "on"
         ) from error
     finally:
         state.release()

@@ -7,18 +7,26 @@ all processes agree on these at no further cost.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from pyg_schnet.training.config import FabricConfig
 from pyg_schnet.training.run_directory import RunDirectory
+
+_PATIENCE = 60  # s, in which a process should notice by itself that another ended
 
 
 class ProcessLostError(RuntimeError):
@@ -53,6 +61,7 @@ class Processes:
         if fabric.world_size > 1:
             logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # tells of each that registers
             fabric.launch()
+            _watch_over(fabric)
         return cls(fabric)
 
     @property
@@ -61,7 +70,9 @@ class Processes:
         return self.rank == 0
 
     def share(self, ids: Tensor, work: Tensor | None) -> Tensor:
-        """Give this process's part of a batch: the heaviest first, each to who has least so far.
+        """Give this process's part of a batch, in which all have about as much work.
+
+        The heaviest structure comes first, each goes to who has least so far.
 
         Args:
             ids: Numbers of the structures of a step.
@@ -83,7 +94,7 @@ class Processes:
     def add_up(
         self, parameters: Sequence[nn.Parameter], loss: Tensor, numbers: tuple[float, ...]
     ) -> tuple[Tensor, tuple[float, ...]]:
-        """Add up the gradients of all processes, where they stand, and a loss and some numbers with them.
+        """Add up the gradients of all processes in place, and a loss and some numbers: one all-reduce.
 
         Args:
             parameters: With gradients of this process's part of the loss; ``None`` counts as zero.
@@ -110,21 +121,37 @@ class Processes:
         return more[0].double(), tuple(more[1:].tolist())
 
     def follow(self, *tensors: Tensor) -> None:
-        """Take over the first process's numbers: on unlike processors, rounding drives weights apart."""
+        """Take over the first process's numbers, a broadcast: unlike processors round differently."""
         if self.count > 1:
-            with self._watched():
+            with self.watched():
                 for tensor in tensors:
-                    torch.distributed.broadcast(tensor, 0)
+                    distributed.broadcast(tensor, 0)
 
     def wait(self) -> None:
-        """Wait for all others to come here."""
+        """Wait for all others to come here, a barrier."""
         if self.count > 1:
-            with self._watched():
+            with self.watched():
                 self.fabric.barrier()
+
+    def require_same(self, what: str) -> None:
+        """Refuse to go on with another view of the run than the first process has.
+
+        Raises:
+            ValueError: If the text, which tells all that must be the same, is another one.
+        """
+        digest = torch.frombuffer(bytearray(hashlib.sha256(what.encode()).digest()), dtype=torch.uint8)
+        own = digest.to(self.fabric.device)
+        first = own.clone()
+        self.follow(first)
+        if not torch.equal(own, first):
+            raise ValueError(
+                f"process {self.rank} of {self.count} must see the data, options and folder of the run that "
+                "process 0 sees, got others; put them where all hosts read them"
+            )
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Go on after this only if no process fails in it.
+        """Go on after this only if no process fails in it; what is inside must not communicate in vain.
 
         Raises:
             SystemExit: In all but the first, where the first tells what is wrong.
@@ -138,7 +165,10 @@ class Processes:
         failed = torch.zeros(self.count, device=self.fabric.device)
         failed[self.rank] = failure is not None
         if self.count > 1:
-            failed = self._sum(failed)
+            try:
+                failed = self._sum(failed)
+            except ProcessLostError as lost:
+                raise failure or lost from None
         if failed[0] and not self.is_first:
             raise SystemExit(1)  # the first one tells
         if failure is not None:
@@ -150,17 +180,22 @@ class Processes:
             )
 
     def _sum(self, tensor: Tensor) -> Tensor:
-        with self._watched():
-            total = self.fabric.all_reduce(tensor, reduce_op="sum")
-        assert isinstance(total, Tensor)
-        return total
+        with self.watched():
+            distributed.all_reduce(tensor)  # Fabric's own waits at a barrier before
+        return tensor
 
     @contextmanager
-    def _watched(self) -> Iterator[None]:
+    def watched(self) -> Iterator[None]:
+        """Tell by :class:`ProcessLostError` where a process ended with which those inside communicate."""
         try:
             yield
-        except RuntimeError as error:  # of gloo and NCCL alike
-            raise ProcessLostError(f"another of the {self.count} processes of this run ended") from error
+        except RuntimeError as error:
+            if self.count == 1:
+                raise
+            reason = str(error).strip().partition("\n")[0][:150]
+            raise ProcessLostError(
+                f"another of the {self.count} processes of this run ended ({reason})"
+            ) from error
 
 
 def _fabric(config: FabricConfig, run: RunDirectory) -> Fabric:
@@ -193,3 +228,26 @@ def _numbers(config: FabricConfig) -> tuple[int, int]:
             f"started them, got {config.devices} and {config.num_nodes}; leave them out"
         )
     return started
+
+
+def _watch_over(fabric: Fabric) -> None:
+    """End this process where another ended and it does not notice, as in NCCL's operations.
+
+    Fabric's own observer would kill it at once, without a word or a checkpoint.
+    """
+    children: list[subprocess.Popen] = getattr(cast(Any, fabric.strategy).launcher, "procs", [])
+    for thread in threading.enumerate():
+        if thread.name == "child-process-observer":
+            cast(Any, thread)._run = lambda: True
+    parent = os.getppid() if fabric.local_rank > 0 and "TORCHELASTIC_RUN_ID" not in os.environ else None
+    threading.Thread(target=_end_when_alone, args=(children, parent), daemon=True).start()
+
+
+def _end_when_alone(children: Sequence[subprocess.Popen], parent: int | None) -> None:
+    while all(child.poll() in (None, 0) for child in children) and parent in (None, os.getppid()):
+        time.sleep(1)
+    time.sleep(_PATIENCE)
+    print("pyg-schnet: another process of this run ended; --resume goes on", file=sys.stderr, flush=True)
+    for child in children:
+        child.kill()
+    os._exit(1)

@@ -94,7 +94,7 @@ class RunDirectory:
         if not self.path.exists():
             return
         found = {file.name for file in self.path.iterdir()} if self.path.is_dir() else {self.path.name}
-        if not found - {self._lock_path.name}:
+        if all(name == self._lock_path.name or self._is_leftover(name) for name in found):
             return
         if not resume and not overwrite:
             raise FileExistsError(
@@ -120,10 +120,14 @@ class RunDirectory:
                     f"{path}: must be a file of this run to go on with it, got a link; copy it here"
                 )
 
+    def _is_leftover(self, name: str) -> bool:
+        """Whether a kill left a file while it was written."""
+        return any(name.startswith(f".{own.name}.") for own in self._files)
+
     def _clear(self) -> None:
+        shutil.rmtree(self.tensorboard, ignore_errors=True)
         for own in self._files:
             own.unlink(missing_ok=True)
-        shutil.rmtree(self.tensorboard, ignore_errors=True)
 
     def write_config(self, config: Mapping) -> None:
         """Write the resolved configuration; it is a recipe again."""

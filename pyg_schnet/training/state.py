@@ -132,7 +132,9 @@ class TrainingState:
             self.average.load_state_dict(_under("average.", tensors))
             self._restore_optimizer(_under("optimizer.", tensors))
             self._is_new = int(self.average.n_averaged) == 0
-            self.losses = list(tensors["losses"].unbind()) if "losses" in tensors else []
+            self.losses = (
+                list(tensors["losses"].to(self.weights.values.device).unbind()) if "losses" in tensors else []
+            )
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: does not fit this model and optimizer: {error}") from None
 

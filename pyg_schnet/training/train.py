@@ -81,6 +81,8 @@ def train(
             resume = resume and run.last.is_file()
             if processes.is_first:
                 _write_down(config, run, data, provenance, resume)
+        with processes.together():
+            processes.require_same(_view(config, run, data, provenance, resume))
         _describe(config, potential, data, report)
         if processes.count > 1:
             report.line(f"{processes.count} processes share each batch.")
@@ -104,6 +106,14 @@ def train(
     finally:
         run.release()
     return run
+
+
+def _view(
+    config: TrainConfig, run: RunDirectory, data: TrainingData, provenance: dict[str, Any], resume: bool
+) -> str:
+    """Tell all that the processes of a run must agree on."""
+    same = [data.split.sha256(), *_hashes(provenance), hash_files(str(run.last)) if resume else ""]
+    return repr([*same, config.model, config.trainer])
 
 
 def _write_down(

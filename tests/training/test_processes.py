@@ -33,7 +33,7 @@ from pyg_schnet.training import (
     TrainerConfig,
     train,
 )
-from pyg_schnet.training.processes import Processes
+from pyg_schnet.training.processes import Processes, ProcessLostError
 
 SHAPES = {
     "OH2": [[0.0, 0.0, 0.12], [0.0, 0.76, -0.48], [0.0, -0.8, -0.44]],
@@ -252,18 +252,61 @@ def test_a_killed_process_ends_the_other_and_one_alone_goes_on(endless, lost):
     assert processes[1 - lost].returncode == 1
     step = checkpoint.read(run.last, "training state")[0]["counters"]["step"]
     message = (
-        "pyg-schnet: another of the 2 processes of this run ended, killed or out of memory if it told no "
-        rf"reason; {re.escape(str(run.last))} holds all ([\d,]+) steps, --resume goes on\n"
+        r"pyg-schnet: another of the 2 processes of this run ended \(.*\), killed or out of memory if it "
+        rf"told no reason; {re.escape(str(run.last))} holds (.*), --resume goes on\n"
     )
     found = re.fullmatch(message, told)
-    if lost == 1:
-        assert found
-        assert int(found[1].replace(",", "")) == step
+    assert found, told
+    assert found[1] == (f"all {step:,} steps" if lost == 1 else "the last checkpoint")
     alone = start(None, "--resume", "--trainer.max_steps", str(step + 25))
     assert alone.communicate(timeout=60)[1] == ""
     assert alone.returncode == 0
     steps = [row["step"] for row in run.read_metrics()]
     assert steps == [*range(20, step + 25, 20), step + 25]
+
+
+def test_a_killed_child_ends_the_command_with_a_message_and_a_checkpoint(endless):
+    config, start = endless
+    command, run = start(None, "--fabric.devices", "2"), RunDirectory(config.out)
+    wait_for_rows(run, 2, command)
+    (child,) = Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text().split()
+    os.kill(int(child), signal.SIGKILL)
+    _, told = command.communicate(timeout=60)
+    step = checkpoint.read(run.last, "training state")[0]["counters"]["step"]
+    assert command.returncode == 1, told
+    assert told.startswith("pyg-schnet: another of the 2 processes of this run ended")
+    assert f"holds all {step:,} steps, --resume goes on" in told
+
+
+def test_a_process_that_is_lost_before_a_validation_leaves_it_to_the_next(recipe_of, monkeypatch):
+    config = recipe_of(max_steps=10, val_every=5)
+    original = Processes.follow
+
+    def lose(self, *tensors):
+        if not tensors[0].is_floating_point():  # before the training
+            return
+        monkeypatch.setattr(Processes, "follow", original)
+        raise ProcessLostError("another ended")
+
+    monkeypatch.setattr(Processes, "follow", lose)
+    with pytest.raises(ProcessLostError, match=r"another ended, .* holds all 5 steps, --resume goes on"):
+        quietly(config)
+    quietly(config, resume=True)
+    assert [row["step"] for row in RunDirectory(config.out).read_metrics()] == [5, 10]
+
+
+def test_another_view_of_the_run_is_refused(monkeypatch):
+    processes = Processes(Fabric(accelerator="cpu", devices=1))
+    processes.require_same("data")
+    monkeypatch.setattr(Processes, "follow", lambda self, first: first.zero_())
+    with pytest.raises(ValueError, match=r"^process 0 of 1 must see the data, options and folder of the run"):
+        processes.require_same("data")
+
+
+@pytest.fixture
+def recipe_of(tmp_path):
+    path, val = write(tmp_path / "f.xyz", 14, 1), write(tmp_path / "fv.xyz", 5, 2)
+    return lambda **trainer: recipe(tmp_path, "run", path, val, **trainer)
 
 
 def test_a_signal_to_one_process_ends_both_after_their_step(endless):

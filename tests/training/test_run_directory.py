@@ -240,3 +240,11 @@ def test_metrics_that_are_no_numbers_are_refused(tmp_path, text):
     (tmp_path / "metrics.csv").write_text(text)
     with pytest.raises(ValueError, match=r"metrics.csv: must hold a number under each name"):
         RunDirectory(tmp_path).read_metrics()
+
+
+def test_a_run_that_was_killed_while_its_first_file_was_written_is_begun_again(run):
+    run.path.mkdir()
+    for name in (".lock", ".config.yaml.x1y2z3"):
+        (run.path / name).touch()
+    run.prepare(True, False)
+    assert contents(run) == set()
