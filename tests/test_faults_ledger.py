@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from benchmarks.faults import ledger
 from benchmarks.faults.ledger import Entry
 
@@ -24,7 +26,14 @@ def test_the_table_stands_between_its_marks():
 
 
 def test_the_pages_hold_what_the_ledger_holds():
-    for page in ledger.PAGES:
+    for page, rows in ledger.PAGES.items():
         text = page.read_text(encoding="utf-8")
         assert "<!-- faults -->" in text
-        assert ledger.with_tables(text, ledger.read()) == text
+        assert ledger.with_tables(text, rows(ledger.read())) == text
+
+
+def test_many_rows_of_a_trial_are_summed_up():
+    many = [replace(ENTRY, trial="fuzz", subject=str(k), tried=k, failed=k == 3) for k in range(10)]
+    other, total = ledger.joined([ENTRY, *many])
+    assert other == ENTRY
+    assert (total.tried, total.failed, total.subject) == (45, 1, "10 readers of files")
