@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import torch
 from hypothesis import settings
@@ -16,6 +18,9 @@ settings.load_profile("project")
 
 # The models are tiny: a second thread costs more than it brings, and far more on a busy machine.
 torch.set_num_threads(1)
+
+# A shell's background job ignores Ctrl-C, and so would the commands that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 2}
 

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
@@ -148,8 +149,8 @@ def _enter_structures(path: Path) -> None:
 
 def _enter_recipe(path: Path) -> None:
     """Let the command read a recipe and print what it understood."""
-    os.environ["PYG_SCHNET_TRACEBACK"] = "1"  # errors, not exit codes
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    errors = mock.patch.dict(os.environ, PYG_SCHNET_TRACEBACK="1")  # not exit codes
+    with errors, contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
         main(["train", str(path), "--print_config"])
 
 
