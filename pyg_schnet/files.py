@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +34,7 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
             os.close(handle)
             temporary = Path(name)
             yield temporary
-            _flush(temporary)
+            flush(temporary)
             os.chmod(temporary, 0o644)  # mkstemp's files are private
             os.replace(temporary, path)
         finally:
@@ -49,7 +50,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     may be writing the file: the path is always the same, so that one that a killed process left is removed.
 
     Args:
-        path: The file, which may be there or not.
+        path: The file, which may be there or not; or a folder, as some formats are.
 
     Raises:
         OSError: If it cannot be written, as on a full disk, with its name and the reason.
@@ -57,12 +58,14 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(path)
     part = path.with_name(f".part.{path.name}")
     with _told(path):
-        part.unlink(missing_ok=True)
+        _remove(part)
         try:
             yield part
+            if part.is_file():
+                flush(part)
             os.replace(part, path)
         finally:
-            part.unlink(missing_ok=True)
+            _remove(part)
 
 
 def remove_leftovers(path: Path) -> None:
@@ -84,7 +87,14 @@ def _told(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _flush(path: Path) -> None:
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
     """Bring a file to the disk: else a power cut may leave the name without the content."""
     handle = os.open(path, os.O_RDWR)
     try:

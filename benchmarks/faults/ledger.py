@@ -7,11 +7,12 @@ import os
 import platform
 import re
 import subprocess
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date
 from pathlib import Path
+
+from pyg_schnet.files import written_whole
 
 ROOT = Path(__file__).parents[2]
 PATH = ROOT / "benchmarks" / "results" / "faults.csv"
@@ -80,17 +81,11 @@ def read(path: Path = PATH) -> list[Entry]:
 def record(entries: Sequence[Entry], path: Path = PATH) -> None:
     """Put trials in, in place of earlier ones of the same key; the file is whole at any time."""
     kept = {entry.key: entry for entry in [*read(path), *entries]}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".csv")
-    try:
-        with os.fdopen(handle, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [f.name for f in fields(Entry)], lineterminator="\n")
-            writer.writeheader()
-            for entry in sorted(kept.values(), key=lambda e: e.key):
-                writer.writerow({**asdict(entry), "minutes": f"{entry.minutes:.1f}"})
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [f.name for f in fields(Entry)], lineterminator="\n")
+        writer.writeheader()
+        for entry in sorted(kept.values(), key=lambda e: e.key):
+            writer.writerow({**asdict(entry), "minutes": f"{entry.minutes:.1f}"})
 
 
 def table(entries: Sequence[Entry]) -> str:

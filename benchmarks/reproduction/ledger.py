@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import os
-import tempfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+
+from pyg_schnet.files import written_whole
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,15 +78,9 @@ def _entry(row: dict[str, str]) -> Entry:
 def record(path: Path, entries: list[Entry]) -> None:
     """Put numbers in, in place of earlier ones of the same cell; the file is whole at any time."""
     kept = {entry.key: entry for entry in [*read(path), *entries]}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".csv")
-    try:
-        with os.fdopen(handle, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(Entry)], lineterminator="\n")
-            writer.writeheader()
-            for entry in sorted(kept.values(), key=lambda e: e.key):
-                row = asdict(entry)
-                writer.writerow({**row, "minutes": f"{entry.minutes:.1f}", "mae": f"{entry.mae:.5g}"})
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Entry)], lineterminator="\n")
+        writer.writeheader()
+        for entry in sorted(kept.values(), key=lambda e: e.key):
+            row = asdict(entry)
+            writer.writerow({**row, "minutes": f"{entry.minutes:.1f}", "mae": f"{entry.mae:.5g}"})

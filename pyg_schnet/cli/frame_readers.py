@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
-import lzma
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -18,10 +15,9 @@ from ase.io import iread
 from ase.io.extxyz import read_xyz
 from ase.io.trajectory import TrajectoryReader
 
-from pyg_schnet.datasets.ase_files import bounded_lines, check_database, xyz_frames
+from pyg_schnet.datasets.ase_files import COMPRESSED, bounded_lines, check_database, xyz_frames
 from pyg_schnet.datasets.structure_files import check_kind
 
-_OPEN: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _KINDS = {".xyz": "xyz", ".extxyz": "xyz", ".traj": "traj", ".db": "db", ".safetensors": "processed"}
 _ARRAYS = {".npz": "arrays", ".h5": "arrays", ".hdf5": "arrays"}
 _ROWS_AT_ONCE = 1000
@@ -65,7 +61,7 @@ def reader_of(path: str) -> FrameReader:
 
 def _kind(path: str) -> str:
     suffixes = [suffix.lower() for suffix in Path(path).suffixes]
-    if suffixes and suffixes[-1] in _OPEN:
+    if suffixes and suffixes[-1] in COMPRESSED:
         return "xyz" if suffixes[-2:-1] in ([".xyz"], [".extxyz"]) else ""
     return (_KINDS | _ARRAYS).get(suffixes[-1] if suffixes else "", "")
 
@@ -148,7 +144,7 @@ class _Xyz:
         return found
 
     def _opened(self) -> IO[bytes]:
-        return _OPEN.get(Path(self.path).suffix.lower(), open)(self.path, "rb")
+        return COMPRESSED.get(Path(self.path).suffix.lower(), open)(self.path, "rb")
 
 
 def _pass_over(lines: Iterator[str]) -> bool:

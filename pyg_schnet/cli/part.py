@@ -17,6 +17,8 @@ from ase.io.extxyz import read_xyz
 from ase.io.trajectory import TrajectoryReader, TrajectoryWriter
 
 from pyg_schnet.datasets.ase_files import FAILURES
+from pyg_schnet.simulation.growing_file import GrowingFile
+from pyg_schnet.simulation.trajectory import keep_frames
 
 _NUMBER = re.compile(rb"(?:^|\s)input_frame=(\d+)(?:\s|$)")
 _RUN = re.compile(rb"(?<=\srun=)\S+")
@@ -32,7 +34,7 @@ class Part:
     def __init__(self, path: Path):
         self.path = path
         self.is_text = path.suffix != ".traj"
-        self._file: TrajectoryWriter | io.FileIO | None = None
+        self._file: TrajectoryWriter | GrowingFile | None = None
 
     @property
     def is_open(self) -> bool:
@@ -41,8 +43,10 @@ class Part:
 
     def open(self) -> None:
         """Prepare to append; makes the file if there is none."""
-        if self._file is None:
-            self._file = io.FileIO(self.path, "a") if self.is_text else TrajectoryWriter(self.path, "a")
+        if self._file is None and self.is_text:
+            self._file = GrowingFile(self.path, self.path.stat().st_size if self.path.exists() else 0)
+        elif self._file is None:
+            self._file = TrajectoryWriter(self.path, "a")
 
     def append(self, frame: bytes | Atoms) -> None:
         """Append a frame as :func:`encoded` gives it, whole or not at all.
@@ -51,12 +55,10 @@ class Part:
             OSError: If the disk is full.
         """
         self.open()
-        if isinstance(self._file, io.FileIO):
-            assert isinstance(frame, bytes)
-            _write_whole(self._file, frame)
+        if isinstance(self._file, GrowingFile):
+            self._file.append(cast(bytes, frame))
         else:
-            assert self._file is not None
-            self._file.write(frame)
+            cast(TrajectoryWriter, self._file).write(frame)
 
     def close(self, quietly: bool = False) -> None:
         """Close the file; ``quietly`` where writing failed, and the same would be told again."""
@@ -117,17 +119,9 @@ class Part:
             self._cut_trajectory(count)
 
     def _cut_trajectory(self, count: int) -> None:
-        """Copy the first frames: the end of such a file tells where they are."""
-        other = self.path.with_name(f".{self.path.name}")
-        with self.path.open("rb") as file, TrajectoryWriter(other) as whole:
-            if count:
-                stored = TrajectoryReader(file)
-                for number in range(count):
-                    whole.write(stored[number])
         if count:
-            os.replace(other, self.path)
+            keep_frames(self.path, count)
         else:
-            other.unlink(missing_ok=True)
             self.path.unlink()
 
 
@@ -182,15 +176,3 @@ def _parses(text: bytes) -> bool:
     except FAILURES:
         return False
     return True
-
-
-def _write_whole(file: io.FileIO, text: bytes) -> None:
-    """Write at once: a kill seldom comes between, and what a full disk did not take is taken back."""
-    start, left = os.fstat(file.fileno()).st_size, memoryview(text)
-    try:
-        while left:
-            left = left[file.write(left) or 0 :]
-    except OSError:
-        with suppress(OSError):
-            file.truncate(start)
-        raise

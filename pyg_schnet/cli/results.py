@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import weakref
 from collections import deque
@@ -16,12 +15,13 @@ from typing import Any, cast
 from ase import Atoms
 from ase.io import read
 from ase.io.formats import filetype
-from filelock import FileLock, Timeout
 
+from pyg_schnet.claim import Claim
 from pyg_schnet.cli import conversion
 from pyg_schnet.cli.files import check_output
 from pyg_schnet.cli.part import Part, encoded, parsed, whole_texts
 from pyg_schnet.datasets.ase_files import FAILURES
+from pyg_schnet.files import replacing
 
 
 class ResultFile:
@@ -74,7 +74,9 @@ class ResultFile:
         self.part = self.path.with_name(f"{self.path.name}.part.{ending(path)}")
         self.content = Part(self.part)
         self._about = self.path.with_name(f"{self.path.name}.part.json")
-        self._unlock = _lock(self.path, self)
+        claim = Claim(self.path, self.path.with_name(f"{self.path.name}.part.lock"))
+        claim.take()
+        self._unlock = weakref.finalize(self, claim.give_back)
         try:
             self._prepare(overwrite, resume)
         except BaseException:
@@ -125,12 +127,8 @@ class ResultFile:
         """Make the part, and write beside it what makes it, if this was not done."""
         if self.content.is_open:
             return
-        temporary = self._about.with_name(f".{self._about.name}")
-        try:
-            temporary.write_text(json.dumps(self._settings, indent=1, ensure_ascii=False) + "\n")
-            os.replace(temporary, self._about)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(self._about) as part:
+            part.write_text(json.dumps(self._settings, indent=1, ensure_ascii=False) + "\n")
         self.content.open()
 
     def __enter__(self) -> ResultFile:
@@ -168,6 +166,7 @@ class ResultFile:
             self._check_settings()
         elif resume and self.path.exists() and self.path.stat().st_size:  # an empty shard is made again
             self._check_run()
+            self._about.unlink(missing_ok=True)  # of a run that was killed as OUT got its name
             self.is_complete = True
         else:
             self.part.unlink(missing_ok=True)
@@ -187,7 +186,9 @@ class ResultFile:
     def _check_settings(self) -> None:
         try:
             others = json.loads(self._about.read_text())
-        except (OSError, ValueError):
+            if not isinstance(others, dict):
+                raise ValueError
+        except (OSError, ValueError, RecursionError):
             raise ValueError(
                 f"{self._about}: must tell how {self.part.name} came about, and cannot be read; begin "
                 "anew with --overwrite"
@@ -201,8 +202,9 @@ class ResultFile:
 
     def _told(self, error: OSError) -> OSError:
         """Say where the disk is full, in an error of the same kind."""
-        reason = error.strerror or " ".join(str(error).split())
-        return type(error)(f"{self.path}: cannot be written ({reason}); make room, then go on with --resume")
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        reason = cause.strerror or " ".join(str(cause).split())
+        return type(cause)(f"{self.path}: cannot be written ({reason}); make room, then go on with --resume")
 
 
 def ending(path: str) -> str:
@@ -221,28 +223,3 @@ def _last(path: Path, kind: str) -> Atoms:
         with path.open("rb") as file:
             return parsed(deque(whole_texts(file), maxlen=1).pop())
     return cast(Atoms, read(path, -1))
-
-
-def _lock(path: Path, holder: object) -> weakref.finalize:
-    """Keep other processes off a file, until what is returned is called or the holder is no more."""
-    place = path.with_name(f"{path.name}.part.lock")
-    lock = FileLock(place)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise FileExistsError(
-            f"{path}: another process is writing it, and holds {place.name}; wait for it, or give another "
-            "name"
-        ) from None
-    except OSError as error:
-        raise type(error)(
-            f"{path}: nothing can be written to its folder ({error.strerror or error})"
-        ) from None
-
-    def unlock() -> None:
-        try:
-            place.unlink(missing_ok=True)  # while it is held: nobody else's is removed
-        finally:
-            lock.release(force=True)
-
-    return weakref.finalize(holder, unlock)

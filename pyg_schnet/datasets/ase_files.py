@@ -42,7 +42,7 @@ FORMATS = frozenset(
         *("runnerdata", "turbomole-gradient", "vasp-out", "vasp-xml"),
     }
 )
-_COMPRESSED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}  # by ending
 _KINDS = {".xyz": "extxyz", ".extxyz": "extxyz", ".traj": "traj", ".db": "db", ".json": "json"}
 _READ = (
     f"these are .npz, .h5, .hdf5, {', '.join(_KINDS)} and, by their content, outputs of other programs: "
@@ -103,7 +103,7 @@ def records(path: Path) -> Iterator[Record]:
 
 def _kind(path: Path) -> str:
     suffix = path.suffix.lower()
-    ending = Path(path.stem).suffix.lower() if suffix in _COMPRESSED else suffix
+    ending = Path(path.stem).suffix.lower() if suffix in COMPRESSED else suffix
     if ending in _KINDS:
         return _KINDS[ending]
     try:
@@ -152,7 +152,7 @@ def _of_row(row: AtomsRow) -> Record:
 
 def read_extxyz(path: Path) -> Iterator[Atoms]:
     """Read extended xyz frame by frame; ASE's own loop ends without a word at an empty line."""
-    opened = _COMPRESSED.get(path.suffix.lower(), open)
+    opened = COMPRESSED.get(path.suffix.lower(), open)
     with opened(path, "rb") as binary, io.TextIOWrapper(binary, "utf-8", "replace") as file:
         for frame in xyz_frames(bounded_lines(file)):
             yield from read_xyz(io.StringIO("".join(frame)), 0)

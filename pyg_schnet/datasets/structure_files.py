@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -14,9 +11,8 @@ from ase.io import iread
 from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 from ase.spacegroup.spacegroup import SpacegroupError
 
-from pyg_schnet.datasets.ase_files import FAILURES, read_extxyz, shortened
+from pyg_schnet.datasets.ase_files import COMPRESSED, FAILURES, read_extxyz, shortened
 
-_COMPRESSED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 # Formats of ASE whose readers ask servers, or open other files that the first one names: devices, too.
 _LEADING_ELSEWHERE = frozenset(
     {
@@ -87,7 +83,7 @@ def check_kind(path: Path) -> str:
 
 def _check_size(path: Path) -> None:
     """Refuse what unpacks to more than memory holds: some bytes of bzip2 may be gigabytes of nothing."""
-    opened = _COMPRESSED.get(path.suffix.lower())
+    opened = COMPRESSED.get(path.suffix.lower())
     if opened is None or path.name.lower().endswith((".xyz" + path.suffix, ".extxyz" + path.suffix)):
         return
     size, most = 0, max(_LARGE, _INFLATION * path.stat().st_size)

@@ -11,7 +11,7 @@ def not_written(path: str | os.PathLike, error: OSError) -> OSError:
 
 
 class GrowingFile:
-    """A text file whose pieces are there in whole or not: what a full disk cuts off is taken back.
+    """A file whose pieces are there in whole or not: what a full disk cuts off is taken back.
 
     Only the kill of the process may leave a part of the last one.
 
@@ -25,13 +25,13 @@ class GrowingFile:
         self._file = open(path, "r+b" if keep else "wb", buffering=0)  # noqa: SIM115 - closed by `close`
         self.size = self._file.seek(self._file.truncate(keep))
 
-    def append(self, text: str) -> None:
-        """Write a piece at once.
+    def append(self, piece: str | bytes) -> None:
+        """Write a piece at once, a text in UTF-8.
 
         Raises:
             OSError: If it cannot be written, with the name of the file.
         """
-        left = memoryview(text.encode())
+        left = memoryview(piece.encode() if isinstance(piece, str) else piece)
         size = self.size + len(left)
         try:
             while left:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 from pathlib import Path
@@ -13,8 +12,8 @@ from ase import Atoms
 from ase.io import read, write
 from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat, ioformats
 from ase.io.trajectory import TrajectoryReader, TrajectoryWriter
-from filelock import FileLock, Timeout
 
+from pyg_schnet.claim import Claim
 from pyg_schnet.files import replacing
 from pyg_schnet.simulation.growing_file import GrowingFile, not_written
 
@@ -38,8 +37,7 @@ class FrameWriter:
         growing: The file that grows, ``path`` or the one beside it.
 
     Raises:
-        BlockingIOError: As it opens, if another process is writing it.
-        FileExistsError: If there is such a file.
+        FileExistsError: If there is such a file or, as it opens, if another process is writing it.
         FileNotFoundError: If there is no such folder, or no such file to resume.
         ValueError: If ASE has no such format for many frames, or the file to resume is too short.
     """
@@ -50,7 +48,7 @@ class FrameWriter:
         self._last = None
         self._format: str | None = None  # of one that is written whole
         self._resume: int | None = None
-        self._lock: FileLock | None = None
+        self._claim: Claim | None = None
         if self.path is None or self.growing is None:
             return
         if self.path.suffix not in _GROWING:
@@ -114,7 +112,8 @@ class FrameWriter:
 
     def __enter__(self) -> FrameWriter:
         if self.path is not None:
-            self._lock = _lock(self.path)
+            self._claim = Claim(self.path, self.path.with_name(f".{self.path.name}.lock"))
+            self._claim.take()
         if self._resume is not None and self.growing is not None:
             self._file = _reopen(self.growing, self._resume)
         return self
@@ -131,27 +130,8 @@ class FrameWriter:
                 if self._format is not None and self.growing is not None:
                     self._write_whole(read(self.growing, ":"))
         finally:
-            if self._lock is not None:
-                _unlock(self._lock)
-
-
-def _lock(path: Path) -> FileLock:
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise BlockingIOError(
-            f"{path}: another process is writing it; wait until that ends, or give another name"
-        ) from None
-    except OSError as error:  # of the folder, told by the name that was given
-        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
-    return lock
-
-
-def _unlock(lock: FileLock) -> None:
-    with contextlib.suppress(OSError):  # Windows removes no open file
-        Path(lock.lock_file).unlink(missing_ok=True)
-    lock.release()
+            if self._claim is not None:
+                self._claim.give_back()
 
 
 def _format_of(path: Path) -> str:
@@ -185,14 +165,20 @@ def _check_length(path: Path, size: int) -> None:
         )
 
 
+def keep_frames(path: Path, number: int) -> None:
+    """Cut a ``*.traj`` after some frames; what follows may be what a kill left."""
+    with replacing(path) as part, path.open("rb") as file, TrajectoryWriter(part) as writer:
+        stored = cast(Any, TrajectoryReader(file))
+        for place in range(number):
+            writer.write(stored[place])
+
+
 def _reopen(path: Path, size: int) -> TrajectoryWriter | GrowingFile:
     """Open a file to append to it, without what is beyond a size."""
     if path.suffix != ".traj":
         return GrowingFile(path, size)
     if _frames(path) > size:
-        with replacing(path) as part, TrajectoryReader(path) as frames, TrajectoryWriter(part) as writer:
-            for number in range(size):
-                writer.write(frames[number])
+        keep_frames(path, size)
     return TrajectoryWriter(path, "a")
 
 

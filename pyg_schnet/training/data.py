@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
-import numpy as np
 import torch
 from ase.data import atomic_numbers
 from torch import Tensor
@@ -19,6 +16,7 @@ from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.datasets.card import card_names, read_card
 from pyg_schnet.datasets.reading import list_files
 from pyg_schnet.datasets.references import References
+from pyg_schnet.datasets.split_files import read_split
 from pyg_schnet.datasets.splits import Split, random_split, without_copies
 from pyg_schnet.datasets.summary import summarise
 from pyg_schnet.training.config import DataConfig
@@ -126,11 +124,7 @@ def _split_file(path: str, structures: int) -> Split:
         raise FileNotFoundError(
             f"{path}: no such file; `data.split` must be 'random', the name of a published split or a file"
         )
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            split = Split(*(_numbers(file[part]) for part in Split._fields))
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: must be an npz file of the arrays train, val and test ({error})") from None
+    split = read_split(Path(path))
     numbers = torch.cat(split)
     if len(numbers.unique()) != len(numbers) or not bool(((numbers >= 0) & (numbers < structures)).all()):
         raise ValueError(
@@ -139,12 +133,6 @@ def _split_file(path: str, structures: int) -> Split:
     if len(split.train) == 0:
         raise ValueError(f"{path}: must name a structure to train on, got none in 'train'")
     return split
-
-
-def _numbers(values: np.ndarray) -> Tensor:
-    if values.ndim != 1 or (values.dtype.kind not in "iu" and len(values)):
-        raise ValueError(f"one row of integers is needed, got {values.dtype} of shape {values.shape}")
-    return torch.from_numpy(values.astype(np.int64))
 
 
 def _references(given: str | dict[str, float], train: AtomsDataset) -> References:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -11,13 +10,13 @@ import torch
 from torch import Tensor
 from torch_geometric.data import InMemoryDataset
 
-from pyg_schnet import checkpoint
-from pyg_schnet.evaluation import evaluate, labelled
+from pyg_schnet.evaluation import labelled
 from pyg_schnet.loader import collate
 from pyg_schnet.potential import Potential
 from pyg_schnet.sampler import count_edges
 from pyg_schnet.training.acceleration import accelerate
 from pyg_schnet.training.config import TrainerConfig
+from pyg_schnet.training.finite import require_finite
 from pyg_schnet.training.interruption import Interruption
 from pyg_schnet.training.loss import potential_loss
 from pyg_schnet.training.processes import Processes, ProcessLostError
@@ -25,7 +24,7 @@ from pyg_schnet.training.progress import Report
 from pyg_schnet.training.run_directory import RunDirectory
 from pyg_schnet.training.schedule import BatchOrder, learning_rate, progress
 from pyg_schnet.training.state import Counters, TrainingState
-from pyg_schnet.training.validation import judge, metrics_row
+from pyg_schnet.training.validation import Validation
 
 
 def fit(
@@ -70,10 +69,6 @@ def fit(
     weights = {"energy_weight": energy_weight, "stress_weight": config.stress_weight}
     potential.to(fabric.device, getattr(torch, config.precision)).train()
     edges = _edges(train, potential, config, processes, report)
-    if edges is not None:
-        edges = edges.to(fabric.device)
-        processes.follow(edges)  # one at the cutoff may be there on one processor and not on another
-        edges = edges.cpu()
     order = BatchOrder(len(train), config, edges)
     sample = collate(train, next(order.after(0))).to(fabric.device)
     accelerate(potential, sample, config, config.max_steps, report, processes.here)
@@ -86,6 +81,7 @@ def fit(
     elif processes.is_first:
         state.save(run.last)  # so that there is something to resume from at any time
     count, losses, stopped = state.counters, state.losses, False
+    validate = Validation(processes, state, val, config, energy_weight, run, report, provenance)
     # Looking at a number makes the host wait for a GPU.
     steps_between_looks = 1 if fabric.device.type == "cpu" else 100
     began = saved = time.perf_counter()
@@ -94,23 +90,8 @@ def fit(
     try:
         for ids in order.after(count.step):
             if losses and (count.step % config.val_every == 0 or _is_over(count, config)):
-                processes.follow(*state.flat)
-                with processes.watched():
-                    errors = evaluate(
-                        state.averaged, val, config.batch_size, config.batch_edges, processes.count > 1
-                    )
-                row = metrics_row(count, config, losses, errors)
-                _require_finite("validation error", errors.energy_rmse, count, run)
-                improved = judge(count, errors, energy_weight, config)
-                losses.clear()
-                if processes.is_first:
-                    if improved:
-                        checkpoint.save(state.averaged, run.model, {**provenance, "validation": row})
-                    run.append_metrics(row)  # before the state: resuming cuts rows that are ahead of it
-                    state.save(run.last)
-                    fabric.log_dict({k: v for k, v in row.items() if k != "step"}, count.step)
+                validate()
                 saved = time.perf_counter()
-                report.validated(row, improved)
             if stopped or _is_over(count, config):
                 break
             for group in state.optimizer.param_groups:
@@ -131,11 +112,11 @@ def fit(
             losses.append(loss)
             if len(losses) % steps_between_looks == 0:
                 total = torch.stack(losses[-steps_between_looks:]).sum()
-                _require_finite("loss", total.item(), count, run, train, ids)
+                require_finite("loss", total.item(), count, run, train, ids)
             state.collect_gradients()
             if config.clip_norm is not None:
                 norm = state.clip_gradients(config.clip_norm)
-                _require_finite("norm of the gradient", norm.item(), count, run, train, ids)
+                require_finite("norm of the gradient", norm.item(), count, run, train, ids)
             state.step()
             count.step += 1
             stopped = stops > 0
@@ -166,7 +147,9 @@ def _edges(
     """Count the edges of the structures, where batches or the parts of the processes are made by them."""
     if config.batch_edges is None and processes.count == 1:
         return None
-    edges = count_edges(train, potential.cutoff)
+    edges = count_edges(train, potential.cutoff).to(processes.fabric.device)
+    processes.follow(edges)  # one at the cutoff may be there on one processor and not on another
+    edges = edges.cpu()
     if config.batch_edges is not None and (large := int((edges > config.batch_edges).sum())):
         report.line(
             f"{large:,} structures have more than `trainer.batch_edges` {config.batch_edges:,}, up to "
@@ -185,25 +168,5 @@ def _save(state: TrainingState, processes: Processes, run: RunDirectory) -> None
     if not processes.is_first:
         return
     total = state.weights.values.detach().sum()
-    _require_finite("sum of the weights", total.item(), state.counters, run)
+    require_finite("sum of the weights", total.item(), state.counters, run)
     state.save(run.last)
-
-
-def _require_finite(
-    name: str,
-    value: float,
-    count: Counters,
-    run: RunDirectory,
-    train: InMemoryDataset | None = None,
-    ids: Tensor | None = None,
-) -> None:
-    if math.isfinite(value):
-        return
-    where = ""
-    if train is not None and ids is not None:
-        where = f", for the structures {', '.join(map(str, collate(train, ids).idx.tolist()))}"
-    kept = f"{run.model} (step {count.best_step:,})" if run.model.exists() else "none yet"
-    raise FloatingPointError(
-        f"the {name} is {value} after {count.step:,} steps{where}; the last good checkpoint is {kept}. "
-        "Look at the structures' labels; if they are right, lower `trainer.lr` or set `trainer.clip_norm`"
-    )

@@ -10,14 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 import yaml
-from filelock import FileLock, Timeout
-from numpy.lib.npyio import NpzFile
 from torch import Tensor
 
 from pyg_schnet import checkpoint
+from pyg_schnet.claim import Claim
 from pyg_schnet.datasets.npz import open_npz, read_array
+from pyg_schnet.datasets.split_files import read_split
 from pyg_schnet.datasets.splits import Split
 from pyg_schnet.files import remove_leftovers, written_whole
 
@@ -48,8 +47,8 @@ class RunDirectory:
         self.learning_curve = self.path / "learning_curve.png"
         # The configuration last: it tells that the others are ours.
         self._files = (self.model, self.last, self.split, self.metrics, self.learning_curve, self.config)
-        self._lock_path = self.path / ".lock"
-        self._lock = FileLock(self._lock_path)
+        self._lock = self.path / ".lock"
+        self._claim = Claim(self.path, self._lock)
 
     def prepare(self, resume: bool, overwrite: bool) -> None:
         """Make the directory and keep other runs out of it until :meth:`release`, or refuse.
@@ -66,13 +65,9 @@ class RunDirectory:
         self._check(resume, overwrite)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise FileExistsError(
-                f"{self.path}: another process is training into it; wait for it, or give another --out"
-            ) from None
         except OSError as error:
             raise OSError(f"{self.path}: cannot be made ({error.strerror}); give another --out") from None
+        self._claim.take()
         try:
             self._check(resume, overwrite)
             if not self.last.is_file() or not resume:
@@ -88,13 +83,13 @@ class RunDirectory:
 
     def release(self) -> None:
         """Let others write to the directory."""
-        self._lock.release()
+        self._claim.give_back()
 
     def _check(self, resume: bool, overwrite: bool) -> None:
         if not self.path.exists():
             return
         found = {file.name for file in self.path.iterdir()} if self.path.is_dir() else {self.path.name}
-        if all(name == self._lock_path.name or self._is_leftover(name) for name in found):
+        if all(name == self._lock.name or self._is_leftover(name) for name in found):
             return
         if not resume and not overwrite:
             raise FileExistsError(
@@ -114,7 +109,7 @@ class RunDirectory:
 
     def _refuse_links(self) -> None:
         """Refuse files that are elsewhere: a folder of a stranger's may lead to files of the user's."""
-        for path in (*self._files, self.tensorboard, self._lock_path):
+        for path in (*self._files, self.tensorboard, self._lock):
             if path.is_symlink():
                 raise ValueError(
                     f"{path}: must be a file of this run to go on with it, got a link; copy it here"
@@ -154,23 +149,14 @@ class RunDirectory:
         Raises:
             ValueError: If it is not what was written.
         """
+        split = read_split(self.split)
         with open_npz(self.split) as file:
-            split = Split(*(self._numbers(file, part) for part in Split._fields))
             if "split_sha256" not in file.files:  # of an earlier version
                 return split
             stored = str(read_array(self.split, file, "split_sha256"))
         if stored != split.sha256():
             raise ValueError(f"{self.split}: was changed since training wrote it; train again")
         return split
-
-    def _numbers(self, file: NpzFile, part: str) -> Tensor:
-        values = read_array(self.split, file, part)
-        if values.ndim != 1 or values.dtype.kind not in "iu":
-            raise ValueError(
-                f"{self.split}: '{part}' must hold numbers of structures, got {values.dtype} of shape "
-                f"{values.shape}; train again"
-            )
-        return torch.from_numpy(values.astype(np.int64))
 
     def read_part(self, part: str, structures: int, sha256: str | None = None) -> Tensor:
         """Read the numbers of the structures that train, validate or test.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -127,7 +127,7 @@ class TrainingState:
         """
         header, tensors = checkpoint.read(path, _KIND)
         try:
-            self.counters = Counters(**header["counters"])
+            self.counters = _counters(header["counters"])
             self.potential.load_state_dict(_under("potential.", tensors))
             self.average.load_state_dict(_under("average.", tensors))
             self._restore_optimizer(_under("optimizer.", tensors))
@@ -161,6 +161,15 @@ class TrainingState:
                         "version or another optimizer wrote it: begin the run again"
                     )
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+
+
+def _counters(entries: dict[str, Any]) -> Counters:
+    found = Counters(**entries)
+    for field in fields(Counters):
+        value = getattr(found, field.name)
+        if type(value) not in ((int,) if field.type == "int" else (int, float)):
+            raise TypeError(f"its `{field.name}` must be a number, got {str(value)[:40]!r}")
+    return found
 
 
 def _shapes(optimizer: Optimizer) -> dict[int, dict[str, tuple[int, ...]]]:

@@ -9,7 +9,6 @@ from datetime import datetime, timezone
 from typing import Any, cast
 
 import torch
-import yaml
 from ase.data import chemical_symbols
 from torch import nn
 from torch_geometric.data import Data, InMemoryDataset
@@ -29,6 +28,7 @@ from pyg_schnet.training.fit import fit
 from pyg_schnet.training.interruption import interruption
 from pyg_schnet.training.processes import Processes
 from pyg_schnet.training.progress import Report
+from pyg_schnet.training.recipe import read_yaml
 from pyg_schnet.training.run_directory import RunDirectory
 from pyg_schnet.training.spline_error import spline_error
 from pyg_schnet.training.state import Counters
@@ -218,8 +218,13 @@ _PATHS = ("path", "val_path", "split")  # compared by their content
 
 
 def _check_same(config: TrainConfig, run: RunDirectory, split: Split, provenance: dict[str, Any]) -> None:
-    before = yaml.safe_load(run.config.read_text(encoding="utf-8"))
-    for section in ("data", "model", "trainer"):
+    before, sections = read_yaml(run.config), ("data", "model", "trainer")
+    if not isinstance(before, dict) or not all(isinstance(before.get(name, {}), dict) for name in sections):
+        raise ValueError(
+            f"{run.config}: must hold the options of the run, in sections, to resume it; restore it or "
+            "begin a new run"
+        )
+    for section in sections:
         for name, value in asdict(getattr(config, section)).items():
             old = before.get(section, {}).get(name, _BEFORE.get(name, value))
             if name not in (*_FREE, *_PATHS) and old != value:

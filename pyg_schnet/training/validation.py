@@ -2,13 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch_geometric.data import InMemoryDataset
 
-from pyg_schnet.evaluation import Evaluation
+from pyg_schnet import checkpoint
+from pyg_schnet.evaluation import Evaluation, evaluate
 from pyg_schnet.training.config import TrainerConfig
+from pyg_schnet.training.finite import require_finite
+from pyg_schnet.training.processes import Processes
+from pyg_schnet.training.progress import Report
+from pyg_schnet.training.run_directory import RunDirectory
 from pyg_schnet.training.schedule import learning_rate
-from pyg_schnet.training.state import Counters
+from pyg_schnet.training.state import Counters, TrainingState
+
+
+class Validation:
+    """What is done each so many steps: errors are measured and told, and the best weights and the state kept.
+
+    Args:
+        processes: Those of the run, all of which call it; the first one writes.
+        state: Of the training.
+        val: Structures to choose by.
+        config: How to train.
+        energy_weight: Of the loss.
+        run: Where checkpoints and logs go.
+        report: What to show.
+        provenance: Written into the checkpoint.
+    """
+
+    def __init__(
+        self,
+        processes: Processes,
+        state: TrainingState,
+        val: InMemoryDataset,
+        config: TrainerConfig,
+        energy_weight: float,
+        run: RunDirectory,
+        report: Report,
+        provenance: Mapping[str, Any],
+    ):
+        self._processes, self._state, self._val, self._config = processes, state, val, config
+        self._energy_weight, self._run, self._report = energy_weight, run, report
+        self._provenance = provenance
+
+    def __call__(self) -> None:
+        """Validate the averaged weights.
+
+        Raises:
+            FloatingPointError: If an error is not finite.
+            ProcessLostError: If another process ended; nothing is written then.
+        """
+        processes, state, config, run = self._processes, self._state, self._config, self._run
+        count = state.counters
+        processes.follow(*state.flat)
+        with processes.watched():
+            errors = evaluate(
+                state.averaged, self._val, config.batch_size, config.batch_edges, processes.count > 1
+            )
+        row = metrics_row(count, config, state.losses, errors)
+        require_finite("validation error", errors.energy_rmse, count, run)
+        improved = judge(count, errors, self._energy_weight, config)
+        state.losses.clear()
+        if processes.is_first:
+            if improved:
+                checkpoint.save(state.averaged, run.model, {**self._provenance, "validation": row})
+            run.append_metrics(row)  # before the state: resuming cuts rows that are ahead of it
+            state.save(run.last)
+            processes.fabric.log_dict({k: v for k, v in row.items() if k != "step"}, count.step)
+        self._report.validated(row, improved)
 
 
 def judge(count: Counters, errors: Evaluation, energy_weight: float, config: TrainerConfig) -> bool:

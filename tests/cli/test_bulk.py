@@ -433,7 +433,7 @@ def test_a_folder_in_which_nothing_can_be_written_is_told(here, capsys):
     if not Path("/sys/kernel").is_dir():
         pytest.skip("has no folder that is read-only for everybody")
     assert predict("/sys/kernel/out.extxyz") == 2
-    assert "/sys/kernel/out.extxyz: nothing can be written to its folder (" in capsys.readouterr().err
+    assert "/sys/kernel/out.extxyz: nothing can be written there (" in capsys.readouterr().err
 
 
 def test_a_second_run_to_the_same_file_is_refused_and_a_dead_one_does_not_block(here, straight, capsys):
@@ -441,7 +441,10 @@ def test_a_second_run_to_the_same_file_is_refused_and_a_dead_one_does_not_block(
         for option in ([], ["--overwrite"], ["--resume"]):
             assert predict("out.extxyz", *option) == 2
             message = capsys.readouterr().err
-            assert "out.extxyz: another process is writing it, and holds out.extxyz.part.lock" in message
+            assert (
+                "out.extxyz: another process is writing to it; wait until that ends, or give another name"
+                in message
+            )
         assert first.part.with_name("out.extxyz.part.lock").exists()
     assert not Path("out.extxyz.part.lock").exists()
     Path("out.extxyz.part.lock").touch()  # as a killed process leaves it

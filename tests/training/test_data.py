@@ -81,8 +81,8 @@ def test_a_split_is_read_from_a_file(read, processed, tmp_path):
         ({"train": [1], "val": [8], "test": []}, "must number different structures, from 0 to 7, got others"),
         ({"train": [1], "val": [1], "test": []}, "must number different structures, from 0 to 7"),
         ({"train": [], "val": [1], "test": []}, "must name a structure to train on, got none in 'train'"),
-        ({"train": [0.9], "val": [1], "test": []}, "one row of integers is needed, got float64 of shape"),
-        ({"train": [[0], [2]], "val": [1], "test": []}, "one row of integers is needed, got int64 of shape"),
+        ({"train": [0.9], "val": [1], "test": []}, "must be one row of integers, got float64 of shape"),
+        ({"train": [[0], [2]], "val": [1], "test": []}, "must be one row of integers, got int64 of shape"),
     ],
 )
 def test_a_file_that_is_no_split_is_refused(read, processed, tmp_path, arrays, message):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from pyg_schnet import Potential, SchNet, load
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.evaluation import evaluate
-from pyg_schnet.training import RunDirectory
+from pyg_schnet.training import RunDirectory, validation
 from pyg_schnet.training import fit as fit_module
 from pyg_schnet.training.fit import fit
 from pyg_schnet.training.processes import Processes
@@ -95,7 +95,7 @@ def test_the_kept_model_is_the_average_at_the_best_validation(dataset, start, mo
         averages.append({name: tensor.clone() for name, tensor in potential.state_dict().items()})
         return type(result)(**result.__dict__ | {"energy_rmse": next(errors), "forces_rmse": 0.0})
 
-    monkeypatch.setattr(fit_module, "evaluate", told)
+    monkeypatch.setattr(validation, "evaluate", told)
     potential, directory, count = start(dataset[4:], dataset[:4], max_steps=20, val_every=5)
     kept = load_file(directory.model)
     assert all(torch.equal(kept[name], tensor) for name, tensor in averages[1].items())
@@ -109,7 +109,7 @@ def test_the_best_is_judged_by_the_squared_errors_of_the_loss(dataset, start, mo
         result = evaluate(potential, dataset, *how)
         return type(result)(**result.__dict__ | {"energy_rmse": 0.5, "forces_rmse": 0.2})
 
-    monkeypatch.setattr(fit_module, "evaluate", told)
+    monkeypatch.setattr(validation, "evaluate", told)
     _, _, count = start(dataset[4:], dataset[:4], energy_weight=2.0)
     # The mean over atoms of |F|² is three times the mean over components.
     assert count.best_loss == pytest.approx(2.0 * 0.25 + 3 * 0.04)
@@ -122,7 +122,7 @@ def test_training_stops_where_validation_no_longer_improves(dataset, start, monk
         result = evaluate(potential, dataset, *how)
         return type(result)(**result.__dict__ | {"energy_rmse": next(errors), "forces_rmse": 0.0})
 
-    monkeypatch.setattr(fit_module, "evaluate", told)
+    monkeypatch.setattr(validation, "evaluate", told)
     _, _, count = start(dataset[4:], dataset[:4], max_steps=100, val_every=5, patience=2)
     assert (count.step, count.best_step) == (20, 10)
 

@@ -75,14 +75,14 @@ def test_what_is_trained_on_and_how_large_errors_are_is_told(config, report):
 
 
 def test_the_best_weights_are_chosen_by_stresses_too(config, report, monkeypatch):
-    from pyg_schnet.training import fit
+    from pyg_schnet.training import validation
 
-    found, real = iter([3.0, 1.0, 2.0]), fit.evaluate
+    found, real = iter([3.0, 1.0, 2.0]), validation.evaluate
 
     def measured(*arguments):
         return replace(real(*arguments), energy_rmse=0.0, forces_rmse=0.0, virial_rmse=next(found))
 
-    monkeypatch.setattr(fit, "evaluate", measured)
+    monkeypatch.setattr(validation, "evaluate", measured)
     told = report()
     train(config(max_steps=15, val_every=5), told)
     assert "Best validation at step 10 of 15" in told.text.getvalue()
