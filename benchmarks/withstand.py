@@ -21,6 +21,7 @@ from benchmarks.faults import ledger
 
 TRIALS: dict[str, str] = {
     "fuzz": "fuzzing",
+    "guided": "guided",
     "kills": "kills",
     "steadiness": "steadiness",
     "processes": "processes",
