@@ -75,7 +75,7 @@ def run(options: Namespace) -> int:
             seconds = time.perf_counter() - start
             work.finish()
     if options.join:
-        remove_shards(options.out)
+        remove_shards(options.out, options.batch_size, work.settings, work.fingerprint)
     _tell(options, work, earlier, new, seconds)
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -91,7 +91,7 @@ class Shards:
             streams = []
             for share, path in zip(self.shares, self.paths, strict=True):
                 own = run_name(shard_settings(settings, share), fingerprint)
-                frames = _texts(path, own, run) if path.suffix != ".traj" else _atoms(path, own, run)
+                frames = _frames(path, own, run)
                 stack.callback(frames.close)
                 streams.append(frames)
             expected = 0
@@ -122,16 +122,25 @@ class Shards:
                 yield Row(number, None, f"it is not in {path.name}")
 
 
-def remove_shards(out: str) -> None:
-    """Remove the shards of OUT, when OUT is there."""
+def remove_shards(out: str, size: int, settings: Mapping[str, Any], fingerprint: str) -> None:
+    """Remove the shards of OUT, when OUT is there; those that another run has begun since are left alone."""
     for match in _shards(out):
-        Path(out).with_name(match[0]).unlink()
+        path, share = Path(out).with_name(match[0]), Share(int(match[1]) - 1, int(match[2]), size)
+        own = run_name(shard_settings(settings, share), fingerprint)
+        with suppress(ValueError), closing(_frames(path, own, own)) as frames:
+            next(frames, None)
+            path.unlink()
 
 
 def _shards(out: str) -> list[re.Match[str]]:
     """Find the shards that are complete: their names, numbers and how many they are of."""
     name = re.compile(rf"{re.escape(Path(out).name)}\.shard-(\d+)-of-(\d+)\.{ending(out)}")
     return [match for file in Path(out).absolute().parent.iterdir() if (match := name.fullmatch(file.name))]
+
+
+def _frames(path: Path, own: str, run: str) -> _Frames:
+    """Give the frames of a shard, which must be of its ``own`` run, as those of the joined ``run``."""
+    return _texts(path, own, run) if path.suffix != ".traj" else _atoms(path, own, run)
 
 
 def _texts(path: Path, own: str, run: str) -> _Frames:

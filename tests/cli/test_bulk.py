@@ -369,6 +369,19 @@ def test_a_join_that_was_killed_goes_on(shards, here):
     assert Path("out.extxyz").read_bytes() == Path("straight.extxyz").read_bytes()
 
 
+def test_a_join_removes_no_shards_of_another_run(shards, here):
+    """Those of the join itself are removed, also when it was killed after OUT got its name."""
+    kept = [path.read_bytes() for path in shards]
+    assert predict("out.extxyz", "--join", "--index", ":30") == 0
+    for path, content in zip(shards, kept, strict=True):
+        path.write_bytes(content)
+    assert predict("other.extxyz", "--shard", "1/3", "--index", ":20") == 0
+    other = Path("other.extxyz.shard-1-of-3.extxyz").rename(shards[0])
+    assert predict("out.extxyz", "--join", "--index", ":30", "--resume") == 0
+    assert [path.exists() for path in shards] == [True, False, False]
+    assert other.stat().st_size
+
+
 def test_a_shard_passes_over_what_belongs_to_others(here, capsys):
     lines = Path("in.xyz").read_text().splitlines(keepends=True)
     lines[2] = lines[2].replace(lines[2].split()[1], "zero")  # in the first frame
