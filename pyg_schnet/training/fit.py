@@ -107,13 +107,12 @@ def fit(
                 fabric.backward(loss)
             clock = time.perf_counter() - began if processes.is_first else 0.0
             loss, (stops, count.seconds) = processes.add_up(
-                state.weights.parameters, loss.detach(), (float(interruption.is_asked), clock)
+                state.collect_gradients(), loss.detach(), (float(interruption.is_asked), clock)
             )
             losses.append(loss)
             if len(losses) % steps_between_looks == 0:
                 total = torch.stack(losses[-steps_between_looks:]).sum()
                 require_finite("loss", total.item(), count, run, train, ids)
-            state.collect_gradients()
             if config.clip_norm is not None:
                 norm = state.clip_gradients(config.clip_norm)
                 require_finite("norm of the gradient", norm.item(), count, run, train, ids)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class FlatParameters:
@@ -28,12 +28,19 @@ class FlatParameters:
                 parameter.data = part.view_as(parameter)
         self._gradient = torch.zeros_like(self.values)
 
-    def collect_gradients(self) -> None:
-        """Put the parameters' gradients in a row, as the gradient of ``values``, and forget them."""
+    def collect_gradients(self, for_values: bool) -> Tensor:
+        """Move the parameters' gradients into a row, which is used again at the next step, and give it.
+
+        Args:
+            for_values: Whether it is the gradient of ``values`` then, or its parts those of the parameters.
+        """
         gradients = [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in self.parameters]
-        self.values.grad = torch.cat(gradients, out=self._gradient)
-        for parameter in self.parameters:
-            parameter.grad = None
+        torch.cat(gradients, out=self._gradient)
+        parts = self._gradient.split([gradient.numel() for gradient in gradients])
+        for parameter, part in zip(self.parameters, parts, strict=True):
+            parameter.grad = None if for_values else part.view_as(parameter)
+        self.values.grad = self._gradient if for_values else None
+        return self._gradient
 
     def release(self) -> None:
         """Give each parameter memory of its own again, so that a copy of one is not one of all."""

@@ -1,8 +1,8 @@
 """The processes of a run: who does which part of a batch, and how they add up what they found.
 
 A run of several processes learns what one would: each takes a part of every batch, and the gradients are
-added up before the step. They travel in one message with the loss, the wish to stop and the clock, so that
-all processes agree on these at no further cost.
+added up before the step. The loss, the wish to stop and the clock travel beside them, so that all processes
+agree on these at no further cost.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, cast
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 from pyg_schnet.training.config import FabricConfig
 from pyg_schnet.training.run_directory import RunDirectory
@@ -92,33 +92,29 @@ class Processes:
         return ids[sorted(mine)]
 
     def add_up(
-        self, parameters: Sequence[nn.Parameter], loss: Tensor, numbers: tuple[float, ...]
+        self, gradient: Tensor, loss: Tensor, numbers: tuple[float, ...]
     ) -> tuple[Tensor, tuple[float, ...]]:
-        """Add up the gradients of all processes in place, and a loss and some numbers: one all-reduce.
+        """Add up a gradient of all processes in place, and a loss and some numbers beside it.
 
         Args:
-            parameters: With gradients of this process's part of the loss; ``None`` counts as zero.
+            gradient: Of this process's part of the loss, in a row.
             loss: This part, ``()``.
             numbers: Anything.
 
         Returns:
-            The sums.
+            The sums of loss and numbers.
 
         Raises:
-            ProcessLostError: If another process ended; gradients are as they were.
+            ProcessLostError: If another process ended; the gradient may be of any of them.
         """
         if self.count == 1:
             return loss, numbers
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        more = torch.stack([loss, *(loss.new_tensor(number) for number in numbers)]).to(gradients[0].dtype)
-        total = self._sum(torch.cat([*(gradient.reshape(-1) for gradient in gradients), more]))
-        *sums, more = total.split([*(gradient.numel() for gradient in gradients), len(more)])
-        for gradient, new in zip(gradients, sums, strict=True):
-            gradient.copy_(new.view_as(gradient))
-        return more[0].double(), tuple(more[1:].tolist())
+        more = torch.stack([loss, *(loss.new_tensor(number) for number in numbers)]).double()
+        with self.watched():
+            others = distributed.all_reduce(more, async_op=True)
+            distributed.all_reduce(gradient)
+            cast(distributed.Work, others).wait()
+        return more[0], tuple(more[1:].tolist())
 
     def follow(self, *tensors: Tensor) -> None:
         """Take over the first process's numbers, a broadcast: unlike processors round differently."""

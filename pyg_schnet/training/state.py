@@ -82,10 +82,9 @@ class TrainingState:
         """The weights and their averages."""
         return self.weights.values.detach(), self._averages.values.detach()
 
-    def collect_gradients(self) -> None:
-        """Put the gradients where the optimizer looks for them."""
-        if self._flat:
-            self.weights.collect_gradients()
+    def collect_gradients(self) -> Tensor:
+        """Put the gradients in a row, where the optimizer looks for them, and give it: it may be changed."""
+        return self.weights.collect_gradients(for_values=self._flat)
 
     def clip_gradients(self, max_norm: float) -> Tensor:
         """Shorten the gradient to a norm, and give the norm that it had."""

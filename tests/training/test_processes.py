@@ -361,6 +361,6 @@ def test_alone_all_is_as_if_there_were_no_processes():
     processes = Processes(Fabric(accelerator="cpu", devices=1))
     ids, loss = torch.arange(5), torch.tensor(2.0)
     assert processes.share(ids, None) is ids
-    assert processes.add_up([], loss, (1.0,)) == (loss, (1.0,))
+    assert processes.add_up(torch.ones(3), loss, (1.0,)) == (loss, (1.0,))
     with pytest.raises(KeyError), processes.together():
         raise KeyError
