@@ -1,7 +1,7 @@
 """Hurt the program on purpose, with a seed, and write down what it withstood.
 
     python benchmarks/withstand.py kills --seed 1            # see --help of each for its size
-    python benchmarks/withstand.py fuzz --seed 1
+    python benchmarks/withstand.py fuzz --seed 1             # guided: the same led by atheris
     python benchmarks/withstand.py pages                     # the tables of README and LOG.md
 
 Each trial is a module of benchmarks/faults; its figures go to benchmarks/results/faults.csv, unless --dry

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -12,23 +11,33 @@ from filelock import FileLock, Timeout
 class Claim:
     """Keeps other processes off what this one writes, until it is given back or the process ends.
 
+    An empty file stays behind, ``.NAME.lock`` beside a file and ``.lock`` in a folder: removing it would let
+    in two of those that have opened it meanwhile. One that a killed process left holds nobody off.
+
     Args:
-        path: What is written.
-        place: A file that is there meanwhile; one that a killed process left holds nobody off.
+        path: What is written; its folder must be there when it is claimed.
+        is_folder: Whether it is a folder.
+
+    Attributes:
+        place: The file that stays.
     """
 
-    def __init__(self, path: str | os.PathLike, place: str | os.PathLike):
-        self._path, self._place = os.fspath(path), Path(place)
-        self._lock = FileLock(self._place)
+    def __init__(self, path: str | os.PathLike, is_folder: bool = False):
+        self._path = os.fspath(path)
+        whole = Path(path).absolute()
+        self.place = whole / ".lock" if is_folder else whole.with_name(f".{whole.name}.lock")
+        self._lock = FileLock(self.place)
 
     def take(self) -> None:
-        """Claim it; the folder must be there.
+        """Claim it.
 
         Raises:
             FileExistsError: If another process has.
             OSError: If nothing can be written there.
         """
         try:
+            if self.place.is_symlink():  # older versions of filelock empty what it leads to
+                raise FileExistsError(0, f"{self.place.name} is a link")
             self._lock.acquire(timeout=0)
         except Timeout:
             raise FileExistsError(
@@ -42,7 +51,4 @@ class Claim:
 
     def give_back(self) -> None:
         """Let others write, if it was claimed."""
-        if self._lock.is_locked:
-            with suppress(OSError):  # Windows removes no open file
-                self._place.unlink(missing_ok=True)  # while it is held: nobody else's is removed
-            self._lock.release(force=True)
+        self._lock.release(force=True)

@@ -63,6 +63,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
             yield part
             if part.is_file():
                 flush(part)
+            if path.is_dir():
+                shutil.rmtree(path)  # no folder takes another's place at once
             os.replace(part, path)
         finally:
             _remove(part)

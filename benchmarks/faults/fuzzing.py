@@ -102,7 +102,7 @@ def _trial(door: str, options: argparse.Namespace, child: Watched) -> Tally:
             if outcome.kind == "failed" and _sort(outcome) not in tally.failures:
                 _keep(options, door, tally.tried, path, outcome)
             tally.add(outcome)
-            _restore(folder, valid)
+            restore(folder, valid)
     tally.minutes = (time.monotonic() - begin) / 60
     return tally
 
@@ -112,7 +112,7 @@ def _sort(outcome: Outcome) -> str:
     return ":".join(outcome.text.split(":")[:3])
 
 
-def _restore(folder: Path, valid: dict[Path, bytes]) -> None:
+def restore(folder: Path, valid: dict[Path, bytes]) -> None:
     """Make the folder as it was."""
     for path in folder.iterdir():
         if path.is_dir():

@@ -1,7 +1,8 @@
 """Fuzz the readers by what their code does with an input: atheris keeps inputs that reach new branches.
 
-Needs atheris (``pip install atheris``, for Linux), which is no dependency. Each door is a process of its own;
-an input that fails is kept, and the search goes on.
+Needs atheris (``pip install atheris``, for Linux), which is no dependency. Each door is a process of its own.
+An input that fails is kept, and the search goes on; one that hangs, or ends the process, ends the search at
+its door.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.faults.doors import DOORS
+from benchmarks.faults.fuzzing import Tally
 from benchmarks.faults.ledger import ROOT, Entry
 
-_TOO_LONG = 60.0  # s beyond its time, after which a door hangs
+_PATIENCE = 300  # s beyond its time that a door may take to begin and to end
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,42 +37,56 @@ def run(options: argparse.Namespace) -> list[Entry]:
     """Search door by door."""
     if importlib.util.find_spec("atheris") is None:
         raise SystemExit("guided fuzzing needs atheris: pip install atheris; `fuzz` does without")
-    return [_door(name, options) for name in options.doors]
+    return [_search(door, options) for door in options.doors]
 
 
-def _door(name: str, options: argparse.Namespace) -> Entry:
+def _search(door: str, options: argparse.Namespace) -> Entry:
     seconds = max(1, round(60 * options.minutes / len(options.doors)))
-    with TemporaryDirectory() as folder:
-        told = Path(folder) / "told.json"
-        keep = options.keep.absolute() / f"{name.replace(' ', '_')}-guided-{options.seed}"
-        command = [sys.executable, "-m", "benchmarks.faults.guided_door", name, str(told), str(keep)]
+    keep = options.keep.absolute() / f"{door.replace(' ', '_')}-guided-{options.seed}"
+    begin = time.monotonic()
+    with TemporaryDirectory() as made:
+        folder = Path(made)
+        command = [sys.executable, "-m", "benchmarks.faults.guided_door", door, str(folder), str(keep)]
         command += [str(options.seed), str(seconds)]
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
-        }
-        failed, log = 0, ""
-        try:
-            done = subprocess.run(
-                command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
-                timeout=seconds + _TOO_LONG + 240,
-            )  # fmt: skip
-            log, failed = done.stderr, int(done.returncode != 0)
-        except subprocess.TimeoutExpired as late:
-            log, failed = str(late.stderr or ""), 1
-        found = json.loads(told.read_text()) if told.exists() else {"tried": 0, "accepted": 0, "failures": {}}
-    if failed:
-        print(f"{name}: the process ended wrongly\n{log[-2000:]}")
-    for text, kept in found["failures"].items():
-        print(f"{name}: {text}\n  python benchmarks/withstand.py fuzz --doors {name!r} --again {kept!r}")
-    failed += len(found["failures"])
-    reached = re.findall(r"cov: (\d+) ft: (\d+)", log)
-    first, last = (reached[0][0], reached[-1][0]) if reached else ("?", "?")
-    refused = found["tried"] - found["accepted"] - len(found["failures"])
+        path = os.pathsep.join([str(ROOT), *sys.path])
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+        with (folder / "log.txt").open("w") as log:
+            try:
+                code = subprocess.run(
+                    command, cwd=ROOT, env=environment, stdout=log, stderr=log, timeout=seconds + _PATIENCE,
+                    check=False,
+                ).returncode  # fmt: skip
+            except subprocess.TimeoutExpired:
+                code = -1
+        said = (folder / "log.txt").read_text(errors="replace")
+        tally = Tally(**json.loads((folder / "tally.json").read_text()))
+        if code:
+            tally.failures["the process ended"] = [tally.tried]
+            print(f"{door}: the process ended with {code}\n{said[-2000:]}")
+            _keep_last(door, folder / "last", keep)
+    tally.minutes = (time.monotonic() - begin) / 60
+    for sort in tally.failures:
+        print(f"{door}: {sort}")
+    if tally.failures:
+        again = shlex.join(["fuzz", "--doors", door, "--again"])
+        print(f"  python benchmarks/withstand.py {again} FILE, of those in {keep}")
+    print(f"{door}: {tally.tried:,} inputs, {tally.failed} failed", flush=True)
+    return _entry(door, tally, said, options.seed)
+
+
+def _keep_last(door: str, last: Path, keep: Path) -> None:
+    """Keep the input that ended the process, if that came of one."""
+    for content in (path.read_bytes() for path in last.parent.glob(f"{last.name}*")):
+        hurt = DOORS[door].hurt
+        keep.mkdir(parents=True, exist_ok=True)
+        (keep / hurt[content[0] % len(hurt) if content else 0]).write_bytes(content[1:])
+
+
+def _entry(door: str, tally: Tally, said: str, seed: int) -> Entry:
+    edges = re.findall(r"cov: (\d+) ft: ", said) or ["?"]
+    refused = tally.tried - tally.accepted - tally.failed
     figures = (
-        f"{found['accepted']:,} read, {refused:,} refused with a clear error; edges of our code reached by "
-        f"valid files {first}, in the end {last}"
+        f"{tally.accepted:,} read, {refused:,} refused with a clear error; "
+        f"edges of our code reached by valid files {edges[0]}, in the end {edges[-1]}"
     )
-    print(f"{name}: {found['tried']:,} inputs, {failed} failed", flush=True)
-    return Entry("guided", name, found["tried"], "inputs", failed, figures, options.seed, seconds / 60)
+    return Entry("guided", door, tally.tried, "inputs", tally.failed, figures, seed, tally.minutes)

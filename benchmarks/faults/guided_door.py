@@ -5,32 +5,38 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from tempfile import mkdtemp
 
 import atheris
 
 with atheris.instrument_imports(include=["pyg_schnet"], enable_loader_override=False):
     from benchmarks.faults.doors import DOORS
+    from benchmarks.faults.fuzzing import Tally, restore
     from benchmarks.faults.watched import judge, limit
 
 _MEMORY = 3 * 2**30  # bytes, beyond what the program takes
-_EVERY = 50  # inputs between two notes of how many there were
+_HANGS = 60  # s
 
 
 class Search:
-    """What atheris calls with its inputs, and what came of them."""
+    """What atheris calls with its inputs, and what came of them.
 
-    def __init__(self, name: str, folder: Path, told: Path, keep: Path):
-        self._name, self._told, self._keep = name, told, keep
-        DOORS[name].make(folder)
-        self._valid = {path: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
-        self._hurt = [folder / hurt for hurt in DOORS[name].hurt]
-        self._folder = folder
-        self._tried = self._accepted = 0
-        self._failures: dict[str, str] = {}
+    Args:
+        door: Its name.
+        folder: For the files, and the tally of them.
+        keep: For inputs that fail.
+    """
+
+    def __init__(self, door: str, folder: Path, keep: Path):
+        self._door, self._folder, self._keep = door, folder / "in", keep
+        self._told, self._tally = folder / "tally.json", Tally()
+        self._folder.mkdir()
+        DOORS[door].make(self._folder)
+        self._valid = {path: path.read_bytes() for path in sorted(self._folder.iterdir()) if path.is_file()}
+        self._hurt = [self._folder / name for name in DOORS[door].hurt]
+        self._note()
 
     def corpus(self) -> list[bytes]:
         """Give the valid files as inputs: a byte that tells which, and the content."""
@@ -40,48 +46,36 @@ class Search:
         """Enter with an input."""
         path = self._hurt[data[0] % len(self._hurt) if data else 0]
         path.write_bytes(data[1:])
-        outcome = judge(self._name, path)
+        outcome = judge(self._door, path)
         if outcome.kind == "failed":
-            sort = ":".join(outcome.text.split(":")[:3])
-            if sort not in self._failures:
-                place = self._keep / str(self._tried)
-                place.mkdir(parents=True, exist_ok=True)
-                (place / path.name).write_bytes(data[1:])
-                self._failures[sort] = str(place / path.name)
-        self._tried += 1
-        self._accepted += outcome.kind == "accepted"
-        self._restore(path)
-        if self._tried % _EVERY == 0 or outcome.kind == "failed":
-            self._note()
+            place = self._keep / str(self._tally.tried)
+            place.mkdir(parents=True, exist_ok=True)
+            (place / path.name).write_bytes(data[1:])
+        self._tally.add(outcome)
+        self._note()
+        restore(self._folder, self._valid)
 
     def _note(self) -> None:
-        about = {"tried": self._tried, "accepted": self._accepted, "failures": self._failures}
-        self._told.write_text(json.dumps(about))
-
-    def _restore(self, path: Path) -> None:
-        path.write_bytes(self._valid[path])
-        for other in self._folder.iterdir():
-            if other.is_dir():
-                shutil.rmtree(other)
-            elif other not in self._valid:
-                other.unlink()
+        """Write what there was so far; the parent may kill this process at any time."""
+        part = self._told.with_suffix(".part")
+        part.write_text(json.dumps(asdict(self._tally)))
+        os.replace(part, self._told)
 
 
-def main() -> None:
+def main(door: str, folder: Path, keep: Path, seed: int, seconds: int) -> None:
     """Search until the time is over."""
-    name, told, keep, seed, seconds = sys.argv[1:]
-    folder, corpus = Path(mkdtemp()), Path(mkdtemp())
-    search = Search(name, folder, Path(told), Path(keep))
+    search, corpus = Search(door, folder, keep), folder / "corpus"
+    corpus.mkdir()
     for number, content in enumerate(search.corpus()):
         (corpus / str(number)).write_bytes(content)
         search(content)
     logging.disable()
     limit(_MEMORY)
-    os.chdir(folder.parent)
-    options = [f"-max_total_time={seconds}", f"-seed={int(seed) + 1}", "-rss_limit_mb=0", "-timeout=60"]
+    options = [f"-max_total_time={seconds}", f"-seed={seed + 1}", "-rss_limit_mb=0", f"-timeout={_HANGS}"]
+    options.append(f"-artifact_prefix={folder / 'last'}-")
     atheris.Setup([sys.argv[0], str(corpus), *options], search)
     atheris.Fuzz()
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))

@@ -29,8 +29,8 @@ class ResultFile:
 
     Frames are appended to ``OUT.part.extxyz``, or to ``OUT.part.traj`` for a trajectory, which ASE reads at
     any time; ``OUT.part.json`` beside it tells what makes them. OUT itself appears when :meth:`finish`
-    renames or converts the part: nothing that is incomplete ever has its name. While it is written, a lock
-    on ``OUT.part.lock`` keeps other processes off; one that was killed holds none.
+    renames or converts the part: nothing that is incomplete ever has its name. While it is written, a
+    :class:`~pyg_schnet.claim.Claim` keeps other processes off.
 
     Args:
         path: OUT, in any format of ASE.
@@ -74,7 +74,7 @@ class ResultFile:
         self.part = self.path.with_name(f"{self.path.name}.part.{ending(path)}")
         self.content = Part(self.part)
         self._about = self.path.with_name(f"{self.path.name}.part.json")
-        claim = Claim(self.path, self.path.with_name(f"{self.path.name}.part.lock"))
+        claim = Claim(self.path)
         claim.take()
         self._unlock = weakref.finalize(self, claim.give_back)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -123,13 +123,19 @@ class Shards:
 
 
 def remove_shards(out: str, size: int, settings: Mapping[str, Any], fingerprint: str) -> None:
-    """Remove the shards of OUT, when OUT is there; those that another run has begun since are left alone."""
+    """Remove the shards of OUT, when OUT is there.
+
+    Those that another run has written since are left alone; an empty one does not tell whose it is.
+    """
     for match in _shards(out):
         path, share = Path(out).with_name(match[0]), Share(int(match[1]) - 1, int(match[2]), size)
         own = run_name(shard_settings(settings, share), fingerprint)
-        with suppress(ValueError), closing(_frames(path, own, own)) as frames:
-            next(frames, None)
-            path.unlink()
+        try:
+            with closing(_frames(path, own, own)) as frames:
+                next(frames, None)
+        except (ValueError, OSError):  # damaged, or removed by another join
+            continue
+        path.unlink(missing_ok=True)
 
 
 def _shards(out: str) -> list[re.Match[str]]:

@@ -21,7 +21,7 @@ def read_split(path: Path) -> Split:
     with open_npz(path) as file:
         if missing := [part for part in Split._fields if part not in file.files]:
             raise ValueError(
-                f"{path}: must be an npz file of the arrays train, val and test, which has no '{missing[0]}'"
+                f"{path}: must be an npz file of the arrays train, val and test, and has no '{missing[0]}'"
             )
         return Split(*(_numbers(path, part, read_array(path, file, part)) for part in Split._fields))
 

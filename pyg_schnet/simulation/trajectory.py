@@ -112,10 +112,14 @@ class FrameWriter:
 
     def __enter__(self) -> FrameWriter:
         if self.path is not None:
-            self._claim = Claim(self.path, self.path.with_name(f".{self.path.name}.lock"))
+            self._claim = Claim(self.path)
             self._claim.take()
-        if self._resume is not None and self.growing is not None:
-            self._file = _reopen(self.growing, self._resume)
+        try:
+            if self._resume is not None and self.growing is not None:
+                self._file = _reopen(self.growing, self._resume)
+        except BaseException:
+            self._give_back()
+            raise
         return self
 
     def __exit__(
@@ -130,8 +134,11 @@ class FrameWriter:
                 if self._format is not None and self.growing is not None:
                     self._write_whole(read(self.growing, ":"))
         finally:
-            if self._claim is not None:
-                self._claim.give_back()
+            self._give_back()
+
+    def _give_back(self) -> None:
+        if self._claim is not None:
+            self._claim.give_back()
 
 
 def _format_of(path: Path) -> str:

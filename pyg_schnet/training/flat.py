@@ -31,6 +31,8 @@ class FlatParameters:
     def collect_gradients(self, for_values: bool) -> Tensor:
         """Move the parameters' gradients into a row, which is used again at the next step, and give it.
 
+        Those of what a batch does not use are zeros.
+
         Args:
             for_values: Whether it is the gradient of ``values`` then, or its parts those of the parameters.
         """

@@ -2,7 +2,7 @@
 
 A run of several processes learns what one would: each takes a part of every batch, and the gradients are
 added up before the step. The loss, the wish to stop and the clock travel beside them, so that all processes
-agree on these at no further cost.
+agree on these; on GPUs the host waits for them at each step.
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ class Processes:
         """
         if self.count == 1:
             return loss, numbers
-        more = torch.stack([loss, *(loss.new_tensor(number) for number in numbers)]).double()
+        more = torch.tensor([0.0, *numbers], dtype=torch.float64, device=loss.device)
+        more[0] = loss
         with self.watched():
             others = distributed.all_reduce(more, async_op=True)
             distributed.all_reduce(gradient)

@@ -43,14 +43,18 @@ def with_recipe(arguments: list[str]) -> list[str]:
     return arguments
 
 
-def read_yaml(path: Path) -> Any:
+def read_yaml(path: Path, largest: int = _LARGEST) -> Any:
     """Read a file of YAML that holds values only.
+
+    Args:
+        path: The file.
+        largest: How many bytes it may have.
 
     Raises:
         ValueError: If it is no YAML, if it is large, or if it has tags or aliases.
     """
-    if not path.is_file() or path.stat().st_size > _LARGEST:
-        raise ValueError(f"{path}: must be a text in YAML of at most {_LARGEST:,} bytes, got something else")
+    if not path.is_file() or path.stat().st_size > largest:
+        raise ValueError(f"{path}: must be a text in YAML of at most {largest:,} bytes, got something else")
     try:
         text = path.read_text(encoding="utf-8")
         depth = 0
@@ -62,7 +66,7 @@ def read_yaml(path: Path) -> Any:
                 raise yaml.YAMLError(f"it must be nested {_DEEPEST} times at most")
         return yaml.safe_load(text)
     except UnicodeDecodeError:
-        raise ValueError(f"{path}: must be a recipe in YAML; a data file goes to --data.path") from None
+        raise ValueError(f"{path}: must be a text in YAML; a data file goes to --data.path") from None
     except _NO_YAML as error:
         raise ValueError(f"{path}: must be YAML: {str(error)[:1000]}") from None
 

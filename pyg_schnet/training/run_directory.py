@@ -47,8 +47,7 @@ class RunDirectory:
         self.learning_curve = self.path / "learning_curve.png"
         # The configuration last: it tells that the others are ours.
         self._files = (self.model, self.last, self.split, self.metrics, self.learning_curve, self.config)
-        self._lock = self.path / ".lock"
-        self._claim = Claim(self.path, self._lock)
+        self._claim = Claim(self.path, is_folder=True)
 
     def prepare(self, resume: bool, overwrite: bool) -> None:
         """Make the directory and keep other runs out of it until :meth:`release`, or refuse.
@@ -89,7 +88,7 @@ class RunDirectory:
         if not self.path.exists():
             return
         found = {file.name for file in self.path.iterdir()} if self.path.is_dir() else {self.path.name}
-        if all(name == self._lock.name or self._is_leftover(name) for name in found):
+        if all(name == self._claim.place.name or self._is_leftover(name) for name in found):
             return
         if not resume and not overwrite:
             raise FileExistsError(
@@ -109,7 +108,7 @@ class RunDirectory:
 
     def _refuse_links(self) -> None:
         """Refuse files that are elsewhere: a folder of a stranger's may lead to files of the user's."""
-        for path in (*self._files, self.tensorboard, self._lock):
+        for path in (*self._files, self.tensorboard):
             if path.is_symlink():
                 raise ValueError(
                     f"{path}: must be a file of this run to go on with it, got a link; copy it here"

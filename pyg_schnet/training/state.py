@@ -167,7 +167,8 @@ def _counters(entries: dict[str, Any]) -> Counters:
     for field in fields(Counters):
         value = getattr(found, field.name)
         if type(value) not in ((int,) if field.type == "int" else (int, float)):
-            raise TypeError(f"its `{field.name}` must be a number, got {str(value)[:40]!r}")
+            kind = "a whole number" if field.type == "int" else "a number"
+            raise TypeError(f"its `{field.name}` must be {kind}, got {str(value)[:40]!r}")
     return found
 
 

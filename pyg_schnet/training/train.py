@@ -214,11 +214,12 @@ def _describe(config: TrainConfig, potential: Potential, data: TrainingData, rep
 _FREE = ("max_steps", "max_minutes", "val_every", "patience", "threads", "compile", "save_minutes")
 _FREE += ("root", "memory_map")
 _BEFORE = {"optimizer": "adam"}  # of versions that had no choice; other options did not exist
+_LARGEST_CONFIG = 2**26  # bytes; it may name every file of a large data set
 _PATHS = ("path", "val_path", "split")  # compared by their content
 
 
 def _check_same(config: TrainConfig, run: RunDirectory, split: Split, provenance: dict[str, Any]) -> None:
-    before, sections = read_yaml(run.config), ("data", "model", "trainer")
+    before, sections = read_yaml(run.config, _LARGEST_CONFIG), ("data", "model", "trainer")
     if not isinstance(before, dict) or not all(isinstance(before.get(name, {}), dict) for name in sections):
         raise ValueError(
             f"{run.config}: must hold the options of the run, in sections, to resume it; restore it or "

@@ -64,8 +64,9 @@ class Validation:
                 state.averaged, self._val, config.batch_size, config.batch_edges, processes.count > 1
             )
         row = metrics_row(count, config, state.losses, errors)
-        require_finite("validation error", errors.energy_rmse, count, run)
-        improved = judge(count, errors, self._energy_weight, config)
+        loss = validation_loss(errors, self._energy_weight, config)
+        require_finite("validation error", loss, count, run)
+        improved = _judge(count, loss)
         state.losses.clear()
         if processes.is_first:
             if improved:
@@ -76,12 +77,8 @@ class Validation:
         self._report.validated(row, improved)
 
 
-def judge(count: Counters, errors: Evaluation, energy_weight: float, config: TrainerConfig) -> bool:
-    """Update the best loss; nearly the same combination of errors as in training, in eV and Å.
-
-    Returns:
-        Whether these errors are the best so far.
-    """
+def validation_loss(errors: Evaluation, energy_weight: float, config: TrainerConfig) -> float:
+    """Give what the best weights are chosen by: nearly the same of the errors as in training, in eV and Å."""
     if config.loss == "absolute":
         loss = energy_weight * errors.energy_mae
         if errors.forces_mae is not None:
@@ -94,6 +91,11 @@ def judge(count: Counters, errors: Evaluation, energy_weight: float, config: Tra
             loss += 3 * errors.forces_rmse**2
         if errors.virial_rmse is not None:
             loss += config.stress_weight * 9 * errors.virial_rmse**2
+    return loss
+
+
+def _judge(count: Counters, loss: float) -> bool:
+    """Update the best loss, and tell whether this one is it."""
     improved = loss < count.best_loss
     if improved:
         count.best_loss, count.best_step, count.stale = loss, count.step, 0

@@ -84,7 +84,7 @@ def test_a_file_is_there_when_it_is_complete(suffix, frames, tmp_path):
             assert not out.exists()
             assert len(ase.io.read(file.part, ":")) == file.written
         file.finish()
-    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+    assert {path.name for path in tmp_path.iterdir()} == {out.name, f".{out.name}.lock"}
     found = ase.io.read(out, ":")
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
@@ -191,6 +191,9 @@ def test_a_run_goes_on_with_its_own_settings_models_and_input(model, here, frame
     )
     assert "exclude each other" in fails(capsys, *command, "--resume", "--overwrite")
     assert Path("out.extxyz.part.extxyz").read_bytes() == part
+    for text in ("[1]", "[" * 10**5, "{"):
+        Path("out.extxyz.part.json").write_text(text)
+        assert "out.extxyz.part.json: must tell how" in fails(capsys, *command, "--resume")
     Path("out.extxyz.part.json").unlink()
     assert "out.extxyz.part.json: must tell how" in fails(capsys, *command, "--resume")
     cli.main([*command, "--overwrite", "--quiet"])

@@ -101,6 +101,30 @@ def test_flat_weights_are_trained_and_averaged_as_separate_ones_are(water):
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [("step", 1.5, "a whole number"), ("step", True, "a whole number"), ("best_loss", "x", "a number")],
+)
+def test_counters_that_are_no_numbers_are_refused(tmp_path, name, value, kind):
+    state = make(0)
+    setattr(state.counters, name, value)
+    state.save(tmp_path / "last.safetensors")
+    with pytest.raises(ValueError, match=rf"optimizer: its `{name}` must be {kind}, got '{value}'$"):
+        make(0).restore(tmp_path / "last.safetensors")
+
+
+def test_soap_takes_what_a_batch_does_not_use_as_zero(water):
+    state = make(0)
+    state.potential(water)["energy"].square().sum().backward()
+    state.weights.parameters[0].grad = None
+    row = state.collect_gradients()
+    parts = [p.grad.reshape(-1) for p in state.weights.parameters]
+    assert_close(row, torch.cat(parts), atol=0, rtol=0)
+    assert not parts[0].any()
+    assert row.any()
+    assert parts[1].untyped_storage().data_ptr() == row.untyped_storage().data_ptr()
+
+
 @pytest.mark.parametrize("changes", [{"hidden_channels": 10}, {"num_interactions": 2}])
 def test_the_state_of_another_model_is_refused(tmp_path, changes):
     make(0).save(tmp_path / "last.safetensors")

@@ -41,7 +41,7 @@ def test_a_run_writes_its_files(recipe, report, forces_key):
     directory = train(recipe(data={"forces_key": forces_key}), report())
     assert {path.name for path in directory.path.iterdir()} == {
         "model.safetensors", "last.safetensors", "config.yaml", "split.npz", "metrics.csv", "tensorboard",
-        "learning_curve.png",
+        "learning_curve.png", ".lock",
     }  # fmt: skip
     assert directory.learning_curve.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert directory.learning_curve.stat().st_size > 10_000
@@ -268,6 +268,14 @@ def test_a_run_from_before_there_was_a_choice_of_optimizers_goes_on_with_adam_al
     with pytest.raises(ValueError, match=r"`trainer\.optimizer` must be 'adam' as in .*, got 'soap'"):
         run(recipe(max_steps=10, optimizer="soap"), resume=True)
     assert run(recipe(max_steps=10, optimizer="adam"), resume=True).read_metrics()[-1]["step"] == 10
+
+
+@pytest.mark.parametrize("text", ["[1]", "data: 3\n", "trainer: [max_steps]\n"])
+def test_a_configuration_that_holds_no_options_is_refused(recipe, run, text):
+    directory = run(recipe(max_steps=5))
+    directory.config.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"config\.yaml: must hold the options of the run, in sections, to"):
+        run(recipe(max_steps=10), resume=True)
 
 
 def test_resuming_nothing_is_beginning(recipe, run):
