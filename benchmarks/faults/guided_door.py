@@ -36,6 +36,8 @@ class Search:
         DOORS[door].make(self._folder)
         self._valid = {path: path.read_bytes() for path in sorted(self._folder.iterdir()) if path.is_file()}
         self._hurt = [self._folder / name for name in DOORS[door].hurt]
+        for path in self._hurt:  # so that all is imported that will be
+            judge(door, path)
         self._note()
 
     def corpus(self) -> list[bytes]:

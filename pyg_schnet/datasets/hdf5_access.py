@@ -52,17 +52,17 @@ class Node:
             properties = array.id.get_create_plist()
             is_elsewhere = properties.get_layout() == h5d.VIRTUAL or properties.get_external_count() > 0
             stored = array.id.get_storage_size()
-            is_missing = stored == 0 and bool(array.size)
+            is_missing, size = stored == 0 and bool(array.size), array.nbytes
         if is_elsewhere:
             raise ValueError(
                 f"{self._place(name)} must be in this file, got a reference to another, which is not followed"
             )
         if is_missing:
             raise ValueError(f"{self._place(name)} must hold data, got an array that was never written")
-        if array.nbytes > max(_LARGE, _INFLATION * stored):  # of one chunk, or of nothing but zeros
+        if size > max(_LARGE, _INFLATION * stored):  # of one chunk, or of nothing but zeros
             raise ValueError(
                 f"{self._place(name)} must unpack to at most {_INFLATION} times its size, got "
-                f"{array.nbytes:,} bytes from {stored:,}; write the file again without compression"
+                f"{size:,} bytes from {stored:,}; write the file again without compression"
             )
         return array
 

@@ -348,6 +348,19 @@ def test_a_damage_that_hdf5_notices_is_told(write_hdf5):
     )
 
 
+def test_texts_in_an_encoding_that_is_none_are_refused(write_hdf5):
+    path = write_hdf5(without(OWN, "a", "energy"))
+    with h5py.File(path, "a") as file:
+        file["a"].create_dataset("energy", data=np.array([b"0.12345"]))
+    content, length = path.read_bytes(), bytes([7, 0, 0, 0])
+    assert content.count(b"\x13\x01\0\0" + length) == 1  # texts that end in zeros, in ASCII
+    path.write_bytes(content.replace(b"\x13\x01\0\0" + length, b"\x13\x21\0\0" + length))
+    assert re.fullmatch(
+        r"'/a/energy' is damaged \(Unknown string encoding.*\); download the file again",
+        refused(path, units=Units("eV")),
+    )
+
+
 def test_links_to_other_files_are_not_followed(write_hdf5, tmp_path):
     secret = write_hdf5(OWN, "secret.h5")
     with h5py.File(tmp_path / "a.h5", "w") as file:
