@@ -65,6 +65,7 @@ def fails(capsys, arguments: list[str]) -> str:
 def test_train_writes_the_files_of_a_run(run):
     files = {path.name for path in run.iterdir()}
     assert files == {
+        ".lock",
         "model.safetensors",
         "last.safetensors",
         "config.yaml",
