@@ -19,9 +19,6 @@ settings.load_profile("project")
 # The models are tiny: a second thread costs more than it brings, and far more on a busy machine.
 torch.set_num_threads(1)
 
-# A shell's background job ignores Ctrl-C, and so would the commands that the tests start.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 2}
 
 # Å; equilibrium geometries, shaken by hand so that no symmetry hides a mistake.
@@ -76,6 +73,12 @@ def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.copy_(0.4 * noise)
     return module
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Do not ignore Ctrl-C, as a shell's background job does, and the commands that the tests start would."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
