@@ -51,26 +51,18 @@ def finish(part: Part, path: Path, kind: str) -> None:
         if kind == "extxyz" and path.suffix.lower() in COMPRESSED:
             with part.path.open("rb") as text, COMPRESSED[path.suffix.lower()](other, "wb") as packed:
                 shutil.copyfileobj(text, packed, 2**16)
-        elif kind == "db":
-            _to_database(part.frames(), other)
+        elif kind in ("db", "json"):
+            _to_database(part.frames(), other, kind)
         else:
-            frames: Iterator[Atoms] = part.frames()
-            if kind == "json":
-                frames = map(_for_database, frames)
-            write(other, cast(Any, list(frames)), format=kind)
+            write(other, cast(Any, list(part.frames())), format=kind)
     part.path.unlink()
 
 
-def _to_database(frames: Iterator[Atoms], path: Path) -> None:
+def _to_database(frames: Iterator[Atoms], path: Path, kind: str) -> None:
+    """Write one of ASE's databases, with what is told of a frame where these keep it."""
     try:
-        with cast(Any, ase.db.connect(path, type="db", use_lock_file=False)) as database:
+        with cast(Any, ase.db.connect(path, type=kind, use_lock_file=False)) as database:
             for frame in frames:
-                database.write(_for_database(frame))
+                database.write(frame, {key: frame.info[key] for key in _OWN_KEYS if key in frame.info})
     except sqlite3.Error as error:  # as SQLite calls a full disk
         raise OSError(str(error)) from None
-
-
-def _for_database(frame: Atoms) -> Atoms:
-    """Move what is told of a frame to where ASE's databases keep it."""
-    frame.info = {"key_value_pairs": {k: frame.info[k] for k in _OWN_KEYS if k in frame.info}}
-    return frame

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
 
+import ase.db
 from ase import Atoms
 from ase.io import read
 from ase.io.formats import filetype
@@ -20,7 +21,7 @@ from pyg_schnet.claim import Claim
 from pyg_schnet.cli import conversion
 from pyg_schnet.cli.files import check_output
 from pyg_schnet.cli.part import Part, encoded, parsed, whole_texts
-from pyg_schnet.datasets.ase_files import FAILURES
+from pyg_schnet.datasets.ase_files import FAILURES, check_database
 from pyg_schnet.files import replacing
 
 
@@ -174,10 +175,10 @@ class ResultFile:
     def _check_run(self) -> None:
         """Refuse a complete file of another run: nothing would be left to do for this one."""
         try:
-            last = _last(self.path, self._kind)
+            run = _run_of(self.path, self._kind)
         except FAILURES as error:
             raise ValueError(f"{self.path}: cannot be read ({error}); begin anew with --overwrite") from None
-        if last.info.get("run") != self.run:
+        if run != self.run:
             raise ValueError(
                 f"{self.path}: is complete, with other settings, another model or another input, or in a "
                 "format that does not tell; nothing is left to resume, --overwrite begins anew"
@@ -218,8 +219,14 @@ def run_name(settings: Mapping[str, Any], source: str) -> str:
     return f"r{hashlib.sha256(text.encode()).hexdigest()[:11]}"
 
 
-def _last(path: Path, kind: str) -> Atoms:
+def _run_of(path: Path, kind: str) -> str | None:
+    """Tell of which run the last frame is, if the format does."""
     if kind == "extxyz" and path.suffix in (".xyz", ".extxyz"):  # ASE would list all frames
         with path.open("rb") as file:
-            return parsed(deque(whole_texts(file), maxlen=1).pop())
-    return cast(Atoms, read(path, -1))
+            return parsed(deque(whole_texts(file), maxlen=1).pop()).info.get("run")
+    if kind in ("db", "json"):  # of which ASE reads no more than the structures
+        if kind == "db":
+            check_database(path)
+        (last,) = cast(Any, ase.db.connect(path, type=kind, use_lock_file=False)).select(sort="-id", limit=1)
+        return last.key_value_pairs.get("run")
+    return cast(Atoms, read(path, -1)).info.get("run")

@@ -368,6 +368,17 @@ def test_a_join_that_was_killed_goes_on(shards, here):
     assert Path("out.extxyz").read_bytes() == Path("straight.extxyz").read_bytes()
 
 
+@pytest.mark.parametrize("out", ["out.extxyz", "out.traj", "out.db", "out.json", "out.xyz.gz"])
+def test_a_run_that_was_killed_when_all_was_done_is_done(out, here, capsys):
+    assert predict(out, "--index", ":9") == 0
+    content = Path(out).read_bytes()
+    assert predict(out, "--index", ":9", "--resume") == 0
+    assert Path(out).read_bytes() == content
+    capsys.readouterr()
+    assert predict(out, "--index", ":8", "--resume") == 2
+    assert f"{out}: is complete, with other settings" in capsys.readouterr().err
+
+
 def test_a_join_removes_no_shards_of_another_run(shards, here):
     """Those of the join itself are removed, also when it was killed after OUT got its name."""
     kept = [path.read_bytes() for path in shards]
