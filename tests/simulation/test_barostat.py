@@ -65,6 +65,28 @@ def test_the_volume_of_an_elastic_cell_is_distributed_as_it_must_be():
     assert result.temperature == pytest.approx(300, rel=0.12)
 
 
+def test_the_piston_has_the_mass_that_belongs_to_its_time_constant():
+    atoms = Atoms("Cu4", rng_positions(4), cell=np.eye(3) * Balloon.rest ** (1 / 3), pbc=True)
+    atoms.calc = Balloon()
+    pressure, time, duration = 30.0, 500.0, 3.0  # GPa, fs, fs: far from rest, and soon
+    result = run_md(
+        atoms,
+        thermostat="langevin",
+        friction=1e-5,
+        pressure=pressure,
+        pressure_time=time,
+        timestep=0.1,
+        duration=duration / 1000,
+        closest=None,
+    )
+    # W d²ε/dt² = 3 V (P_inside - P) with V = V0 exp(3 ε), W = 3 (N + 1) kT τ² (Martyna et al. 1994);
+    # P_inside is 0.1 GPa, and the noise of the piston 2 %.
+    mass = 3 * (4 + 1) * 300 * units.kB * (time * units.fs) ** 2
+    strain = -0.5 * 3 * Balloon.rest * pressure * units.GPa / mass * (duration * units.fs) ** 2
+    found = np.log(result.atoms.get_volume() / Balloon.rest) / 3
+    assert found == pytest.approx(strain, rel=0.1)
+
+
 def rng_positions(atoms):
     return np.random.default_rng(0).uniform(0, 5, (atoms, 3))
 
