@@ -108,6 +108,17 @@ class TrainingState:
             self.average.n_averaged += 1
             self._is_new = False
 
+    @property
+    def buffers(self) -> list[Tensor]:
+        """Buffers of the potential, for instance the running mean of a BatchNorm."""
+        return list(self.potential.buffers())
+
+    def copy_buffers(self) -> None:
+        """Copy the buffers of the potential to the averaged one; they are not averaged."""
+        with torch.no_grad():
+            for own, buffer in zip(self.averaged.buffers(), self.buffers, strict=True):
+                own.copy_(buffer)
+
     def release(self) -> None:
         """Give each parameter memory of its own; training does not go on after it."""
         self.weights.release()

@@ -58,7 +58,8 @@ class Validation:
         """
         processes, state, config, run = self._processes, self._state, self._config, self._run
         count = state.counters
-        processes.follow(*state.flat)
+        processes.follow(*state.flat, *state.buffers)
+        state.copy_buffers()
         with processes.watched():
             errors = evaluate(
                 state.averaged, self._val, config.batch_size, config.batch_edges, processes.count > 1

@@ -99,6 +99,15 @@ def test_stresses_count_as_energies_an_atom_and_molecules_without_have_no_term(c
     assert absolute.item() == pytest.approx(0.25 * 40 / 2 / 2, rel=1e-14)
 
 
+def test_the_stress_of_a_crystal_counts_by_its_volume_an_atom(crystals):
+    # Two atoms in 27 Å³: (27 / 2 * 5)² for the second system, nothing for the first.
+    crystals.cell = torch.stack([torch.zeros(3, 3), 3 * torch.eye(3)]).double()
+    out = stressed()
+    out["stress"] = out["stress"].detach().flip(0)
+    loss = potential_loss(out, crystals, 1.0, ONE)
+    assert loss.item() == pytest.approx((27 / 2 * 5) ** 2 / 2, rel=1e-14)
+
+
 @pytest.mark.parametrize("errors", ["squared", "absolute"])
 def test_systems_without_stress_leave_gradients_finite(crystals, errors):
     out = stressed()

@@ -63,3 +63,29 @@ def test_the_run_of_another_model_can_be_resumed(recipe, run, make):
     parts = run(recipe("parts", max_steps=10, schedule="constant"), resume=True, model=make())
     (first, second) = (load(where.model, model=make()).state_dict() for where in (whole, parts))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+class Normalized(torch.nn.Module):
+    """A sum over atoms of a normalized function of their distances."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(1)
+        self.head = torch.nn.Linear(1, 1)
+
+    def forward(self, z, pos, batch):
+        edge_index, distance = all_pairs(pos, batch)
+        near = torch.zeros_like(pos[:, 0]).index_add(0, edge_index[0], torch.exp(-distance))
+        atomic = self.head(self.norm(near[:, None])).squeeze(-1)
+        return atomic.new_zeros(int(batch.max()) + 1).index_add(0, batch, atomic)
+
+
+def test_the_running_statistics_of_a_batch_norm_are_in_the_checkpoint(recipe, run):
+    torch.manual_seed(0)
+    model = Normalized()
+    directory = run(recipe(max_steps=5), model=model)
+    kept = load(directory.model, model=Normalized()).model
+    assert kept.norm.num_batches_tracked == 5
+    assert torch.equal(kept.norm.running_mean, model.norm.running_mean)
+    assert torch.equal(kept.norm.running_var, model.norm.running_var)
+    assert kept.norm.running_mean.abs() > 0.1
