@@ -198,4 +198,5 @@ def with_factors(ensemble: Ensemble, found: dict[str, Calibration]) -> Ensemble:
     """Multiply the deviations of an ensemble by the factors that were found."""
     factors = {name: ensemble.factors[name] * one.factor for name, one in found.items()}
     other = Ensemble(list(ensemble.potentials), {**ensemble.factors, **factors})  # pyright: ignore[reportArgumentType]
-    return other.train(ensemble.training)
+    other.training = ensemble.training  # not train(), which would change the potentials that they share
+    return other

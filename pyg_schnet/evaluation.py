@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 from torch_geometric.data import Data, InMemoryDataset
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric
 
@@ -84,6 +85,18 @@ def labelled(batch: Data) -> dict[str, bool]:
     return {"forces": "forces" in batch, **({"stress": True} if has_stress else {})}
 
 
+@contextmanager
+def in_evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Put a module in evaluation mode, and each of its submodules back in its own mode afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
 def evaluate(
     potential: Potential | Ensemble,
     dataset: InMemoryDataset,
@@ -94,8 +107,8 @@ def evaluate(
     """Compare predictions with the labels of a data set.
 
     Args:
-        potential: One or an ensemble, in any mode; it is evaluated in evaluation mode and handed back as it
-            was.
+        potential: One or an ensemble, in any mode; it runs in evaluation mode, and each of its submodules
+            has its own mode again afterwards.
         dataset: With ``energy`` in eV and, if there are any, ``forces`` in eV/Å and ``stress`` in eV/Å³.
         batch_size: Molecules at once.
         batch_edges: Edges at once, instead of a number of molecules.
@@ -113,9 +126,7 @@ def evaluate(
     device = potential.atomref.device
     metrics = {name: [_sum_of(make, shared, device) for make in _METRICS] for name in _MEASURED}
     parts: list[dict[str, Tensor]] = []
-    training = potential.training
-    potential.eval()
-    try:
+    with in_evaluation_mode(potential):
         for batch in _batches(dataset, potential, batch_size, batch_edges):
             batch = batch.to(device)
             with torch.no_grad():
@@ -127,8 +138,6 @@ def evaluate(
                     metric.update(prediction, label)
             deviations = {name: out[name].double() for name in _DEVIATIONS if name in out}
             parts.append({**pairs, **deviations, "z": batch.z, "sizes": batch.ptr.diff()})
-    finally:
-        potential.train(training)
     found = _found(parts, shared, device)
     errors = {
         f"{name}_{kind}": float(metric.compute()) if there else None

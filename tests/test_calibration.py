@@ -174,6 +174,14 @@ def test_a_calibrated_ensemble_deviates_by_its_errors(ensemble, dataset):
     assert again.factors == pytest.approx(calibrated.factors, rel=1e-6)
 
 
+def test_calibrating_leaves_the_modes_of_the_potentials(ensemble, dataset):
+    for potential in ensemble.potentials:
+        potential.eval()
+    ensemble.training = True  # as Ensemble([...]) of loaded potentials is
+    calibrate(ensemble, dataset)
+    assert not any(part.training for potential in ensemble.potentials for part in potential.modules())
+
+
 def test_energies_count_per_atom(ensemble, dataset):
     evaluation = evaluate(ensemble, dataset, 500)
     found = calibrations(evaluation)["energy"]

@@ -147,3 +147,12 @@ def test_edges_of_a_transform_are_used(path, default):
     assert given.energy_mae == pytest.approx(plain.energy_mae, rel=1e-9)
     none = evaluate(potential, AtomsDataset(path=path, transform=RadiusGraph(1e-3)))
     assert none.energy_mae != pytest.approx(plain.energy_mae, rel=1e-9)
+
+
+def test_each_submodule_keeps_its_own_mode(dataset, errors):
+    potential = Shifted(dataset, *errors)
+    potential.inner.eval()  # frozen, while the rest is trained
+    evaluate(potential, dataset, 3)
+    assert potential.training
+    assert not potential.inner.training
+    assert potential.modes[0] == (False, False)
