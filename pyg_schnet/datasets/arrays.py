@@ -157,6 +157,8 @@ def _of_each(array: np.ndarray, shape: tuple[int, ...], name: str, frames: int, 
 
 
 def _stress(array: np.ndarray, name: str, cell: np.ndarray | None, frames: int, source: str) -> np.ndarray:
+    if array.shape[:2] == (frames, 1):  # a matrix of one structure each, as SchNetPack writes it
+        array = array[:, 0]
     if array.shape not in ((frames, 6), (frames, 9)):
         array = _shaped(array, (frames, 3, 3), name, source)
     stress = as_matrix(array)

@@ -16,6 +16,8 @@ _DAMAGES = (OSError, RuntimeError, KeyError, MemoryError, TypeError, ValueError)
 _SHOWN = 12  # arrays in a message
 _LARGE, _INFLATION = 2**26, 200  # bytes, from which no array may be so many times what is stored of it
 _TEXTS_AT_ONCE, _LONGEST_TEXT = 64, 64
+# HDF5 demands of all who open a file in a process the locking of the first; without one, nobody must wait.
+_LOCKINGS = (False, None, True, "best-effort")
 
 
 @dataclass(frozen=True)
@@ -131,16 +133,20 @@ def open_file(path: Path) -> Iterator[h5py.File]:
     Raises:
         ValueError: If it is no HDF5 file, or a truncated one.
     """
-    try:
-        file = h5py.File(path, "r", locking=False)
-    except OSError as error:
-        reason = error if path.stat().st_size else "it is empty"
-        raise ValueError(
-            f"{path}: must be an HDF5 file, which it is not or no longer ({reason}); "
-            "download or write it again"
-        ) from None
-    with file:
-        yield file
+    for locking in _LOCKINGS:
+        try:
+            file = h5py.File(path, "r", locking=locking)
+        except OSError as error:
+            if "locking" in str(error) and locking != _LOCKINGS[-1]:  # open in this process, otherwise
+                continue
+            reason = error if path.stat().st_size else "it is empty"
+            raise ValueError(
+                f"{path}: must be an HDF5 file, which it is not or no longer ({reason}); "
+                "download or write it again"
+            ) from None
+        with file:
+            yield file
+        return
 
 
 def nodes(path: Path, file: h5py.File, wanted: Callable[[frozenset[str]], bool]) -> Iterator[Node]:

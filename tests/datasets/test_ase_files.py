@@ -318,6 +318,14 @@ def test_stress_of_six_numbers_has_ases_order(text):
     assert read(path, stress="REF_stress").stress.tolist() == [[[1, 6, 5], [6, 2, 4], [5, 4, 3]]]
 
 
+def test_stress_of_a_batch_of_one_structure_is_read(database):
+    """SchNetPack stores it as (1, 3, 3)."""
+    stress = np.array([[[0.5, 0.25, 0.0], [0.25, -1.0, 0.125], [0.0, 0.125, 2.0]]])
+    atoms = Atoms("H", cell=[5, 5, 5], pbc=True)
+    path = database([(atoms, {}, {"energy": np.array([-1.0]), "stress": stress})])
+    assert read(path).stress.tolist() == stress.tolist()
+
+
 @pytest.mark.parametrize("name", ["virial", "virials"])
 def test_a_virial_is_minus_stress_times_volume(text, name):
     frames = read(text(with_lattice(f'{name}="8 0 0 0 16 0 0 0 24"')))  # eV; the volume is 8 Å³

@@ -361,6 +361,14 @@ def test_texts_in_an_encoding_that_is_none_are_refused(write_hdf5):
     )
 
 
+@pytest.mark.parametrize("locking", [None, True, False, "best-effort"])
+@pytest.mark.parametrize("mode", ["r", "a"])
+def test_a_file_that_is_open_elsewhere_in_the_process_is_read(write_hdf5, mode, locking):
+    path = write_hdf5(ANI_1X)
+    with h5py.File(path, mode, locking=locking):
+        assert len(read(path)) == 3
+
+
 def test_links_to_other_files_are_not_followed(write_hdf5, tmp_path):
     secret = write_hdf5(OWN, "secret.h5")
     with h5py.File(tmp_path / "a.h5", "w") as file:

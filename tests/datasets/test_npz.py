@@ -498,6 +498,11 @@ def test_stresses_and_virials_become_stress(write):
     assert read_npz(path, units=Units("eV"), stress_key="none").stress is None
 
 
+def test_stresses_may_have_a_dimension_of_one(write):
+    stress = np.arange(18.0).reshape(2, 1, 3, 3)
+    assert read_npz(write(own(stress=stress)), units=Units("eV")).stress.tolist() == stress[:, 0].tolist()
+
+
 def test_stresses_have_the_units_of_the_file(write):
     path = write(own(stress=np.ones((2, 3, 3))))
     assert read_npz(path, units=Units("eV", "nm")).stress[0, 0, 0] == pytest.approx(1e-3, rel=1e-15)
