@@ -95,9 +95,10 @@ class CompiledPotential:
             return None
         forces = forces or stress  # which follows from them
         trained = potential.training and torch.is_grad_enabled()
-        if self._weights is None:
+        weights = self._weights  # read once: other threads may replace it
+        if weights is None:
             self._weights = Weights(potential)
-        elif (trained or not self.constant) and not self._weights.are_of(potential):
+        elif (trained or not self.constant) and not weights.are_of(potential):
             self._programs = {}  # its modules, or types and shapes of weights, are others now
             self._forget()
             self._weights = Weights(potential)
@@ -159,9 +160,10 @@ class CompiledPotential:
         _log.warning("%s", self.failure)
 
     def _run(self, programs: Programs, potential: Potential, inputs: Inputs) -> dict[str, Tensor]:
-        if self._weights is None:
-            self._weights = Weights(potential)
-        weights = self._weights.tensors()
+        own = self._weights
+        if own is None:
+            own = self._weights = Weights(potential)
+        weights = own.tensors()
         if programs.backward is not None:
             results = _Trained.apply(programs, inputs, *weights)
         else:

@@ -185,8 +185,7 @@ class Watch:
     """
 
     def __init__(self):
-        self._places: list[int] = []
-        self._memory: tuple = ()
+        self._known: tuple[list[int], tuple] = ([], ())  # replaced as a whole, for threads read it
 
     def look(self, tensors: Sequence[Tensor]) -> int:
         """Read them all."""
@@ -194,9 +193,9 @@ class Watch:
         if loaded is None or not all(t.is_cpu and t.is_contiguous() for t in tensors):
             flat = (t.detach().contiguous().view(-1).view(torch.uint8) for t in tensors)
             return hash(tuple(t.cpu().numpy().tobytes() for t in flat))
-        places = [*map(Tensor.data_ptr, tensors)]
-        if places != self._places:
+        known, places = self._known, [*map(Tensor.data_ptr, tensors)]
+        if places != known[0] or not places:
             addresses = (ctypes.c_void_p * len(tensors))(*places)
             sizes = (ctypes.c_int64 * len(tensors))(*(t.numel() * t.element_size() for t in tensors))
-            self._places, self._memory = places, (addresses, sizes, len(tensors))
-        return loaded.fingerprint(*self._memory)
+            known = self._known = (places, (addresses, sizes, len(tensors)))
+        return loaded.fingerprint(*known[1])

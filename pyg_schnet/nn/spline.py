@@ -161,8 +161,8 @@ class KnotFeatures:
         self.basis = basis
         self.envelope = envelope
         self.spacing = knot_spacing(basis.gamma)
-        self._features = torch.empty(0, 0)
-        self._envelope: Tensor | None = None
+        # Features and envelope at knots: each is replaced as a whole and read once, for threads share them.
+        self._all: tuple[Tensor, Tensor | None] | None = None
         self._frozen: tuple[Tensor, Tensor | None] | None = None
 
     def near(
@@ -220,18 +220,20 @@ class KnotFeatures:
     def _rows(self, first: int, last: int, like: Tensor) -> tuple[Tensor, Tensor | None]:
         """Give the features of all knots on which the intervals depend, from a stock that grows."""
         needed = last + 1 + sum(MARGIN)
-        if _differ(self._features, like) or len(self._features) < needed:
+        kept = self._all
+        if kept is None or _differ(kept[0], like) or len(kept[0]) < needed:
             with torch.inference_mode(False):
                 number = torch.arange(-MARGIN[0], max(needed, int(1.25 * needed)), device=like.device)
             with torch.inference_mode(False), torch.no_grad():  # kept for calls of any mode
                 distance = number.double() * self.spacing
-                self._features = self.basis(distance).to(like.dtype)
-                if self.envelope is not None:
-                    self._envelope = self.envelope.inside(distance).to(like.dtype)
+                features = self.basis(distance).to(like.dtype)
+                envelope = None if self.envelope is None else self.envelope.inside(distance).to(like.dtype)
+            kept = self._all = (features, envelope)
+        features, envelope = kept
         rows = slice(first, needed)
         reach = (last + MARGIN[1]) * self.spacing
-        features = self._features[rows, : self.basis.count_within(reach)].contiguous()
-        return features, None if self._envelope is None else self._envelope[rows]
+        features = features[rows, : self.basis.count_within(reach)].contiguous()
+        return features, None if envelope is None else envelope[rows]
 
     def __deepcopy__(self, memo: dict) -> KnotFeatures:
         return KnotFeatures(copy.deepcopy(self.basis, memo), copy.deepcopy(self.envelope, memo))
@@ -257,23 +259,21 @@ class SplineFilters:
 
     def __init__(self):
         self.given: Tensor | None = None  # the table, while a model is traced
-        self._key: tuple | None = None
-        self._table: Tensor | None = None
-        self._features: Tensor | None = None
+        # Features of the knots, the weights' number and the table; replaced as a whole, for threads read it.
+        self._kept: tuple[Tensor, int, Tensor] | None = None
 
     def coefficients(self, network: nn.Module, knots: Knots) -> Tensor:
         """Evaluate the network at the knots; the coefficients, ``(knots - 8, channels)``."""
         if self.given is not None:
             return self.given
-        weights = list(network.parameters())
-        if not weights_are_frozen() and torch.is_grad_enabled() and any(w.requires_grad for w in weights):
+        if not weights_are_frozen():  # each call has knots of its own
             return _coefficients(network, knots)
-        key = (id(knots.features), Watch().look(weights))
-        if self._table is None or key != self._key:
+        kept, weights = self._kept, Watch().look(list(network.parameters()))
+        if kept is None or kept[0] is not knots.features or kept[1] != weights:
             with torch.inference_mode(False), torch.no_grad():
-                self._table, self._key = _coefficients(network, knots), key
-            self._features = knots.features  # kept alive, so that its identity is not another's
-        return self._table
+                kept = (knots.features, weights, _coefficients(network, knots))
+            self._kept = kept
+        return kept[2]
 
     def __getstate__(self) -> dict:
         return {}  # a copy or a file makes its own

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
 from pyg_schnet.images import Images, find_images
 from pyg_schnet.neighbors import neighbor_list
+
+
+class _Search(NamedTuple):
+    """The systems that were searched, and the neighbors found."""
+
+    pos: Tensor
+    lattice: tuple[Tensor, Tensor] | None
+    found: dict[str, Tensor | Images]
 
 
 class VerletList:
@@ -38,9 +48,7 @@ class VerletList:
             raise ValueError(f"`skin` must be at least 0 and in Å, got {skin}")
         self.cutoff, self.skin = cutoff, skin
         self.searches = 0
-        self._pos = torch.empty(0, 3)
-        self._lattice: tuple[Tensor, Tensor] | None = None
-        self._found: dict[str, Tensor | Images] = {}
+        self._last: _Search | None = None  # replaced as a whole
 
     def add_to(self, data: Data) -> None:
         """Give systems their ``edge_index`` and, where they are periodic, ``shift`` and ``images``.
@@ -54,33 +62,38 @@ class VerletList:
         fields = data.to_dict()  # once: each attribute of data costs some µs
         pos, batch = fields["pos"], fields.get("batch")
         lattice = (fields["cell"].view(-1, 3, 3), fields["pbc"].view(-1, 3)) if "pbc" in fields else None
-        if not self._holds(pos, batch, lattice):
-            edge_index, shift = neighbor_list(pos, self.cutoff + self.skin, batch, *(lattice or ()))
-            self._found = {"edge_index": edge_index}
-            if lattice is not None:
-                self._found["shift"] = shift
-                number = edge_index.new_zeros(len(pos)) if batch is None else batch
-                if (images := find_images(edge_index, shift, number)) is not None:
-                    self._found["images"] = images
-            # Last: a search that fails leaves nothing that would pass for its result.
-            self._pos = pos.clone()
-            self._lattice = None if lattice is None else (lattice[0].clone(), lattice[1].clone())
+        last = self._last
+        if last is None or not self._holds(last, pos, batch, lattice):
+            last = self._last = self._search(pos, batch, lattice)
             self.searches += 1
-        if "images" in fields and "images" not in self._found:
+        if "images" in fields and "images" not in last.found:
             del data.images  # of an earlier search
-        data.update(self._found)
+        data.update(last.found)
 
-    def _holds(self, pos: Tensor, batch: Tensor | None, lattice: tuple[Tensor, Tensor] | None) -> bool:
-        old = self._lattice
-        if self.skin == 0 or pos.shape != self._pos.shape or (lattice is None) != (old is None):
+    def _search(self, pos: Tensor, batch: Tensor | None, lattice: tuple[Tensor, Tensor] | None) -> _Search:
+        cell, pbc = lattice or (None, None)
+        edge_index, shift = neighbor_list(pos, self.cutoff + self.skin, batch, cell, pbc)
+        if lattice is None:
+            return _Search(pos.clone(), None, {"edge_index": edge_index})
+        found: dict[str, Tensor | Images] = {"edge_index": edge_index, "shift": shift}
+        number = edge_index.new_zeros(len(pos)) if batch is None else batch
+        if (images := find_images(edge_index, shift, number)) is not None:
+            found["images"] = images
+        return _Search(pos.clone(), (lattice[0].clone(), lattice[1].clone()), found)
+
+    def _holds(
+        self, last: _Search, pos: Tensor, batch: Tensor | None, lattice: tuple[Tensor, Tensor] | None
+    ) -> bool:
+        old = last.lattice
+        if self.skin == 0 or pos.shape != last.pos.shape or (lattice is None) != (old is None):
             return False
         if lattice is None or old is None:
-            return self._has_moved_little(pos - self._pos)
+            return self._has_moved_little(pos - last.pos)
         if lattice[0].shape != old[0].shape or not torch.equal(lattice[1], old[1]):
             return False
         if torch.equal(lattice[0], old[0]):
-            return self._has_moved_little(pos - self._pos)
-        return self._is_deformed_little(pos, batch, lattice[0], old[0], lattice[1])
+            return self._has_moved_little(pos - last.pos)
+        return self._is_deformed_little(last.pos, pos, batch, lattice[0], old[0], lattice[1])
 
     def _has_moved_little(self, moved: Tensor) -> bool:
         if len(moved) == 0:
@@ -88,13 +101,13 @@ class VerletList:
         return float(moved.square().sum(dim=1).amax()) < (self.skin / 2) ** 2  # false for NaN
 
     def _is_deformed_little(
-        self, pos: Tensor, batch: Tensor | None, cell: Tensor, old: Tensor, pbc: Tensor
+        self, before: Tensor, pos: Tensor, batch: Tensor | None, cell: Tensor, old: Tensor, pbc: Tensor
     ) -> bool:
         if not bool(pbc.all()) or not bool((cell.det().abs() > 0).all()):
             return False  # open directions may have no lattice vector to tell a deformation by
         batch = torch.zeros_like(pos[:, 0], dtype=torch.long) if batch is None else batch
         own = torch.linalg.solve(old, cell).index_select(0, batch)
-        length = (pos - (self._pos[:, None] @ own).squeeze(1)).square().sum(dim=1).sqrt()
+        length = (pos - (before[:, None] @ own).squeeze(1)).square().sum(dim=1).sqrt()
         farthest = length.new_zeros(len(cell)).scatter_reduce(0, batch, length, "amax")
         stretch = torch.linalg.matrix_norm(torch.linalg.solve(cell, old), ord=2)
         return bool(((self.cutoff + 2 * farthest) * stretch < self.cutoff + self.skin).all())  # false for NaN
