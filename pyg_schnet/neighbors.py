@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -74,19 +75,12 @@ def radius_graph(
         ValueError: If an argument is out of range, positions are not finite, two points coincide, or a
             point has more than ``max_num_neighbors`` neighbors.
     """
-    if flow not in ("source_to_target", "target_to_source"):
-        raise ValueError(f"`flow` must be 'source_to_target' or 'target_to_source', got {flow!r}")
+    _check_flow(flow)
     check_radius(r, "r")
     batch = check_positions(pos, batch)
     _check_backend(backend)
     edge_index = _molecular_edges(pos, r, batch, backend)
-    if max_num_neighbors is not None and edge_index.size(1) > 0:
-        most = int(torch.bincount(edge_index[1]).max())
-        if most > max_num_neighbors:
-            raise ValueError(
-                f"`max_num_neighbors` is {max_num_neighbors}, but a point has {most} neighbors within "
-                f"{r}; nothing is dropped here, so raise it to {most} or leave it out"
-            )
+    _check_number(edge_index, r, max_num_neighbors)
     if loop:
         own = torch.arange(len(pos), device=pos.device).expand(2, -1)
         edge_index = _sort_by_target(torch.cat([edge_index, own], dim=1), len(pos))
@@ -152,10 +146,18 @@ def neighbor_list(
 
 
 class RadiusGraph(BaseTransform):
-    """Turn molecules into graphs: add ``edge_index`` (and ``shift``, where there is a cell) to ``Data``.
+    """Turn point clouds into graphs: add ``edge_index`` (and ``shift``, where there is a cell) to ``Data``.
+
+    Takes the arguments of :class:`torch_geometric.transforms.RadiusGraph`; as there, ``edge_attr`` of earlier
+    edges is removed. Points are of any dimension, of three where there is a cell.
 
     Args:
         r: Cutoff in Å; ``math.inf`` connects all pairs.
+        loop: Whether each point is also its own neighbor.
+        max_num_neighbors: Raise an error if a point has more neighbors; none are dropped.
+        flow: As in :func:`radius_graph`. The vector of an edge is ``pos[source] - pos[target] +
+            shift @ cell``, whichever rows they are in.
+        num_workers: PyG's; without effect.
 
     Example:
         >>> import torch
@@ -165,22 +167,73 @@ class RadiusGraph(BaseTransform):
         [[1, 2, 0, 2, 0, 1], [0, 0, 1, 1, 2, 2]]
     """
 
-    def __init__(self, r: float):
+    def __init__(
+        self,
+        r: float,
+        loop: bool = False,
+        max_num_neighbors: int | None = None,
+        flow: str = "source_to_target",
+        num_workers: int = 1,
+    ):
         check_radius(r, "r")
+        _check_flow(flow)
         self.r = r
+        self.loop = loop
+        self.max_num_neighbors = max_num_neighbors
+        self.flow = flow
 
     def forward(self, data: Data) -> Data:
         if data.pos is None:
             raise ValueError("`data` must hold `pos`, positions in Å; got None")
         cell, pbc = getattr(data, "cell", None), getattr(data, "pbc", None)
-        edge_index, shift = neighbor_list(data.pos, self.r, getattr(data, "batch", None), cell, pbc)
-        data.edge_index = edge_index
-        if cell is not None:
-            data.shift = shift
+        batch = getattr(data, "batch", None)
+        if cell is None and pbc is None:
+            data.edge_index = radius_graph(
+                data.pos, self.r, batch, self.loop, self.max_num_neighbors, self.flow
+            )
+        else:
+            self._add_periodic_edges(data, batch, cell, pbc)
+        if "edge_attr" in data:
+            del data["edge_attr"]
         return data
 
+    def _add_periodic_edges(
+        self, data: Data, batch: Tensor | None, cell: Tensor | None, pbc: Tensor | None
+    ) -> None:
+        pos = cast(Tensor, data.pos)
+        edge_index, shift = neighbor_list(pos, self.r, batch, cell, pbc)
+        _check_number(edge_index, self.r, self.max_num_neighbors)
+        if self.loop:
+            own = torch.arange(len(pos), device=pos.device).expand(2, -1)
+            edge_index = torch.cat([edge_index, own], dim=1)
+            shift = torch.cat([shift, shift.new_zeros(len(pos), 3)])
+            order = (edge_index[1] * len(pos) + edge_index[0]).argsort(stable=True)
+            edge_index, shift = edge_index[:, order], shift[order]
+        data.edge_index = edge_index if self.flow == "source_to_target" else edge_index.flip(0)
+        if cell is not None:
+            data.shift = shift
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(r={self.r})"
+        defaults = {"loop": False, "max_num_neighbors": None, "flow": "source_to_target"}
+        changed = [
+            f", {name}={getattr(self, name)!r}" for name in defaults if getattr(self, name) != defaults[name]
+        ]
+        return f"{type(self).__name__}(r={self.r}{''.join(changed)})"
+
+
+def _check_flow(flow: str) -> None:
+    if flow not in ("source_to_target", "target_to_source"):
+        raise ValueError(f"`flow` must be 'source_to_target' or 'target_to_source', got {flow!r}")
+
+
+def _check_number(edge_index: Tensor, r: float, max_num_neighbors: int | None) -> None:
+    if max_num_neighbors is not None and edge_index.size(1) > 0:
+        most = int(torch.bincount(edge_index[1]).max())
+        if most > max_num_neighbors:
+            raise ValueError(
+                f"`max_num_neighbors` is {max_num_neighbors}, but a point has {most} neighbors within "
+                f"{r}; nothing is dropped here, so raise it to {most} or leave it out"
+            )
 
 
 def _check_backend(backend: str) -> None:

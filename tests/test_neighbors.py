@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch_geometric
 from ase.cell import Cell
 from ase.neighborlist import primitive_neighbor_list
 from hypothesis import given, reject
@@ -270,6 +271,42 @@ class TestRadiusGraph:
 
     def test_its_text_tells_the_radius(self):
         assert repr(RadiusGraph(5.0)) == "RadiusGraph(r=5.0)"
+        text = "RadiusGraph(r=5.0, loop=True, flow='target_to_source')"
+        assert repr(RadiusGraph(5.0, loop=True, flow="target_to_source")) == text
+
+    def test_it_takes_the_arguments_of_pygs(self, water):
+        options = {"loop": True, "max_num_neighbors": 32, "flow": "target_to_source", "num_workers": 1}
+        torch_geometric.transforms.RadiusGraph(1.2, **options)  # they exist there
+        edges = RadiusGraph(1.2, **options)(water).edge_index
+        assert torch.equal(edges, radius_graph(water.pos, 1.2, loop=True, flow="target_to_source"))
+
+    def test_periodic_graphs_have_the_same_arguments(self, water):
+        water.cell, water.pbc = 4 * torch.eye(3).double()[None], torch.tensor([[True] * 3])
+        plain = RadiusGraph(3.0)(water)
+        graph = RadiusGraph(3.0, loop=True, flow="target_to_source")(water)
+        own = torch.arange(3)
+        edges = torch.cat([plain.edge_index, own.expand(2, -1)], dim=1)
+        shift = torch.cat([plain.shift, torch.zeros(3, 3, dtype=torch.long)])
+        assert edge_set(graph.edge_index.flip(0), graph.shift) == edge_set(edges, shift)
+        assert bool((graph.edge_index[0].diff() >= 0).all())  # sorted by target
+        with pytest.raises(ValueError, match="`max_num_neighbors` is 2, but"):
+            RadiusGraph(3.0, max_num_neighbors=2)(water)
+
+    @pytest.mark.parametrize("dimensions", [1, 2, 3, 5])
+    def test_points_are_of_any_dimension(self, dimensions):
+        pos = torch.rand(20, dimensions, generator=torch.Generator().manual_seed(0))
+        graph = RadiusGraph(0.4)(Data(pos=pos))
+        assert torch.equal(graph.edge_index, radius_graph(pos, 0.4))
+
+    def test_features_of_earlier_edges_are_removed(self, water):
+        water.edge_index, water.edge_attr = torch.tensor([[0], [1]]), torch.ones(1, 4)
+        graph = RadiusGraph(1.2)(water)
+        assert "edge_attr" not in graph
+        assert "edge_attr" in water
+
+    def test_a_direction_that_does_not_exist_is_refused(self):
+        with pytest.raises(ValueError, match="`flow` must be"):
+            RadiusGraph(1.2, flow="both")
 
     @pytest.mark.parametrize("r", [-5.0, 0.0, math.nan])
     def test_a_radius_that_is_not_positive_is_refused(self, r):

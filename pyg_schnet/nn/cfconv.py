@@ -71,9 +71,9 @@ class CFConv(MessagePassing):
         x: Tensor | tuple[Tensor, Tensor | None],
         edge_index: Adj,
         edge_attr: Shaped[Tensor, "rows ..."] | Knots | None = None,
+        size: tuple[int, int] | None = None,
         edge_weight: Float[Tensor, " rows"] | None = None,
         pair: Int[Tensor, " edges"] | None = None,
-        size: tuple[int, int] | None = None,
     ) -> Float[Tensor, "*sets targets channels"]:
         """Convolve.
 
@@ -87,11 +87,11 @@ class CFConv(MessagePassing):
                 :class:`Knots`, where they are functions of a distance and both directions of a pair have the
                 same: then ``edge_index`` holds each pair once, and the network is evaluated at the knots of a
                 spline only.
+            size: Numbers of sources and targets of a bipartite graph; an adjacency matrix has its own.
             edge_weight: Factor of each edge, for instance a cutoff envelope.
             pair: The row of ``edge_attr`` and ``edge_weight`` that belongs to each edge, where edges
                 share them: both directions of a pair of atoms have one filter, so that the network is
                 evaluated once. By default each edge has its own row.
-            size: Numbers of sources and targets of a bipartite graph; an adjacency matrix has its own.
 
         Raises:
             ValueError: If edges, their features and weights, or channels differ in number.
@@ -105,6 +105,8 @@ class CFConv(MessagePassing):
             edge_index, values, size = edges_of(edge_index, self.flow)
             edge_attr = values if edge_attr is None else edge_attr
         assert isinstance(edge_index, Tensor)
+        if isinstance(size, Tensor):
+            raise TypeError("`size` must be (sources, targets), got a tensor; pass weights as `edge_weight=`")
         x = (x, x) if isinstance(x, Tensor) else x
         if x[0] is None or edge_attr is None:
             _raise_missing(x[0], edge_attr)
@@ -121,6 +123,13 @@ class CFConv(MessagePassing):
     # Plain `Tensor`: PyG drops its generated `propagate` without a word where `message` has shapes.
     def message(self, x_j: Tensor, filters: Tensor) -> Tensor:
         return x_j * filters
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """Refuse TorchScript, which calls this first, also for models that contain the layer."""
+        raise TypeError(
+            "CFConv cannot be compiled by torch.jit.script, which knows no unions of adjacency types and no "
+            "shapes in signatures; use torch.compile(model)"
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.filter_network}, aggr={self.aggr})"

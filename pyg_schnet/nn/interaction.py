@@ -54,5 +54,5 @@ class Interaction(nn.Module):
         envelope: Float[Tensor, " rows"] | None = None,
         pair: Int[Tensor, " edges"] | None = None,
     ) -> Float[Tensor, "atoms channels"]:
-        v = self.cfconv(self.atomwise1(x), edge_index, expansion, envelope, pair)
+        v = self.cfconv(self.atomwise1(x), edge_index, expansion, edge_weight=envelope, pair=pair)
         return self.atomwise3(self.activation(self.atomwise2(v)))

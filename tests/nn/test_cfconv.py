@@ -73,8 +73,8 @@ def test_pairs_share_the_filters_of_their_row(conv, graph):
     x, edge_index, edge_attr = graph
     pair = torch.arange(15) % 4
     weight = torch.arange(1.0, 5.0, dtype=torch.float64)
-    shared = conv(x, edge_index, edge_attr[:4], weight, pair)
-    assert_close(shared, conv(x, edge_index, edge_attr[pair], weight[pair]), atol=1e-14, rtol=0)
+    shared = conv(x, edge_index, edge_attr[:4], edge_weight=weight, pair=pair)
+    assert_close(shared, conv(x, edge_index, edge_attr[pair], edge_weight=weight[pair]), atol=1e-14, rtol=0)
 
 
 @pytest.mark.parametrize("width", [CHANNELS, 1, 9])

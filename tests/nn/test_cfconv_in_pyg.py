@@ -10,7 +10,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.data import Data, HeteroData
 from torch_geometric.explain import CaptumExplainer, Explainer, GNNExplainer
 from torch_geometric.loader import NeighborLoader
-from torch_geometric.nn import HeteroConv, MessagePassing, to_hetero
+from torch_geometric.nn import HeteroConv, MessagePassing, NNConv, to_hetero
 from torch_geometric.transforms import ToSparseTensor
 from torch_geometric.typing import WITH_TORCH_SPARSE, SparseTensor
 from torch_geometric.utils import (
@@ -21,7 +21,7 @@ from torch_geometric.utils import (
     to_torch_csr_tensor,
 )
 
-from pyg_schnet.nn import CFConv, FilterNetwork, GaussianSmearing
+from pyg_schnet.nn import CFConv, FilterNetwork, GaussianSmearing, SchNet
 
 pytestmark = pytest.mark.filterwarnings(  # torch's own, of any sparse tensor
     "ignore:Sparse CS[RC] tensor support:UserWarning", "ignore:Sparse invariant checks:UserWarning"
@@ -306,7 +306,7 @@ def test_autocast_computes_nearly_the_same(randomize, graph, generator, wide):
     def run(autocast):
         conv.zero_grad()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            out = conv(x, edge_index, edge_attr, weight)
+            out = conv(x, edge_index, edge_attr, edge_weight=weight)
         (gradient,) = torch.autograd.grad(out.float().square().sum(), x, retain_graph=True)
         out.float().square().sum().backward()
         weights = [parameter.grad.clone() for parameter in conv.parameters()]
@@ -329,7 +329,9 @@ def test_the_compiled_layer_gives_the_same_for_graphs_of_any_size(randomize, req
     conv = CFConv(conv)
 
     def model(x, edge_index, edge_attr, weight):
-        return lin(conv(lin(x), edge_index, edge_attr, weight if weighted else None).tanh()).square().sum()
+        weights = weight if weighted else None
+        out = conv(lin(x), edge_index, edge_attr, edge_weight=weights)
+        return lin(out.tanh()).square().sum()
 
     compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=backend)
     for nodes, edges in [(6, 12), (9, 40), (5, 7)]:
@@ -439,6 +441,27 @@ def test_an_adjacency_with_the_other_flow_is_refused(conv, graph):
 def test_a_matrix_that_is_not_sparse_is_refused(conv, graph, wrong):
     text = "`edge_index` must have shape (2, edges) or be a sparse COO, CSR or CSC matrix, got "
     assert refused(conv, graph[0], wrong, graph[2]) == text + str(tuple(wrong.shape))
+
+
+def test_the_fourth_argument_is_the_size_as_in_pygs_nnconv(conv, graph):
+    x, edge_index, edge_attr = graph
+    theirs = NNConv(4, 4, torch.nn.Linear(FEATURES, 16), root_weight=False).double()
+    outs = [layer((x, None), edge_index, edge_attr, (NODES, 9)) for layer in (conv, theirs)]
+    assert [out.shape for out in outs] == [(9, 4), (9, 4)]
+    assert_close(outs[0], conv((x, None), edge_index, edge_attr, size=(NODES, 9)), **EXACT)
+
+
+@pytest.mark.usefixtures("without_shape_checks")
+def test_weights_in_the_place_of_the_size_are_refused(conv, graph):
+    with pytest.raises(TypeError, match=r"`size`.*edge_weight"):
+        conv(*graph, torch.ones(EDGES))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+def test_torchscript_is_refused_with_what_to_use_instead(conv):
+    for model in (conv, torch.nn.ModuleList([conv]), SchNet(num_interactions=1)):
+        with pytest.raises(TypeError, match=r"torch\.compile"):
+            torch.jit.script(model)
 
 
 def test_channels_are_not_decomposed():

@@ -328,7 +328,7 @@ def test_a_convolution_with_knots_equals_one_with_features_of_each_pair(model, b
     found = conv(x, pairs, knots)
     model.filters = "exact"
     edges, features, envelope, pair = model.locate(benzene.pos, batch)
-    expected = conv(x, edges, features, envelope, pair)
+    expected = conv(x, edges, features, edge_weight=envelope, pair=pair)
     assert_close(found, expected, atol=1e-5 * float(expected.detach().abs().max()), rtol=0)
 
 
