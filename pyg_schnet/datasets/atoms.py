@@ -17,7 +17,7 @@ from pyg_schnet.datasets.dataset import MoleculeDataset
 from pyg_schnet.datasets.frames import merged_labels
 from pyg_schnet.datasets.labels import Keys
 from pyg_schnet.datasets.presentation import present
-from pyg_schnet.datasets.reading import list_files, read_frames
+from pyg_schnet.datasets.reading import list_files, parts_of, read_frames
 from pyg_schnet.datasets.stamp import stamp
 from pyg_schnet.units import Units
 
@@ -90,7 +90,7 @@ class AtomsDataset(MoleculeDataset):
         self.keys = Keys(energy_key, forces_key, stress_key)
         self.stated_units = Units.parse(units) if isinstance(units, str) else units
         self.labels = {}
-        self.states = [stamp(file) for file in self.files]
+        self.states = [stamp(part) for file in self.files for part in parts_of(file)]
         self.is_processed = len(self.files) == 1 and self.files[0].suffix == ".safetensors"
         if self.is_processed:
             self._check_nothing_to_process(pre_transform, pre_filter)

@@ -92,6 +92,7 @@ SPICE = Layout(
     {"dft_total_energy": "dft_total_gradient", "formation_energy": "dft_total_gradient"},
     Units("Hartree", "Bohr"),
 )
+DEEPMD = Layout("type", "coord", {"energy": "force"})
 
 
 def recognise(names: Iterable[str], layouts: Sequence[Layout], source: str) -> Layout:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
+from pyg_schnet.datasets import deepmd
 from pyg_schnet.datasets.arrays import Shaping
 from pyg_schnet.datasets.frames import Frames
 from pyg_schnet.datasets.labels import Keys
@@ -42,9 +43,10 @@ def read_npz(
     The layouts of MD17 (``z, R, E, F``) and revised MD17 (``nuclear_charges, coords, energies, forces`` and
     the original labels ``old_energies, old_forces``) are in kcal/mol and Å. Others need ``units``: atomic
     numbers in ``atomic_numbers``, ``numbers`` or ``species`` too, positions in ``coordinates``,
-    ``positions``, ``pos`` or ``xyz``, energies and forces under a usual name or the one given, and ``cell``
-    (rows) and ``pbc`` where there are any. The shapes may be
-    those of :meth:`~pyg_schnet.datasets.arrays.Shaping.frames`.
+    ``positions``, ``pos``, ``coord`` or ``xyz``, energies and forces under a usual name or the one given, and
+    ``cell`` (rows) and ``pbc`` where there are any. The shapes may be those of
+    :meth:`~pyg_schnet.datasets.arrays.Shaping.frames`. DeePMD-kit's names and dpdata's
+    (``type, type_map, coord, box, energy, force, virial``) are read as the folders are, in eV and Å.
 
     Args:
         path: The npz file.
@@ -68,9 +70,13 @@ def read_npz(
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; an npz file of structures is needed")
     with open_npz(path) as file:
+        keys = Keys(energy_key, forces_key, stress_key)
+        if system := deepmd.keys_of(file.files, keys):
+            arrays = {name: read_array(path, file, name) for name in system}
+            return deepmd.read_arrays(arrays, str(path), keys, units)
         layout = recognise(file.files, (MD17, REVISED_MD17), str(path))
         names = {name: f"'{name}'" for name in file.files}
-        labels = layout.labels(names, Keys(energy_key, forces_key, stress_key), str(path))
+        labels = layout.labels(names, keys, str(path))
         units = units or _own_units(path, file) or layout.units_of(labels, str(path))
         shaping = Shaping(layout, labels, units)
         arrays = {name: read_array(path, file, name) for name in shaping.names(names, str(path))}
@@ -85,7 +91,7 @@ def read(path: Path, keys: Keys, units: Units | None) -> Iterator[Frames]:
 def is_periodic(path: Path) -> bool:
     """Tell whether the structures of a file have a lattice."""
     with open_npz(path) as file:
-        return "cell" in file.files
+        return not {"cell", "cells", "box"}.isdisjoint(file.files)
 
 
 def _own_units(path: Path, file: NpzFile) -> Units | None:

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from pyg_schnet.datasets import ase_files, hdf5, npz, pymatgen_json
+from pyg_schnet.datasets import ase_files, deepmd, hdf5, npz, pymatgen_json
 from pyg_schnet.datasets.frames import Frames, joined
 from pyg_schnet.datasets.labels import Keys, level_of
 from pyg_schnet.units import Units
@@ -24,6 +24,7 @@ _COMPRESSED = tuple(
     f"{ending}{packed}" for ending in (".xyz", ".extxyz") for packed in (".gz", ".bz2", ".xz")
 )
 _ASE = _Reader(ase_files.read, ase_files.is_periodic)
+_DEEPMD = _Reader(deepmd.read, deepmd.is_periodic)
 _HDF5 = _Reader(hdf5.read, hdf5.is_periodic)
 _NPZ = _Reader(npz.read, npz.is_periodic)
 _PYMATGEN = _Reader(pymatgen_json.read, pymatgen_json.is_periodic)
@@ -45,12 +46,14 @@ def read_frames(
     ``.xyz``, ``.extxyz``           extended xyz; ``.gz``, ``.bz2`` or ``.xz`` may follow
     ``.db``, ``.traj``              ASE's databases (SQLite) and trajectories
     ``.json``                       ASE's database in JSON, or a list as pymatgen writes it
+    a folder with ``type.raw``      a system of DeePMD-kit
     anything else                   outputs of programs that ASE knows by their content, as VASP's OUTCAR
     ==============================  ========================================================================
 
     Args:
         path: A file; a folder, of which all files with these endings, but hidden ones, are read in the order
-            of their names; or a list of files, in this order.
+            of their names, or, where there are none, all systems of DeePMD-kit; or a list of files, in this
+            order.
         energy_key: Which energies; those that are recognised by default.
         forces_key: Which forces; those that belong to the energies by default, ``"none"`` for none.
         stress_key: Which stresses or virials; those that belong to the energies by default, ``"none"`` for
@@ -81,7 +84,7 @@ def read_frames(
 
 
 def list_files(path: str | os.PathLike | Sequence[str | os.PathLike]) -> list[Path]:
-    """List the files that are meant.
+    """List the files that are meant, and the folders that are systems of DeePMD-kit.
 
     Raises:
         FileNotFoundError: If one is not there.
@@ -93,13 +96,24 @@ def list_files(path: str | os.PathLike | Sequence[str | os.PathLike]) -> list[Pa
         return [file for one in path for file in list_files(one)]
     own = Path(path)
     if own.is_dir():
+        if deepmd.is_system(own):
+            return [own]
         files = sorted(file for file in own.iterdir() if file.is_file() and _is_known(file.name.lower()))
+        files = files or deepmd.systems(own)
         if not files:
-            raise ValueError(f"{own}: must be a folder with files of {', '.join(ENDINGS)}, got none of them")
+            raise ValueError(
+                f"{own}: must be a folder with files of {', '.join(ENDINGS)}, or with systems of DeePMD-kit, "
+                "got none of them"
+            )
         return files
     if not own.is_file():
         raise FileNotFoundError(f"{own}: no such file; a file of structures with energies is needed")
     return [own]
+
+
+def parts_of(source: Path) -> list[Path]:
+    """List the files of one of :func:`list_files`: itself, or those of a folder."""
+    return deepmd.files_of(source) if source.is_dir() else [source]
 
 
 def _is_known(name: str) -> bool:
@@ -107,6 +121,8 @@ def _is_known(name: str) -> bool:
 
 
 def _reader(file: Path) -> _Reader:
+    if file.is_dir():
+        return _DEEPMD
     ending = file.suffix.lower()
     if ending == ".safetensors":
         raise ValueError(f"{file}: is processed already; open it alone, as AtomsDataset(path={str(file)!r})")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.datasets.card import card_names, read_card
-from pyg_schnet.datasets.reading import list_files
+from pyg_schnet.datasets.reading import list_files, parts_of
 from pyg_schnet.datasets.references import References
 from pyg_schnet.datasets.split_files import read_split
 from pyg_schnet.datasets.splits import Split, random_split, without_copies
@@ -80,7 +80,7 @@ def hash_files(path: str | Sequence[str] | None) -> str:
     if not isinstance(path, str):
         return hashlib.sha256("".join(map(hash_files, path)).encode()).hexdigest()
     if Path(path).is_dir():
-        return hash_files([os.fspath(file) for file in list_files(path)])
+        return hash_files([os.fspath(part) for file in list_files(path) for part in parts_of(file)])
     digest = hashlib.sha256()
     with Path(path).open("rb") as file:
         while block := file.read(2**22):

@@ -101,8 +101,7 @@ def test_a_list_keeps_its_order(write, md17):
         (
             lambda folder: folder,
             ValueError,
-            "must be a folder with files of .npz, .h5, .hdf5, .xyz, .extxyz, .db, .traj, .json, got none of "
-            "them",
+            "must be a folder with files of .npz, .h5, .hdf5, .xyz, .extxyz, .db, .traj, .json",
         ),
     ],
 )
