@@ -155,10 +155,12 @@ def calibrations(evaluation: Evaluation) -> dict[str, Calibration]:
         evaluation: Of an ensemble, on structures that it was not trained on.
 
     Raises:
-        ValueError: If it is of one potential, or of the same twice, or of fewer than ten structures.
+        ValueError: If it is of one potential, or of the same twice, or of fewer than ten structures, or if a
+            prediction is not finite.
     """
     if evaluation.energy_deviation is None or evaluation.sizes is None:
         raise ValueError("`evaluation` must be of an ensemble, whose potentials disagree; got that of one")
+    evaluation.require_finite()
     if evaluation.n < FEWEST:
         raise ValueError(f"`evaluation` must be of {FEWEST} structures or more, got {evaluation.n}")
     sizes, degrees = evaluation.sizes, evaluation.potentials - 1

@@ -77,12 +77,13 @@ def load(
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is truncated, was not written by pyg_schnet, or by a newer version, or if it
-            is of another model than SchNet and ``model`` is not given.
+            is of another model than SchNet and ``model`` is not given, or a weight is not finite.
     """
     header, tensors = read(path, "potential", device)
     domain = _domain(path, header)
     if "class" in header or model is not None:
         own = _with_weights(path, header.get("class", "SchNet"), tensors, model)
+        _check_finite(path, {**dict(own.named_parameters()), "scale": own.scale, "atomref": own.atomref})
         own.domain = domain
         return own.to(device).eval()
     config = header.get("model", {})
@@ -102,6 +103,7 @@ def load(
         potential.load_state_dict(tensors)
     except _UNFIT as error:
         raise ValueError(f"{path}: weights do not fit the configuration beside them: {error}") from None
+    _check_finite(path, potential.state_dict())
     potential.domain = domain
     return potential.to(device).eval()
 
@@ -117,6 +119,17 @@ def _check_sizes(config: SchNetConfig, tensors: Mapping[str, Tensor]) -> None:
         raise ValueError(
             f"sizes {found} of hidden_channels, filters, Gaussians and interactions, not {sizes}"
         )
+
+
+def _check_finite(path: str | os.PathLike, tensors: Mapping[str, Tensor]) -> None:
+    """Raise if a weight, the scale or a reference energy is not a finite number."""
+    for name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            value = tensor[~tensor.isfinite()].tolist()[0]
+            raise ValueError(
+                f"{path}: `{name}` must hold finite numbers, got {value}; its training diverged or the file "
+                "is damaged, train again or take another checkpoint"
+            )
 
 
 def _domain(path: str | os.PathLike, header: Mapping[str, Any]) -> Domain | None:

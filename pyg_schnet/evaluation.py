@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -73,6 +73,30 @@ class Evaluation:
         stress = self._errors("stress")
         in_gigapascal = {f"{name}_GPa": value / GPa for name, value in stress.items()}
         return {"n": self.n, **errors, **in_kcal, **stress, **in_gigapascal}
+
+    def require_finite(self, numbers: Sequence[int] | None = None) -> None:
+        """Raise if the potential predicted an energy or a force that is not a finite number.
+
+        Args:
+            numbers: Of the structures, for the error; from 0 by default.
+
+        Raises:
+            ValueError: With the quantity and the structure.
+        """
+        structures = torch.arange(self.n)
+        owners = {"energy": structures}
+        if self.forces is not None and self.sizes is not None:
+            owners["forces"] = structures.repeat_interleave(self.sizes)
+        for name, owner in owners.items():
+            wrong = ~getattr(self, name)[1].isfinite().reshape(len(owner), -1).all(1)
+            if bool(wrong.any()):
+                places = owner[wrong].unique().tolist()
+                first = places[0] if numbers is None else numbers[places[0]]
+                raise ValueError(
+                    f"`{name}` predicted by the potential must be finite, got other numbers for "
+                    f"{len(places):,} of {self.n:,} structures, the first is {first}, counted from 0; remove "
+                    "them if they are unlike those of the training, or train again"
+                )
 
     def _errors(self, *quantities: str) -> dict[str, float]:
         names = [f"{quantity}_{kind}" for quantity in quantities for kind in ("mae", "rmse")]

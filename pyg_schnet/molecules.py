@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import torch
@@ -160,6 +160,21 @@ def check_radius(r: float, name: str) -> None:
     """Validate a radius in Å."""
     if not r > 0:
         raise ValueError(f"`{name}` must be positive and in Å, got {r}")
+
+
+def check_predictions(out: Mapping[str, Tensor]) -> None:
+    """Raise if an energy, force, stress or deviation that was predicted is not a finite number.
+
+    Raises:
+        ValueError: With the quantity.
+    """
+    for name, values in out.items():
+        if not bool(values.isfinite().all()):
+            value = values[~values.isfinite()].tolist()[0]
+            raise ValueError(
+                f"`{name}` predicted by the potential must be finite, got {value}; the structure is unlike "
+                "those of the training, or the potential is useless: train it again"
+            )
 
 
 def raise_coincident(source: Tensor | int, target: Tensor | int) -> NoReturn:

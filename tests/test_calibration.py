@@ -201,6 +201,12 @@ def test_a_calibration_that_tells_nothing_is_refused(ensemble, dataset):
         calibrate(Ensemble([one, one]), dataset[:20])
 
 
+def test_predictions_that_are_not_finite_are_no_calibration(ensemble, dataset):
+    ensemble.potentials[1].energy[:] = np.nan
+    with pytest.raises(ValueError, match=r"`energy` .* must be finite"):
+        calibrate(ensemble, dataset[:20])
+
+
 SAMPLE = "datasets/md17/ethanol_gfn2_xtb.npz"
 TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 1, "num_gaussians": 12}
 

@@ -182,6 +182,17 @@ def test_weights_that_do_not_fit_are_refused(saved, change):
         load(saved)
 
 
+@pytest.mark.parametrize("name", ["model.embedding.weight", "scale", "atomref"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_is_not_finite_is_refused_by_name(saved, name, value):
+    def change(_, tensors):
+        tensors[name].view(-1)[-1] = value
+
+    rewrite(saved, change)
+    with pytest.raises(ValueError, match=rf"model.safetensors: `{name}` must hold finite numbers, got"):
+        load(saved)
+
+
 def fail_after_half(path, content):
     with path.open("wb") as file:
         file.write(content[: len(content) // 2])
@@ -240,6 +251,23 @@ def test_another_model_is_not_made_by_a_file(path):
         ValueError, match=r"holds the weights of Counting, .* load\(path, model=Counting\(\.\.\.\)\)"
     ):
         load(path)
+
+
+def test_a_weight_of_another_model_that_is_not_finite_is_refused(path):
+    model = Counting()
+    torch.nn.init.constant_(model.energy.weight, float("nan"))
+    checkpoint.save(Potential(model), path)
+    with pytest.raises(ValueError, match=r"`model.energy.weight` must hold finite numbers, got nan"):
+        load(path, model=Counting())
+
+
+def test_another_model_may_have_buffers_that_are_not_finite(path):
+    model = Counting()
+    model.register_buffer("mask", torch.tensor([-torch.inf]))
+    checkpoint.save(Potential(model), path)
+    again = Counting()
+    again.register_buffer("mask", torch.zeros(1))
+    assert load(path, model=again).model.mask.item() == -torch.inf
 
 
 def test_weights_that_do_not_fit_a_given_model_are_refused(path):

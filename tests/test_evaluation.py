@@ -156,3 +156,18 @@ def test_each_submodule_keeps_its_own_mode(dataset, errors):
     assert potential.training
     assert not potential.inner.training
     assert potential.modes[0] == (False, False)
+
+
+@pytest.mark.parametrize("quantity", ["energy", "forces"])
+def test_a_prediction_that_is_not_finite_is_refused_with_its_structure(dataset, errors, quantity):
+    energy, forces = errors
+    (energy if quantity == "energy" else forces)[4] = np.nan
+    evaluation = evaluate(Shifted(dataset, energy, forces), dataset, 2)
+    with pytest.raises(ValueError, match=rf"`{quantity}` .* must be finite.* 1 of 7 .* the first is 4,"):
+        evaluation.require_finite()
+    with pytest.raises(ValueError, match="the first is 44,"):
+        evaluation.require_finite(range(40, 47))
+
+
+def test_finite_predictions_pass(dataset, errors):
+    evaluate(Shifted(dataset, *errors), dataset).require_finite()

@@ -84,6 +84,7 @@ def run(options: Namespace) -> int:
         assert isinstance(dataset, AtomsDataset)
     trained = count_trained(paths, options.file, len(dataset)) if options.part is None else 0
     evaluation = evaluate(potential, dataset, options.batch_size)
+    evaluation.require_finite(dataset.indices())
     deviation = evaluation.energy_deviation
     enough = deviation is not None and evaluation.n >= FEWEST and bool((deviation > 0).any())
     found = calibrations(evaluation) if enough or _wants_calibration(options) else {}

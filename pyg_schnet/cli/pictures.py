@@ -183,6 +183,7 @@ class Pictures:
             assert self.structures is not None
             assert self.potential is not None
             self.evaluation = evaluate(self.potential, self.structures.drawn)
+            self.evaluation.require_finite(self.structures.drawn.indices())
         return self.evaluation
 
 

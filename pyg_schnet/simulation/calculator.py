@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, TypeAlias, cast
 
+import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
@@ -17,6 +18,7 @@ from torch_geometric.data import Data
 
 from pyg_schnet.checkpoint import load
 from pyg_schnet.ensemble import Ensemble, is_ensemble_file
+from pyg_schnet.molecules import check_predictions
 from pyg_schnet.potential import Potential
 from pyg_schnet.simulation.verlet_list import VerletList
 from pyg_schnet.structures import from_ase
@@ -50,7 +52,8 @@ class SchNetCalculator(Calculator):
         FileNotFoundError: If there is no such checkpoint.
         TypeError: If ``potential`` is something else, or an argument is unknown.
         ValueError: If ``skin`` is negative. On evaluation, if a structure is empty, holds an element that was
-            absent from training, has two atoms at one point, or has no stress and is asked for it.
+            absent from training, has two atoms at one point, has no stress and is asked for it, or if what
+            is predicted is not finite.
 
     Example:
         >>> from ase.build import molecule
@@ -162,6 +165,8 @@ class SchNetCalculator(Calculator):
                 results[name] = value if name.startswith("forces") else value.item()
         if "stress" in out:
             results["stress"] = full_3x3_to_voigt_6_stress(out["stress"][0].cpu().numpy())
+        if not all(np.isfinite(value).all() for value in results.values()):
+            check_predictions(out)
         return results
 
     def _follow(self, atoms: Atoms, moved: bool) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from pyg_schnet.ensemble import Ensemble
+from pyg_schnet.molecules import check_predictions
 from pyg_schnet.potential import Potential
 from pyg_schnet.simulation.calculator import Model, for_evaluation
 from pyg_schnet.simulation.structures import StructureError, check_structure, has_volume, with_results
@@ -51,8 +52,8 @@ def predict(
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
-        StructureError: While iterating, if the potential refuses a structure: a ``ValueError`` that tells
-            its number. All before it were given.
+        StructureError: While iterating, if the potential refuses a structure or what it predicts is not
+            finite: a ``ValueError`` that tells its number. All before it were given.
         TypeError: If ``frames`` is one structure, or holds something else.
         ValueError: If ``batch_size`` is below one.
     """
@@ -147,7 +148,9 @@ def _evaluate(
     potential: Potential | Ensemble, frames: list[Atoms], forces: bool, stress: bool
 ) -> list[Atoms]:
     batch = batch_of(frames, potential.scale.device)
-    out = potential(batch, forces=forces, stress=stress and any(map(has_volume, frames)))
+    have_volume = [has_volume(frame) for frame in frames]
+    out = potential(batch, forces=forces, stress=stress and any(have_volume))
+    check_predictions(out if "stress" not in out else {**out, "stress": out["stress"][have_volume]})
     sizes = [len(frame) for frame in frames]
     energies = out["energy"].tolist()
     rows: dict[str, Any] = {name: [None] * len(frames) for name in ("forces", "stress", "doubt", "doubts")}
@@ -161,7 +164,7 @@ def _evaluate(
         rows["doubts"] = _by_structure(out["forces_deviation"], sizes)
     results = []
     for k, frame in enumerate(frames):
-        voigt = rows["stress"][k] if has_volume(frame) else None
+        voigt = rows["stress"][k] if have_volume[k] else None
         result = with_results(frame, energies[k], rows["forces"][k], voigt)
         if rows["doubt"][k] is not None:
             result.info["energy_deviation"] = rows["doubt"][k]

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from pyg_schnet.ensemble import Ensemble
+from pyg_schnet.molecules import check_predictions
 from pyg_schnet.neighbors import neighbor_list
 from pyg_schnet.nn.readout import sum_by_molecule
 from pyg_schnet.potential import Potential
@@ -55,6 +56,7 @@ class Replicas:
         cutoff = potential.cutoff
         self.neighbors = VerletList(cutoff, _SKIN) if cutoff < math.inf else None
         self.evaluate()
+        self._check_start()
 
     def __len__(self) -> int:
         return len(self.structures)
@@ -75,6 +77,20 @@ class Replicas:
             self._evaluate_apart()
             raise
         self.energy, self.forces = out["energy"], out["forces"].double()
+
+    def _check_start(self) -> None:
+        """Raise StructureError for the structures whose energy or forces are not finite."""
+        if bool(self.energy.isfinite().all() and self.forces.isfinite().all()):
+            return
+        refused = []
+        for place, (energy, forces) in enumerate(
+            zip(self.energy.cpu(), self.split(self.forces), strict=True)
+        ):
+            try:
+                check_predictions({"energy": energy, "forces": forces})
+            except ValueError as error:
+                refused.append(StructureError(self.numbers[place], str(error)))
+        _raise(refused)
 
     def move(self, move: Tensor, why_not: Callable[[], dict[int, str]]) -> dict[int, str]:
         """Move atoms and evaluate; structures that cannot be there are put back, with what they had.
@@ -133,9 +149,7 @@ class Replicas:
                 self.potential(from_ase(alone).to(str(self.potential.scale.device)))
             except ValueError as error:
                 refused.append(StructureError(number, str(error)))
-        if refused:
-            first, *others = refused
-            raise StructureError(first.number, first.reason, others)
+        _raise(refused)
 
     def sum(self, values: Tensor) -> Tensor:
         """Add up rows of atoms by structure."""
@@ -167,6 +181,13 @@ class Replicas:
             moved.positions = pos.numpy()
             frames.append(with_results(moved, energy, forces.numpy()))
         return frames
+
+
+def _raise(refused: list[StructureError]) -> None:
+    """Raise the first of some errors, which names the others."""
+    if refused:
+        first, *others = refused
+        raise StructureError(first.number, first.reason, others)
 
 
 def check_structures(structures: Sequence[Atoms]) -> None:

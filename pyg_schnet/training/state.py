@@ -147,6 +147,8 @@ class TrainingState:
             )
         except (RuntimeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: does not fit this model and optimizer: {error}") from None
+        if not all(bool(values.isfinite().all()) for values in self.flat):
+            raise ValueError(f"{path}: its weights must be finite numbers, got others; begin the run again")
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"potential.{name}": t for name, t in self.potential.state_dict().items()}

@@ -62,6 +62,35 @@ def fails(capsys, arguments: list[str]) -> str:
     return message
 
 
+@pytest.mark.parametrize("kind", ["nan weight", "infinite scale", "overflow"])
+@pytest.mark.parametrize("verb", ["predict", "evaluate", "select", "relax", "md", "plot", "calibrate"])
+def test_numbers_that_are_not_finite_are_no_success(verb, kind, run, tmp_path, capsys):
+    potential, model = load(run / "model.safetensors"), tmp_path / "model.safetensors"
+    with torch.no_grad():
+        for name, weight in potential.model.named_parameters():
+            weight.mul_(1e30 if kind == "overflow" and "filter_network" in name else 1.0)
+        if kind == "nan weight":
+            next(potential.model.parameters())[0, 0] = torch.nan
+        if kind == "infinite scale":
+            potential.scale.fill_(torch.inf)
+    save(potential, model)
+    start, several, out = tmp_path / "in.xyz", f"{model},{run / 'model.safetensors'}", tmp_path / "out.extxyz"
+    ase.io.write(start, [molecule("CH3CH2OH")] * 2)
+    arguments = {
+        "predict": ["predict", str(model), str(start), str(out)],
+        "evaluate": ["evaluate", str(model), str(SAMPLE)],
+        "select": ["select", several, str(start), str(out)],
+        "relax": ["relax", str(model), str(start), str(out)],
+        "md": ["md", str(model), str(start), str(out), "--duration", "0.001"],
+        "plot": ["plot", str(model), str(SAMPLE), "--only", "parity", "--out", str(tmp_path)],
+        "calibrate": ["evaluate", several, str(SAMPLE), "--calibrate", str(tmp_path / "ensemble.json")],
+    }[verb]
+    message = fails(capsys, arguments)
+    assert "must be finite" in message or "must hold finite numbers" in message
+    assert not out.exists()
+    assert not (tmp_path / "ensemble.json").exists()
+
+
 def test_train_writes_the_files_of_a_run(run):
     files = {path.name for path in run.iterdir()}
     assert files == {

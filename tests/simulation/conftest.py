@@ -57,6 +57,18 @@ def potential():
 
 
 @pytest.fixture
+def overflowing():
+    """A potential whose weights are finite and whose energies are not, except for a single atom."""
+    torch.manual_seed(0)
+    sizes = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 1, "num_gaussians": 8}
+    model = SchNet(**sizes, cutoff=4.0, zero_output=False)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.mul_(1e30 if "filter_network" in name else 1.0)
+    return Potential(model).eval()
+
+
+@pytest.fixture
 def calculator(potential):
     return SchNetCalculator(potential)
 

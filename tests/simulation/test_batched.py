@@ -313,6 +313,12 @@ def test_a_refused_start_is_left_out_if_asked_for(potential, several):
 
 
 @pytest.mark.parametrize("function", [run_md_batched, relax_batched])
+def test_a_start_whose_energy_is_not_finite_is_refused_by_its_number(overflowing, function):
+    with pytest.raises(ValueError, match=r"structure 0: `energy` .* must be finite"):
+        function(overflowing, [molecule("H2O"), molecule("CH4")])
+
+
+@pytest.mark.parametrize("function", [run_md_batched, relax_batched])
 @pytest.mark.parametrize("bad", [molecule("SiH4"), Atoms("H2", np.zeros((2, 3))), Atoms("CO", pbc=True)])
 def test_nothing_is_computed_before_all_structures_are_known_to_be_sound(
     potential, several, function, bad, monkeypatch

@@ -389,3 +389,11 @@ def test_a_gpu_gives_the_same_forces(potential, calculator, ethanol):
 def test_the_package_does_not_import_ase():
     code = "import sys, pyg_schnet; sys.exit('ase' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["get_potential_energy", "get_forces"])
+def test_a_prediction_that_is_not_finite_is_refused(overflowing, name):
+    atoms = molecule("H2O")
+    atoms.calc = SchNetCalculator(overflowing)
+    with pytest.raises(ValueError, match=r"`(energy|forces)` predicted .* must be finite, got"):
+        getattr(atoms, name)()

@@ -188,3 +188,20 @@ def test_an_ensemble_tells_how_far_it_disagrees(potential, frames):
 def test_a_long_run_is_compiled_and_the_numbers_stay(potential, ethanol):
     energies = [result.get_potential_energy() for result in predict(potential, [ethanol] * 12, batch_size=1)]
     assert energies == pytest.approx(12 * energies[:1], abs=1e-9)
+
+
+@pytest.mark.parametrize("forces", [True, False])
+def test_a_prediction_that_is_not_finite_names_structure_and_quantity(overflowing, forces):
+    frames = [Atoms("O"), Atoms("H"), molecule("H2O"), Atoms("C"), molecule("CH4")]
+    found = []
+    with pytest.raises(StructureError, match=r"`energy` .* must be finite, got (nan|inf|-inf)") as refused:
+        found.extend(predict(overflowing, frames, forces=forces))
+    assert (refused.value.number, len(found)) == (2, 2)
+    left_out = []
+    assert len(list(predict(overflowing, frames, forces=forces, on_refused=left_out.append))) == 3
+    assert [error.number for error in left_out] == [2, 4]
+
+
+def test_a_molecule_beside_a_crystal_needs_no_stress(potential, crystal):
+    results = list(predict(potential, [molecule("H2O"), crystal], stress=True))
+    assert np.isfinite(results[1].get_stress()).all()

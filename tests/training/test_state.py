@@ -179,3 +179,11 @@ def test_released_parameters_have_memory_of_their_own(water):
     for potential in (state.potential, state.averaged):
         sizes = [(p.untyped_storage().nbytes(), p.numel() * p.element_size()) for p in potential.parameters()]
         assert all(held == needed for held, needed in sizes)
+
+
+def test_weights_that_are_not_finite_are_no_state_to_go_on_from(tmp_path):
+    state = make(0)
+    state.weights.values.data[3] = torch.nan
+    state.save(tmp_path / "last.safetensors")
+    with pytest.raises(ValueError, match=r"last.safetensors: its weights must be finite"):
+        make(1).restore(tmp_path / "last.safetensors")
