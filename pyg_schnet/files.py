@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,36 +46,117 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Give a path beside a file to write to, which takes the file's place when all is written.
+    """Give a path to write to, which takes the file's place when all is written.
 
-    As :func:`written_whole`, for writers that tell formats by endings, which the path has, too. Nobody else
-    may be writing the file: the path is always the same, so that one that a killed process left is removed.
+    As :func:`written_whole`, for writers that tell formats by endings: the path has the file's name, in a
+    folder of its own beside it.
 
     Args:
-        path: The file, which may be there or not; or a folder, as some formats are.
+        path: The file, which may be there or not.
 
     Raises:
         OSError: If it cannot be written, as on a full disk, with its name and the reason.
     """
     path = Path(path)
-    part = path.with_name(f".part.{path.name}")
-    with _told(path):
-        _remove(part)
-        try:
-            yield part
-            if part.is_file():
-                flush(part)
-            if path.is_dir():
-                shutil.rmtree(path)  # no folder takes another's place at once
-            os.replace(part, path)
-        finally:
-            _remove(part)
+    with (
+        _told(path),
+        tempfile.TemporaryDirectory(
+            dir=path.parent, prefix=f".{path.name}.", ignore_cleanup_errors=True
+        ) as folder,
+    ):
+        part = Path(folder) / path.name
+        yield part
+        if part.is_file():
+            flush(part)
+        os.replace(part, path)
 
 
 def remove_leftovers(path: Path) -> None:
     """Remove what killed processes left of a file; nobody may be writing it."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        left.unlink(missing_ok=True)
+        if not is_leftover(left, path.name):
+            continue
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def is_leftover(path: Path, name: str) -> bool:
+    """Return whether a killed process left a file or folder while it wrote a file of this name."""
+    if not re.fullmatch(rf"\.{re.escape(name)}\.[a-z0-9_]{{8}}", path.name) or path.is_symlink():
+        return False
+    return not path.is_dir() or all(inner.name.startswith(name) for inner in path.iterdir())
+
+
+def check_replaceable(path: str | os.PathLike) -> None:
+    """Raise if there is something of this name that no output may replace.
+
+    Only a regular file may be replaced: no folder, and nothing that a link leads to. Checkpoints and
+    processed data sets take long to make, and are replaced by their like only.
+
+    Raises:
+        FileExistsError: With what it is.
+    """
+    path = Path(path)
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    advice = "which is never replaced; give another name"
+    if stat.S_ISLNK(mode):
+        raise FileExistsError(f"{path}: is a link, {advice}, as that of the file that it leads to")
+    if stat.S_ISDIR(mode):
+        raise FileExistsError(f"{path}: is a folder, {advice}")
+    if not stat.S_ISREG(mode):
+        raise FileExistsError(f"{path}: is a pipe or device, {advice}")
+    if _is_safetensors(path):
+        raise FileExistsError(f"{path}: is a checkpoint or data set in safetensors, {advice}")
+
+
+def check_appendable(path: str | os.PathLike) -> None:
+    """Raise if there is something of this name that must not grow: see :func:`check_replaceable`.
+
+    Raises:
+        FileExistsError: With what it is; also a file with several names, which would grow under all of them.
+    """
+    check_replaceable(path)
+    path = Path(path)
+    if path.exists() and path.stat().st_nlink > 1:
+        raise FileExistsError(
+            f"{path}: has another name (a hard link), under which it would grow, too; replace it by a "
+            "copy of itself"
+        )
+
+
+def check_distinct(
+    inputs: Mapping[str, Iterable[str | os.PathLike]], outputs: Mapping[str, str | os.PathLike | None]
+) -> None:
+    """Raise if an output is an input, or another output: one would destroy the other.
+
+    Args:
+        inputs: Files by the name of their argument.
+        outputs: The same; ``None`` for none.
+
+    Raises:
+        ValueError: With both names.
+    """
+    seen = {os.path.realpath(path): name for name, paths in inputs.items() for path in paths}
+    for name, path in outputs.items():
+        if path is None:
+            continue
+        other = seen.setdefault(os.path.realpath(path), name)
+        if other != name:
+            raise ValueError(
+                f"`{other}` and `{name}` must be different files, got {os.fspath(path)} for both"
+            )
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Return whether a file begins as safetensors do: with the length of its header, and the header."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size - 8
 
 
 @contextmanager
@@ -87,13 +170,6 @@ def _told(path: Path) -> Iterator[None]:
             f"{path}: cannot be written ({reason}); what was there before is left as it was. Make room or "
             "choose another folder"
         ) from error
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def flush(path: Path) -> None:

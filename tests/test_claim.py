@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import threading
+import time
 
 import pytest
 
@@ -59,6 +62,57 @@ def test_another_current_folder_changes_nothing(tmp_path, monkeypatch):
     with pytest.raises(FileExistsError):
         Claim(tmp_path / "out").take()
     claim.give_back()
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_one_lock_guards_all_names_of_a_file(tmp_path, is_folder):
+    (tmp_path / "folder").mkdir()
+    own = tmp_path / "folder" / "out"
+    own.mkdir() if is_folder else own.touch()
+    (tmp_path / "linked").symlink_to("folder")
+    (tmp_path / "link").symlink_to("folder/out")
+    first = Claim(own, is_folder)
+    first.take()
+    for other in ("linked/out", "link"):
+        with pytest.raises(FileExistsError, match="another process"):
+            Claim(tmp_path / other, is_folder).take()
+    first.give_back()
+
+
+def test_a_lock_of_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def missing(handle, operation):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+    (tmp_path / ".out.lock").touch()  # which a process left that has ended
+    with (
+        pytest.warns(UserWarning, match="flock not supported"),
+        pytest.raises(FileExistsError, match=r"/\.out\.lock, .*: remove it"),
+    ):
+        Claim(tmp_path / "out").take()
+
+
+def test_who_waits_says_for_whom(tmp_path, caplog):
+    first, second = Claim(tmp_path / "out"), Claim(tmp_path / "out")
+
+    def work():
+        second.take(wait=True)
+        second.give_back()
+
+    first.take()
+    waiting = threading.Thread(target=work)
+    waiting.start()
+    until = time.monotonic() + 20
+    while time.monotonic() < until and "waiting" not in caplog.text:
+        time.sleep(0.02)
+    assert waiting.is_alive()
+    first.give_back()
+    waiting.join(20)
+    assert not waiting.is_alive()
+    assert f"{tmp_path / 'out'}: waiting for another process" in caplog.text
+    assert ".out.lock" in caplog.text
 
 
 def test_a_lock_that_leads_elsewhere_is_refused(tmp_path):

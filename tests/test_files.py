@@ -6,7 +6,14 @@ import re
 
 import pytest
 
-from pyg_schnet.files import remove_leftovers, written_whole
+from pyg_schnet import checkpoint
+from pyg_schnet.files import (
+    check_appendable,
+    check_replaceable,
+    remove_leftovers,
+    replacing,
+    written_whole,
+)
 
 
 def test_a_file_gets_its_name_when_it_is_whole(tmp_path):
@@ -61,7 +68,64 @@ def test_a_folder_that_is_not_there_is_told():
 
 
 def test_leftovers_of_a_file_are_removed_and_no_others(tmp_path):
-    for name in (".a.csv.x1", ".a.csv.y2", ".b.csv.x1", "a.csv", ".a.csv"):
-        (tmp_path / name).touch()
+    kept = {".b.csv.x1y2z3w4", "a.csv", ".a.csv", ".a.csv.swp", ".a.csv.x1y2z3w5", ".a.csv.old_name"}
+    for name in (".a.csv.x1y2z3w4", *sorted(kept)):
+        if name not in (".a.csv.x1y2z3w5", ".a.csv.old_name"):
+            (tmp_path / name).touch()
+    (tmp_path / ".a.csv.y1y2z3w4").mkdir()
+    (tmp_path / ".a.csv.y1y2z3w4" / "a.csv").write_text("half")
+    (tmp_path / ".a.csv.old_name").mkdir()
+    (tmp_path / ".a.csv.old_name" / "thesis.tex").write_text("years of work")
+    (tmp_path / ".a.csv.x1y2z3w5").symlink_to("a.csv")
     remove_leftovers(tmp_path / "a.csv")
-    assert {path.name for path in tmp_path.iterdir()} == {".b.csv.x1", "a.csv", ".a.csv"}
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a link", "a pipe or device", "a checkpoint"])
+def test_only_a_file_is_replaced(tmp_path, kind):
+    path = tmp_path / "out"
+    check_replaceable(path)
+    path.write_text("text")
+    check_replaceable(path)
+    path.unlink()
+    if kind == "a folder":
+        path.mkdir()
+    elif kind == "a link":
+        path.symlink_to(tmp_path / "absent")
+    elif kind == "a pipe or device":
+        os.mkfifo(path)
+    else:
+        checkpoint.write(path, "potential", {}, {})
+    with pytest.raises(FileExistsError, match=f"out: is {kind}"):
+        check_replaceable(path)
+
+
+def test_a_file_of_two_names_does_not_grow(tmp_path):
+    path = tmp_path / "out"
+    path.write_text("text")
+    check_appendable(path)
+    (tmp_path / "other").hardlink_to(path)
+    with pytest.raises(FileExistsError, match="out: has another name"):
+        check_appendable(path)
+
+
+def test_no_folder_gives_way_to_a_file(tmp_path):
+    own = tmp_path / "results" / "thesis.tex"
+    own.parent.mkdir()
+    own.write_text("years of work")
+    with pytest.raises(OSError, match="results: cannot be written"), replacing(own.parent) as part:
+        part.write_text("new")
+    assert own.read_text() == "years of work"
+    assert list(tmp_path.iterdir()) == [own.parent]
+
+
+def test_two_that_replace_one_file_do_not_disturb_each_other(tmp_path):
+    path = tmp_path / "a.png"
+    with replacing(path) as one:
+        one.write_text("one")
+        with replacing(path) as other:
+            other.write_text("other")
+        assert one.suffix == other.suffix == path.suffix
+        assert path.read_text() == "other"
+    assert path.read_text() == "one"
+    assert list(tmp_path.iterdir()) == [path]

@@ -15,23 +15,25 @@ from jsonargparse import Namespace
 
 from pyg_schnet.checkpoint import load
 from pyg_schnet.cli.files import (
-    check_distinct,
     check_holds_many,
+    check_output,
     checkpoints,
     fingerprint,
     hash_models,
+    model_files,
     split_models,
 )
 from pyg_schnet.cli.job import Row, fresh, what_is_outside
 from pyg_schnet.cli.part import number_of, parsed
 from pyg_schnet.cli.progress import shown
-from pyg_schnet.cli.results import ResultFile
+from pyg_schnet.cli.results import ResultFile, part_path
 from pyg_schnet.cli.shards import shard_path, shard_settings
 from pyg_schnet.cli.share import Share
 from pyg_schnet.cli.source import Source
 from pyg_schnet.cli.terminal import out
 from pyg_schnet.datasets.ase_files import FAILURES
 from pyg_schnet.domain import Domain
+from pyg_schnet.files import check_distinct
 from pyg_schnet.simulation import StructureError
 
 _LISTED = 1000  # structures that are named; of more, the number is kept
@@ -69,9 +71,13 @@ class BatchRun:
         self.source = Source(options.input, options.index)
         self.models = split_models(options.model)
         self.domain = _common_domain(checkpoints(self.models))
-        models = hash_models(list(dict.fromkeys([*self.models, *checkpoints(self.models)])))
+        models = hash_models(model_files(options.model))
         self.settings = {**settings, "index": options.index, "models": models}
-        check_distinct(IN=options.input, OUT=options.out, **{"--trajectory": options.get("trajectory")})
+        check_output(options.out, overwrite=True)
+        path = options.out if share is None else shard_path(options.out, share)
+        inputs = {"MODEL": model_files(options.model), "IN": [options.input]}
+        outputs = {"OUT": options.out, "the part of OUT": part_path(path)}
+        check_distinct(inputs, {**outputs, "--trajectory": options.get("trajectory")})
         self.fingerprint = fingerprint(options.input)
         self.refused, self.outside = Notes(), Notes()
         self._first = 0  # place of the first of `structures`
@@ -82,7 +88,6 @@ class BatchRun:
             check_holds_many(options.out)
         self._left = chain(start, self._left)
         self._share = share
-        path = options.out if share is None else shard_path(options.out, share)
         own = self.settings if share is None else shard_settings(self.settings, share)
         self.results = ResultFile(path, own, options.overwrite, options.resume, self.fingerprint)
 

@@ -17,6 +17,7 @@ from rich.text import Text
 from pyg_schnet.cli.files import check_picture
 from pyg_schnet.cli.options import add_talk, parser_of
 from pyg_schnet.cli.terminal import out
+from pyg_schnet.files import check_distinct, check_replaceable
 
 if TYPE_CHECKING:
     from pyg_schnet.datasets.dataset import MoleculeDataset
@@ -71,9 +72,12 @@ def run(options: Namespace) -> int:
 
     if options.plot is not None:
         check_picture(options.plot)
+        check_distinct({"FILE": options.name_or_file}, {"--plot": options.plot})
     published = len(options.name_or_file) == 1 and options.name_or_file[0] in _PUBLISHED
     dataset = _open_published(options) if published else _open_files(options)
     picture = options.plot or (_picture(options) if published else None)
+    if picture is not None:
+        check_replaceable(picture)
     summary = summarise(dataset)
     if picture is not None:
         plot_data_set(dataset, picture)

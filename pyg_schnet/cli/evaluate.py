@@ -13,11 +13,13 @@ from pyg_schnet.cli.files import (
     check_picture,
     checkpoints,
     count_trained,
+    model_files,
     read_part,
     split_models,
 )
 from pyg_schnet.cli.options import add_talk, with_model
 from pyg_schnet.cli.terminal import out
+from pyg_schnet.files import check_distinct
 
 if TYPE_CHECKING:
     from pyg_schnet.calibration import Calibration
@@ -61,15 +63,23 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
 
 def run(options: Namespace) -> int:
     """Compare a potential with labels."""
+    from pyg_schnet.claim import claimed
+
+    models = split_models(options.model)
+    paths = checkpoints(models)
+    _check(options, len(paths))
+    with claimed(options.plot, options.plot_calibration, options.calibrate):
+        _check(options, len(paths))  # again: another process may just have written them
+        return _evaluate(options, models, paths)
+
+
+def _evaluate(options: Namespace, models: list[str], paths: list[str]) -> int:
     from pyg_schnet.calibration import FEWEST, calibrations, with_factors
     from pyg_schnet.datasets import AtomsDataset
     from pyg_schnet.evaluation import evaluate
     from pyg_schnet.plots import plot_calibration, plot_parity
     from pyg_schnet.simulation.calculator import for_evaluation
 
-    models = split_models(options.model)
-    paths = checkpoints(models)
-    _check(options, len(paths))
     potential = for_evaluation(models, options.device)
     dataset = AtomsDataset(
         path=options.file,
@@ -124,6 +134,9 @@ def _wants_calibration(options: Namespace) -> bool:
 
 def _check(options: Namespace, potentials: int) -> None:
     """Refuse before the work what cannot be done after it."""
+    names = ("plot", "plot_calibration", "calibrate")
+    inputs = {"MODEL": model_files(options.model), "FILE": [options.file]}
+    check_distinct(inputs, {f"--{name}": options[name] for name in names})
     for picture in (options.plot, options.plot_calibration):
         if picture is not None:
             check_picture(picture)

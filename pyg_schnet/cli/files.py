@@ -8,11 +8,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pyg_schnet.files import check_replaceable
+
 if TYPE_CHECKING:
     from ase import Atoms
     from torch import Tensor
 
-_HOLD_RESULTS = ("extxyz", "traj", "bundletrajectory", "json", "db")  # names of ASE
+_HOLD_RESULTS = ("extxyz", "traj", "json", "db")  # names of ASE
 
 
 def read_structures(path: str, index: int | str) -> list[Atoms]:
@@ -48,6 +50,7 @@ def check_output(path: str, overwrite: bool, structures: bool = True) -> None:
     """Refuse before the work what could not be written after it."""
     from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
 
+    check_replaceable(path)
     if Path(path).exists() and not overwrite:
         raise FileExistsError(f"{path}: exists; give another name, or --overwrite to replace it")
     if not Path(path).absolute().parent.is_dir():
@@ -59,21 +62,6 @@ def check_output(path: str, overwrite: bool, structures: bool = True) -> None:
             raise ValueError(f"{path}: ASE knows no format of this ending; .extxyz is a good one") from None
         if not kind.can_write:
             raise ValueError(f"{path}: ASE reads {kind.name} and does not write it; .extxyz is a good one")
-
-
-def check_distinct(**paths: str | None) -> None:
-    """Refuse options that name one file twice: one would destroy the other.
-
-    Raises:
-        ValueError: With both names.
-    """
-    seen: dict[Path, str] = {}
-    for name, path in paths.items():
-        if path is None:
-            continue
-        other = seen.setdefault(Path(path).resolve(), name)
-        if other != name:
-            raise ValueError(f"`{other}` and `{name}` must be different files, got {path} for both")
 
 
 def what_loses_results(path: str) -> str | None:
@@ -133,6 +121,12 @@ def hash_models(models: list[str]) -> list[str]:
 def split_models(text: str) -> list[str]:
     """Give the paths of one or several checkpoints, joined by commas; an ensemble's file is one path."""
     return [text] if Path(text).is_file() else text.split(",")
+
+
+def model_files(text: str) -> list[str]:
+    """Return all files that MODEL names: checkpoints, and an ensemble's file with those that it names."""
+    models = split_models(text)
+    return list(dict.fromkeys([*models, *checkpoints(models)]))
 
 
 def checkpoints(models: list[str]) -> list[str]:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyg_schnet.cli.files import check_distinct, read_structures, split_models, what_loses_results
+from pyg_schnet.cli.files import model_files, read_structures, split_models, what_loses_results
 from pyg_schnet.cli.options import add_files, add_talk, with_model
 from pyg_schnet.cli.terminal import out
+from pyg_schnet.files import check_distinct, check_replaceable
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -95,19 +96,37 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
 def run(options: Namespace) -> int:
     """Run molecular dynamics."""
     path = Path(options.out)
+    check_replaceable(path)
     if path.exists() and not (options.overwrite or options.resume):
         raise FileExistsError(
             f"{path}: exists; give another name, --resume to go on with it, or --overwrite to replace it"
         )
     if options.overwrite and options.resume:
         raise ValueError("`--resume` and `--overwrite` exclude each other: go on, or begin again")
-    check_distinct(IN=options.input, OUT=options.out, **{"--log": options.log})
     index = _index(options.index)
+    _check_outputs(options, _log_of(options) if isinstance(index, int) else None)
     frames = read_structures(options.input, index)
     if (kind := what_loses_results(options.out)) and not (options.quiet or options.json):
         text = f"{path}: {kind} holds no energies and forces; {path}.extxyz beside it has them."
         out.print(text, markup=False, highlight=False)
     return _run_one(frames[0], options) if isinstance(index, int) else _run_several(frames, options)
+
+
+def _check_outputs(options: Namespace, log: Path | None) -> None:
+    """Raise if files of the command are the same, or if the log, not named by the user, is of another run."""
+    from pyg_schnet.simulation.trajectory import growing_path
+
+    path = Path(options.out)
+    frames, restart = growing_path(path), path.with_name(f"{path.name}.restart")
+    inputs = {"MODEL": model_files(options.model), "IN": [options.input]}
+    outputs = {"OUT": path, "OUT.extxyz": None if frames == path else frames, "OUT.restart": restart}
+    check_distinct(inputs, {**outputs, "--log": log})
+    if not options.log and log is not None and log.exists() and not (path.exists() or restart.exists()):
+        raise FileExistsError(f"{log}: exists, and is not of {path}, which does not; name another by --log")
+
+
+def _log_of(options: Namespace) -> Path:
+    return Path(options.log) if options.log else Path(options.out).with_suffix(".csv")
 
 
 def _index(text: str) -> int | str:
@@ -130,11 +149,12 @@ def _run_one(atoms: Atoms, options: Namespace) -> int:
     said = not (options.quiet or options.json)
     if said and options.pressure is not None and (domain := domain_of(atoms.calc)) and not domain.stress:
         out.print("The model was not trained on stresses: its pressure may be far off.")
-    log = options.log or Path(options.out).with_suffix(".csv")
     settings = {name: options[name] for name in (*_SHARED, *_ALONE)}
     with _telling_what_is_saved(options), _Progress(options, said) as progress, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the potential was not trained on stresses")
-        result = run_md(atoms, **settings, trajectory=options.out, log=log, on_step=progress.show)
+        result = run_md(
+            atoms, **settings, trajectory=options.out, log=_log_of(options), on_step=progress.show
+        )
     if options.json:
         print(json.dumps(_numbers(result)))
     elif said:

@@ -13,6 +13,7 @@ from pyg_schnet.cli.options import add_talk, parser_of
 from pyg_schnet.cli.pictures import PICTURES, Pictures
 from pyg_schnet.cli.plot_source import Source
 from pyg_schnet.cli.terminal import out
+from pyg_schnet.files import check_replaceable
 
 _FORMATS = ("png", "pdf", "svg")
 
@@ -102,6 +103,7 @@ def _check_folder(folder: Path, names: list[str], options: Namespace) -> None:
         )
     for name in names:
         path = folder / f"{name}.{options.format}"
+        check_replaceable(path)
         if path.exists() and not options.overwrite:
             raise FileExistsError(f"{path}: exists; give another --out, or --overwrite to replace it")
 

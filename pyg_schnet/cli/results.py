@@ -22,7 +22,7 @@ from pyg_schnet.cli import conversion
 from pyg_schnet.cli.files import check_output
 from pyg_schnet.cli.part import Part, encoded, parsed, whole_texts
 from pyg_schnet.datasets.ase_files import FAILURES, check_database
-from pyg_schnet.files import replacing
+from pyg_schnet.files import check_appendable, remove_leftovers, replacing
 
 
 class ResultFile:
@@ -72,7 +72,7 @@ class ResultFile:
         self.run = run_name(self._settings, source)
         check_output(path, overwrite=overwrite or resume)
         self._kind = filetype(path, read=False)
-        self.part = self.path.with_name(f"{self.path.name}.part.{ending(path)}")
+        self.part = part_path(path)
         self.content = Part(self.part)
         self._about = self.path.with_name(f"{self.path.name}.part.json")
         claim = Claim(self.path)
@@ -157,13 +157,15 @@ class ResultFile:
             self._about.unlink(missing_ok=True)
 
     def _prepare(self, overwrite: bool, resume: bool) -> None:
-        if not resume and not overwrite:
-            check_output(str(self.path), overwrite=False)  # again: another process may just have finished
-            if self.part.exists():
-                raise FileExistsError(
-                    f"{self.part}: an earlier run left it; --resume goes on with it, --overwrite begins anew"
-                )
+        check_output(str(self.path), overwrite or resume)  # again: another process may just have finished
+        for own in (self.path, self._about):
+            remove_leftovers(own)
+        if not resume and not overwrite and self.part.exists():
+            raise FileExistsError(
+                f"{self.part}: an earlier run left it; --resume goes on with it, --overwrite begins anew"
+            )
         if resume and self.part.exists():
+            check_appendable(self.part)
             self._check_settings()
         elif resume and self.path.exists() and self.path.stat().st_size:  # an empty shard is made again
             self._check_run()
@@ -206,6 +208,11 @@ class ResultFile:
         cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
         reason = cause.strerror or " ".join(str(cause).split())
         return type(cause)(f"{self.path}: cannot be written ({reason}); make room, then go on with --resume")
+
+
+def part_path(out: str) -> Path:
+    """Return the file that grows until OUT is complete."""
+    return Path(f"{out}.part.{ending(out)}")
 
 
 def ending(path: str) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyg_schnet.cli.files import check_distinct, check_holds_many, check_output, checkpoints, split_models
+from pyg_schnet.cli.files import check_holds_many, check_output, checkpoints, model_files, split_models
 from pyg_schnet.cli.options import add_files, add_talk, with_model
 from pyg_schnet.cli.terminal import out
+from pyg_schnet.files import check_distinct
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -32,13 +34,9 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
 
 def run(options: Namespace) -> int:
     """Choose structures."""
-    from ase.io import write
+    from pyg_schnet.claim import claimed
 
-    from pyg_schnet.cli.source import Source
-    from pyg_schnet.files import replacing
-    from pyg_schnet.simulation import StructureError, select
-
-    check_distinct(IN=options.input, OUT=options.out)
+    check_distinct({"MODEL": model_files(options.model), "IN": [options.input]}, {"OUT": options.out})
     check_output(options.out, options.overwrite)
     if options.k < 1:
         raise ValueError(f"`--k` must be at least 1, got {options.k}")
@@ -47,6 +45,19 @@ def run(options: Namespace) -> int:
     models = split_models(options.model)
     if len(checkpoints(models)) < 2:
         raise ValueError("`model` must be two checkpoints or more, joined by commas, to disagree; got one")
+    with claimed(options.out):
+        check_output(options.out, options.overwrite)  # again: another process may just have written it
+        return _select(options, models)
+
+
+def _select(options: Namespace, models: list[str]) -> int:
+    from ase.io import write
+
+    from pyg_schnet.cli.source import Source
+    from pyg_schnet.files import remove_leftovers, replacing
+    from pyg_schnet.simulation import StructureError, select
+
+    remove_leftovers(Path(options.out))
     source, size = Source(options.input), 0
 
     def pool() -> Iterator[Atoms]:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from filelock import FileLock
 from torch import Tensor
 from torch_geometric.data import Data, InMemoryDataset
 from torch_geometric.data.data import BaseData
 from torch_geometric.data.separate import separate
 
+from pyg_schnet.claim import waited_for
 from pyg_schnet.datasets import storage
 from pyg_schnet.datasets.archives import remove_leftovers
 from pyg_schnet.datasets.chunks import Chunk, join
@@ -204,7 +204,7 @@ class MoleculeDataset(InMemoryDataset):
         if self.in_memory or (self._is_current() and not self._reload):
             return
         Path(self.processed_dir).mkdir(parents=True, exist_ok=True)
-        with FileLock(Path(self.processed_dir) / ".lock"):
+        with waited_for(self.processed_dir, is_folder=True):
             if self._is_current() and not self._reload:
                 return  # another process made it while this one waited
             Path(self.raw_dir).mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from ase import Atoms, units
 
 from pyg_schnet.domain import CLOSEST
 from pyg_schnet.ensemble import Ensemble
+from pyg_schnet.files import check_distinct
 from pyg_schnet.simulation.integration import check_frame, guarded_frames
 from pyg_schnet.simulation.integrators import integrator_of, memory_of, remember
 from pyg_schnet.simulation.limits import Limits, domain_of
@@ -168,8 +169,12 @@ def run_md(
     point = restart.read() if resume else None
     replace = overwrite or (resume and restart.has_begun)
     writer = FrameWriter(trajectory, replace, None if point is None else point.size)
-    after = -1 if point is None else point.step
-    table = RunLog(log, overwrite, after if restart.has_log else None)  # another log is no part of the run
+    after, energy = (-1, None) if point is None else (point.step, point.energy)
+    # Another log is no part of the run.
+    table = RunLog(log, overwrite, after if restart.has_log else None, energy)
+    frames = None if writer.growing == writer.path else writer.growing
+    outputs = {"trajectory": trajectory, "trajectory.extxyz": frames, "trajectory.restart": restart.path}
+    check_distinct({}, {**outputs, "log": log})
 
     constraints, nve, piston = system.constraints, thermostat == "nve", pressure is not None
     rotation = not nve or bool(system.pbc.any())

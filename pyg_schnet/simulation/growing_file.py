@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+from pyg_schnet.files import check_appendable
 
 
 def not_written(path: str | os.PathLike, error: OSError) -> OSError:
@@ -17,12 +20,17 @@ class GrowingFile:
 
     Args:
         path: Where.
-        keep: Bytes of a file that is there which stay; the others go.
+        keep: Bytes of a file that is there which stay; the others go. Without any, the file is a new one:
+            what has the name is not emptied, for it may have other names.
+
+    Raises:
+        FileExistsError: If what is there is no file of one name.
     """
 
     def __init__(self, path: str | os.PathLike, keep: int = 0):
         self._path = os.fspath(path)
-        self._file = open(path, "r+b" if keep else "wb", buffering=0)  # noqa: SIM115 - closed by `close`
+        check_appendable(path) if keep else Path(path).unlink(missing_ok=True)
+        self._file = open(path, "r+b" if keep else "xb", buffering=0)  # noqa: SIM115 - closed by `close`
         self.size = self._file.seek(self._file.truncate(keep))
 
     def append(self, piece: str | bytes) -> None:

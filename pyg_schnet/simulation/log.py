@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from types import TracebackType
 
+from pyg_schnet.claim import Claim
+from pyg_schnet.files import check_appendable, check_replaceable
 from pyg_schnet.simulation.growing_file import GrowingFile
 
 COLUMNS = {
@@ -20,6 +22,7 @@ COLUMNS = {
     "drift_meV_per_atom_ps": ".5f",
 }
 _HEADER = ",".join(COLUMNS) + "\n"
+_ROUNDING = 2e-8  # eV, of an energy in a row
 
 
 class RunLog:
@@ -27,30 +30,52 @@ class RunLog:
 
     Args:
         path: Where to; ``None`` writes nothing.
-        overwrite: Whether a file that is there may be replaced.
+        overwrite: Whether a log that is there may be replaced; another file never is.
         after: The step to go on from: rows up to it are kept, those after it go.
+        energy: The potential energy at that step in eV, which the log must have, too.
 
     Raises:
-        FileExistsError: If there is such a file, and it is not gone on with.
+        FileExistsError: If there is such a file, and it is not gone on with, or is not a log, or if another
+            process is writing it.
         FileNotFoundError: If there is no such folder.
-        ValueError: If it is not a log of this program that is gone on with.
+        ValueError: If what is gone on with is not the log of the run up to that step.
     """
 
-    def __init__(self, path: str | os.PathLike | None, overwrite: bool = False, after: int | None = None):
+    def __init__(
+        self,
+        path: str | os.PathLike | None,
+        overwrite: bool = False,
+        after: int | None = None,
+        energy: float | None = None,
+    ):
         self.path = None if path is None else Path(path)
         self._file: GrowingFile | None = None
         self._kept = 0  # bytes
+        self._overwrite, self._after, self._energy = overwrite, after, energy
         if self.path is None:
             return
         if not self.path.parent.is_dir():
             raise FileNotFoundError(f"`log` must be in a folder that exists; create {self.path.parent}")
+        self._claim = Claim(self.path)
+        self._check()
+
+    def _check(self) -> None:
+        """Raise if what is there must stay, or cannot be gone on with."""
+        assert self.path is not None
+        check_replaceable(self.path)
         if not self.path.exists():
             return
-        if after is not None:
-            self._kept = _length(self.path, after)
-        elif not overwrite:
+        if self._after is not None:
+            check_appendable(self.path)
+            self._kept = _length(self.path, self._after, self._energy)
+        elif not self._overwrite:
             raise FileExistsError(
                 f"{self.path} exists; choose another name, or replace it with overwrite=True (--overwrite)"
+            )
+        elif not _is_log(self.path):
+            raise FileExistsError(
+                f"{self.path}: is not a log of molecular dynamics, so it is not overwritten; choose another "
+                "name, or remove it"
             )
 
     def write(self, **values: float | None) -> None:
@@ -66,6 +91,13 @@ class RunLog:
         self._file.append(row + "\n")
 
     def __enter__(self) -> RunLog:
+        if self.path is not None:
+            self._claim.take()
+            try:
+                self._check()  # again: another process may just have written it
+            except BaseException:
+                self._claim.give_back()
+                raise
         return self
 
     def __exit__(
@@ -76,14 +108,59 @@ class RunLog:
     ) -> None:
         if self._file is not None:
             self._file.close()
+        if self.path is not None:
+            self._claim.give_back()
 
 
-def _length(path: Path, after: int) -> int:
-    """Count the bytes of the header and the rows up to a step; the last row may be broken off."""
-    header, *rows = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
-    if _HEADER.startswith(header) and not rows and not header.endswith("\n"):
+def _is_log(path: Path) -> bool:
+    """Return whether a file begins as logs do; those of earlier versions may have other columns."""
+    with path.open("rb") as file:
+        start = file.read(len(_HEADER))
+    return _HEADER.encode().startswith(start) or start.startswith(b"step,time_ps,")
+
+
+def _length(path: Path, after: int, energy: float | None) -> int:
+    """Count the bytes of the header and of the rows up to a step; what follows may be broken off.
+
+    Raises:
+        ValueError: If they are not those of one run: a row is broken, or missing, or has another energy.
+    """
+    header, *rows = path.read_bytes().splitlines(keepends=True) or [b""]
+    if _HEADER.encode().startswith(header) and not rows and not header.endswith(b"\n"):
         return 0  # the header itself was broken off
-    if header != _HEADER:
+    if header != _HEADER.encode():
         raise ValueError(f"{path}: must be the log of the run to resume, got another file; name another")
-    whole = [row for row in rows if row.endswith("\n")]
-    return len(header + "".join(row for row in whole if int(row.split(",")[0]) <= after))
+    size, last = len(header), -1
+    for number, row in enumerate(rows, start=2):
+        if last >= after:
+            break
+        cells = _cells(row)
+        if cells is None or not last < cells["step"] <= after:
+            raise ValueError(
+                f"{path}: must hold the rows of the run to resume up to step {after}, and line "
+                f"{number} is broken or of another run; mend it or move it away"
+            )
+        found = cells["potential_eV"]
+        if cells["step"] == after and energy is not None and not abs(found - energy) <= _ROUNDING:
+            raise ValueError(
+                f"{path}: must be the log of the run to resume, whose energy at step {after} was "
+                f"{energy:.8f} eV, got {found:.8f} eV; move it away or name another"
+            )
+        size, last = size + len(row), int(cells["step"])
+    if last < after:
+        raise ValueError(
+            f"{path}: must hold the rows of the run to resume up to step {after}, got those up to step "
+            f"{last}; mend it or move it away"
+        )
+    return size
+
+
+def _cells(row: bytes) -> dict[str, float] | None:
+    """Read a row, whose cells may be empty but for the step; ``None`` if it is none."""
+    cells = row.decode(errors="replace").removesuffix("\n").split(",")
+    if not row.endswith(b"\n") or len(cells) != len(COLUMNS) or not cells[0].isdecimal():
+        return None
+    try:
+        return {name: float(cell or "nan") for name, cell in zip(COLUMNS, cells, strict=True)}
+    except ValueError:
+        return None

@@ -87,6 +87,7 @@ class RestartFile:
         self._atoms = len(atoms)
         self._log = None if trajectory is None or log is None else _relative(Path(log), trajectory.parent)
         self.has_log = False
+        self._seen: tuple[int, int] | None = None  # what was read
         self._pending: tuple[dict[str, Any], dict[str, torch.Tensor]] | None = None
         self._written = monotonic()
 
@@ -132,6 +133,7 @@ class RestartFile:
                     "begin a new run from its last frame"
                 )
             return None
+        self._seen = _version_of(self.path)
         header, arrays = checkpoint.read(self.path, _KIND)
         try:
             point = _point(header, arrays, self._atoms)
@@ -163,6 +165,10 @@ class RestartFile:
 
     def __enter__(self) -> RestartFile:
         if self.path is not None:  # the writer of the trajectory holds its lock
+            if self._seen is not None and _version_of(self.path) != self._seen:
+                raise FileExistsError(
+                    f"{self.path}: another process just went on with this run; resume again"
+                )
             remove_leftovers(self.path)
         return self
 
@@ -184,6 +190,11 @@ class RestartFile:
             return
         about = {"settings": asdict(self._settings), "start": self._start, "log": self._log}
         checkpoint.write(os.fspath(self.path), _KIND, about | header, arrays)
+
+
+def _version_of(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from those that take its place."""
+    return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
 
 
 def _point(header: Mapping[str, Any], arrays: Mapping[str, torch.Tensor], atoms: int) -> Point | None:

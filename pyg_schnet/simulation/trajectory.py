@@ -14,7 +14,7 @@ from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat, ioforma
 from ase.io.trajectory import TrajectoryReader, TrajectoryWriter
 
 from pyg_schnet.claim import Claim
-from pyg_schnet.files import replacing
+from pyg_schnet.files import check_appendable, check_replaceable, replacing
 from pyg_schnet.simulation.growing_file import GrowingFile, not_written
 
 _GROWING = (".traj", ".extxyz", ".xyz")
@@ -37,7 +37,8 @@ class FrameWriter:
         growing: The file that grows, ``path`` or the one beside it.
 
     Raises:
-        FileExistsError: If there is such a file or, as it opens, if another process is writing it.
+        FileExistsError: If there is such a file, or a folder or link that is not replaced, or if another
+            process is writing it.
         FileNotFoundError: If there is no such folder, or no such file to resume.
         ValueError: If ASE has no such format for many frames, or the file to resume is too short.
     """
@@ -49,24 +50,18 @@ class FrameWriter:
         self._format: str | None = None  # of one that is written whole
         self._resume: int | None = None
         self._claim: Claim | None = None
+        self._overwrite = overwrite
         if self.path is None or self.growing is None:
             return
         if self.path.suffix not in _GROWING:
             self._format = _format_of(self.path)
-            self.growing = self.path.with_name(f"{self.path.name}.extxyz")
+            self.growing = growing_path(self.path)
         if not self.path.parent.is_dir():
             raise FileNotFoundError(
                 f"`trajectory` must be in a folder that exists; create {self.path.parent}"
             )
         self._resume = resume
-        if resume is not None:
-            _check_length(self.growing, resume)
-            return
-        for there in {self.path, self.growing}:
-            if there.exists() and not overwrite:
-                raise FileExistsError(
-                    f"{there} exists; choose another name, or replace it with overwrite=True (--overwrite)"
-                )
+        self._check()
 
     @property
     def size(self) -> int:
@@ -74,6 +69,22 @@ class FrameWriter:
         if self._file is None:
             return 0
         return len(self._file) if isinstance(self._file, TrajectoryWriter) else self._file.size
+
+    def _check(self) -> None:
+        """Raise if what is there must stay, or cannot be gone on with."""
+        assert self.path is not None
+        assert self.growing is not None
+        check_replaceable(self.path)
+        if self._resume is not None:
+            check_appendable(self.growing)
+            _check_length(self.growing, self._resume)
+            return
+        for there in (self.path, self.growing):
+            check_replaceable(there)
+            if there.exists() and not self._overwrite:
+                raise FileExistsError(
+                    f"{there} exists; choose another name, or replace it with overwrite=True (--overwrite)"
+                )
 
     def write(self, frame: Atoms) -> None:
         """Append a frame with its results; the same object twice is one frame."""
@@ -83,8 +94,11 @@ class FrameWriter:
         if self._file is None:
             if self._format is not None:
                 self._write_whole(frame)  # a failure is told now, not at the end
-            traj = self.growing.suffix == ".traj"
-            self._file = TrajectoryWriter(self.growing) if traj else GrowingFile(self.growing)
+            if self.growing.suffix == ".traj":
+                self.growing.unlink(missing_ok=True)  # ASE would empty it, whatever other names it has
+                self._file = TrajectoryWriter(self.growing)
+            else:
+                self._file = GrowingFile(self.growing)
         if isinstance(self._file, TrajectoryWriter):
             self._write_to(self._file, frame)
         else:
@@ -115,6 +129,8 @@ class FrameWriter:
             self._claim = Claim(self.path)
             self._claim.take()
         try:
+            if self.path is not None:
+                self._check()  # again: another process may just have written it
             if self._resume is not None and self.growing is not None:
                 self._file = _reopen(self.growing, self._resume)
         except BaseException:
@@ -139,6 +155,11 @@ class FrameWriter:
     def _give_back(self) -> None:
         if self._claim is not None:
             self._claim.give_back()
+
+
+def growing_path(path: Path) -> Path:
+    """Return the file that grows frame by frame, where a trajectory is written as ``path``."""
+    return path if path.suffix in _GROWING else path.with_name(f"{path.name}.extxyz")
 
 
 def _format_of(path: Path) -> str:

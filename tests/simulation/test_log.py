@@ -40,10 +40,68 @@ def test_an_existing_log_is_refused(tmp_path):
     path.write_text("precious")
     with pytest.raises(FileExistsError, match=r"run.csv exists; .* overwrite=True"):
         RunLog(path)
+    with pytest.raises(FileExistsError, match="is not a log"):
+        RunLog(path, overwrite=True)
+    assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "before", [",".join(COLUMNS) + "\n0,0.0,-1.,,,,,,\n", "step,time_ps,other\n", "step,ti", ""]
+)
+def test_a_log_is_replaced_by_the_first_row_only(tmp_path, before):
+    path = tmp_path / "run.csv"
+    path.write_text(before)
     with RunLog(path, overwrite=True) as log:
-        assert path.read_text() == "precious"
+        assert path.read_text() == before
         log.write(step=0)
     assert len(path.read_text().splitlines()) == 2
+
+
+ROWS = [f"{step},{step / 1000:.6f},{-1 - step / 1000:.8f},,,,,,\n" for step in (0, 10, 20, 30)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "word"),
+    [
+        ([*ROWS[:2], ROWS[1], ROWS[2]], "line 4 is broken"),  # of two writers
+        ([ROWS[0], ROWS[1][:9] + ROWS[1], ROWS[2]], "line 3 is broken"),
+        ([ROWS[0], ROWS[1].rstrip(",\n") + "\n", ROWS[2]], "line 3 is broken"),
+        ([ROWS[0], "\n", ROWS[2]], "line 3 is broken"),
+        ([ROWS[0], "x" + ROWS[1], ROWS[2]], "line 3 is broken"),
+        ([ROWS[0], ROWS[1].replace("-1", "-x"), ROWS[2]], "line 3 is broken"),
+        ([ROWS[0], ROWS[1], ROWS[3]], "line 4 is broken"),
+        ([ROWS[0], ROWS[1]], "up to step 10"),
+        ([ROWS[0], ROWS[1], ROWS[2][:-1]], "line 4 is broken"),
+        ([], "up to step -1"),
+        ([ROWS[0], ROWS[1], ROWS[2].replace("-1.02", "-1.03")], "whose energy at step 20 was -1.02"),
+    ],
+)
+def test_a_log_that_lacks_rows_of_the_run_is_not_gone_on_with(tmp_path, rows, word):
+    path = tmp_path / "run.csv"
+    text = ",".join(COLUMNS) + "\n" + "".join(rows)
+    path.write_text(text)
+    with pytest.raises(ValueError, match=word):
+        RunLog(path, after=20, energy=-1.02)
+    assert path.read_text() == text
+
+
+def test_of_two_runs_with_one_log_one_is_refused(tmp_path):
+    path = tmp_path / "run.csv"
+    with RunLog(path) as log:
+        log.write(step=0)
+        with pytest.raises(FileExistsError, match="another process"), RunLog(path, overwrite=True):
+            pass
+        log.write(step=10)
+    assert len(path.read_text().splitlines()) == 3
+
+
+def test_a_log_that_appeared_meanwhile_stays(tmp_path):
+    path = tmp_path / "run.csv"
+    log = RunLog(path)
+    path.write_text("precious")
+    with pytest.raises(FileExistsError, match="exists"), log:
+        pass
+    assert path.read_text() == "precious"
 
 
 def test_a_missing_folder_is_named(tmp_path):

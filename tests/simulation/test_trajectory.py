@@ -103,6 +103,26 @@ def test_a_file_that_is_shorter_than_it_was_is_refused(frame, tmp_path, name):
         FrameWriter(path, resume=size)
 
 
+@pytest.mark.parametrize("name", ["run.traj", "run.extxyz"])
+def test_a_trajectory_of_two_names_is_not_gone_on_with(frame, tmp_path, name):
+    path = tmp_path / name
+    with FrameWriter(path) as writer:
+        writer.write(frame)
+        size = writer.size
+    (tmp_path / "other").hardlink_to(path)
+    with pytest.raises(FileExistsError, match=f"{name}: has another name"):
+        FrameWriter(path, resume=size)
+
+
+def test_a_trajectory_that_appeared_meanwhile_stays(tmp_path):
+    path = tmp_path / "run.traj"
+    writer = FrameWriter(path)
+    path.write_text("precious")
+    with pytest.raises(FileExistsError, match="exists"), writer:
+        pass
+    assert path.read_text() == "precious"
+
+
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"`trajectory` must be in a folder .*absent"):
         FrameWriter(tmp_path / "absent" / "run.traj")
