@@ -6,7 +6,9 @@ in the SI of 2019; Hartree and Bohr are CODATA 2018 (https://physics.nist.gov/cu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 
 from pyg_schnet.spelling import nearest
 
@@ -49,6 +51,15 @@ def _every_unit() -> dict[str, tuple[str, float]]:
 
 
 _UNITS = _every_unit()
+# How other programs spell units, in lower case.
+_SPELLINGS = {
+    **{name.lower(): name for name in (*ENERGY, *LENGTH, *_PRESSURE) if "/" not in name},
+    **dict.fromkeys(("ha", "eh", "hartrees", "hartree"), "Hartree"),
+    **dict.fromkeys(("ry", "rydbergs"), "Rydberg"),
+    **dict.fromkeys(("ang", "a", "angstroms", "angstrom"), "Å"),
+    **dict.fromkeys(("a0", "bohrs"), "Bohr"),
+    **{"nanometer": "nm", "debye": "D", "kcal": "kcal", "kj": "kJ", "mol": "mol"},
+}
 
 
 def conversion(published: str, ours: str) -> float:
@@ -80,34 +91,107 @@ def conversion(published: str, ours: str) -> float:
     return factor / divisor
 
 
-@dataclass(frozen=True)
+_STATED_APART = {
+    "forces": ("force", ("eV/Å", "kcal/mol/Å", "Hartree/Bohr", "…")),
+    "stress": ("pressure", ("eV/Å^3", "Hartree/Bohr^3", "GPa", "…")),
+}
+
+
+@dataclass(frozen=True, repr=False)
 class Units:
     """The units of a file, as factors to eV and Å.
 
     Attributes:
-        energy: Name of the unit of energies, a key of ``ENERGY``.
-        length: Name of the unit of positions, a key of ``LENGTH``. Forces are in energy per length.
+        energy: Name of the unit of energies, a key of ``ENERGY``; or of what a file has in their place, as
+            ``"D"`` of dipole moments.
+        length: Name of the unit of positions, a key of ``LENGTH``.
+        forces: Name of the unit of forces, as ``"Hartree/Bohr"``; energy per length if ``None``.
+        stress: Name of the unit of stresses, as ``"GPa"``; energy per length cubed if ``None``.
     """
 
     energy: str
     length: str = "Å"
+    forces: str | None = None
+    stress: str | None = None
 
     def __post_init__(self) -> None:
-        _require(self.energy, ENERGY, "an energy")
+        _require(self.energy, ENERGY, "an energy", _in_place_of_energies())
         _require(self.length, LENGTH, "a length")
+        own = {"forces": f"{self.energy}/{self.length}", "stress": f"{self.energy}/{self.length}^3"}
+        for field, (dimension, examples) in _STATED_APART.items():
+            value = getattr(self, field)
+            if value is not None:
+                known = {name: factor for name, (kind, factor) in _UNITS.items() if kind == dimension}
+                _require(value, known, f"a {dimension}", shown=examples)
+                if value == own[field]:  # one spelling of one meaning
+                    object.__setattr__(self, field, None)
+
+    def __repr__(self) -> str:
+        named = (f"{name}={value!r}" for name, value in asdict(self).items() if value is not None)
+        return f"Units({', '.join(named)})"
+
+    def __str__(self) -> str:
+        """Write the units as :meth:`parse` reads them."""
+        length = None if self.length in ("Å", "Angstrom") else self.length
+        return ", ".join(filter(None, (self.energy, length, self.forces, self.stress)))
 
     @classmethod
     def parse(cls, text: str) -> Units:
-        """Read ``"kcal/mol"`` or ``"Hartree, Bohr"``: energy, then length (Å unless given)."""
-        parts = [part.strip() for part in text.split(",")]
-        if len(parts) > 2:
-            raise ValueError(f'`units` must read "ENERGY" or "ENERGY, LENGTH", got {text!r}')
-        return cls(*parts)
+        """Read the units of a file.
+
+        Args:
+            text: The unit of energies and, where they differ from Å, energy per length and energy per length
+                cubed, those of positions, forces and stresses: ``"kcal/mol"``, ``"Hartree, Bohr"``,
+                ``"Hartree, Hartree/Bohr"``, ``"eV, GPa"``.
+
+        Raises:
+            ValueError: If a unit is not known, or two are of one kind.
+        """
+        energy, *others = (part.strip() for part in text.split(","))
+        fields = {"length": "length", "force": "forces", "pressure": "stress"}
+        named: dict[str, str] = {}
+        for part in others:
+            kind = _UNITS[part][0] if part in _UNITS else "force" if "/" in part else "length"
+            field = fields.get(kind)
+            if field is None or field in named or len(others) > len(fields):
+                raise ValueError(
+                    '`units` must read "ENERGY, LENGTH, FORCE, STRESS", of which only the first is needed, '
+                    f"got {text!r}"
+                )
+            named[field] = part
+        return cls(energy, **named)
+
+    @classmethod
+    def stated(
+        cls, energy: str, length: str | None = None, forces: str | None = None, stress: str | None = None
+    ) -> Units:
+        """Read the units that a file states, in any usual spelling.
+
+        Args:
+            energy: As ``"Ha"`` or ``"kcal/mol"``.
+            length: As ``"Ang"`` or ``"a0"``; Å if ``None``.
+            forces: As ``"Ha/Bohr"``; energy per length if ``None``.
+            stress: As ``"eV/Ang/Ang/Ang"``; energy per length cubed if ``None``.
+
+        Raises:
+            ValueError: If a unit is not known, or is of another kind.
+        """
+        length = "Å" if length is None else _spelled(length)
+        forces, stress = (None if text is None else _spelled(text) for text in (forces, stress))
+        return cls(_spelled(energy), length, forces, stress)
+
+    def sentence(self) -> str:
+        """Write the units for people, as ``"Hartree and Å, forces in Hartree/Bohr"``."""
+        text = f"{self.energy} and {self.length}"
+        for field in _STATED_APART:
+            unit = getattr(self, field)
+            text += "" if unit is None else f", {field} in {unit}"
+        return text
 
     @property
     def energy_in_eV(self) -> float:
         """Factor from the file's energies to eV."""
-        return ENERGY[self.energy]
+        return _UNITS[self.energy][1]
 
     @property
     def length_in_angstrom(self) -> float:
@@ -117,11 +201,52 @@ class Units:
     @property
     def forces_in_eV_per_angstrom(self) -> float:
         """Factor from the file's forces to eV/Å."""
+        if self.forces is not None:
+            return _UNITS[self.forces][1]
         return self.energy_in_eV / self.length_in_angstrom
 
+    @property
+    def stress_in_eV_per_cubic_angstrom(self) -> float:
+        """Factor from the file's stresses to eV/Å³."""
+        if self.stress is not None:
+            return _UNITS[self.stress][1]
+        return self.energy_in_eV / self.length_in_angstrom**3
 
-def _require(name: str, known: dict[str, float], kind: str) -> None:
-    if name not in known:
+
+def _in_place_of_energies() -> set[str]:
+    """Return the units of molecular properties that may be learned in place of an energy."""
+    return {name for name, (kind, _) in _UNITS.items() if kind in _KEPT or kind.startswith("length^")} - {""}
+
+
+def _spelled(text: str) -> str:
+    """Return our name of a unit that another program spells, as ``"eV/Å^3"`` of ``"eV/Ang/Ang/Ang"``."""
+    text = text.strip()
+    if text in _UNITS:
+        return text
+    above, *below = re.split(r"\s*/\s*", re.sub(r"\s*(?:\*\*|\^)\s*", "^", text))
+    factors = [_SPELLINGS.get(part.lower(), part) for part in re.split(r"[\s*]+", above)]
+    below = [
+        re.sub(r"[^^]+", lambda part: _SPELLINGS.get(part[0].lower(), part[0]), each, count=1)
+        for each in below
+    ]
+    name, power = factors[0], len(factors)
+    if power > 1 and len(set(factors)) == 1:  # as a0 a0 a0
+        name = f"{name}^{power}"
+    for each in dict.fromkeys(below):
+        power = below.count(each)
+        name += f"/{each}^{power}" if power > 1 else f"/{each}"
+    return name if name in _UNITS else text
+
+
+def _require(
+    name: str,
+    known: dict[str, float],
+    kind: str,
+    others: Iterable[str] = (),
+    shown: Iterable[str] | None = None,
+) -> None:
+    if name not in known and name not in others:
         raise ValueError(
-            f"`units` must name {kind} unit out of {', '.join(known)}; got {name!r}.{nearest(name, known)}"
+            f"`units` must name {kind} unit out of {', '.join(shown or known)}; got {name!r}."
+            f"{nearest(name, known)}"
         )

@@ -65,7 +65,10 @@ def test_units_are_read_from_text(text, parsed):
             r"must name a length unit out of Å, .*; got 'bor'\. Did you mean 'Bohr'\?",
         ),
         ("", "must name an energy unit .*; got ''"),
-        ("eV, Å, s", re.escape('`units` must read "ENERGY" or "ENERGY, LENGTH", got \'eV, Å, s\'')),
+        ("eV, Å, s", "`units` must .* got 'eV, Å, s'"),
+        ("eV, eV/A", r"must name a force unit .*; got 'eV/A'\. Did you mean 'eV/Å'\?"),
+        ("eV, GPa, kbar", "`units` must .* got 'eV, GPa, kbar'"),
+        ("Bohr, Hartree", "`units` must .* got"),
     ],
 )
 def test_an_unknown_unit_is_refused_with_the_nearest_name(text, message):
@@ -76,6 +79,54 @@ def test_an_unknown_unit_is_refused_with_the_nearest_name(text, message):
 def test_a_unit_unlike_any_other_gets_no_hint():
     with pytest.raises(ValueError, match=r"got 'furlong'.$"):
         Units("furlong")
+
+
+@pytest.mark.parametrize(
+    ("text", "forces", "stress"),
+    [
+        ("Hartree, Hartree/Bohr", 51.42206747632588, 27.211386245988),
+        ("Hartree, Bohr, eV/Å", 1.0, 183.6315364496949),
+        ("Hartree,Bohr,eV/Å,GPa", 1.0, 0.006241509074460763),
+        ("eV, kbar", 1.0, 6.241509074460763e-4),
+    ],
+)
+def test_forces_and_stresses_may_have_units_of_their_own(text, forces, stress):
+    parsed = Units.parse(text)
+    assert parsed.forces_in_eV_per_angstrom == pytest.approx(forces, rel=1e-13, abs=0)
+    assert parsed.stress_in_eV_per_cubic_angstrom == pytest.approx(stress, rel=1e-13, abs=0)
+
+
+@pytest.mark.parametrize("text", ["kcal/mol", "Hartree, Bohr", "Hartree, Hartree/Bohr", "eV, nm, eV/Å, GPa"])
+def test_units_are_written_as_they_are_read(text):
+    assert str(Units.parse(text)) == text
+
+
+def test_units_of_forces_that_follow_from_the_others_make_no_difference():
+    assert Units.parse("Hartree, Bohr, Hartree/Bohr") == Units("Hartree", "Bohr")
+
+
+@pytest.mark.parametrize(
+    ("stated", "units"),
+    [
+        (("Ha", "Ang", "Ha/Bohr"), Units("Hartree", "Å", "Hartree/Bohr")),
+        (("kcal/mol", "angstrom", "kcal/mol/Ang"), Units("kcal/mol")),
+        (("HARTREE", "a0", "eV/Ang", "eV/Ang/Ang/Ang"), Units("Hartree", "Bohr", "eV/Å", "eV/Å^3")),
+        (("eV", "nm", "eV / angstrom", "eV/Angstrom**3"), Units("eV", "nm", "eV/Å", "eV/Å^3")),
+        (("a0 a0 a0",), Units("Bohr^3")),
+        (("Debye",), Units("D")),
+    ],
+)
+def test_units_are_read_in_the_spelling_of_other_programs(stated, units):
+    found, expected = Units.stated(*stated), units
+    for name in ("energy_in_eV", "length_in_angstrom", "forces_in_eV_per_angstrom"):
+        assert getattr(found, name) == getattr(expected, name)
+    assert found.stress_in_eV_per_cubic_angstrom == expected.stress_in_eV_per_cubic_angstrom
+
+
+@pytest.mark.parametrize("stated", [("furlong",), ("eV", "Ha"), ("eV", "Ang", "Ang"), ("Ha/Bohr",)])
+def test_units_that_are_not_known_or_of_another_kind_are_refused(stated):
+    with pytest.raises(ValueError, match="`units` must name"):
+        Units.stated(*stated)
 
 
 def test_units_are_immutable():

@@ -57,7 +57,11 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
     parser.add_argument("--energy_key", type=str | None, help="key of the energies")
     parser.add_argument("--forces_key", type=str | None, help="key of the forces, 'none' for none")
     parser.add_argument("--stress_key", type=str | None, help="key of the stress, 'none' for none")
-    parser.add_argument("--units", type=str | None, help='of the file, as "kcal/mol" or "Hartree, Bohr"')
+    parser.add_argument(
+        "--units",
+        type=str | None,
+        help='of the file, as "kcal/mol", "Hartree, Bohr" or, with forces apart, "Hartree, Hartree/Bohr"',
+    )
     parser.add_argument(
         "--plot", type=str | None, help="draw energies, sizes and forces; ROOT/NAME.png for a published set"
     )
@@ -154,7 +158,7 @@ def _as_dict(
     return {
         "data": options.name_or_file,
         "labels": getattr(dataset, "labels", None),
-        "units": None if units is None else asdict(units),
+        "units": None if units is None else {k: v for k, v in asdict(units).items() if v is not None},
         "summary": summary.as_dict(),
         "picture": picture,
     }
@@ -173,7 +177,7 @@ def _recognised(dataset: Any) -> Table:
     grid = Table.grid(padding=(0, 2))
     for name, text in dataset.labels.items():
         grid.add_row(Text(name, style="dim"), Text(text))
-    units = f"{dataset.units.energy} and {dataset.units.length}"
+    units = dataset.units.sentence()
     if not dataset.is_processed:
         units += ", here eV and Å; give --units if that is wrong"
     grid.add_row(Text("units", style="dim"), Text(units))

@@ -76,14 +76,16 @@ class Shaping:
             forces = scaled(_flat(shaped, real), sign * self.units.forces_in_eV_per_angstrom)
         cell, pbc = _lattice(arrays, len(counts), source)
         if stress is not None:
-            stress = _stress(arrays[stress.name], stress.name, cell, len(counts), source)
+            of_virial = in_eV / length**3
+            to_ours = of_virial if is_virial(stress.name) else self.units.stress_in_eV_per_cubic_angstrom
+            stress = scaled(_stress(arrays[stress.name], stress.name, cell, len(counts), source), to_ours)
         return Frames(
             numbers=numbers,
             positions=scaled(_flat(positions, real), length),
             counts=counts,
             energy=scaled(_shaped(energy, (len(counts),), self.labels.energy.name, source), in_eV),
             forces=forces,
-            stress=None if stress is None else scaled(stress, in_eV / length**3),
+            stress=stress,
             cell=None if cell is None else scaled(cell, length),
             pbc=pbc,
             units=self.units,

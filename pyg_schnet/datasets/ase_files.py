@@ -12,6 +12,8 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -26,11 +28,12 @@ from ase.db.row import AtomsRow
 from ase.io import ParseError, ulm
 from ase.io.extxyz import read_xyz
 from ase.io.formats import UnknownFileTypeError, filetype
+from ase.units import Bohr, Hartree
 
 from pyg_schnet.datasets.frames import Frames
 from pyg_schnet.datasets.labels import Keys
 from pyg_schnet.datasets.records import Record, gather
-from pyg_schnet.datasets.sqlite_files import check_tables
+from pyg_schnet.datasets.sqlite_files import check_tables, stated_units
 from pyg_schnet.units import Units
 
 # Formats of ASE that hold energies, and whose readers neither unpickle, execute, call other programs nor ask
@@ -70,12 +73,19 @@ def read(path: Path, keys: Keys, units: Units | None) -> Iterator[Frames]:
     Args:
         path: The file.
         keys: Which labels; those that are recognised by default.
-        units: Of the file; ASE's eV and Å by default.
+        units: Of the file; by default what a database of SchNetPack states, Hartree and Bohr for RuNNer's and
+            n2p2's ``input.data``, ASE's eV and Å else.
 
     Raises:
         ValueError: If the file is damaged or of a kind that is not read, or if labels are missing.
     """
-    return gather(_guarded(path, records(path)), str(path), keys, units or Units("eV"))
+    kind = _kind(path)
+    structures = _guarded(path, records(path))
+    if kind == "runnerdata":
+        return gather(map(_unconverted, structures), str(path), keys, units or Units("Hartree", "Bohr"))
+    if kind == "db" and units is None:
+        return gather(structures, str(path), keys, partial(stated_units, path))
+    return gather(structures, str(path), keys, units or Units("eV"))
 
 
 def is_periodic(path: Path) -> bool:
@@ -230,6 +240,16 @@ def _trajectory(path: Path) -> Iterator[Record]:
             }
             cell = np.asarray(item.cell, dtype=np.float64)
             yield Record(np.asarray(numbers), item.positions, cell, np.asarray(pbc), places)
+
+
+def _unconverted(record: Record) -> Record:
+    """Undo that ASE's reader takes ``input.data`` for Hartree and Bohr, which the format does not fix."""
+    results = dict(record.places["calculator"])
+    for name, factor in (("energy", Hartree), ("forces", Hartree / Bohr)):
+        if results.get(name) is not None:
+            results[name] = np.asarray(results[name]) / factor
+    places = {**record.places, "calculator": results}
+    return replace(record, positions=record.positions / Bohr, cell=record.cell / Bohr, places=places)
 
 
 def _rows(path: Path, kind: str) -> Iterator[AtomsRow]:

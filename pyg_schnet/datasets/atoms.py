@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ class AtomsDataset(MoleculeDataset):
         forces_key: Which forces; those that belong to the energies by default, ``"none"`` for none.
         stress_key: Which stresses, or virials in units of energy (minus stress times volume); those that
             belong to the energies by default, ``"none"`` for none.
-        units: Of the file, as ``"kcal/mol"`` or ``"Hartree, Bohr"``; what it says or implies by default.
+        units: Of the file, as ``"kcal/mol"``, ``"Hartree, Bohr"`` or, where forces are in another unit than
+            energies per length, ``"Hartree, Hartree/Bohr"``; what it says or implies by default.
         transform: Applied to each item, for instance :class:`~pyg_schnet.RadiusGraph`.
         pre_transform: Applied to each item once, before it is stored.
         pre_filter: Tells by an item whether it is kept.
@@ -104,7 +106,9 @@ class AtomsDataset(MoleculeDataset):
     @property
     def processed_file_names(self) -> str:
         """Name of the processed file: that of the source, and a sign of what was asked of it."""
-        asked = json.dumps([[str(file.absolute()) for file in self.files], self.keys, str(self.stated_units)])
+        asked = json.dumps(
+            [[str(file.absolute()) for file in self.files], self.keys, repr(self.stated_units)]
+        )
         sign = hashlib.sha256(asked.encode()).hexdigest()[:8]
         return f"{Path(self.path).stem[:100]}-{sign}.safetensors"
 
@@ -119,13 +123,16 @@ class AtomsDataset(MoleculeDataset):
         return {
             "files": self.states,
             "keys": list(self.keys),
-            "units": str(self.stated_units),
+            "units": repr(self.stated_units),
         }
 
     @property
     def notes(self) -> dict[str, Any]:
         """From where the labels were taken, and their units."""
-        return {"labels": self.labels, "units": [self.units.energy, self.units.length]}
+        units = [unit or "" for unit in astuple(self.units)]
+        while not units[-1]:  # earlier versions read two
+            units.pop()
+        return {"labels": self.labels, "units": units}
 
     def chunks(self) -> Iterator[Chunk]:
         """Read the files."""
@@ -163,7 +170,9 @@ class AtomsDataset(MoleculeDataset):
         if not self.is_processed or self.keys.energy in (None, "energy"):
             notes = self.header.get("notes", {})
             try:
-                units, labels = Units(*notes["units"]), {str(k): str(x) for k, x in notes["labels"].items()}
+                energy, length, *apart = notes["units"]
+                units = Units(energy, length, *(unit or None for unit in apart))
+                labels = {str(k): str(x) for k, x in notes["labels"].items()}
             except (AttributeError, KeyError, TypeError, ValueError):
                 pass  # of another data set, in eV
             else:

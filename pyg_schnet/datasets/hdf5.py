@@ -13,17 +13,12 @@ import numpy as np
 from pyg_schnet.datasets.arrays import Shaping
 from pyg_schnet.datasets.frames import Frames
 from pyg_schnet.datasets.hdf5_access import Node, listing, nodes, open_file
-from pyg_schnet.datasets.labels import Keys, Labels
+from pyg_schnet.datasets.labels import Keys, Labels, is_virial
 from pyg_schnet.datasets.layouts import ANI_1, ANI_1X, NUMBERS, POSITIONS, SPICE, Layout, recognise
-from pyg_schnet.units import ENERGY, LENGTH, Units
+from pyg_schnet.units import Units
 
 _log = logging.getLogger(__name__)
 _ATOMS_AT_ONCE = 2**20
-_SPELLINGS = {
-    **{name.lower(): name for name in (*ENERGY, *LENGTH)},
-    **{"ha": "Hartree", "eh": "Hartree", "hartrees": "Hartree", "ry": "Rydberg"},
-    **{"ang": "Å", "a": "Å", "angstroms": "Å", "a0": "Bohr", "bohrs": "Bohr"},
-}
 
 
 def read(path: Path, keys: Keys, units: Units | None) -> Iterator[Frames]:
@@ -153,22 +148,17 @@ def _recognise(node: Node, keys: Keys, units: Units | None) -> tuple[Shaping, li
 
 
 def _stated_units(node: Node, layout: Layout, labels: Labels) -> Units | None:
-    names = [labels.energy.name, layout.positions] + ([labels.forces.name] if labels.forces else [])
-    texts = [node.stated_unit(name) for name in names]
-    if texts[0] is None or texts[1] is None:
+    energy, length = (node.stated_unit(name) for name in (labels.energy.name, layout.positions))
+    if energy is None or length is None:
         return None
+    forces, stress = (None if label is None else node.stated_unit(label.name) for label in labels[1:])
+    if labels.stress is not None and is_virial(labels.stress.name):
+        stress = None  # an energy
     try:
-        units = Units(_spelled(texts[0]), _spelled(texts[1]))
-        of_forces = texts[2].rpartition("/") if len(texts) == 3 and texts[2] else None
-        if of_forces is None or Units(_spelled(of_forces[0]), _spelled(of_forces[2])) == units:
-            return units
+        return Units.stated(energy, length, forces, stress)
     except ValueError:
-        pass  # told below
-    raise ValueError(
-        f"{node.path}: says that its units are {', '.join(map(str, texts))}, which are not known or do not "
-        'fit together; set `units`, for example "kcal/mol" or "Hartree, Bohr"'
-    )
-
-
-def _spelled(text: str) -> str:
-    return _SPELLINGS.get(text.strip().lower(), text)
+        stated = ", ".join(filter(None, (energy, length, forces, stress)))
+        raise ValueError(
+            f"{node.path}: states the units {stated}, which are not known; set `units`, for example "
+            '"kcal/mol" or "Hartree, Bohr"'
+        ) from None

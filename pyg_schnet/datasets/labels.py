@@ -122,7 +122,11 @@ def appears(places: Mapping[str, Mapping[str, Any]], kind: str, energy: Label) -
 def describe(labels: Labels, units: Units) -> dict[str, str]:
     """Say from where each label is taken and in which unit, as ``{"energy": "'E' (kcal/mol)"}``."""
     force = f"{units.energy}/{units.length}"
-    unit = {"energy": units.energy, "forces": force, "stress": f"{force}^3"}
+    unit = {
+        "energy": units.energy,
+        "forces": units.forces or force,
+        "stress": units.stress or f"{force}^3",
+    }
     texts = {}
     for kind, label in labels._asdict().items():
         if label is not None:

@@ -22,7 +22,6 @@ from pyg_schnet.datasets.labels import Keys
 from pyg_schnet.datasets.layouts import MD17, REVISED_MD17, recognise
 from pyg_schnet.units import Units
 
-_SGDML_UNITS = {"Ang": "Å", "A": "Å", "bohr": "Bohr", "Eh": "Hartree", "hartree": "Hartree"}
 # What NumPy lets through; zipfile raises RuntimeErrors for methods and versions that it does not know.
 _DAMAGES = (
     *(OSError, EOFError, RuntimeError, TypeError, OverflowError, MemoryError, SyntaxError, LookupError),
@@ -100,7 +99,7 @@ def _own_units(path: Path, file: NpzFile) -> Units | None:
     if not names:
         return None
     try:
-        return Units(*(_SGDML_UNITS.get(name, name) for name in names))
+        return Units.stated(*names)
     except ValueError:
         raise ValueError(
             f"{path}: says that its units are {' and '.join(names)}, which are not known; set `units`, "

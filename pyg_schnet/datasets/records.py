@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,14 +45,16 @@ class Record:
     places: Mapping[str, Mapping[str, Any]]
 
 
-def gather(records: Iterator[Record], source: str, keys: Keys, units: Units) -> Iterator[Frames]:
+def gather(
+    records: Iterator[Record], source: str, keys: Keys, units: Units | Callable[[Labels], Units]
+) -> Iterator[Frames]:
     """Gather structures with the labels that the first one shows.
 
     Args:
         records: The structures.
         source: Named in the messages.
         keys: What the user asks for.
-        units: Of the records.
+        units: Of the records, or what finds those of the labels.
 
     Yields:
         Some thousand structures at a time, in eV and Å, all with the same labels.
@@ -64,7 +66,8 @@ def gather(records: Iterator[Record], source: str, keys: Keys, units: Units) -> 
     for record in records:
         if gathered is None:
             labels = choose(record.places, keys, f"{source}: frame 0")
-            gathered = _Gathered(source, keys, units, labels)
+            known = units if isinstance(units, Units) else units(labels)
+            gathered = _Gathered(source, keys, known, labels)
         gathered.add(record)
         if len(gathered.rows) >= _AT_ONCE or gathered.atoms >= _ATOMS_AT_ONCE:
             yield gathered.take()
@@ -103,6 +106,9 @@ class _Gathered:
         rows, self.rows, self.atoms = self.rows, [], 0
         records, energies, forces, stresses = zip(*rows, strict=True)
         length, energy = self.units.length_in_angstrom, self.units.energy_in_eV
+        force, stress = self.units.forces_in_eV_per_angstrom, self.units.stress_in_eV_per_cubic_angstrom
+        if self.labels.stress is not None and is_virial(self.labels.stress.name):
+            stress = energy / length**3
         pbc = np.array([record.pbc for record in records], dtype=bool)
         has_lattice = bool(pbc.any())
         frames = Frames(
@@ -110,8 +116,8 @@ class _Gathered:
             positions=scaled(np.concatenate([record.positions for record in records]), length),
             counts=np.array([len(record.numbers) for record in records]),
             energy=scaled(np.array(energies), energy),
-            forces=scaled(np.concatenate(forces), energy / length) if self.labels.forces else None,
-            stress=scaled(np.array(stresses), energy / length**3) if self.labels.stress else None,
+            forces=scaled(np.concatenate(forces), force) if self.labels.forces else None,
+            stress=scaled(np.array(stresses), stress) if self.labels.stress else None,
             cell=scaled(np.array([record.cell for record in records]), length) if has_lattice else None,
             pbc=pbc if has_lattice else None,
             units=self.units,

@@ -20,7 +20,8 @@ class DataConfig:
         forces_key: Key of the forces; those that belong to the energies by default, "none" for none.
         stress_key: Key of the stresses or virials; those that belong to the energies by default, "none" for
             none.
-        units: Of the file, as "kcal/mol" or "Hartree, Bohr"; those of its layout by default.
+        units: Of the file, as "kcal/mol" or "Hartree, Bohr" or, with forces apart, "Hartree, Hartree/Bohr";
+            what it states or its layout implies by default.
         n_train: Number of structures to train on; all that are left by default.
         n_val: Number of structures for validation; by default all of val_path, or a tenth of path
             (1,000 at most).

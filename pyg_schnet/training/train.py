@@ -189,9 +189,7 @@ def _describe(config: TrainConfig, potential: Potential, data: TrainingData, rep
     *first, last = ["energies", *(name for name, there in has.items() if there)]
     labels = f"{', '.join(first)} and {last}" if first else last
     assumed = "" if config.data.units else " (by the file; give --data.units if not)"
-    report.line(
-        f"{train_set.path}: {labels} in {train_set.units.energy} and {train_set.units.length}{assumed}"
-    )
+    report.line(f"{train_set.path}: {labels} in {train_set.units.sentence()}{assumed}")
     report.line(
         f"Training on {len(train_set):,} structures, validating on {len(data.val):,}, leaving "
         f"{len(data.split.test):,} to test; elements "

@@ -252,6 +252,110 @@ def test_labels_of_a_database_may_be_pairs_and_data(database):
     }
 
 
+SCHNETPACK = {
+    "_distance_unit": "Ang",
+    "_property_unit_dict": {
+        "energy": "Ha", "forces": "Ha/Bohr", "gap": "Ha", "mu": "Debye", "alpha": "a0 a0 a0"
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def schnetpack(database):
+    """Write a database as SchNetPack does: properties as arrays in ``data``, units in the metadata."""
+
+    def to_file(metadata=None, **changes):
+        atoms = Atoms("OH", positions=[[0.0, 0.0, 0.5], [0.0, 0.0, 1.5]])
+        data = {
+            "energy": np.array([-1.5]), "forces": np.array([[0.0, 0.0, 2.0], [0.0, 0.0, -2.0]]),
+            "gap": np.array([0.25]), "mu": np.array([1.8]), "alpha": np.array([6.0]),
+        } | changes  # fmt: skip
+        path = database([(atoms, {}, data)])
+        with ase.db.connect(path) as opened:
+            opened.metadata = SCHNETPACK if metadata is None else metadata
+        return path
+
+    return to_file
+
+
+HARTREE, BOHR = 27.211386245988, 0.529177210903
+
+
+def test_a_database_of_schnetpack_is_read_in_the_units_that_it_states(schnetpack):
+    frames = read(schnetpack())
+    assert frames.units == Units("Hartree", "Å", "Hartree/Bohr")
+    assert frames.energy[0] == pytest.approx(-1.5 * HARTREE, rel=1e-14)
+    assert frames.positions[1].tolist() == [0.0, 0.0, 1.5]
+    assert frames.forces[0, 2] == pytest.approx(2 * HARTREE / BOHR, rel=1e-14)
+    assert frames.labels["forces"] == "'forces' (data, Hartree/Bohr)"
+
+
+def test_each_property_of_schnetpack_has_its_own_unit(schnetpack):
+    path = schnetpack(SCHNETPACK | {"_distance_unit": "Bohr"})
+    gap = read(path, "gap", "none")
+    assert gap.energy[0] == pytest.approx(0.25 * HARTREE, rel=1e-14)
+    assert gap.positions[1, 2] == pytest.approx(1.5 * BOHR, rel=1e-14)
+    assert read(path, "mu", "none").energy.tolist() == [1.8]
+    assert read(path, "mu", "none").labels == {"energy": "'mu' (data, D)"}
+    assert read(path, "alpha", "none").energy[0] == pytest.approx(6 * BOHR**3, rel=1e-14)
+
+
+def test_units_of_schnetpack_may_be_numbers(schnetpack):
+    units = {"energy": 0.0433641153087705, "forces": 1.0}
+    frames = read(schnetpack({"_distance_unit": 1.0, "_property_unit_dict": units}))
+    assert frames.units == Units("kcal/mol", "Å", "eV/Å")
+
+
+def test_stress_of_schnetpack_has_its_own_unit(schnetpack):
+    units = {"energy": "Ha", "forces": "eV/Ang", "stress": "eV/Ang/Ang/Ang"}
+    stress = read(schnetpack({"_property_unit_dict": units}, stress=np.eye(3))).stress
+    assert stress[0].tolist() == np.eye(3).tolist()
+
+
+def test_units_that_are_given_hold_before_those_of_the_database(schnetpack):
+    frames = read(schnetpack(), units=Units("eV", "Å", "Hartree/Bohr"))
+    assert frames.energy.tolist() == [-1.5]
+    assert frames.forces[0, 2] == pytest.approx(2 * HARTREE / BOHR, rel=1e-14)
+
+
+@pytest.mark.parametrize("metadata", [{}, {"_property_unit_dict": 7}, {"other": "Ha"}])
+def test_a_database_that_states_no_units_is_in_ev(schnetpack, metadata):
+    frames = read(schnetpack(metadata))
+    assert (frames.energy.tolist(), frames.units) == ([-1.5], Units("eV"))
+
+
+def test_an_unknown_unit_of_a_database_is_refused(schnetpack):
+    reason = refused(schnetpack({"_property_unit_dict": {"energy": "furlong"}}))
+    assert "furlong" in reason
+    assert "set `units`" in reason
+
+
+INPUT_DATA = """begin
+comment two atoms
+lattice 5.0 0.0 0.0
+lattice 0.0 5.0 0.0
+lattice 0.0 0.0 5.0
+atom 0.0 0.0 0.5 O 0.0 0.0 0.0 0.0 2.0
+atom 0.0 0.0 1.5 H 0.0 0.0 0.0 0.0 -2.0
+energy -1.5
+charge 0.0
+end
+"""
+
+
+def test_input_data_of_n2p2_is_in_hartree_and_bohr_unless_units_are_given(text):
+    path = text(INPUT_DATA, "input.data")
+    frames = read(path)
+    assert frames.units == Units("Hartree", "Bohr")
+    assert frames.energy[0] == pytest.approx(-1.5 * HARTREE, rel=1e-14)
+    assert frames.positions[1, 2] == pytest.approx(1.5 * BOHR, rel=1e-14)
+    frames = read(path, units=Units("eV"))
+    assert frames.energy[0] == pytest.approx(-1.5, rel=1e-14)
+    assert frames.positions[1, 2] == pytest.approx(1.5, rel=1e-14)
+    assert frames.forces[0, 2] == pytest.approx(2.0, rel=1e-14)
+    assert frames.cell[0, 0, 0] == pytest.approx(5.0, rel=1e-14)
+
+
 def test_energies_of_atoms_are_no_energy(text):
     """ASE counts a column ``energies`` among the calculator's results."""
     path = text(FRAME.replace(":forces:R:3", ":energies:R:1:forces:R:2").replace("energy=-1.5", ""))

@@ -1,5 +1,7 @@
 """The user's own data are a PyG data set with the fields, types and statistics that training needs."""
 
+import hashlib
+import json
 import logging
 import os
 import pickle
@@ -91,6 +93,23 @@ def test_path_and_units_are_kept(md17, write):
     assert dataset.path == str(path)
     assert (dataset.units.energy, dataset.units.length) == ("Hartree", "Bohr")
     assert dataset[0].energy.item() == pytest.approx(-2721.1386245988)
+
+
+def test_units_of_forces_are_kept_in_the_processed_file(md17, write, tmp_path):
+    options = {"path": write(md17), "units": "Hartree, Hartree/Bohr"}
+    made = AtomsDataset(tmp_path / "root", **options)
+    opened = AtomsDataset(path=made.processed_paths[0])
+    assert opened.units == AtomsDataset(tmp_path / "root", **options).units == Units.parse(options["units"])
+    assert opened[0].forces[0, 2] == pytest.approx(2 * 27.211386245988 / 0.529177210903, rel=1e-14)
+
+
+def test_a_processed_file_of_earlier_versions_keeps_its_name(md17, write):
+    """The name is made of all that was asked, as version 0.1 wrote it."""
+    path = write(md17)
+    asked = json.dumps([[str(path.absolute())], [None, None, None], "Units(energy='Hartree', length='Bohr')"])
+    sign = hashlib.sha256(asked.encode()).hexdigest()[:8]
+    dataset = AtomsDataset(path=path, units="Hartree, Bohr")
+    assert dataset.processed_file_names == f"frames-{sign}.safetensors"
 
 
 def test_unknown_units_are_refused(md17, write):

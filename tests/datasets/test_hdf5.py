@@ -162,16 +162,20 @@ def test_units_that_are_given_hold_before_all(write_hdf5):
     "units",
     [
         {"conformations": "furlong", "dft_total_energy": "eV"},
-        {"conformations": "bohr", "dft_total_energy": "eV", "dft_total_gradient": "hartree/bohr"},
+        {"conformations": "bohr", "dft_total_energy": "eV", "dft_total_gradient": "hartree"},
     ],
 )
 def test_units_that_nobody_knows_are_refused(write_hdf5, units):
-    assert refused(write_hdf5(SPICE, units=units)) == (
-        f"says that its units are {units['dft_total_energy']}, {units['conformations']}, "
-        f"{units.get('dft_total_gradient')}, which are not known or do not fit together; set `units`, for "
-        f"example "
-        '"kcal/mol" or "Hartree, Bohr"'
-    )
+    reason = refused(write_hdf5(SPICE, units=units))
+    assert ", ".join(units[name] for name in ("dft_total_energy", "conformations")) in reason
+    assert "set `units`" in reason
+
+
+def test_forces_are_in_the_unit_that_their_array_states(write_hdf5):
+    units = {"conformations": "angstrom", "dft_total_energy": "eV", "dft_total_gradient": "hartree/bohr"}
+    frames = read(write_hdf5(SPICE, units=units))
+    assert frames.energy.tolist() == [-75.0]
+    assert frames.forces[0, 2] == pytest.approx(-0.5 * HARTREE / BOHR, rel=1e-15)
 
 
 OWN = {
