@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.io import write
 
 from pyg_schnet.cli.part import Part
-from pyg_schnet.datasets.ase_files import COMPRESSED
+from pyg_schnet.datasets.compression import COMPRESSED
 from pyg_schnet.files import flush, replacing
 
 _OWN_KEYS = (

@@ -12,10 +12,10 @@ import ase.db
 from ase import Atoms
 from ase.db.row import AtomsRow
 from ase.io import iread
-from ase.io.extxyz import read_xyz
 from ase.io.trajectory import TrajectoryReader
 
-from pyg_schnet.datasets.ase_files import COMPRESSED, bounded_lines, check_database, xyz_frames
+from pyg_schnet.datasets.ase_files import bounded_lines, check_database, read_frame, xyz_frames
+from pyg_schnet.datasets.compression import COMPRESSED, unpacked_limit
 from pyg_schnet.datasets.structure_files import check_kind
 
 _KINDS = {".xyz": "xyz", ".extxyz": "xyz", ".traj": "traj", ".db": "db", ".safetensors": "processed"}
@@ -117,7 +117,7 @@ class _Xyz:
     def read(self, numbers: Iterable[int]) -> Iterator[tuple[int, Atoms]]:
         self.place = 0
         with self._opened() as binary, io.TextIOWrapper(cast(Any, binary), "utf-8", "replace") as file:
-            lines = bounded_lines(file)
+            lines = bounded_lines(file, unpacked_limit(Path(self.path)))
             frames = xyz_frames(lines)
             for number in numbers:
                 while self.place < number:
@@ -127,7 +127,7 @@ class _Xyz:
                 frame = next(frames, None)
                 if frame is None:
                     return
-                atoms = next(read_xyz(io.StringIO("".join(frame)), 0))
+                atoms = read_frame(frame)
                 self.place += 1
                 yield number, atoms
 
@@ -135,7 +135,7 @@ class _Xyz:
         """Count by first lines; what is damaged ends the count, and is told when it is read."""
         found = 0
         with self._opened() as binary, io.TextIOWrapper(cast(Any, binary), "utf-8", "replace") as file:
-            lines = bounded_lines(file)
+            lines = bounded_lines(file, unpacked_limit(Path(self.path)))
             try:
                 while _pass_over(lines):
                     found += 1

@@ -11,6 +11,7 @@ from ase.utils import string2index
 
 from pyg_schnet.cli.frame_readers import reader_of
 from pyg_schnet.datasets.ase_files import FAILURES, shortened
+from pyg_schnet.datasets.stated_units import require_angstrom
 
 
 class Source:
@@ -71,7 +72,9 @@ class Source:
         reader = reader_of(self.path)
         try:
             numbers = self._numbers()
-            yield from reader.read(numbers[place] for place in _below(places, len(numbers)))
+            for number, atoms in reader.read(numbers[place] for place in _below(places, len(numbers))):
+                require_angstrom(atoms.info)
+                yield number, atoms
         except FAILURES as error:
             raise ValueError(
                 f"{self.path}: frame {reader.place}, counted from 0, cannot be read ({shortened(error)}); "

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
 import lzma
-import re
+import math
 import sqlite3
 import struct
 import zlib
@@ -14,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, cast
 from xml.etree.ElementTree import ParseError as XMLParseError
@@ -30,10 +28,14 @@ from ase.io.extxyz import read_xyz
 from ase.io.formats import UnknownFileTypeError, filetype
 from ase.units import Bohr, Hartree
 
+from pyg_schnet.datasets.compression import COMPRESSED, check_unpacked, unpacked_limit
 from pyg_schnet.datasets.frames import Frames
 from pyg_schnet.datasets.labels import Keys
 from pyg_schnet.datasets.records import Record, gather
-from pyg_schnet.datasets.sqlite_files import check_tables, stated_units
+from pyg_schnet.datasets.sqlite_files import check_tables
+from pyg_schnet.datasets.sqlite_files import stated_units as units_of_database
+from pyg_schnet.datasets.stated_units import stated_units
+from pyg_schnet.datasets.xyz_header import parse_header
 from pyg_schnet.units import Units
 
 # Formats of ASE that hold energies, and whose readers neither unpickle, execute, call other programs nor ask
@@ -45,7 +47,6 @@ FORMATS = frozenset(
         *("runnerdata", "turbomole-gradient", "vasp-out", "vasp-xml"),
     }
 )
-COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}  # by ending
 _KINDS = {".xyz": "extxyz", ".extxyz": "extxyz", ".traj": "traj", ".db": "db", ".json": "json"}
 _READ = (
     f"these are .npz, .h5, .hdf5, {', '.join(_KINDS)} and, by their content, outputs of other programs: "
@@ -73,19 +74,41 @@ def read(path: Path, keys: Keys, units: Units | None) -> Iterator[Frames]:
     Args:
         path: The file.
         keys: Which labels; those that are recognised by default.
-        units: Of the file; by default what a database of SchNetPack states, Hartree and Bohr for RuNNer's and
-            n2p2's ``input.data``, ASE's eV and Å else.
+        units: Of the file; by default what a database of SchNetPack or the structures themselves state,
+            Hartree and Bohr for RuNNer's and n2p2's ``input.data``, ASE's eV and Å else.
 
     Raises:
-        ValueError: If the file is damaged or of a kind that is not read, or if labels are missing.
+        ValueError: If the file is damaged or of a kind that is not read, if labels are missing, or if it
+            states units that are not known, or of some structures only.
     """
     kind = _kind(path)
     structures = _guarded(path, records(path))
     if kind == "runnerdata":
         return gather(map(_unconverted, structures), str(path), keys, units or Units("Hartree", "Bohr"))
     if kind == "db" and units is None:
-        return gather(structures, str(path), keys, partial(stated_units, path))
+        return gather(structures, str(path), keys, partial(units_of_database, path))
+    if units is None and (first := next(structures, None)) is not None:
+        units = _stated_units(path, first)
+        structures = chain([first], _of_units(path, structures, units))
     return gather(structures, str(path), keys, units or Units("eV"))
+
+
+def _stated_units(path: Path, record: Record) -> Units | None:
+    try:
+        return stated_units(record.places.get("info", {}))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _of_units(path: Path, structures: Iterator[Record], units: Units | None) -> Iterator[Record]:
+    """Check that all structures state the units that the first one states."""
+    for number, record in enumerate(structures, start=1):
+        if (own := _stated_units(path, record)) != units:
+            raise ValueError(
+                f"{path}: frame {number} must state the units of frame 0, {units or 'none'}, got "
+                f"{own or 'none'}; set `units`"
+            )
+        yield record
 
 
 def is_periodic(path: Path) -> bool:
@@ -116,6 +139,7 @@ def _kind(path: Path) -> str:
     ending = Path(path.stem).suffix.lower() if suffix in COMPRESSED else suffix
     if ending in _KINDS:
         return _KINDS[ending]
+    check_unpacked(path)
     try:
         kind = filetype(str(path))
     except (UnknownFileTypeError, *FAILURES) as error:
@@ -164,8 +188,18 @@ def read_extxyz(path: Path) -> Iterator[Atoms]:
     """Read extended xyz frame by frame; ASE's own loop ends without a word at an empty line."""
     opened = COMPRESSED.get(path.suffix.lower(), open)
     with opened(path, "rb") as binary, io.TextIOWrapper(binary, "utf-8", "replace") as file:
-        for frame in xyz_frames(bounded_lines(file)):
-            yield from read_xyz(io.StringIO("".join(frame)), 0)
+        for frame in xyz_frames(bounded_lines(file, unpacked_limit(path))):
+            yield read_frame(frame)
+
+
+def read_frame(lines: list[str]) -> Atoms:
+    """Read one frame of extended xyz.
+
+    Raises:
+        ValueError: If its header is wrong; ASE raises other errors.
+    """
+    info = parse_header(lines[1], lines[2:])
+    return next(read_xyz(io.StringIO("".join(lines)), 0, lambda _: info))
 
 
 def xyz_frames(lines: Iterator[str]) -> Iterator[list[str]]:
@@ -190,36 +224,34 @@ def xyz_frames(lines: Iterator[str]) -> Iterator[list[str]]:
         for line in islice(lines, atoms + 1):
             frame.append(line)
             size += len(line)
-            if size > _LARGEST_FRAME:  # kilobytes of bzip2 may be gigabytes of xyz
+            if size > _LARGEST_FRAME:
                 raise ValueError(f"it must have at most {_LARGEST_FRAME:,} characters, got more")
         if len(frame) < atoms + 2:
             raise ValueError(f"it must have {atoms} atoms, the file ends after {max(0, len(frame) - 2)}")
-        _check_columns(frame)
         yield frame
         line = next(lines, "")
 
 
-def bounded_lines(file: io.TextIOBase) -> Iterator[str]:
+def bounded_lines(file: io.TextIOBase, most: float = math.inf) -> Iterator[str]:
     """Give lines, which must have an end.
 
+    Args:
+        file: The text.
+        most: How many characters it may have, as :func:`unpacked_limit` returns it.
+
     Raises:
-        ValueError: If one is very long.
+        ValueError: If one is very long, or all are together.
     """
+    size = 0
     while line := file.readline(_LONGEST_LINE):
+        size += len(line)
+        if size > most:
+            raise ValueError(f"it must unpack to at most {most:,} bytes, got more; unpack it if you trust it")
         if len(line) == _LONGEST_LINE:
             raise ValueError(
                 f"it must have lines of less than {_LONGEST_LINE:,} characters, got a longer one"
             )
         yield line
-
-
-def _check_columns(frame: list[str]) -> None:
-    """Look before ASE does, which makes as many columns as the comment says."""
-    layout = re.search(r'Properties\s*=\s*"?([^\s"]*)', frame[1])
-    columns = sum(map(int, re.findall(r":[RISL]:(\d+)", layout[1]))) if layout else 0
-    given = min((len(line.split()) for line in (frame[2:3] + frame[-1:])), default=columns)
-    if columns > given:
-        raise ValueError(f"it must have the {columns} columns of its `Properties`, got {given}")
 
 
 def _trajectory(path: Path) -> Iterator[Record]:

@@ -11,7 +11,9 @@ from ase.io import iread
 from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 from ase.spacegroup.spacegroup import SpacegroupError
 
-from pyg_schnet.datasets.ase_files import COMPRESSED, FAILURES, read_extxyz, shortened
+from pyg_schnet.datasets.ase_files import FAILURES, read_extxyz, shortened
+from pyg_schnet.datasets.compression import COMPRESSED, check_unpacked
+from pyg_schnet.datasets.stated_units import require_angstrom
 
 # Formats of ASE whose readers ask servers, or open other files that the first one names: devices, too.
 _LEADING_ELSEWHERE = frozenset(
@@ -20,9 +22,6 @@ _LEADING_ELSEWHERE = frozenset(
         *("postgresql", "struct", "xtd"),
     }
 )
-# Readers of ASE hold an unpacked file in memory: of more bytes it may be so many times the packed one.
-_LARGE, _INFLATION = 2**26, 200
-_CHUNK = 2**20
 
 
 def read_structures(path: Path) -> Iterator[Atoms]:
@@ -47,6 +46,7 @@ def read_structures(path: Path) -> Iterator[Atoms]:
             frames = cast(Any, iread(path, index=":", format=kind, do_not_split_by_at_sign=True))
         for atoms in frames:
             if isinstance(atoms, Atoms):
+                require_angstrom(atoms.info)
                 yield atoms
                 number += 1
     except (SpacegroupError, *FAILURES) as error:
@@ -61,7 +61,8 @@ def check_kind(path: Path) -> str:
         raise FileNotFoundError(f"{path}: no such file; give one with structures")
     if not path.is_file():  # a pipe or a device may have no end
         raise ValueError(f"{path}: must be a file with structures, got a folder, pipe or device")
-    _check_size(path)
+    if not (path.suffix.lower() in COMPRESSED and path.stem.lower().endswith((".xyz", ".extxyz"))):
+        check_unpacked(path)  # extended xyz streams
     try:
         kind = filetype(str(path.absolute()))  # else names as postgres.xyz would be servers' addresses
     except (UnknownFileTypeError, *FAILURES) as error:
@@ -79,23 +80,3 @@ def check_kind(path: Path) -> str:
             "a server; convert it to extended xyz where you trust it"
         )
     return "extxyz" if kind == "xyz" else kind
-
-
-def _check_size(path: Path) -> None:
-    """Refuse what unpacks to more than memory holds: some bytes of bzip2 may be gigabytes of nothing."""
-    opened = COMPRESSED.get(path.suffix.lower())
-    if opened is None or path.name.lower().endswith((".xyz" + path.suffix, ".extxyz" + path.suffix)):
-        return
-    size, most = 0, max(_LARGE, _INFLATION * path.stat().st_size)
-    try:
-        with opened(path, "rb") as file:
-            while piece := file.read(_CHUNK):
-                size += len(piece)
-                if size > most:
-                    raise ValueError(
-                        f"{path}: must unpack to at most {most:,} bytes, got more; unpack it if you trust it"
-                    )
-    except (EOFError, OSError, *FAILURES) as error:
-        if str(path) in str(error):
-            raise
-        raise ValueError(f"{path}: is damaged ({shortened(error)}); copy it again") from None

@@ -717,3 +717,31 @@ def test_no_format_that_is_read_is_added_by_a_plugin():
     known = [ioformats[name] for name in ase_files.FORMATS if name in ioformats]
     assert len(known) > 10
     assert all(one.module_name.startswith("ase.io.") for one in known)
+
+
+def test_units_of_a_header_are_used(text):
+    frames = read(text(FRAME.replace("energy", "units=kcal/mol energy")))
+    assert frames.units == Units("kcal/mol")
+    assert frames.energy[0] == pytest.approx(-1.5 * 0.0433641, rel=1e-6)
+    assert frames.forces[0, 2] == pytest.approx(2.0 * 0.0433641, rel=1e-6)
+
+
+def test_units_that_are_asked_for_win_over_those_of_a_header(text):
+    path = text(FRAME.replace("energy", "units=parsec energy"))
+    assert read(path, units=Units("Hartree", "Bohr")).units == Units("Hartree", "Bohr")
+    assert "set `units`" in refused(path)
+
+
+def test_units_of_some_frames_only_are_refused(text):
+    path = text(FRAME.replace("energy", "units=kcal/mol energy") + OTHER)
+    assert "frame 1 must state the units of frame 0" in refused(path)
+
+
+def test_a_header_with_two_energies_is_refused(text):
+    assert "one value for 'energy'" in refused(text(FRAME.replace("energy", "energy=-3 energy")))
+
+
+def test_what_unpacks_to_far_more_than_it_is_refused(tmp_path):
+    path = tmp_path / "frames.xyz.gz"
+    path.write_bytes(gzip.compress(b"99999999\nenergy=1\n" + (b"H 0 0 0" + b" " * 1000 + b"\n") * 20_000))
+    assert "must unpack to at most" in refused(path)

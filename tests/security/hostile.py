@@ -428,6 +428,89 @@ def a_billion_columns(folder):
     return put(folder / "a.xyz", "1\nProperties=species:S:1:pos:R:1000000000 energy=1\nH 0 0 0\n")
 
 
+BILLION = "species:S:1:pos:R:1000000000"
+
+
+@hostile("extended xyz")
+def a_billion_columns_behind_sound_ones(folder):
+    header = f"Properties=species:S:1:pos:R:3 Properties={BILLION}"
+    return put(folder / "a.xyz", f"1\n{header}\nH 0 0 0\n")
+
+
+@hostile("extended xyz")
+def a_billion_columns_with_a_sign(folder):
+    return put(folder / "a.xyz", "1\nProperties=species:S:1:pos:R:+1000000000 energy=1\nH 0 0 0\n")
+
+
+@hostile("extended xyz")
+def a_billion_columns_under_a_quoted_key(folder):
+    return put(folder / "a.xyz", f'1\n"Properties"={BILLION} energy=1\nH 0 0 0\n')
+
+
+@hostile("extended xyz")
+def a_billion_columns_behind_another_key(folder):
+    header = f"xProperties=species:S:1:pos:R:3 Properties={BILLION} energy=1"
+    return put(folder / "a.xyz", f"1\n{header}\nH 0 0 0\n")
+
+
+@hostile("extended xyz")
+def a_billion_columns_with_an_escape(folder):
+    return put(folder / "a.xyz", f"1\nProp\\erties={BILLION} energy=1\nH 0 0 0\n")
+
+
+@hostile("extended xyz")
+def a_billion_columns_of_no_atom(folder):
+    return put(folder / "a.xyz", f"0\nProperties={BILLION} energy=1\n")
+
+
+@hostile("extended xyz")
+def a_million_columns(folder):
+    columns = " ".join(["0"] * 2_000_001)
+    return put(folder / "a.xyz", f"1\nProperties=species:S:1:pos:R:2000000 energy=1\n{columns}\n")
+
+
+@hostile("extended xyz")
+def a_header_of_a_million_keys(folder):
+    header = " ".join(f"k{number}" for number in range(1_000_000))
+    return put(folder / "a.xyz", f"1\n{header} energy=1\nH 0 0 0\n")
+
+
+@hostile("extended xyz")
+def two_energies(folder):
+    return put(folder / "a.xyz", "1\nenergy=1 energy=2\nH 0 0 0\n")
+
+
+def packed_xyz(path: Path, packer: bz2.BZ2Compressor | lzma.LZMACompressor) -> Path:
+    """Write a frame of 100 MiB in some kilobytes."""
+    atoms = (b"H 0.0 0.0 0." + b"0" * 2**16 + b"\n") * 160
+    head = b"1000000\nenergy=1\n"
+    parts = [packer.compress(head), *(packer.compress(atoms) for _ in range(10)), packer.flush()]
+    return put(path, b"".join(parts))
+
+
+@hostile("extended xyz")
+def bzip2_of_extended_xyz(folder):
+    return packed_xyz(folder / "a.xyz.bz2", bz2.BZ2Compressor(9))
+
+
+@hostile("structures")
+def bzip2_of_structures(folder):
+    return packed_xyz(folder / "a.extxyz.bz2", bz2.BZ2Compressor(9))
+
+
+@hostile("extended xyz")
+def xz_of_extended_xyz(folder):
+    return packed_xyz(folder / "a.xyz.xz", lzma.LZMACompressor(preset=0))
+
+
+@hostile("output")
+def bzip2_of_an_output(folder):
+    head = b"                         GAMESS VERSION\n$coord\n$grad"
+    packer = bz2.BZ2Compressor(9)
+    parts = [packer.compress(head), *(packer.compress(b"\n" * 2**24) for _ in range(16)), packer.flush()]
+    return put(folder / "gradient.bz2", b"".join(parts))
+
+
 @hostile("extended xyz")
 def a_line_without_end(folder):
     return put(folder / "a.xyz.gz", gzip.compress(b"1\n" + b"x" * 2**26))
