@@ -82,7 +82,7 @@ def _make_weights(folder: Path) -> None:
 
 
 def _enter_weights(path: Path) -> None:
-    SchNet.from_schnetpack(path)
+    SchNet.from_schnetpack(path, activation="silu")
 
 
 def _enter_processed(path: Path) -> None:

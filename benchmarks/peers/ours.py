@@ -81,7 +81,7 @@ def transplanted(arguments: dict[str, Any], path: str) -> SchNet:
     with np.load(path) as file:
         weights = {name: torch.from_numpy(file[name]) for name in file}
     if any(name.startswith("representation.") for name in weights):
-        return SchNet.from_schnetpack(weights)
+        return SchNet.from_schnetpack(weights, activation="shifted_softplus")
     model = pyg_model(arguments).to(weights["lin1.weight"].dtype)
     model.load_state_dict(weights)
     return SchNet.from_pyg(model)

@@ -183,6 +183,8 @@ def _check(model: SchNet) -> None:
     config = model.config
     if config.final_activation:
         _refuse("final_activation", "False: PyG's filter network has none", "True")
+    if config.readout_activation != "shifted_softplus":
+        _refuse("readout_activation", "'shifted_softplus', PyG's only one", repr(config.readout_activation))
     if config.cutoff is None:
         _refuse("cutoff", "a distance in Å: PyG's class has no model of all pairs", "None")
     if config.envelope != "cosine":

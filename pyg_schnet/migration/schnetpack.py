@@ -1,19 +1,25 @@
-"""SchNetPack's weights, of its versions 1 and 2."""
+"""SchNetPack's weights, of its versions 0.3, 1 and 2."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch_geometric.data import Data
 
-from pyg_schnet.migration.weight_file import read_weights
+from pyg_schnet.migration.schnetpack_examples import agreeing
+from pyg_schnet.migration.schnetpack_settings import Settings, find_config, read_config, read_model
+from pyg_schnet.migration.weight_file import WeightFile, read_weights
+from pyg_schnet.nn.config import READOUT_ACTIVATIONS
 from pyg_schnet.nn.schnet import SchNet
 
-# Version 1 has its names in `distance_expansion`, `cfconv`, `dense` and `out_net`; version 2 the others.
+# Earlier versions have their names in `distance_expansion`, `cfconv`, `dense` and `out_net`; version 2 the
+# others. The outputs of 0.3 are in `output_dict`, or are one module instead of a list.
 _NAMES = {
     r"^representation\.": "",
     r"^(radial_basis|distance_expansion)\.": "",
@@ -25,36 +31,49 @@ _NAMES = {
     r"\.(f2out\.1|dense)\.": ".atomwise3.",
     r"\.filter_network\.0\.": ".cfconv.filter_network.dense1.",
     r"\.filter_network\.1\.": ".cfconv.filter_network.dense2.",
-    r"^output_modules\.(\d+)\.(outnet|out_net\.1\.out_net)\.0\.": r"output.\1.dense1.",
-    r"^output_modules\.(\d+)\.(outnet|out_net\.1\.out_net)\.1\.": r"output.\1.dense2.",
-    r"^output_modules\.(\d+)\.standardize\.": r"output.\1.",
-    r"^output_modules\.(\d+)\.atomref\.weight$": r"output.\1.atomref",
+    r"^output_modules\.(output_dict\.)?(?=\w+\.(out_?net|standardize|atomref)\.)": "output.",
+    r"^output_modules\.(?=(out_?net|standardize|atomref)\.)": "output.0.",
+    r"^(output\.\w+)\.(outnet|out_net\.1\.out_net)\.0\.": r"\1.dense1.",
+    r"^(output\.\w+)\.(outnet|out_net\.1\.out_net)\.1\.": r"\1.dense2.",
+    r"^(output\.\w+)\.standardize\.": r"\1.",
+    r"^(output\.\w+)\.atomref\.weight$": r"\1.atomref",
 }
 _NETWORK = ("dense1.weight", "dense1.bias", "dense2.weight", "dense2.bias")
+_DUPLICATE = r"^(output_modules|interactions\.\d+)\.cutoff_network\.cutoff$"
+_READOUTS = {"sum": "add", "avg": "mean"}
+_ENVELOPES = {"CosineCutoff": "cosine", "HardCutoff": None}
 
 
 def from_schnetpack(
     cls: type[SchNet],
     weights: Mapping[str, Tensor] | str | os.PathLike,
-    readout: str = "add",
+    readout: str | None = None,
     dipole: bool = False,
-    envelope: str | None = "cosine",
+    envelope: str | None = "auto",
+    *,
+    activation: str | None = None,
+    config: Mapping[str, Any] | str | os.PathLike | None = None,
+    examples: Iterable[Data] | None = None,
 ) -> SchNet:
-    """Take over the weights of a model of SchNetPack 1 or 2, which need not be installed.
+    """Take over the weights of a model of SchNetPack 2, 1 or 0.3, which need not be installed.
 
-    Mean, deviation and atomic references come along, from version 1's output module or version 2's
-    postprocessors. The arguments behind ``weights`` tell what no entry does. Nor does one tell of
-    version 1's ``normalize_filter`` and of version 2's activations, which must be off and shifted
-    softplus (``Atomwise`` has SiLU by default): compare a few energies.
+    Mean, deviation and atomic references come along, from the output module of earlier versions or from the
+    postprocessors of version 2. What weights do not hold is read from the whole model, where the file holds
+    it, or from the ``config.yaml`` of the run, beside the file or given. What neither says is an argument.
 
     Args:
         cls: SchNet, or a class derived from it.
-        weights: The model's ``state_dict()``, or a file of it, ``.safetensors`` or by ``torch.save``;
-            Lightning's and SchNetPack 1's checkpoints too, where they hold tensors only. No code of a
-            file is run.
-        readout: ``"mean"`` where the model's ``aggregation_mode`` is "avg".
+        weights: The model's ``state_dict()``, or a file: SchNetPack's ``best_model``, a checkpoint, or a
+            ``state_dict`` by ``torch.save`` or in ``.safetensors``. No code of a file is run.
+        readout: ``"mean"`` where the model's ``aggregation_mode`` is "avg"; ``"add"`` by default.
         dipole: Whether it is version 1's ``DipoleMoment`` with ``predict_magnitude``.
-        envelope: ``None`` where its cutoff function is "hard".
+        envelope: ``None`` where its cutoff function is "hard"; ``"cosine"`` by default.
+        activation: Of the output module: ``"silu"``, the default of version 2, ``"shifted_softplus"``, that
+            of earlier ones, or ``"tanh"``. Required for version 2 where nothing else says it.
+        config: The ``config.yaml`` of the run, or what it holds.
+        examples: Structures with ``z``, ``pos``, ``cell`` and ``pbc`` where they are periodic, and
+            ``energy``, what SchNetPack computes for them with these weights, in its unit. The model must
+            agree with them; an activation that is not known is chosen by them.
 
     Returns:
         A model of the same dtype, on the same device, that predicts in SchNetPack's unit:
@@ -62,24 +81,147 @@ def from_schnetpack(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If an entry is missing or SchNet cannot hold it, with its name; if a file holds a
-            whole model, with the command that writes its weights.
+        ValueError: If an entry is missing or SchNet cannot hold the model; if an argument is needed, or
+            contradicts the file; if the examples disagree.
     """
-    entries, theirs = _rename(weights if isinstance(weights, Mapping) else read_weights(weights))
-    mean, std, atomref = _standardization(entries)
-    sizes = _sizes(entries)
-    ours = cls(
-        **sizes,
-        envelope=envelope,
-        readout=readout,
-        dipole=dipole,
-        mean=None if dipole else mean,
-        std=None if dipole else std,
-        atomref=None if dipole else atomref,
-    )
-    ours = ours.to(entries["embedding.weight"])
-    own = ours.state_dict()
-    for name, tensor in ours.named_parameters():
+    held = WeightFile(dict(weights)) if isinstance(weights, Mapping) else read_weights(weights)
+    entries, theirs, output = _rename(held.weights)
+    version = 2 if any(".outnet." in name for name in theirs.values()) else 1
+    examples = None if examples is None else list(examples)
+    settings = _settings(weights, held, config, output)
+    settings.check()
+    settings = _with_arguments(settings, readout, envelope, activation, dipole)
+    settings = _with_defaults(settings, version, "output_dict" in output, examples is not None)
+    options: dict[str, Any] = {
+        "readout": _READOUTS[settings.aggregation or "sum"],
+        "envelope": _ENVELOPES[settings.cutoff or "CosineCutoff"],
+        "dipole": settings.output == "DipoleMoment",
+    }
+    mean, std, atomref = _standardization(entries, settings, version, examples is not None)
+    if not options["dipole"]:
+        options |= {"mean": mean, "std": std, "atomref": atomref}
+    options |= _sizes(entries, settings)
+    state = _state(cls(**options), entries, theirs)
+
+    def build(activation: str) -> SchNet:
+        own = cls(**options, readout_activation=activation).to(state["embedding.weight"])
+        own.load_state_dict(state)
+        return own
+
+    if examples is not None:
+        return agreeing(
+            map(build, [settings.activation] if settings.activation else READOUT_ACTIVATIONS), examples
+        )
+    assert settings.activation is not None
+    return build(settings.activation)
+
+
+def _rename(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str], str]:
+    """Return entries by our names, what these were, and which module the one output with a network is."""
+    entries, theirs, output = {}, {}, "output_modules.0"
+    for original, tensor in weights.items():
+        name = re.sub(r"^(module\.|model\.)*", "", original)  # of DataParallel and Lightning
+        if not name.startswith(("representation.", "output_modules.", "postprocessors.")):
+            continue  # a Lightning checkpoint holds its losses' and metrics' numbers too
+        output = found[1] if (found := re.match(r"(output_modules(\.\w+)*?)\.out_?net\.", name)) else output
+        for pattern, ours in _NAMES.items():
+            name = re.sub(pattern, ours, name)
+        entries[name], theirs[name] = tensor, original
+    outputs = sorted({name.split(".")[1] for name in entries if re.match(r"output\.\w+\.dense", name)})
+    if len(outputs) > 1:
+        named = " and ".join(f"output_modules.{name}" for name in outputs)
+        raise ValueError(f"`weights` must have one output, got {named}; remove the entries of all but one")
+    for name in list(entries):
+        if outputs and name.startswith(f"output.{outputs[0]}."):
+            kind = name.split(".", 2)[2]
+            ours = f"readout.network.{kind}" if kind in _NETWORK else kind
+            entries[ours], theirs[ours] = entries.pop(name), theirs.pop(name)
+    return entries, theirs, output
+
+
+def _settings(
+    weights: Mapping[str, Tensor] | str | os.PathLike,
+    held: WeightFile,
+    config: Mapping[str, Any] | str | os.PathLike | None,
+    output: str,
+) -> Settings:
+    """Read what weights do not hold, from the first that says it."""
+    if held.model is not None and not isinstance(weights, Mapping):
+        return read_model(held.model, os.fspath(weights), output)
+    if config is None and not isinstance(weights, Mapping):
+        config = find_config(weights)
+    if config is None:
+        return Settings("the caller")
+    number = output.rsplit(".", 1)[-1]
+    return read_config(config, int(number) if number.isdecimal() else 0)
+
+
+def _with_arguments(
+    settings: Settings, readout: str | None, envelope: str | None, activation: str | None, dipole: bool
+) -> Settings:
+    """Add what the caller says, which must not contradict what was read."""
+    given: dict[str, tuple[str, Any, str | None]] = {}
+    if readout is not None:
+        by_name = {ours: name for name, ours in _READOUTS.items()} | {"sum": "sum"}
+        given["aggregation"] = ("readout", readout, by_name.get(readout))
+    if envelope != "auto":
+        by_envelope = {ours: name for name, ours in _ENVELOPES.items()}
+        given["cutoff"] = ("envelope", envelope, by_envelope.get(envelope))
+    if activation is not None:
+        given["activation"] = ("activation", activation, activation)
+    if dipole:
+        given["output"] = ("dipole", dipole, "DipoleMoment")
+    for field, (name, value, theirs) in given.items():
+        known = getattr(settings, field)
+        if known is not None and known != theirs:
+            raise ValueError(
+                f"`{name}` must be left out or that of the model, {known} by {settings.source}; got {value!r}"
+            )
+    if "aggregation" in given and given["aggregation"][2] is None:
+        raise ValueError(f"`readout` must be 'add' or 'mean', got {readout!r}")
+    if "cutoff" in given and given["cutoff"][2] is None:
+        raise ValueError(
+            f"`envelope` must be 'cosine' or None, as SchNetPack's cutoffs are, got {envelope!r}"
+        )
+    return replace(settings, **{field: theirs for field, (_, _, theirs) in given.items()})
+
+
+def _with_defaults(settings: Settings, version: int, is_property_model: bool, has_examples: bool) -> Settings:
+    """Add defaults that hold for all models of a version; require what has none."""
+    if version == 2 and settings.output == "DipoleMoment":
+        raise ValueError(
+            "`weights` must be of a model with Atomwise, or of version 1's DipoleMoment; version 2 corrects "
+            "the charges of its dipoles, which SchNet cannot hold"
+        )
+    if settings.cutoff is None and is_property_model:
+        raise ValueError(
+            "`envelope` must be given for a PropertyModel of SchNetPack 0.3: None for its default, "
+            "HardCutoff, or 'cosine'"
+        )
+    activation = settings.activation or (None if version == 2 else "shifted_softplus")
+    if activation not in (None, *READOUT_ACTIVATIONS):
+        raise ValueError(
+            f"`activation` must be one of {', '.join(map(repr, READOUT_ACTIVATIONS))}, which SchNet can have "
+            f"in its readout; got {activation!r} by {settings.source}"
+        )
+    if activation is None and not has_examples:
+        raise ValueError(
+            "`activation` must be given for weights of SchNetPack 2, which do not hold it: 'silu', the "
+            "default of its Atomwise, 'shifted_softplus' or 'tanh'. Or give the file of the whole model "
+            "(best_model), the config.yaml of the run as `config`, or structures with energies as `examples`"
+        )
+    return replace(settings, activation=activation)
+
+
+def _state(own: SchNet, entries: dict[str, Tensor], theirs: Mapping[str, str]) -> dict[str, Tensor]:
+    """Return our ``state_dict`` with their weights in the place of ours.
+
+    Raises:
+        ValueError: If an entry is missing, has another shape, or is left.
+    """
+    own = own.to(entries["embedding.weight"])
+    state = own.state_dict()
+    for name, tensor in own.named_parameters():
         if name not in entries:
             raise _incomplete(name)
         if entries[name].shape != tensor.shape:
@@ -87,40 +229,15 @@ def from_schnetpack(
                 f"`weights` must have {tuple(tensor.shape)} numbers in {name!r}, as SchNet of this size has; "
                 f"got {tuple(entries[name].shape)}. Other numbers of layers or of neurons do not fit"
             )
-        own[name] = entries.pop(name)
+        state[name] = entries.pop(name)
     if entries:
         left = theirs[next(iter(entries))]
         raise ValueError(f"`weights` must be those of SchNet alone, got {left!r} too, which it cannot hold")
-    ours.load_state_dict(own)
-    return ours
+    return state
 
 
-def _rename(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Give entries our names, also of the one output that holds a network; and tell what they were."""
-    entries, theirs = {}, {}
-    for original, tensor in weights.items():
-        name = re.sub(r"^(module\.|model\.)*", "", original)  # of DataParallel and Lightning
-        if not name.startswith(("representation.", "output_modules.", "postprocessors.")):
-            continue  # a Lightning checkpoint holds its losses' and metrics' numbers too
-        for pattern, ours in _NAMES.items():
-            name = re.sub(pattern, ours, name)
-        entries[name], theirs[name] = tensor, original
-    outputs = sorted({name.split(".")[1] for name in entries if re.match(r"output\.\d+\.dense", name)})
-    if len(outputs) > 1:
-        raise ValueError(
-            f"`weights` must have one output, got {' and '.join(f'output_modules.{k}' for k in outputs)}; "
-            "remove the entries of all but one"
-        )
-    for name in list(entries):
-        if outputs and name.startswith(f"output.{outputs[0]}."):
-            kind = name.split(".", 2)[2]
-            ours = f"readout.network.{kind}" if kind in _NETWORK else kind
-            entries[ours], theirs[ours] = entries.pop(name), theirs.pop(name)
-    return entries, theirs
-
-
-def _sizes(entries: dict[str, Tensor]) -> dict[str, Any]:
-    """Read the sizes of the network, and take out what tells nothing else."""
+def _sizes(entries: dict[str, Tensor], settings: Settings) -> dict[str, Any]:
+    """Return the sizes of the network, and remove what tells nothing else."""
     if "eps" in entries or "interactions.0.cutoff_network.eps" in entries:
         raise ValueError("`weights` must be of a model with CosineCutoff or HardCutoff, got MollifierCutoff")
     try:
@@ -131,6 +248,12 @@ def _sizes(entries: dict[str, Tensor]) -> dict[str, Any]:
         interactions = 1 + max(int(n.split(".")[1]) for n in entries if n.startswith("interactions."))
     except KeyError as error:
         raise _incomplete(error.args[0]) from None
+    found = (embedding.size(1), interactions)
+    if any(isinstance(other, int) and other != own for own, other in zip(found, settings.sizes, strict=True)):
+        raise ValueError(
+            f"{settings.source}: must be of the model of the weights, which has {found} features and "
+            f"interactions; got {settings.sizes}"
+        )
     spaced = torch.linspace(0, float(offsets[-1]), gaussians, dtype=torch.float64)
     if not (_close(offsets, spaced) and _close(widths, spaced[1].expand(gaussians))):
         raise ValueError(
@@ -143,7 +266,7 @@ def _sizes(entries: dict[str, Tensor]) -> dict[str, Any]:
             "'representation.embedding.weight'; append rows of NaN for elements that the model never saw"
         )
     entries["embedding.weight"] = embedding[:100]
-    for name in [name for name in entries if re.match(r"interactions\.\d+\.cutoff_network\.cutoff$", name)]:
+    for name in [name for name in entries if re.match(_DUPLICATE, name)]:
         del entries[name]
     return {
         "hidden_channels": embedding.size(1),
@@ -155,23 +278,32 @@ def _sizes(entries: dict[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def _standardization(entries: dict[str, Tensor]) -> tuple[float, float, Tensor]:
-    """Take out what is done to the numbers of atoms.
+def _standardization(
+    entries: dict[str, Tensor], settings: Settings, version: int, has_examples: bool
+) -> tuple[float, float, Tensor]:
+    """Remove and return what is done to the numbers of atoms: mean, deviation and references.
 
     Version 1 does it in its output module, version 2 in its postprocessors, one after another.
     """
     mean, std = _number(entries, "mean", 0.0), _number(entries, "stddev", 1.0)
     atomref = _add_table(torch.zeros(100, dtype=torch.float64), entries.pop("atomref", None))
     steps = [name for name in entries if re.match(r"postprocessors\.\d+\.(scale|mean|atomref)$", name)]
-    seen = set()
+    seen: set[str] = set()
+    extensive: set[bool | None] = set()
     for name in sorted(steps, key=lambda name: int(name.split(".")[1])):
-        kind = name.split(".")[2]
+        number, kind = int(name.split(".")[1]), name.split(".")[2]
+        step = settings.step(number)
+        if not settings.applies(number, kind):
+            del entries[name]
+            continue
         if kind in seen:
             raise ValueError(
                 f"`weights` must have one {kind!r} among its postprocessors, got a second, {name!r}; remove "
                 "the entries of those that do not act on the energy"
             )
         seen.add(kind)
+        if kind != "scale" and bool(entries[name].any()):
+            extensive.add(None if step is None else step.is_extensive)
         if kind == "atomref":
             atomref = _add_table(atomref, entries.pop(name))
         elif kind == "mean":
@@ -179,7 +311,26 @@ def _standardization(entries: dict[str, Tensor]) -> tuple[float, float, Tensor]:
         else:
             factor = _number(entries, name, 1.0)
             mean, std, atomref = mean * factor, std * factor, atomref * factor
+    if version == 2:
+        _check_offsets(extensive, settings, has_examples)
     return mean, std, atomref
+
+
+def _check_offsets(extensive: set[bool | None], settings: Settings, has_examples: bool) -> None:
+    """Refuse offsets of molecules where atoms are added up, and offsets of atoms where they are averaged."""
+    averaged = settings.aggregation == "avg"
+    if averaged in extensive:
+        mode, needed = ("avg", False) if averaged else ("sum", True)
+        raise ValueError(
+            f"`weights` must be of a model whose AddOffsets has is_extensive={needed} where its Atomwise "
+            f"has aggregation_mode={mode!r}; {settings.source} has {averaged}, which SchNet cannot hold. Set "
+            "mean and atomref of that postprocessor to zero, and add them yourself"
+        )
+    if averaged and None in extensive and not has_examples:
+        raise ValueError(
+            "`config` must be given, or the file of the whole model, or structures with energies as "
+            "`examples`: whether the AddOffsets of an average is extensive, weights do not hold"
+        )
 
 
 def _number(entries: dict[str, Tensor], name: str, default: float) -> float:

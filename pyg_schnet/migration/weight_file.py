@@ -8,12 +8,13 @@ import struct
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+
+from pyg_schnet.migration.pickled_module import PickledObject, load_as_data, name_of
 
 # What a torch file may hold weights in: Lightning's .ckpt, SchNetPack 1's checkpoint-N.pth.tar.
 _INSIDE = {".ckpt": "state_dict", ".tar": "model"}
@@ -24,27 +25,44 @@ _DAMAGE = (
 )
 
 
-def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
-    """Read a ``state_dict`` from a ``.safetensors`` or a torch file; no code of the file is run.
+class WeightFile(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        weights: Of the model, a ``state_dict``.
+        model: The whole model as data, where the file holds it.
+    """
+
+    weights: dict[str, Tensor]
+    model: PickledObject | None = None
+
+
+def read_weights(path: str | os.PathLike) -> WeightFile:
+    """Read weights from a ``.safetensors`` or a torch file; no code of the file is run.
+
+    A torch file may hold a ``state_dict``, a checkpoint with one inside, or a whole model, whose classes need
+    not be installed.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, or holds Python objects beside tensors; then with the command that
-            writes the weights alone.
+        ValueError: If it is damaged, or holds no weights.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; give one of weights, as torch.save(state_dict, path)")
     if path.suffix == ".safetensors":
         try:
-            return load_file(path)
+            return WeightFile(load_file(path))
         except SafetensorError as error:
             raise ValueError(f"{path}: is not a complete safetensors file ({error}); copy it again") from None
     _refuse_packed(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of how the file was pickled, which the errors below tell
-            held: Any = torch.load(path, map_location="cpu", weights_only=True)
+            held = load_as_data(path)
+            model = _model_in(held)
+            if isinstance(held, PickledObject) and model is not None:
+                return WeightFile(model.state_dict(), model)
     except pickle.UnpicklingError as error:
         if "GLOBAL " not in str(error) and path.read_bytes()[:1] not in (b"P", b"\x80"):  # zip's, pickle's
             raise ValueError(
@@ -60,8 +78,18 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
         if isinstance(held, dict) and isinstance(held.get(key), dict):
             held = held[key]
     if not isinstance(held, dict) or not any(isinstance(value, Tensor) for value in held.values()):
-        raise ValueError(f"{path}: must hold a state_dict, names with tensors; got {type(held).__name__}")
-    return {name: value for name, value in held.items() if isinstance(value, Tensor)}
+        raise ValueError(
+            f"{path}: must hold a state_dict, names with tensors, or a model; got "
+            f"{name_of(held) or type(held).__name__}"
+        )
+    return WeightFile({str(name): value for name, value in held.items() if isinstance(value, Tensor)}, model)
+
+
+def _model_in(held: Any) -> PickledObject | None:
+    """Return the whole model in a file: all that it holds, or an argument that Lightning wrote down."""
+    if isinstance(held, dict) and isinstance(held.get("hyper_parameters"), dict):
+        held = held["hyper_parameters"].get("model")
+    return held if isinstance(held, PickledObject) and held.children() else None
 
 
 def _refuse_packed(path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 ENVELOPES = ("cosine", "polynomial")
 READOUTS = ("add", "sum", "mean")
 FILTERS = ("auto", "spline", "exact")
+READOUT_ACTIVATIONS = ("shifted_softplus", "silu", "tanh")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class SchNetConfig:
         zero_output: Whether the last layer starts at zero, as in the paper.
         filters: "exact" evaluates the filter networks for each pair of atoms, "spline" at a few hundred knots
             of a quintic spline, "auto" at knots in float32 where there are more pairs than knots.
+        readout_activation: "shifted_softplus", "silu" or "tanh", between the two layers of the readout.
     """
 
     hidden_channels: int = 128
@@ -48,6 +50,7 @@ class SchNetConfig:
     final_activation: bool = False
     zero_output: bool = False
     filters: str = "auto"
+    readout_activation: str = "shifted_softplus"
 
     @classmethod
     def paper(cls, **changes) -> SchNetConfig:
@@ -89,3 +92,8 @@ class SchNetConfig:
             )
         if self.filters not in FILTERS:
             raise ValueError(f"`filters` must be 'auto', 'spline' or 'exact', got {self.filters!r}")
+        if self.readout_activation not in READOUT_ACTIVATIONS:
+            raise ValueError(
+                "`readout_activation` must be 'shifted_softplus', 'silu' or 'tanh', got "
+                f"{self.readout_activation!r}"
+            )

@@ -12,6 +12,8 @@ from torch_geometric.nn.inits import reset
 from pyg_schnet.molecules import MAX_ATOMIC_NUMBER
 from pyg_schnet.nn.radial import ShiftedSoftplus
 
+_ACTIVATIONS = {"shifted_softplus": ShiftedSoftplus, "silu": nn.SiLU, "tanh": nn.Tanh}
+
 
 class Readout(Protocol):
     """What :class:`~pyg_schnet.SchNet` asks of a readout; sums run in float64."""
@@ -22,20 +24,21 @@ class Readout(Protocol):
 
 
 class AtomwiseNetwork(nn.Module):
-    """One number for each atom: dense to half the channels, shifted softplus, dense to one.
+    """One number for each atom: dense to half the channels, activation, dense to one.
 
     Args:
         hidden_channels: Number of features of an atom.
         zero_output: Start with a last layer of zeros, so that the first prediction is zero.
+        activation: ``"shifted_softplus"``, ``"silu"`` (the default of SchNetPack 2) or ``"tanh"``.
 
     Source:
         Schütt et al., NeurIPS 2017, figure 2 (left): atom-wise 32, ssp, atom-wise 1.
     """
 
-    def __init__(self, hidden_channels: int, zero_output: bool = False):
+    def __init__(self, hidden_channels: int, zero_output: bool = False, activation: str = "shifted_softplus"):
         super().__init__()
         self.dense1 = nn.Linear(hidden_channels, hidden_channels // 2)
-        self.activation = ShiftedSoftplus()
+        self.activation = _ACTIVATIONS[activation]()
         self.dense2 = nn.Linear(hidden_channels // 2, 1)
         self.zero_output = zero_output
         self.reset_parameters()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch_geometric.data import Data
 
 from pyg_schnet.molecules import MAX_ATOMIC_NUMBER, check_molecules
 from pyg_schnet.native import weights_are_frozen
@@ -65,6 +67,8 @@ class SchNet(nn.Module):
             hundred knots of a quintic spline (:mod:`pyg_schnet.nn.spline`; exact to 1e-6 of the energies'
             spread and 1e-5 of the forces), ``"auto"`` at knots in float32 where there are more pairs than
             knots. The attribute ``filters`` of a model may be changed.
+        readout_activation: ``"shifted_softplus"``, ``"silu"`` (as in SchNetPack 2) or ``"tanh"``, between
+            the two layers of the readout.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -101,6 +105,7 @@ class SchNet(nn.Module):
         final_activation: bool = False,
         zero_output: bool = False,
         filters: str = "auto",
+        readout_activation: str = "shifted_softplus",
     ):
         super().__init__()
         self.config = SchNetConfig(
@@ -119,6 +124,7 @@ class SchNet(nn.Module):
             final_activation=final_activation,
             zero_output=zero_output,
             filters=filters,
+            readout_activation=readout_activation,
         )
         self.filters = filters
         self.interaction_graph = interaction_graph
@@ -136,7 +142,7 @@ class SchNet(nn.Module):
             Interaction(hidden_channels, num_filters, num_gaussians, final_activation)
             for _ in range(num_interactions)
         )
-        network = AtomwiseNetwork(hidden_channels, zero_output)
+        network = AtomwiseNetwork(hidden_channels, zero_output, readout_activation)
         if dipole:
             self.readout = DipoleMagnitude(network)
         else:
@@ -164,17 +170,22 @@ class SchNet(nn.Module):
     def from_schnetpack(
         cls,
         weights: Mapping[str, Tensor] | str | os.PathLike,
-        readout: str = "add",
+        readout: str | None = None,
         dipole: bool = False,
-        envelope: str | None = "cosine",
+        envelope: str | None = "auto",
+        *,
+        activation: str | None = None,
+        config: Mapping[str, Any] | str | os.PathLike | None = None,
+        examples: Iterable[Data] | None = None,
     ) -> SchNet:
-        """Take over the weights of SchNetPack 1 or 2, or of a file of them.
+        """Take over the weights of SchNetPack 2, 1 or 0.3, or of a file of them.
 
         See :func:`pyg_schnet.migration.schnetpack.from_schnetpack`.
         """
         from pyg_schnet.migration.schnetpack import from_schnetpack
 
-        return from_schnetpack(cls, weights, readout, dipole, envelope)
+        given = {"activation": activation, "config": config, "examples": examples}
+        return from_schnetpack(cls, weights, readout, dipole, envelope, **given)  # pyright: ignore[reportArgumentType]
 
     def reset_parameters(self) -> None:
         """Draw new weights."""

@@ -25,6 +25,8 @@ CONFIGURATIONS = {
     "dipole": {**TINY, "dipole": True},
     "scaled": {**TINY, "mean": 0.3, "std": 1.7},
     "wide": {**TINY, "hidden_channels": 12, "num_filters": 16},
+    "silu": {**TINY, "readout_activation": "silu"},
+    "tanh": {**TINY, "readout_activation": "tanh"},
 }
 PROGRAMS = {}
 # Relative to the largest value: the same sums in another order; 1e-14 and 1e-5 were measured.

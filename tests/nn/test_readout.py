@@ -122,6 +122,21 @@ def test_the_network_is_dense_ssp_dense(randomize):
     assert_close(network(x), expected, atol=1e-15, rtol=1e-15)
 
 
+@pytest.mark.parametrize(
+    ("activation", "formula"),
+    [
+        ("silu", lambda x: x / (1 + (-x).exp())),
+        ("tanh", lambda x: (x.exp() - (-x).exp()) / (x.exp() + (-x).exp())),
+    ],
+)
+def test_the_activation_of_the_network_can_be_another(activation, formula, randomize):
+    network = randomize(AtomwiseNetwork(6, activation=activation).double())
+    x = torch.linspace(-1, 1, 12, dtype=torch.float64).view(2, 6)
+    hidden = formula(x @ network.dense1.weight.T + network.dense1.bias)
+    expected = (hidden @ network.dense2.weight.T + network.dense2.bias)[:, 0]
+    assert_close(network(x), expected, atol=1e-15, rtol=1e-14)
+
+
 @pytest.mark.parametrize("layer", [AtomicSum, AtomicMean, DipoleMagnitude])
 @pytest.mark.parametrize("zero_output", [True, False])
 def test_reset_parameters_keeps_the_way_the_network_starts(layer, zero_output, randomize):

@@ -1,8 +1,9 @@
-"""Write the energies and forces of SchNetPack 2 to ``schnetpack_schnet.npz`` and ``schnetpack_post.npz``.
+"""Write the energies and forces of SchNetPack 2 to ``schnetpack_*.npz``, and whole models beside them.
 
-The second is of the same model behind the postprocessors that SchNetPack adds for data with a mean
-and atomic references. The tests read these files alone. SchNetPack is needed only to write them
-again, in an environment of its own (Python 3.11; the CPU build of torch is enough)::
+``schnetpack_post.npz`` is of the model of ``schnetpack_schnet.npz`` behind the postprocessors that
+SchNetPack adds for data with a mean and atomic references; ``schnetpack_heads.npz`` has the energies of
+the whole models, whose output modules are others. The tests read these files alone. SchNetPack is needed
+only to write them again, in an environment of its own (Python 3.11; the CPU build of torch is enough)::
 
     python3.11 -m venv schnetpack-env
     . schnetpack-env/bin/activate
@@ -29,7 +30,9 @@ Every number comes from SchNetPack's own classes in float64. Three choices are o
   would not show otherwise.
 * Nine Gaussians over 4 Å lie 0.5 Å apart. SchNetPack stores centers, widths and cutoff in float32,
   where these values are exact.
-* ``Atomwise`` gets the shifted softplus of the paper; its own default is SiLU.
+* ``Atomwise`` gets the shifted softplus of the paper; its own default is SiLU, which the whole models have
+  (``schnetpack_silu.model`` and, as Lightning writes it with its hyperparameters, ``schnetpack_silu.ckpt``),
+  or the hyperbolic tangent of torch (``schnetpack_tanh.model``, an average with intensive offsets).
 """
 
 import platform
@@ -51,10 +54,12 @@ from schnetpack.atomistic import Atomwise, Forces, PairwiseDistances
 from schnetpack.model import NeuralNetworkPotential
 from schnetpack.nn import CosineCutoff, GaussianRBF, shifted_softplus
 from schnetpack.representation import SchNet
-from schnetpack.transform import AddOffsets, ScaleProperty
+from schnetpack.task import AtomisticTask, ModelOutput
+from schnetpack.transform import AddOffsets, CastTo64, ScaleProperty
 
 OUTPUT = Path(__file__).with_name("schnetpack_schnet.npz")
 POSTPROCESSED = Path(__file__).with_name("schnetpack_post.npz")
+HEADS = Path(__file__).with_name("schnetpack_heads.npz")
 COMMAND = "python tests/reference/make_golden.py"
 SEED = 0
 HYPERPARAMETERS = {
@@ -109,8 +114,10 @@ MOLECULES = {
 }
 
 
-def build_model(postprocessors: list[torch.nn.Module] | None = None) -> NeuralNetworkPotential:
-    """Build SchNetPack's SchNet with random biases, in float64."""
+def build_model(
+    postprocessors: list[torch.nn.Module] | None = None, **head: object
+) -> NeuralNetworkPotential:
+    """Build SchNetPack's SchNet with random biases, in float64; by default with the shifted softplus."""
     torch.manual_seed(SEED)
     size = HYPERPARAMETERS
     representation = SchNet(
@@ -122,7 +129,7 @@ def build_model(postprocessors: list[torch.nn.Module] | None = None) -> NeuralNe
     )
     readout = Atomwise(
         n_in=size["n_atom_basis"],
-        activation=shifted_softplus,
+        **(head or {"activation": shifted_softplus}),
         output_key=properties.energy,
         per_atom_output_key="energy_per_atom",
     )
@@ -165,10 +172,10 @@ def evaluate(
     }
 
 
-def build_postprocessors() -> list[torch.nn.Module]:
+def build_postprocessors(is_extensive: bool = True) -> list[torch.nn.Module]:
     """Build a factor and offsets, with the numbers that a data module would set."""
     scale = ScaleProperty(properties.energy, scale=torch.tensor([2.5]))
-    offsets = AddOffsets(properties.energy, add_mean=True, add_atomrefs=True)
+    offsets = AddOffsets(properties.energy, add_mean=True, add_atomrefs=True, is_extensive=is_extensive)
     offsets.mean = torch.tensor([-0.75])
     offsets.atomref = torch.zeros(100)
     offsets.atomref[[1, 6, 8]] = torch.tensor([-13.625, -1029.5, -2041.25])
@@ -235,6 +242,32 @@ def main() -> None:
         result = evaluate(model, np.array(z), np.array(pos), HYPERPARAMETERS["cutoff"])
         arrays |= {f"molecules/{name}/energy": result["energy"]}
     write(POSTPROCESSED, arrays | told)
+    write_whole_models(told)
+
+
+def write_whole_models(told: dict[str, str]) -> None:
+    """Write whole models as SchNetPack saves them, a checkpoint, and their energies."""
+    models = {
+        "silu": build_model([CastTo64(), *build_postprocessors()], aggregation_mode="sum"),
+        "tanh": build_model(
+            build_postprocessors(is_extensive=False), aggregation_mode="avg", activation=torch.tanh
+        ),
+    }
+    arrays: dict[str, np.ndarray | str | float] = {**told}
+    for head, model in models.items():
+        torch.save(model, HEADS.with_name(f"schnetpack_{head}.model"))
+        for name, (z, pos) in MOLECULES.items():
+            arrays[f"{head}/{name}/energy"] = evaluate(
+                model, np.array(z), np.array(pos), HYPERPARAMETERS["cutoff"]
+            )["energy"]
+    task = AtomisticTask(
+        models["silu"],
+        [ModelOutput(properties.energy, torch.nn.MSELoss(), metrics={})],
+        optimizer_args={"lr": 1e-3},
+    )
+    held = {"epoch": 1, "state_dict": task.state_dict(), "hyper_parameters": dict(task.hparams)}
+    torch.save(held, HEADS.with_name("schnetpack_silu.ckpt"))
+    write(HEADS, arrays)
 
 
 def write(path: Path, arrays: dict[str, np.ndarray | str | float]) -> None:

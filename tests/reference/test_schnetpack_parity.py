@@ -7,8 +7,10 @@ from torch.testing import assert_close
 from torch_geometric.data import Data
 
 from pyg_schnet import Potential, SchNet
+from pyg_schnet.migration.weight_file import read_weights
 
 GOLDEN = Path(__file__).parent / "schnetpack_schnet.npz"  # see README.md beside it
+SSP = "shifted_softplus"
 MOLECULES = ["water", "ethanol", "benzene"]
 
 
@@ -41,18 +43,18 @@ def data(golden, name) -> Data:
 
 # 1e-10, here and below; measured 1e-15.
 def test_energies_equal_schnetpacks(golden, weights, name, data):
-    energy = Potential(SchNet.from_schnetpack(weights)).eval()(data)["energy"]
+    energy = Potential(SchNet.from_schnetpack(weights, activation=SSP)).eval()(data)["energy"]
     assert float(energy) == pytest.approx(float(golden[f"molecules/{name}/energy"]), abs=1e-10)
 
 
 def test_forces_equal_schnetpacks(golden, weights, name, data):
-    forces = Potential(SchNet.from_schnetpack(weights)).eval()(data)["forces"]
+    forces = Potential(SchNet.from_schnetpack(weights, activation=SSP)).eval()(data)["forces"]
     expected = torch.from_numpy(golden[f"molecules/{name}/forces"])
     assert_close(forces, expected, atol=1e-10, rtol=0)
 
 
 def test_features_of_atoms_equal_schnetpacks(golden, weights, name, data):
-    model = SchNet.from_schnetpack(weights)
+    model = SchNet.from_schnetpack(weights, activation=SSP)
     seen = []
     model.readout.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
     model(data.z, data.pos)
@@ -61,7 +63,7 @@ def test_features_of_atoms_equal_schnetpacks(golden, weights, name, data):
 
 
 def test_hyperparameters_are_read_from_the_weights(golden, weights):
-    config = SchNet.from_schnetpack(weights).config
+    config = SchNet.from_schnetpack(weights, activation=SSP).config
     ours = (
         config.hidden_channels,
         config.num_filters,
@@ -88,14 +90,14 @@ def test_hyperparameters_are_read_from_the_weights(golden, weights):
 def test_weights_without_an_entry_are_refused_with_its_name(weights, missing, named):
     del weights[missing]
     with pytest.raises(ValueError, match=f"`weights` must be the state_dict of .* got one without .*{named}"):
-        SchNet.from_schnetpack(weights)
+        SchNet.from_schnetpack(weights, activation=SSP)
 
 
 def test_gaussians_of_another_width_are_refused(weights):
     # SchNetPack's `trainable_rbf` changes them; ours have one width.
     weights["representation.radial_basis.widths"] = weights["representation.radial_basis.widths"] * 1.1
     with pytest.raises(ValueError, match="`weights` must have equally spaced Gaussians"):
-        SchNet.from_schnetpack(weights)
+        SchNet.from_schnetpack(weights, activation=SSP)
 
 
 def extended(weights, changes):
@@ -127,15 +129,205 @@ def extended(weights, changes):
 )
 def test_what_schnet_cannot_hold_is_refused_with_its_name(weights, changes, message):
     with pytest.raises(ValueError, match=message):
-        SchNet.from_schnetpack(extended(weights, changes))
+        SchNet.from_schnetpack(extended(weights, changes), activation=SSP)
 
 
 @pytest.mark.parametrize("prefix", ["model.", "module.", "module.model."])
 def test_prefixes_of_lightning_and_of_parallel_models_are_dropped(weights, prefix, data):
     prefixed = {prefix + name: tensor for name, tensor in weights.items()}
     prefixed["outputs.0.train_metrics.mae.total"] = torch.ones(1)
-    first, again = (SchNet.from_schnetpack(entries)(data.z, data.pos) for entries in (weights, prefixed))
+    first, again = (
+        SchNet.from_schnetpack(entries, activation=SSP)(data.z, data.pos) for entries in (weights, prefixed)
+    )
     assert torch.equal(first, again)
+
+
+ENERGIES = GOLDEN.with_name("schnetpack_heads.npz")
+
+
+@pytest.fixture(scope="module")
+def heads() -> dict[str, float]:
+    with np.load(ENERGIES) as file:
+        return {key: float(file[key]) for key in file if key.endswith("/energy")}
+
+
+def energy_of(model, data) -> float:
+    return float(model(data.z, data.pos, dtype=torch.float64).detach())
+
+
+# 1e-10 of energies of some thousand, here and below; measured 1e-12.
+@pytest.mark.parametrize(
+    ("file", "activation", "readout"),
+    [
+        ("schnetpack_silu.model", "silu", "add"),
+        ("schnetpack_silu.ckpt", "silu", "add"),
+        ("schnetpack_tanh.model", "tanh", "mean"),
+    ],
+)
+def test_a_whole_model_says_what_its_weights_do_not(heads, name, data, file, activation, readout):
+    model = SchNet.from_schnetpack(GOLDEN.with_name(file))
+    assert (model.config.readout_activation, model.config.readout) == (activation, readout)
+    expected = heads[f"{activation}/{name}/energy"]
+    assert energy_of(model, data) == pytest.approx(expected, abs=1e-10)
+
+
+@pytest.fixture
+def silu() -> dict[str, torch.Tensor]:
+    """Weights of the model with SchNetPack 2's default, without anything that says so."""
+    return dict(read_weights(GOLDEN.with_name("schnetpack_silu.model")).weights)
+
+
+def test_weights_of_version_2_need_the_activation(silu, name, data, heads):
+    with pytest.raises(ValueError, match=r"`activation` must be given .*'silu'"):
+        SchNet.from_schnetpack(silu)
+    model = SchNet.from_schnetpack(silu, activation="silu")
+    assert energy_of(model, data) == pytest.approx(heads[f"silu/{name}/energy"], abs=1e-10)
+
+
+CONFIG = """
+globals:
+  cutoff: 4.0
+  energy_key: energy
+  aggregation: sum
+model:
+  _target_: schnetpack.model.NeuralNetworkPotential
+  representation:
+    _target_: schnetpack.representation.SchNet
+    n_atom_basis: 8
+    n_interactions: 2
+    radial_basis: {_target_: schnetpack.nn.radial.GaussianRBF, n_rbf: 9, cutoff: "${globals.cutoff}"}
+    cutoff_fn: {_target_: schnetpack.nn.cutoff.CosineCutoff, cutoff: "${globals.cutoff}"}
+  output_modules:
+  - _target_: schnetpack.atomistic.Atomwise
+    output_key: ${globals.energy_key}
+    n_in: ${model.representation.n_atom_basis}
+    aggregation_mode: ${globals.aggregation}
+  - _target_: schnetpack.atomistic.Forces
+    energy_key: ${globals.energy_key}
+  postprocessors:
+  - _target_: schnetpack.transform.CastTo64
+  - _target_: schnetpack.transform.ScaleProperty
+    input_key: ${globals.energy_key}
+  - _target_: schnetpack.transform.AddOffsets
+    property: energy
+    add_mean: true
+    add_atomrefs: true
+run:
+  work_dir: ${hydra:runtime.cwd}
+"""
+
+
+@pytest.mark.parametrize("place", ["weights.pt", "checkpoints/weights.pt"])
+def test_the_configuration_beside_weights_says_what_they_do_not(silu, tmp_path, place, heads, name, data):
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(silu, tmp_path / place)
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    model = SchNet.from_schnetpack(tmp_path / place)
+    assert energy_of(model, data) == pytest.approx(heads[f"silu/{name}/energy"], abs=1e-10)
+    elsewhere = SchNet.from_schnetpack(silu, config=tmp_path / "config.yaml")
+    assert elsewhere.config == model.config
+
+
+@pytest.mark.parametrize(
+    ("text", "activation"),
+    [
+        ("torch.nn.functional.tanh", "tanh"),
+        ("{_target_: torch.nn.Tanh}", "tanh"),
+        (
+            "{_target_: hydra.utils.get_method, path: schnetpack.nn.activations.shifted_softplus}",
+            "shifted_softplus",
+        ),
+    ],
+)
+def test_an_activation_of_the_configuration_is_taken(silu, tmp_path, text, activation):
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG.replace("    n_in: ", f"    activation: {text}\n    n_in: "))
+    assert SchNet.from_schnetpack(silu, config=path).config.readout_activation == activation
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("representation.SchNet", "representation.PaiNN", "SchNet; .*config.yaml has PaiNN"),
+        ("n_atom_basis: 8", "n_atom_basis: 64", "config.yaml: must be of the model of the weights"),
+        ("    n_in: ", "    activation: torch.relu\n    n_in: ", "`activation` must be one of .*torch.relu"),
+        ("CosineCutoff", "SwitchFunction", "CosineCutoff or HardCutoff; .*SwitchFunction"),
+        ("atomistic.Forces", "atomistic.ZBLRepulsionEnergy", "one output .*ZBLRepulsionEnergy"),
+        ("transform.AddOffsets", "transform.RemoveOffsets", "AddOffsets and ScaleProperty; .*RemoveOffsets"),
+        ("add_mean: true", "is_extensive: false\n    add_mean: true", "is_extensive=True"),
+        ("aggregation: sum", "aggregation: avg", "is_extensive=False"),
+        ("  representation:", "  network:", "config.yaml: must be a configuration of SchNetPack"),
+    ],
+)
+def test_a_configuration_of_what_schnet_cannot_hold_is_refused(silu, tmp_path, old, new, named):
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG.replace(old, new))
+    with pytest.raises(ValueError, match=named):
+        SchNet.from_schnetpack(silu, config=path)
+
+
+def test_another_config_yaml_beside_weights_is_left_alone(silu, tmp_path):
+    torch.save(silu, tmp_path / "weights.pt")
+    (tmp_path / "config.yaml").write_text("model: {cutoff: 3}\n")
+    assert SchNet.from_schnetpack(tmp_path / "weights.pt", activation="silu").config.cutoff == 4.0
+    with pytest.raises(ValueError, match="`activation` must be given"):
+        SchNet.from_schnetpack(tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"activation": "tanh"}, "`activation` must be left out or that of the model, silu .*got 'tanh'"),
+        ({"readout": "mean"}, "`readout` .* sum by .*got 'mean'"),
+        ({"envelope": None}, "`envelope` .* CosineCutoff by .*got None"),
+        ({"dipole": True}, "`dipole` .* Atomwise by .*got True"),
+    ],
+)
+def test_arguments_that_contradict_a_whole_model_are_refused(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        SchNet.from_schnetpack(GOLDEN.with_name("schnetpack_silu.model"), **arguments)
+
+
+def test_dipoles_of_version_2_are_refused(silu):
+    with pytest.raises(ValueError, match="version 1's DipoleMoment; version 2 corrects"):
+        SchNet.from_schnetpack(silu, activation="silu", dipole=True)
+
+
+@pytest.fixture
+def examples(golden, heads):
+    return [
+        Data(
+            z=torch.from_numpy(golden[f"molecules/{name}/z"]),
+            pos=torch.from_numpy(golden[f"molecules/{name}/pos"]),
+            energy=heads[f"silu/{name}/energy"],
+        )
+        for name in MOLECULES
+    ]
+
+
+def test_examples_choose_an_activation_that_is_not_known(silu, examples):
+    assert SchNet.from_schnetpack(silu, examples=examples).config.readout_activation == "silu"
+    assert SchNet.from_schnetpack(silu, activation="silu", examples=examples).config.readout == "add"
+
+
+def test_examples_that_disagree_are_refused_with_the_difference(silu, examples):
+    with pytest.raises(ValueError, match=r"`examples` .* differ by up to \d.* with tanh"):
+        SchNet.from_schnetpack(silu, activation="tanh", examples=examples)
+    examples[1].energy += 0.1
+    with pytest.raises(ValueError, match=r"`examples` .* 0\.1 with silu"):
+        SchNet.from_schnetpack(silu, examples=examples)
+    with pytest.raises(ValueError, match="`examples` must be structures with `energy`"):
+        SchNet.from_schnetpack(silu, activation="silu", examples=[])
+
+
+def test_offsets_of_an_average_need_to_be_known(heads, examples):
+    weights = read_weights(GOLDEN.with_name("schnetpack_tanh.model")).weights
+    with pytest.raises(ValueError, match="`config` must be given"):
+        SchNet.from_schnetpack(weights, readout="mean", activation="tanh")
+    for one, name in zip(examples, MOLECULES, strict=True):
+        one.energy = heads[f"tanh/{name}/energy"]
+    model = SchNet.from_schnetpack(weights, readout="mean", examples=examples)
+    assert model.config.readout_activation == "tanh"
 
 
 def of(file, prefix) -> dict[str, torch.Tensor]:
@@ -144,15 +336,22 @@ def of(file, prefix) -> dict[str, torch.Tensor]:
     }
 
 
-def test_postprocessors_act_in_their_order(name, data):
+def test_postprocessors_act_in_their_order(golden, name, data):
     with np.load(GOLDEN.with_name("schnetpack_post.npz")) as file:
         weights, expected = of(file, "weights/"), float(file[f"molecules/{name}/energy"])
     # 1e-10 of energies of some thousand; measured 2e-12.
-    energy = SchNet.from_schnetpack(weights)(data.z, data.pos, dtype=torch.float64).detach()
-    assert float(energy) == pytest.approx(expected, abs=1e-10)
+    assert energy_of(SchNet.from_schnetpack(weights, activation=SSP), data) == pytest.approx(
+        expected, abs=1e-10
+    )
+    # A factor behind the offsets acts on the mean and on the references too.
+    network = float(golden[f"molecules/{name}/energy"])
+    offsets = expected - 2.5 * network
     weights["postprocessors.2.scale"] = weights.pop("postprocessors.0.scale")
-    energy = SchNet.from_schnetpack(weights)(data.z, data.pos, dtype=torch.float64).detach()
-    assert abs(float(energy)) > 2 * abs(expected)  # the factor now acts on the references too
+    behind = energy_of(SchNet.from_schnetpack(weights, activation=SSP), data)
+    assert behind == pytest.approx(2.5 * (network + offsets), abs=1e-9)
+    weights["postprocessors.1.atomref"] = torch.zeros(100)
+    behind = energy_of(SchNet.from_schnetpack(weights, activation=SSP), data)
+    assert behind == pytest.approx(2.5 * (network - 0.75 * len(data.z)), abs=1e-10)
 
 
 @pytest.fixture(scope="module")

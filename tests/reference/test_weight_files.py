@@ -40,8 +40,10 @@ SAVED = {
 @pytest.mark.parametrize("kind", [str, Path])
 def test_a_file_of_weights_is_a_door(weights, name, kind, tmp_path):
     SAVED[name](weights, tmp_path / name)
-    read = SchNet.from_schnetpack(kind(tmp_path / name))
-    assert torch.equal(read(Z, POS), SchNet.from_schnetpack(weights)(Z, POS))
+    read, direct = (
+        SchNet.from_schnetpack(what, activation="silu") for what in (kind(tmp_path / name), weights)
+    )
+    assert torch.equal(read(Z, POS), direct(Z, POS))
 
 
 class Hostile:
@@ -77,8 +79,28 @@ def test_a_pickled_model_is_refused_with_a_way_out_and_not_run(name, inside, by,
 
 def test_a_whole_model_is_refused_with_the_name_of_its_class(tmp_path):
     torch.save(SchNet(8, 8, 1, 8, 4.0), tmp_path / "best_inference_model")
-    with pytest.raises(ValueError, match=r"got Python objects \(pyg_schnet\.nn\.schnet\.SchNet\)"):
+    with pytest.raises(ValueError, match=r"model of SchNetPack .*got pyg_schnet\.nn\.schnet\.SchNet"):
         SchNet.from_schnetpack(tmp_path / "best_inference_model")
+
+
+def test_objects_inside_a_whole_model_are_read_and_not_run(tmp_path):
+    model = SchNet(8, 8, 1, 8, 4.0)
+    model.trap = Hostile(tmp_path / "hacked")
+    torch.save(model, tmp_path / "best_model")
+    with pytest.raises(ValueError, match="best_model: must hold"):
+        SchNet.from_schnetpack(tmp_path / "best_model")
+    assert not (tmp_path / "hacked").exists()
+    torch.load(tmp_path / "best_model", weights_only=False)
+    assert (tmp_path / "hacked").exists()  # the trap works
+
+
+def test_a_module_that_holds_itself_is_refused(tmp_path):
+    model = torch.nn.Module()
+    model.weight = torch.nn.Parameter(torch.ones(2))
+    model.add_module("representation", model)
+    torch.save(model, tmp_path / "best_model")
+    with pytest.raises(ValueError, match=r"best_model: is not a complete torch file \(more than"):
+        SchNet.from_schnetpack(tmp_path / "best_model")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +122,7 @@ def test_a_damaged_file_is_named(weights, name, content, message, tmp_path):
 
 def test_a_file_without_weights_or_none_at_all_is_named(tmp_path):
     torch.save(torch.ones(3), tmp_path / "tensor.pt")
-    with pytest.raises(ValueError, match="must hold a state_dict, names with tensors; got Tensor"):
+    with pytest.raises(ValueError, match=r"must hold a state_dict, .* got Tensor"):
         SchNet.from_schnetpack(tmp_path / "tensor.pt")
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pt: no such file"):
         SchNet.from_schnetpack("nowhere.pt")

@@ -1,0 +1,285 @@
+"""What weights of SchNetPack do not hold: read from the whole model or from the run's ``config.yaml``."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyg_schnet.migration.pickled_module import PickledObject, name_of
+
+_PLACES = (".", "..")  # of config.yaml: beside best_model, above checkpoints/last.ckpt
+_ACTS_ON = ("property", "output_key", "input_key")
+_FLAGS = {"mean": "add_mean", "atomref": "add_atomrefs"}
+_INTERPOLATION = re.compile(r"\$\{([\w.]+)\}")
+_ACTIVATIONS = {"shiftedsoftplus": "shifted_softplus", "silu": "silu", "tanh": "tanh"}
+# Output modules that compute derivatives of the energy and do not change it.
+_DERIVATIVES = {"Forces", "Response", "Stress"}
+
+
+@dataclass(frozen=True)
+class Postprocessor:
+    """A step after the network.
+
+    Attributes:
+        kind: Its class.
+        acts_on: The property it changes, if it is known.
+        is_extensive: Whether its offsets are those of each atom.
+        adds: Which of ``"mean"`` and ``"atomref"`` it adds.
+    """
+
+    kind: str
+    acts_on: str | None = None
+    is_extensive: bool = True
+    adds: frozenset[str] = frozenset({"mean", "atomref"})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What defines a model beside its weights; ``None`` where it is not known.
+
+    Attributes:
+        source: Where the settings come from, for messages.
+        representation: Class of the network.
+        hidden_activation: Of the representation.
+        outputs: Classes of the output modules.
+        output: Class of the output module that holds the weights.
+        key: What that output predicts.
+        activation: Of that output module.
+        aggregation: ``"sum"`` or ``"avg"``.
+        cutoff: Class of the cutoff function.
+        normalizes: Whether the convolutions divide by the number of neighbors.
+        postprocessors: All of them, in order; empty where they are switched off.
+        sizes: ``n_atom_basis`` and ``n_interactions``.
+    """
+
+    source: str
+    representation: str | None = None
+    hidden_activation: str | None = None
+    outputs: tuple[str, ...] = ()
+    output: str | None = None
+    key: str | None = None
+    activation: str | None = None
+    aggregation: str | None = None
+    cutoff: str | None = None
+    normalizes: bool = False
+    postprocessors: tuple[Postprocessor, ...] | None = None
+    sizes: tuple[Any, Any] = (None, None)
+
+    def check(self) -> None:
+        """Raise if SchNet cannot hold such a model.
+
+        Raises:
+            ValueError: With the setting and its source.
+        """
+        if self.representation not in (None, "SchNet"):
+            raise self._unfit("a model of SchNet", self.representation)
+        if self.hidden_activation not in (None, "shifted_softplus"):
+            raise self._unfit("a SchNet whose `activation` is shifted_softplus", self.hidden_activation)
+        if self.output not in (None, "Atomwise", "Energy", "DipoleMoment"):
+            raise self._unfit("a model with Atomwise for output", self.output)
+        others = [kind for kind in self.outputs if kind not in {*_DERIVATIVES, self.output}]
+        if others:
+            raise self._unfit("a model of one output and its derivatives", f"{others[0]} too")
+        if self.aggregation not in (None, "sum", "avg"):
+            raise self._unfit("a model whose `aggregation_mode` is sum or avg", self.aggregation)
+        if self.normalizes:
+            raise self._unfit("a SchNet without `normalize_filter`", "one with it")
+        if self.cutoff not in (None, "CosineCutoff", "HardCutoff"):
+            raise self._unfit("a model with CosineCutoff or HardCutoff", self.cutoff)
+
+    def step(self, number: int) -> Postprocessor | None:
+        """Return a postprocessor; ``None`` where it is not known."""
+        steps = self.postprocessors
+        return steps[number] if steps is not None and number < len(steps) else None
+
+    def applies(self, number: int, entry: str) -> bool:
+        """Whether an entry of a postprocessor, as ``"mean"``, changes the prediction.
+
+        Raises:
+            ValueError: If SchNet cannot hold what it does.
+        """
+        step = self.step(number)
+        if step is None:
+            return self.postprocessors is None
+        if step.acts_on is not None and self.key is not None and step.acts_on != self.key:
+            return False
+        if step.kind not in ("AddOffsets", "ScaleProperty"):
+            raise self._unfit("a model whose postprocessors are AddOffsets and ScaleProperty", step.kind)
+        return entry == "scale" or entry in step.adds
+
+    def _unfit(self, requirement: str, got: object) -> ValueError:
+        return ValueError(
+            f"`weights` must be of {requirement}; {self.source} has {got}, which SchNet cannot hold"
+        )
+
+
+def activation_of(value: Any) -> str | None:
+    """Return our name of an activation, or the full name of one that we do not have."""
+    if isinstance(value, Mapping):  # of a class, or of a function by hydra
+        target = str(value.get("_target_"))
+        value = value.get("path") if "hydra" in target else target
+    name = value if isinstance(value, str) else name_of(value)
+    if name is None:
+        return None
+    return _ACTIVATIONS.get(_last(name).replace("_", "").lower(), name)
+
+
+def _last(name: Any) -> str:
+    return str(name).rsplit(".", 1)[-1]
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def read_model(model: PickledObject, source: str, output: str) -> Settings:
+    """Read the settings from a whole model.
+
+    Args:
+        model: A NeuralNetworkPotential of version 2, or an AtomisticModel of earlier ones.
+        source: Name of the file.
+        output: Name of the output module under which the weights are: ``"output_modules.0"``.
+
+    Raises:
+        ValueError: If it is no model of SchNetPack.
+    """
+    network = model.child("representation")
+    head = model.child(*output.split("."))
+    if network is None or head is None:
+        raise ValueError(f"{source}: must hold a model of SchNetPack with an output module; got {model.kind}")
+    outputs = model.child(*output.split(".")[:-1])
+    assert outputs is not None  # it holds the head
+    block = network.child("interactions", "0")
+    first = head.child("outnet", "0") or head.child("out_net", "1", "out_net", "0")
+    cutoff = network.child("cutoff_fn") or (block.child("cutoff_network") if block else None)
+    pool, sums = head.child("atom_pool"), block.child("cfconv", "agg") if block else None
+    aggregation = _text(head.attribute("aggregation_mode"))
+    if pool is not None:  # of earlier versions
+        averages = "sum" if pool.attribute("average") is False else "avg"
+        aggregation = averages if _last(pool.kind) == "Aggregate" else _last(pool.kind)
+    layer = block.child("filter_network", "0") if block else None
+    steps = model.child("postprocessors")
+    acts = model.attribute("do_postprocessing") is not False
+    interactions = network.child("interactions")
+    return Settings(
+        source,
+        _last(network.kind),
+        activation_of(layer.attribute("activation")) if layer else None,
+        tuple(_last(one.kind) for one in outputs.children().values()),
+        _last(head.kind),
+        _text(head.attribute("output_key")) or _text(head.attribute("property")),
+        activation_of(first.attribute("activation")) if first else None,
+        aggregation,
+        _last(cutoff.kind) if cutoff else None,
+        sums is not None and sums.attribute("average") is True,
+        tuple(map(_step_of_model, steps.children().values())) if steps and acts else (),
+        (network.attribute("n_atom_basis"), len(interactions.children()) if interactions else None),
+    )
+
+
+def _step_of_model(step: PickledObject) -> Postprocessor:
+    adds = frozenset(name for name, flag in _FLAGS.items() if step.attribute(flag) is not False)
+    acts_on = _text(step.attribute("_property")) or _text(step.attribute("output_key"))
+    return Postprocessor(_last(step.kind), acts_on, step.attribute("is_extensive") is not False, adds)
+
+
+def find_config(path: str | os.PathLike) -> Path | None:
+    """Return the ``config.yaml`` of SchNetPack's run beside a file of weights, or in the folder above."""
+    for place in _PLACES:
+        found = Path(path).parent / place / "config.yaml"
+        if found.is_file() and _is_of_schnetpack(_values(found)):
+            return found
+    return None
+
+
+def _values(path: Path) -> Any:
+    """Read a configuration; ``None`` if it is none."""
+    from pyg_schnet.training.recipe import read_yaml  # which imports much
+
+    try:
+        return read_yaml(path)
+    except ValueError:
+        return None
+
+
+def _is_of_schnetpack(config: Any) -> bool:
+    model = config.get("model") if isinstance(config, dict) else None
+    return isinstance(model, dict) and isinstance(model.get("representation"), dict)
+
+
+def read_config(config: Mapping[str, Any] | str | os.PathLike, number: int) -> Settings:
+    """Read the settings from the configuration of a run.
+
+    Args:
+        config: What hydra wrote to ``config.yaml``, or that file.
+        number: Of the output module that holds the weights.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not SchNetPack's.
+    """
+    if isinstance(config, Mapping):
+        source = "`config`"
+    else:
+        source = os.fspath(config)
+        if not Path(config).is_file():
+            raise FileNotFoundError(f"{source}: no such file; give the config.yaml of SchNetPack's run")
+        config = _values(Path(config))
+    if not _is_of_schnetpack(config):
+        raise ValueError(f"{source}: must be a configuration of SchNetPack, with `model.representation`")
+    assert isinstance(config, Mapping)
+    resolved = _resolved(config["model"], config)
+    network, outputs = resolved["representation"], resolved.get("output_modules")
+    if not isinstance(outputs, list) or not len(outputs) > number or not isinstance(outputs[number], dict):
+        raise ValueError(f"{source}: must list output module {number}, which the weights are of")
+    head = outputs[number]
+    # Before 2.0 the key was `output` and the default another.
+    default = "torch.nn.functional.silu" if "output_key" in head else None
+    steps = resolved.get("postprocessors")
+    cutoff = network.get("cutoff_fn")
+    return Settings(
+        source,
+        _target(network),
+        activation_of(network.get("activation")),
+        tuple(map(_target, outputs)),
+        _target(head),
+        _text(head.get("output_key")),
+        activation_of(head.get("activation", default)),
+        head.get("aggregation_mode", "sum"),
+        _target(cutoff) if isinstance(cutoff, dict) else None,
+        False,
+        tuple(map(_step_of_config, steps)) if isinstance(steps, list) else None,
+        (network.get("n_atom_basis"), network.get("n_interactions")),
+    )
+
+
+def _target(entry: Any) -> str:
+    return _last(entry.get("_target_")) if isinstance(entry, dict) else "nothing"
+
+
+def _step_of_config(step: Any) -> Postprocessor:
+    step = step if isinstance(step, dict) else {}
+    adds = frozenset(name for name, flag in _FLAGS.items() if step.get(flag))
+    acts_on = next((text for key in _ACTS_ON if (text := _text(step.get(key)))), None)
+    return Postprocessor(_target(step), acts_on, step.get("is_extensive") is not False, adds)
+
+
+def _resolved(value: Any, root: Mapping[str, Any], depth: int = 0) -> Any:
+    """Replace ``${globals.cutoff}`` by the text or number that it refers to; others stay as they are."""
+    if depth > 40:  # texts that refer to each other
+        return value
+    if isinstance(value, dict):
+        return {name: _resolved(entry, root, depth + 1) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_resolved(entry, root, depth + 1) for entry in value]
+    found = _INTERPOLATION.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        return value
+    entry: Any = root
+    for name in found[1].split("."):
+        entry = entry.get(name) if isinstance(entry, Mapping) else None
+    return value if entry is None or isinstance(entry, dict | list) else _resolved(entry, root, depth + 1)
