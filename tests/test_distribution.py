@@ -25,14 +25,16 @@ _spec.loader.exec_module(distribution)
 
 # In a process without the checkout on its path: imports, reads a card, and finds the kernels' sources.
 PROBE = """
-import sys
+import importlib, sys
 sys.path.insert(0, sys.argv[1])
 import pyg_schnet
 from pyg_schnet.datasets.card import read_card
 from pathlib import Path
 print(Path(pyg_schnet.__file__).parents[1])
 print(*[read_card(name).name for name in ("iso17", "md17", "md22", "qm9")])
-library = sys.modules["pyg_schnet.native.library"]
+library = importlib.import_module("pyg_schnet.native.library")
+from pyg_schnet.training.recipe import find_recipe
+print(find_recipe("own_file"), find_recipe("datasets/md17/recipes/own_file.yaml"))
 print(all((Path(library.__file__).parent / name).is_file() for name in library._SOURCES))
 """
 
@@ -88,9 +90,10 @@ def test_the_unpacked_wheel_works_alone(built, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    folder, cards, kernels = done.stdout.splitlines()
+    folder, cards, recipes, kernels = done.stdout.splitlines()
     assert Path(folder) == tmp_path
     assert cards == "iso17 md17 md22 qm9"
+    assert recipes.split() == 2 * [f"{tmp_path}/pyg_schnet/datasets/recipes/md17/own_file.yaml"]
     assert kernels == "True"
 
 

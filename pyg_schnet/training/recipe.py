@@ -7,20 +7,50 @@ into gigabytes, and no names of classes or other files, which jsonargparse would
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import yaml
 
+from pyg_schnet.spelling import nearest
 from pyg_schnet.training.config import TrainConfig
 
+_INSTALLED = Path(__file__).parents[1] / "datasets" / "recipes"  # filled by the wheel, see pyproject.toml
+_CHECKOUT = Path(__file__).parents[2] / "datasets"
 _LARGEST = 2**20  # bytes
 _DEEPEST = 20  # sections within sections
 _SHOWN = 100  # characters of a name in a message
 # What PyYAML raises, also of numbers with thousands of digits, of names that are lists, and of deep nesting.
 _NO_YAML = (yaml.YAMLError, ValueError, RecursionError, OverflowError, TypeError, AttributeError)
+
+
+def named_recipes() -> dict[str, Path]:
+    """Return the recipes that come with the package, by their names."""
+    folder, pattern = (_INSTALLED, "*/*.yaml") if _INSTALLED.is_dir() else (_CHECKOUT, "*/recipes/*.yaml")
+    return {path.stem: path for path in sorted(folder.glob(pattern))}
+
+
+def find_recipe(name: str) -> Path:
+    """Return the file of a recipe, given by its path or, if it comes with the package, by its name.
+
+    Args:
+        name: A file, ``"own_file"``, or the path that the recipe has in a clone of the repository,
+            ``"datasets/md17/recipes/own_file.yaml"``, wherever the command runs.
+
+    Raises:
+        FileNotFoundError: If there is neither; it lists the names.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    known = named_recipes()
+    in_clone = path.parts[:1] == ("datasets",) and path.parts[2:3] == ("recipes",)
+    if (path.name == name or in_clone) and path.stem in known and path.suffix in ("", ".yaml"):
+        return known[path.stem]
+    raise FileNotFoundError(
+        f"{name}: no such recipe; give a YAML file, or one of {', '.join(known)}.{nearest(path.stem, known)}"
+    )
 
 
 def with_recipe(arguments: list[str]) -> list[str]:
@@ -39,7 +69,12 @@ def with_recipe(arguments: list[str]) -> list[str]:
         if name in sections:
             raise ValueError(f"`--{name}` is a section; give its options one by one, as --{name}.KEY VALUE")
         if name == "config" and (given or number + 1 < len(arguments)):
-            _check_recipe(Path(value if given else arguments[number + 1]), known, sections)
+            recipe = find_recipe(value if given else arguments[number + 1])
+            _check_recipe(recipe, known, sections)
+            if given:
+                arguments[number] = f"--config={recipe}"
+            else:
+                arguments[number + 1] = str(recipe)
     return arguments
 
 
@@ -72,8 +107,6 @@ def read_yaml(path: Path, largest: int = _LARGEST) -> Any:
 
 
 def _check_recipe(recipe: Path, known: set[str], sections: set[str]) -> None:
-    if not recipe.is_file():
-        raise FileNotFoundError(f"{recipe}: no such recipe; `train` takes a YAML file first")
     entries = read_yaml(recipe)
     if not isinstance(entries, dict):
         raise ValueError(f"{recipe}: must hold options by name, got {type(entries).__name__}")
@@ -106,6 +139,7 @@ def _flatten(entries: dict, values: set[str], prefix: str = "") -> Iterator[str]
 def _check_name(name: str, known: set[str], where: str = "", dashes: str = "") -> None:
     if name not in known:
         name = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}…"
-        nearest = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean `{dashes}{nearest[0]}`?" if nearest else "See pyg-schnet train --help."
-        raise ValueError(f"{where}`{dashes}{name}` is not an option. {hint}")
+        hint = nearest(name, [f"{dashes}{other}" for other in sorted(known)]).replace("'", "`")
+        raise ValueError(
+            f"{where}`{dashes}{name}` is not an option.{hint or ' See pyg-schnet train --help.'}"
+        )
