@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import InMemoryDataset
 
+from pyg_schnet import checkpoint
 from pyg_schnet.evaluation import labelled
 from pyg_schnet.loader import collate
 from pyg_schnet.potential import Potential
@@ -51,7 +53,9 @@ def fit(
         report: What to show.
         provenance: Written into the checkpoint.
         resume: Go on from ``run.last``.
-        interruption: Looked at after each step; what comes ends the run, with a checkpoint.
+        interruption: Looked at after each step; what comes ends the run, with a checkpoint. Before the first
+            validation the averaged weights of that step are kept as ``run.model``, too; the first
+            validation of a resumed run replaces them.
 
     Returns:
         Steps, best validation loss and time.
@@ -137,6 +141,10 @@ def fit(
     if stopped:
         interruption.note()
         report.line(f"Interrupted after step {count.step:,}, which {run.last} holds; --resume goes on.")
+        if math.isinf(count.best_loss) and processes.is_first:
+            state.copy_buffers()
+            checkpoint.save(state.averaged, run.model, {**provenance, "validation": None})
+            report.line(f"{run.model} holds the weights of now, which no validation has seen.")
     return count
 
 

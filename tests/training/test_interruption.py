@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -67,6 +68,26 @@ def test_another_thread_notes_nothing_and_disturbs_nothing():
     thread.start()
     thread.join()
     assert found == [(False, before)]
+
+
+def test_a_run_that_ends_before_its_first_validation_leaves_a_model(recipe, run, report):
+    class Interrupting(report):
+        def step(self, step, done, loss):
+            super().step(step, done, loss)
+            if step == 2:
+                signal.raise_signal(signal.SIGINT)
+
+    from pyg_schnet.training import train
+
+    config = recipe()
+    with pytest.raises(KeyboardInterrupt):
+        train(config, Interrupting())
+    model = Path(config.out) / "model.safetensors"
+    assert checkpoint.provenance(model)["validation"] is None
+    assert all(weight.isfinite().all() for weight in checkpoint.load(model).parameters())
+    again, whole = run(config, resume=True), run(recipe("whole"))
+    weights = [checkpoint.read(one.model, "potential")[1] for one in (again, whole)]
+    assert all(weights[0][key].equal(weights[1][key]) for key in weights[1])
 
 
 def test_a_run_ends_after_its_step_and_goes_on_as_if_it_had_not(recipe, run, report):
