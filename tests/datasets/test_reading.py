@@ -6,6 +6,7 @@ import re
 import ase.db
 import numpy as np
 import pytest
+from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write as ase_write
 
@@ -53,6 +54,12 @@ def read(path, *keys, units=None):
 def same(first, second, atol=0.0):
     names = ("numbers", "counts", "positions", "energy", "forces")
     return all(np.allclose(getattr(first, x), getattr(second, x), rtol=0, atol=atol) for x in names)
+
+
+@pytest.mark.parametrize("path", [molecule("H2O"), [molecule("H2O"), molecule("CH4")], 3])
+def test_what_names_no_file_is_refused_with_how_to_write_one(path):
+    with pytest.raises(TypeError, match=r"`path` must name files, got (Atoms|int).*ase\.io\.write"):
+        list_files(path)
 
 
 def test_each_kind_of_file_gives_the_same(everywhere):
