@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 
 from jsonargparse import ArgumentError, ArgumentParser
@@ -16,7 +16,6 @@ from pyg_schnet import __version__
 from pyg_schnet.cli import check, data, evaluate, md, plot, predict, relax, select, train
 from pyg_schnet.cli.mistakes import check_options, check_verb, told
 from pyg_schnet.cli.options import parser_of, prepare_device
-from pyg_schnet.datasets.display import silence
 
 # torch, ASE and matplotlib take seconds to import: each verb imports what it needs, so that --help and
 # mistakes in the command line are answered at once.
@@ -119,8 +118,14 @@ def _run(arguments: list[str]) -> int:
     chosen = options[options.verb]
     if "device" in chosen:
         prepare_device(chosen.device, chosen.threads)
-    with silence() if chosen.get("quiet") or chosen.get("json") else nullcontext():
+    with _silence() if chosen.get("quiet") or chosen.get("json") else nullcontext():
         return _VERBS[options.verb].run(chosen)
+
+
+def _silence() -> AbstractContextManager[None]:
+    from pyg_schnet.datasets.display import silence
+
+    return silence()
 
 
 def _parsers(wanted: str | None) -> tuple[ArgumentParser, dict[str, ArgumentParser]]:

@@ -108,8 +108,6 @@ def hash_models(models: list[str]) -> list[str]:
     """Give the SHA-256 of checkpoints, in short."""
     found = []
     for model in models:
-        if Path(model).is_dir():
-            raise ValueError(f"{model}: is a folder; give a checkpoint in it, as {model}/model.safetensors")
         if not Path(model).is_file():
             raise FileNotFoundError(
                 f"{model}: no such checkpoint; `pyg-schnet train` writes model.safetensors"
@@ -119,8 +117,26 @@ def hash_models(models: list[str]) -> list[str]:
 
 
 def split_models(text: str) -> list[str]:
-    """Give the paths of one or several checkpoints, joined by commas; an ensemble's file is one path."""
-    return [text] if Path(text).is_file() else text.split(",")
+    """Return the paths of one or several checkpoints, joined by commas; an ensemble's file is one path.
+
+    The directory of a training run stands for its ``model.safetensors``.
+
+    Raises:
+        ValueError: If a directory holds none.
+    """
+    return [_checkpoint(name) for name in ([text] if Path(text).exists() else text.split(","))]
+
+
+def _checkpoint(name: str) -> str:
+    if not Path(name).is_dir():
+        return name
+    model = Path(name) / "model.safetensors"
+    if not model.is_file():
+        raise ValueError(
+            f"{name}: must be a checkpoint or the directory of a training run, got a directory without "
+            "model.safetensors"
+        )
+    return str(model)
 
 
 def model_files(text: str) -> list[str]:

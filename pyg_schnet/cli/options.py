@@ -13,7 +13,7 @@ def with_model(description: str) -> ArgumentParser:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="a checkpoint, model.safetensors; several, joined by commas; or an ensemble.json of evaluate",
+        help="a run, or its model.safetensors; several, joined by commas; or an ensemble.json of evaluate",
     )
     parser.add_argument("--device", default="cpu", help="'cpu' or 'cuda'")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU; molecules are small, one is fast")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import ase.io
@@ -151,6 +153,50 @@ def test_a_recipe_without_data_says_what_to_add(tmp_path, capsys):
     assert told in capsys.readouterr().err
 
 
+def test_a_recipe_that_comes_with_the_package_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for recipe in ("own_file", "own_file.yaml", "datasets/md17/recipes/own_file.yaml"):
+        assert "add --data.path" in fails(capsys, ["train", recipe])
+        assert "add --data.path" in fails(capsys, ["train", f"--config={recipe}"])
+    message = fails(capsys, ["train", "own_fiel"])
+    assert "own_fiel: no such recipe" in message
+    assert "md17_n1000" in message
+    assert "Did you mean 'own_file'?" in message
+
+
+def test_a_file_wins_over_a_recipe_of_its_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("own_file").write_text("data: {path: mine.xyz}")
+    assert "mine.xyz" in fails(capsys, ["train", "own_file"])
+
+
+def test_a_run_stands_for_its_model(run, ethanol, tmp_path, capsys):
+    energies = []
+    for name, model in (("a", run), ("b", run / "model.safetensors")):
+        out = tmp_path / f"{name}.extxyz"
+        assert cli.main(["predict", str(model), ethanol, str(out), "--quiet"]) == 0
+        energies.append(ase.io.read(out).get_potential_energy())
+    assert energies[0] == energies[1]
+    (tmp_path / "empty").mkdir()
+    arguments = [str(tmp_path / "empty"), ethanol, str(tmp_path / "c.extxyz")]
+    assert "empty: must be a checkpoint or the directory of a training run" in fails(
+        capsys, ["md", *arguments]
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["md", "--help"], ["md", "--temp", "3"]])
+def test_what_needs_no_torch_does_not_import_it(arguments):
+    code = (
+        f"import sys; sys.argv = ['pyg-schnet', *{arguments!r}]\n"
+        "from pyg_schnet.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_evaluate_prints_a_table_and_draws(run, capsys, tmp_path):
     picture = tmp_path / "parity.png"
     arguments = ["evaluate", str(run / "model.safetensors"), str(SAMPLE), "--plot", str(picture)]
@@ -208,6 +254,7 @@ def test_an_existing_output_is_refused_and_left_alone(verb, run, ethanol, tmp_pa
             ["--trainer.max_step=3"],
             r"`--trainer\.max_step` is not an option\. Did you mean `--trainer\.max_steps`",
         ),
+        (["--epochs", "10"], r"`--epochs` is not an option\. Did you mean `--trainer\.max_steps`\?"),
         (["--trainer.lr", "fast"], r"`--trainer\.lr` must be a number, got 'fast'"),
         (["--trainer.max_steps", "1.5"], r"`--trainer\.max_steps` must be a whole number, got '1\.5'"),
         (["--trainer.max_minutes", "x"], r"`--trainer\.max_minutes` must be a number or null, got 'x'"),
