@@ -65,6 +65,8 @@ def run(options: Namespace) -> int:
         raise ValueError(f"`--format` must be png, pdf or svg, got {options.format!r}")
     if options.max_structures < 1:
         raise ValueError(f"`--max_structures` must be at least 1, got {options.max_structures}")
+    if options.out == "":
+        raise ValueError("`--out` must name a folder, got ''; '.' is this one")
     source = Source.open(options.source)
     folder = Path(options.out) if options.out is not None else source.folder
     _check_folder(folder, names, options)

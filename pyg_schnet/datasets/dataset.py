@@ -75,6 +75,8 @@ class MoleculeDataset(InMemoryDataset):
                 "`memory_map` must be False without `root`, where the processed file would be, got True; "
                 "give a `root`, or a processed file"
             )
+        if root is not None and not os.fspath(root):
+            raise ValueError("`root` must name a folder, got ''; '.' is this one")
         self._reload = force_reload
         self.in_memory = root is None  # PyG's own `root` then is '???'
         folder = None if root is None else os.fspath(root)

@@ -188,6 +188,10 @@ class TrainConfig:
     out: str = "run"
     fabric: FabricConfig = field(default_factory=FabricConfig)
 
+    def __post_init__(self) -> None:
+        if not self.out.strip():
+            raise ValueError(f"`out` must name a folder for the run, got {self.out!r}; '.' is this one")
+
 
 def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:

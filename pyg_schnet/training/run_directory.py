@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import os
-import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from pyg_schnet.claim import Claim
 from pyg_schnet.datasets.npz import open_npz, read_array
 from pyg_schnet.datasets.split_files import read_split
 from pyg_schnet.datasets.splits import Split
-from pyg_schnet.files import remove_leftovers, written_whole
+from pyg_schnet.files import is_leftover, remove_leftovers, written_whole
 
 
 class RunDirectory:
@@ -33,7 +33,11 @@ class RunDirectory:
     ``tensorboard/``              the same for TensorBoard
     ``learning_curve.png``        drawn at the end
     ``.lock``                     held while a process trains
+    ``.pyg-schnet-run``           empty; marks the files above as those of a run
     ============================  ===================================================================
+
+    Nothing is changed in a folder without the mark, unless ``last.safetensors`` is a state of training, as in
+    runs of earlier versions.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -45,18 +49,20 @@ class RunDirectory:
         self.metrics = self.path / "metrics.csv"
         self.tensorboard = self.path / "tensorboard"
         self.learning_curve = self.path / "learning_curve.png"
-        # The configuration last: it tells that the others are ours.
+        self._mark = self.path / ".pyg-schnet-run"
         self._files = (self.model, self.last, self.split, self.metrics, self.learning_curve, self.config)
         self._claim = Claim(self.path, is_folder=True)
 
     def prepare(self, resume: bool, overwrite: bool) -> None:
         """Make the directory and keep other runs out of it until :meth:`release`, or refuse.
 
-        What a run that was killed before its first checkpoint left is removed where ``resume`` is asked for.
+        Resuming removes nothing; a run that was killed before its first checkpoint begins again over what it
+        left. Overwriting removes the files of a run and no others.
 
         Raises:
             ValueError: If both flags are given.
-            FileExistsError: If it exists and neither flag is given, or if another run is writing to it.
+            FileExistsError: If it exists and neither flag is given, if it is not the folder of a run, or if
+                another run is writing to it.
             FileNotFoundError: If it holds a model, but nothing to resume from.
         """
         if resume and overwrite:
@@ -69,11 +75,12 @@ class RunDirectory:
         self._claim.take()
         try:
             self._check(resume, overwrite)
-            if not self.last.is_file() or not resume:
-                self._clear()
-            else:
-                self._refuse_links()
+            self._refuse_links()
+            if resume and self.last.is_file():
                 checkpoint.read(self.last, "training state")  # all of it, before anything is changed
+            self._mark.touch()
+            if overwrite:
+                self._clear()
             for own in self._files:
                 remove_leftovers(own)
         except BaseException:
@@ -87,41 +94,57 @@ class RunDirectory:
     def _check(self, resume: bool, overwrite: bool) -> None:
         if not self.path.exists():
             return
-        found = {file.name for file in self.path.iterdir()} if self.path.is_dir() else {self.path.name}
-        if all(name == self._claim.place.name or self._is_leftover(name) for name in found):
+        if self.path.is_dir() and all(map(self._is_passed_over, self.path.iterdir())):
             return
         if not resume and not overwrite:
             raise FileExistsError(
                 f"{self.path}: exists; give another --out, --resume to go on with that run, or "
                 "--overwrite to replace it"
             )
-        if not self.config.is_file():
+        if not self._is_run():
             raise FileExistsError(
-                f"{self.path}: is not a run of pyg-schnet (it has no config.yaml), so "
-                f"--{'resume' if resume else 'overwrite'} does not touch it; give another --out"
+                f"{self.path}: is not a run of pyg-schnet (it has no {self._mark.name}, and no "
+                f"last.safetensors of one), so --{'resume' if resume else 'overwrite'} does not touch it; "
+                "give another --out"
             )
-        if resume and self.model.exists() and not self.last.is_file():
-            raise FileNotFoundError(
-                f"{self.path}: holds a model, but no last.safetensors to resume from; begin anew with "
-                "--overwrite, or give another --out"
-            )
+        if resume and not self.last.is_file():
+            for path in (self.model, self.metrics, self.learning_curve):
+                if path.exists():
+                    raise FileNotFoundError(
+                        f"{self.path}: holds {path.name}, but no last.safetensors to resume from; begin anew "
+                        "with --overwrite, or give another --out"
+                    )
+
+    def _is_run(self) -> bool:
+        """Return whether training made the folder; earlier versions left no mark."""
+        if self._mark.is_file():
+            return True
+        try:
+            checkpoint.read(self.last, "training state")
+        except (FileNotFoundError, ValueError):
+            return False
+        return True
 
     def _refuse_links(self) -> None:
         """Refuse files that are elsewhere: a folder of a stranger's may lead to files of the user's."""
         for path in (*self._files, self.tensorboard):
-            if path.is_symlink():
+            if path.is_symlink() or (path.is_dir() and path != self.tensorboard):
                 raise ValueError(
-                    f"{path}: must be a file of this run to go on with it, got a link; copy it here"
+                    f"{path}: must be a file of this run to go on with it, got a link or a folder; copy the "
+                    "file here, or move the folder away"
                 )
 
-    def _is_leftover(self, name: str) -> bool:
-        """Whether a kill left a file while it was written."""
-        return any(name.startswith(f".{own.name}.") for own in self._files)
+    def _is_passed_over(self, path: Path) -> bool:
+        """Return whether a file is none of a run, or one that a kill left while it was written."""
+        own = (self._claim.place.name, self._mark.name)
+        return path.name in own or any(is_leftover(path, file.name) for file in self._files)
 
     def _clear(self) -> None:
-        shutil.rmtree(self.tensorboard, ignore_errors=True)
-        for own in self._files:
+        """Remove the files of the run, and logs for TensorBoard that lie where it writes its own."""
+        for own in (*self._files, *self.tensorboard.glob("events.out.tfevents.*")):
             own.unlink(missing_ok=True)
+        with suppress(OSError):  # there is none, or something else is in it
+            self.tensorboard.rmdir()
 
     def write_config(self, config: Mapping) -> None:
         """Write the resolved configuration; it is a recipe again."""

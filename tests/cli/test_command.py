@@ -97,6 +97,7 @@ def test_train_writes_the_files_of_a_run(run):
     files = {path.name for path in run.iterdir()}
     assert files == {
         ".lock",
+        ".pyg-schnet-run",
         "model.safetensors",
         "last.safetensors",
         "config.yaml",
@@ -134,6 +135,19 @@ def test_an_existing_run_is_refused_resumed_or_overwritten(recipe, tmp_path, cap
     assert "6" in (tmp_path / "run" / "metrics.csv").read_text().splitlines()[-1].split(",")[0]
     assert cli.main([*arguments, "--overwrite"]) == 0
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("flag", ["--resume", "--overwrite"])
+def test_training_takes_no_folder_with_a_recipe_for_its_own(tmp_path, monkeypatch, capsys, flag):
+    monkeypatch.chdir(tmp_path)
+    for name in ("metrics.csv", "tensorboard/events.out.tfevents.1.host"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text("years of work")
+    Path("config.yaml").write_text(yaml.safe_dump(TINY))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert "is not a run" in fails(capsys, ["train", "config.yaml", "--out", ".", flag])
+    assert "`out` must name a folder" in fails(capsys, ["train", "config.yaml", "--out", "", flag])
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_evaluate_prints_one_json_object_with_the_promised_keys(run, capsys):

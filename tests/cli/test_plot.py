@@ -210,6 +210,7 @@ def test_a_crystal_of_one_element_has_no_map_of_elements(tmp_path, capsys, quick
         (["--only", "fitlers"], r"`--only` must name pictures, .*; got 'fitlers'\. Did you mean 'filters'\?"),
         (["--format", "jpg"], r"`--format` must be png, pdf or svg, got 'jpg'"),
         (["--out", "no/where"], r"no: does not exist; make it first"),
+        (["--out", ""], "`--out` must name a folder"),
         (["--out", "config.yaml"], r"config\.yaml: is a file; `--out` must be a folder"),
         (["--index", "ten"], r"`--index` must be a number or a slice, as ::10, got 'ten'"),
         (

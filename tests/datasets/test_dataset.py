@@ -587,3 +587,8 @@ def test_a_set_of_another_revision_is_processed_again(root, monkeypatch):
     before = Small(root).header["recipe"]["revision"]
     monkeypatch.setattr(datasets, "_REVISION", before + 1)
     assert Small(root).header["recipe"]["revision"] == before + 1
+
+
+def test_a_set_without_a_name_of_its_folder_is_refused():
+    with pytest.raises(ValueError, match="`root` must name a folder"):
+        Small("")

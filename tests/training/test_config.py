@@ -64,3 +64,9 @@ def test_a_path_is_all_that_a_run_needs():
 def test_wrong_places_to_train_are_refused(options, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         FabricConfig(**options)
+
+
+@pytest.mark.parametrize("out", ["", " "])
+def test_a_run_without_a_folder_is_refused(out):
+    with pytest.raises(ValueError, match="`out` must name a folder"):
+        TrainConfig(DataConfig("a.npz"), out=out)

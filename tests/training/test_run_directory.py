@@ -9,6 +9,8 @@ from pyg_schnet import checkpoint
 from pyg_schnet.datasets.splits import Split
 from pyg_schnet.training import RunDirectory
 
+UNLISTED = {".lock", ".pyg-schnet-run"}
+
 
 @pytest.fixture
 def run(tmp_path):
@@ -22,13 +24,13 @@ def used(run):
     run.tensorboard.mkdir()
     for file in (run.model, run.last, run.config, run.split, run.metrics, run.learning_curve):
         file.write_text("old")
-    (run.tensorboard / "events").write_text("old")
+    (run.tensorboard / "events.out.tfevents.1.host").write_text("old")
     (run.path / "notes.txt").write_text("mine")
     return run
 
 
 def contents(run):
-    return {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()} - {".lock"}
+    return {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()} - UNLISTED
 
 
 def test_a_new_directory_is_made_with_its_parents(tmp_path):
@@ -61,24 +63,58 @@ def test_a_file_in_the_place_of_the_directory_is_refused(run):
 
 
 def test_overwriting_removes_the_runs_files_and_no_others(used):
+    (used.path / ".config.yaml.swp").write_text("an editor's")
     used.prepare(False, True)
-    assert contents(used) == {"notes.txt"}
+    assert contents(used) == {"notes.txt", ".config.yaml.swp"}
+    assert not used.tensorboard.exists()
 
 
-@pytest.mark.parametrize("kind", ["folder", "file"])
-def test_overwriting_does_not_touch_what_is_no_run(run, kind):
-    own = run.path
-    if kind == "folder":
-        run.path.mkdir()
-        own = run.path / "thesis.tex"
-    own.write_text("years of work")
-    with pytest.raises(FileExistsError) as caught:
-        run.prepare(False, True)
-    assert str(caught.value) == (
-        f"{run.path}: is not a run of pyg-schnet (it has no config.yaml), so --overwrite does not touch it; "
-        "give another --out"
-    )
-    assert own.read_text() == "years of work"
+def test_overwriting_removes_no_logs_of_others(used):
+    (used.tensorboard / "notes.txt").write_text("mine")
+    (used.tensorboard / "other").mkdir()
+    (used.tensorboard / "other" / "events.out.tfevents.2.host").write_text("mine")
+    used.prepare(False, True)
+    assert contents(used) == {
+        "notes.txt", "tensorboard/notes.txt", "tensorboard/other/events.out.tfevents.2.host"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("flag", ["resume", "overwrite"])
+@pytest.mark.parametrize("kind", ["folder", "file", "project", "project with a model"])
+def test_what_is_no_run_is_not_touched(run, kind, flag):
+    names = [
+        "thesis.tex",
+        "config.yaml",
+        "metrics.csv",
+        "split.npz",
+        "tensorboard/events.out.tfevents.1.host",
+    ]
+    if kind == "file":
+        run.path.write_text("years of work")
+    else:
+        for name in names if kind != "folder" else names[:1]:
+            (run.path / name).parent.mkdir(parents=True, exist_ok=True)
+            (run.path / name).write_text("years of work")
+    if kind == "project with a model":
+        checkpoint.write(run.model, "potential", {}, {})
+    before = contents(run)
+    with pytest.raises(FileExistsError, match=f"is not a run of pyg-schnet .* --{flag} does not touch it"):
+        run.prepare(flag == "resume", flag == "overwrite")
+    own = [run.path] if kind == "file" else [run.path / name for name in before - {"model.safetensors"}]
+    assert {path.read_text() for path in own} == {"years of work"}
+    assert contents(run) == before
+    assert not (run.path / ".lock").exists()
+
+
+@pytest.mark.parametrize("flags", [(True, False), (False, True)])
+def test_a_run_of_an_earlier_version_is_known_by_its_state(used, flags):
+    checkpoint.write(used.last, "training state", {}, {})
+    (used.path / ".pyg-schnet-run").unlink()
+    used.release()
+    before = contents(used)
+    used.prepare(*flags)
+    assert (used.path / ".pyg-schnet-run").is_file()
+    assert contents(used) == (before if flags[0] else {"notes.txt"})
 
 
 @pytest.mark.parametrize("exists", [True, False])
@@ -90,23 +126,25 @@ def test_resuming_begins_where_nothing_is_there_yet(run, exists):
     assert run.path.is_dir()
 
 
-def test_resuming_removes_what_a_run_left_that_was_killed_before_its_first_checkpoint(used):
-    used.last.unlink()
-    used.model.unlink()
-    (used.path / ".split.npz.x1y2").write_text("half")
+def test_resuming_removes_nothing_where_a_run_was_killed_before_its_first_checkpoint(used):
+    for path in (used.last, used.model, used.metrics, used.learning_curve):
+        path.unlink()
+    (used.path / ".split.npz.x1y2z3w4").write_text("half")
     used.prepare(True, False)
-    assert contents(used) == {"notes.txt"}
+    assert contents(used) == {
+        "notes.txt", "config.yaml", "split.npz", "tensorboard/events.out.tfevents.1.host"
+    }  # fmt: skip
 
 
 def test_resuming_does_not_replace_a_model_whose_state_is_gone(used):
     used.last.unlink()
     before = contents(used)
-    with pytest.raises(FileNotFoundError) as caught:
+    with pytest.raises(FileNotFoundError, match=r"holds model\.safetensors, but no last\.safetensors"):
         used.prepare(True, False)
-    assert str(caught.value) == (
-        f"{used.path}: holds a model, but no last.safetensors to resume from; begin anew with --overwrite, "
-        "or give another --out"
-    )
+    used.model.rename(used.path / "model.safetensors.bak")
+    with pytest.raises(FileNotFoundError, match=r"holds metrics\.csv, but no last\.safetensors"):
+        used.prepare(True, False)
+    (used.path / "model.safetensors.bak").rename(used.model)
     assert contents(used) == before
 
 
@@ -230,8 +268,9 @@ def test_a_run_whose_files_are_links_is_not_resumed(tmp_path, name):
     run.last.write_text("")
     (run.path / name).unlink(missing_ok=True)
     (run.path / name).symlink_to(tmp_path / "other")
-    with pytest.raises(ValueError, match=f"{name}: must be a file of this run"):
-        run.prepare(resume=True, overwrite=False)
+    for flags in ((True, False), (False, True)):
+        with pytest.raises(ValueError, match=f"{name}: must be a file of this run"):
+            run.prepare(*flags)
     assert (tmp_path / "other").read_text() == "precious"
 
 
@@ -244,7 +283,7 @@ def test_metrics_that_are_no_numbers_are_refused(tmp_path, text):
 
 def test_a_run_that_was_killed_while_its_first_file_was_written_is_begun_again(run):
     run.path.mkdir()
-    for name in (".lock", ".config.yaml.x1y2z3"):
+    for name in (".lock", ".config.yaml.x1y2z3w4"):
         (run.path / name).touch()
     run.prepare(True, False)
     assert contents(run) == set()
