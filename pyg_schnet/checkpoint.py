@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from pyg_schnet.domain import Domain
 from pyg_schnet.files import written_whole
 from pyg_schnet.nn import SchNet, SchNetConfig
+from pyg_schnet.nn.structure import Structure
 from pyg_schnet.potential import Potential
 
 FORMAT = 1  # raise it when an older pyg_schnet could not read the file
@@ -38,8 +40,9 @@ def save(potential: Potential, path: str | os.PathLike, provenance: Mapping[str,
     """Write a potential to a file; a file that is there is replaced only when the new one is complete.
 
     Args:
-        potential: A potential; of one around another model than :class:`~pyg_schnet.SchNet` the file holds
-            the weights and the name of the model's class, but not how to make it.
+        potential: A potential; of one around another model than :class:`~pyg_schnet.SchNet`, or one that was
+            changed after it was built, the file holds the weights and the name of the model's class, but not
+            how to make it.
         path: Where to, usually ``*.safetensors``.
         provenance: How it came about: anything that JSON can hold.
 
@@ -56,8 +59,21 @@ def save(potential: Potential, path: str | os.PathLike, provenance: Mapping[str,
         raise TypeError(
             "`interaction_graph` is a function, which a checkpoint cannot hold; pass edge_index instead"
         )
-    header |= {"model": asdict(model.config)}
+    changed = _changed(model)
+    header |= {"model": asdict(model.config)} if changed is None else {"class": changed}
     return write(path, "potential", header, dict(potential.state_dict()))
+
+
+def _changed(model: SchNet) -> str | None:
+    """Return what of a model its configuration does not build; ``None`` if it builds all of it."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        built = SchNet(**asdict(model.config))
+    own, other = (Structure({"": one}).key for one in (model, built))
+    if own == other:
+        return None
+    differs = next((a for a, b in zip_longest(own, other) if a != b and a is not None), own[0])
+    where = f"`{differs[0]}` changed" if differs[0] else "methods of its own"
+    return f"{type(model).__name__} with {where}"
 
 
 def load(
@@ -146,8 +162,8 @@ def _with_weights(
     """Put weights into a model of the caller's."""
     if model is None:
         raise ValueError(
-            f"{path}: holds the weights of {name}, which is not SchNet; give load(path, model={name}(...)), "
-            "made as it was for training"
+            f"{path}: holds the weights of {name}, which the file cannot build; give "
+            f"load(path, model={name.split()[0]}(...)), made as it was for training"
         )
     potential = Potential(model)
     try:

@@ -7,7 +7,7 @@ import inspect
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,14 +22,11 @@ from pyg_schnet.molecules import (
     check_molecules,
     molecules_of,
 )
-from pyg_schnet.native import has_kernels, positions_only, why_not
+from pyg_schnet.native import positions_only
 from pyg_schnet.nn import SchNet
 from pyg_schnet.nn.readout import DoubleBuffers, element_table, sum_by_molecule
 from pyg_schnet.ordering import in_old_order, in_spatial_order
 from pyg_schnet.strain import Strain
-
-_MODELS_METHODS = ("forward", "locate", "knots_between", "predict")  # what a program does instead
-_OWN_METHODS = ("_run", "_energy", "scaled")
 
 
 class Potential(DoubleBuffers):
@@ -77,6 +74,8 @@ class Potential(DoubleBuffers):
     scale: Tensor  # (), eV
     atomref: Tensor  # (100,), eV
     allowed: Tensor  # (100,), bool
+    _settings: ClassVar = ()
+    _computes: ClassVar = ("_run", "_energy", "scaled")
 
     def __init__(
         self,
@@ -133,7 +132,7 @@ class Potential(DoubleBuffers):
             ValueError: If the input is not a set of molecules, holds an element that was absent from
                 training, or stress is asked for where no system is periodic.
         """
-        if self.compiled is not None and self.why_eager() is None:
+        if self.compiled is not None and not torch.compiler.is_compiling():
             eager = functools.partial(Potential._run, forces=forces, stress=stress)
             out = self.compiled(self, data, forces, stress, eager)
             if out is not None:
@@ -192,14 +191,17 @@ class Potential(DoubleBuffers):
 
         A program for each kind of call (with or without forces, training or not) is made at its first use, in
         seconds, and compared there with what it replaces: energies, forces and the gradients of all weights.
-        It serves batches of any size. Call this again after another module was put into the model.
+        It serves batches of any size, and all potentials of the same structure. Modules, their settings and
+        hooks may be changed at any time.
 
         Calls that have no program run as before: with ``filters="exact"``, in float64 unless
-        ``filters="spline"``, positions or cells that need a gradient, and models that are not a ``SchNet``.
+        ``filters="spline"``, positions or cells that need a gradient, and models that are not a ``SchNet`` or
+        have hooks, parametrizations or modules of other classes.
 
         Args:
-            constant: Promise that neither weights that do not require gradients nor modules will change: they
-                are not looked at again, which saves half of the time of one small molecule (254 to 125 µs).
+            constant: Promise that weights that do not require gradients will not change, except by
+                ``load_state_dict`` and other operations that autograd counts: they are not read again, which
+                saves half of the time of one small molecule (254 to 125 µs).
 
         Returns:
             Itself; ``compiled`` tells about the programs, :meth:`why_eager` why there are none.
@@ -211,20 +213,7 @@ class Potential(DoubleBuffers):
         """Say in one line why a compiled potential runs as if it were not; ``None`` if it does not."""
         if self.compiled is None:
             return "compile() was not called"
-        model = self.model
-        if not isinstance(model, SchNet):
-            return f"only SchNet is compiled, not {type(model).__name__}"
-        for own, kind, methods in ((model, SchNet, _MODELS_METHODS), (self, Potential, _OWN_METHODS)):
-            if type(own) is not kind and any(
-                getattr(type(own), name) is not getattr(kind, name) for name in methods
-            ):
-                return f"{type(own).__name__} computes in a way of its own, which is not compiled"
-        weight = model.embedding.weight
-        if model.filters == "exact":
-            return "filters='exact' is not compiled"
-        if model.filters == "auto" and weight.dtype != torch.float32:
-            return f"filters='auto' is exact in {weight.dtype}, which is not compiled; use filters='spline'"
-        return None if has_kernels(weight) else why_not(weight)
+        return self.compiled.why_eager(self)
 
     def _run(self, data: Data, forces: bool, stress: bool = False) -> dict[str, Tensor]:
         pos = cast(Tensor, data.pos)

@@ -1,3 +1,4 @@
+import copy
 import json
 import struct
 from pathlib import Path
@@ -10,6 +11,7 @@ from torch_geometric.nn import SchNet as PyGSchNet
 
 import pyg_schnet
 from pyg_schnet import Potential, SchNet, checkpoint, load
+from pyg_schnet.nn import GaussianSmearing, PolynomialEnvelope
 
 TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 2}
 
@@ -60,6 +62,44 @@ def test_a_model_with_another_readout_comes_back(arguments, water, path):
     potential = Potential(SchNet(**TINY, **arguments)).eval()
     checkpoint.save(potential, path)
     assert_close(load(path)(water), potential(water), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("filters", ["exact", "spline", "auto"])
+def test_how_filters_are_computed_comes_back(default, path, filters):
+    default.filters = filters
+    checkpoint.save(Potential(default), path)
+    assert load(path).model.filters == filters
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: setattr(model.readout, "std", 3.0),
+        lambda model: setattr(model, "envelope", PolynomialEnvelope(4.0)),
+        lambda model: setattr(model, "radial_basis", GaussianSmearing(12, 4.0, gamma=2.0).double()),
+        lambda model: setattr(model.readout.network, "activation", torch.nn.Tanh()),
+        lambda model: setattr(model.interactions[0].cfconv.filter_network, "final_activation", True),
+        lambda model: torch.nn.utils.parametrizations.weight_norm(model.readout.network.dense1),
+    ],
+    ids=["std", "envelope", "basis", "activation", "end of filters", "parametrization"],
+)
+def test_a_model_that_was_changed_comes_back_by_a_model_like_it(default, water, path, change):
+    like = copy.deepcopy(default)
+    like.reset_parameters()
+    for model in (default, like):
+        change(model)
+    potential = Potential(default).eval()
+    checkpoint.save(potential, path)
+    with pytest.raises(ValueError, match=r"SchNet with `.*` changed, which the file cannot build"):
+        load(path)
+    assert_close(load(path, model=like)(water), potential(water), atol=0, rtol=0)
+
+
+def test_hooks_are_no_change_of_a_model(default, water, path):
+    default.readout.register_forward_hook(lambda *_: None)
+    potential = Potential(default).eval()
+    checkpoint.save(potential, path)
+    assert_close(load(path)(water), potential(water), atol=1e-12, rtol=0)
 
 
 def test_a_loaded_potential_is_in_evaluation_mode(saved):

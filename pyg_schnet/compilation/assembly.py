@@ -225,6 +225,8 @@ class Assembler:
 
     def _source(self, node: Node) -> int:
         """Find an input; of what belongs to the parts, the sum over them where that is needed."""
+        if node not in self.known:
+            raise Unsupported(f"an input of {node.meta['val'].dtype}")
         value = self.known[node]
         held = self.values[value]
         if not self.shared or held.shared or held.kind == 1:

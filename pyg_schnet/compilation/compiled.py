@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Hashable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,8 +17,9 @@ from pyg_schnet.compilation.comparison import difference, telling
 from pyg_schnet.compilation.inputs import Inputs, find_inputs
 from pyg_schnet.compilation.machine import Bound, Machine, Run
 from pyg_schnet.compilation.tracing import Programs, trace
-from pyg_schnet.compilation.weights import Weights
-from pyg_schnet.native import Watch
+from pyg_schnet.compilation.weights import Weights, marks_of
+from pyg_schnet.native import Watch, has_kernels, why_not
+from pyg_schnet.nn import SchNet
 from pyg_schnet.nn.spline import Knots
 from pyg_schnet.ordering import in_old_order
 
@@ -25,17 +27,38 @@ if TYPE_CHECKING:
     from pyg_schnet.potential import Potential
 
 _MAKING = threading.RLock()  # torch traces one program at a time
+_SHARING = threading.Lock()
 _log = logging.getLogger(__name__)
+
+
+class ProgramSet(dict[tuple, Programs]):
+    """Programs by kind of call, of all potentials that compute the same function of their tensors."""
+
+
+# Kept as long as one of these potentials is in use.
+SHARED: MutableMapping[Hashable, ProgramSet] = weakref.WeakValueDictionary()
+
+
+class _State:
+    """What was found for a potential, valid while its structure and the types of its tensors stay."""
+
+    def __init__(self, potential: Potential):
+        self.weights = Weights(potential)
+        self.programs = ProgramSet()
+        self.marks: list[Any] | None = None  # of constant tensors, whose types were looked at
+        self.watch = Watch()
+        self.frozen: tuple[Tensor, list[Any], list[Tensor], list[Tensor]] | None = None
+        self.places: dict[Machine, Bound] = {}
 
 
 class CompiledPotential:
     """Runs a potential by programs; each is made at its first use and compared with eager there.
 
-    The programs hold no weights: copies of a potential share them.
+    The programs hold no weights: potentials of the same structure, copies first of all, share them.
 
     Args:
-        constant: Whether weights that do not require gradients, and modules, are promised to stay as they
-            are; they are not looked at again then.
+        constant: Whether weights that do not require gradients are promised to stay as they are. They are not
+            read again then, unless they are replaced or autograd counts a change, as by ``load_state_dict``.
 
     Attributes:
         seconds: Time that went into making and comparing programs.
@@ -46,22 +69,17 @@ class CompiledPotential:
         self.constant = constant
         self.seconds = 0.0
         self.failure: str | None = None
-        self._programs: dict[tuple, Programs | None] = {}  # None: such calls run eagerly
-        self._forget()
-
-    def _forget(self) -> None:
-        self._weights: Weights | None = None
-        self._frozen: tuple | None = None
-        self._watch = Watch()
-        self._places: dict[Machine, Bound] = {}
+        self._programs = ProgramSet()
+        self._refused: set[tuple] = set()  # kinds of calls that run eagerly, by structure
+        self._state: _State | None = None
 
     def __len__(self) -> int:
         """Count the programs made so far."""
-        return sum(programs is not None for programs in self._programs.values())
+        return len(self._programs)
 
     def __deepcopy__(self, memo: dict) -> CompiledPotential:
         copy = CompiledPotential()
-        copy._programs, copy.failure = self._programs, self.failure
+        copy._programs, copy._refused, copy.failure = self._programs, set(self._refused), self.failure
         return copy
 
     def __getstate__(self) -> dict:
@@ -69,6 +87,14 @@ class CompiledPotential:
 
     def __setstate__(self, state: dict) -> None:
         self.__init__()
+
+    def why_eager(self, potential: Potential) -> str | None:
+        """Return why no call of a potential has a program, in one line; ``None`` if some have."""
+        if not isinstance(potential.model, SchNet):
+            return f"only SchNet is compiled, not {type(potential.model).__name__}"
+        weights = Weights(potential)
+        like = potential.model.embedding.weight
+        return weights.unknown or (None if has_kernels(like) else why_not(like))
 
     def __call__(
         self,
@@ -90,114 +116,160 @@ class CompiledPotential:
         Returns:
             ``None`` where this kind of call has no program, or the input is wrong.
         """
+        trained = potential.training and torch.is_grad_enabled()
+        if not isinstance(potential.model, SchNet) or torch._C._are_functorch_transforms_active():
+            return None
+        state, weights, marks = self._look(potential, trained)
+        if state.weights.unknown is not None or not has_kernels(weights[0]):
+            return None
         inputs = find_inputs(potential, data, forces, stress)
         if inputs is None:
             return None
         forces = forces or stress  # which follows from them
-        trained = potential.training and torch.is_grad_enabled()
-        weights = self._weights  # read once: other threads may replace it
-        if weights is None:
-            self._weights = Weights(potential)
-        elif (trained or not self.constant) and not weights.are_of(potential):
-            self._programs = {}  # its modules, or types and shapes of weights, are others now
-            self._forget()
-            self._weights = Weights(potential)
-        knots = inputs.knots
-        kinds = (forces, trained, knots.envelope is not None, knots.spacing, inputs.images is not None)
-        key = (*kinds, inputs.pos.dtype, knots.features.dtype, inputs.pos.device)
-        if key not in self._programs:
-            with _MAKING:
-                if key not in self._programs:
-                    self._make(key, potential, inputs, forces, trained, eager)
-        programs = self._programs.get(key)
+        programs = self._programs_for(state, potential, inputs, forces, trained, eager)
         if programs is None:
             out = eager(potential, inputs.data)
+        elif trained:
+            out = _trained(programs, weights, inputs)
         else:
-            out = inputs.finish(self._run(programs, potential, inputs))
-        return in_old_order(out, inputs.order)
+            if not self.constant or any(weight.requires_grad for weight in weights):
+                marks = [*marks, state.watch.look(weights)]
+            out = _evaluated(programs, state, potential, weights, marks, inputs)
+        return in_old_order(inputs.finish(out) if programs else out, inputs.order)
 
-    def _make(
+    def _look(self, potential: Potential, trained: bool) -> tuple[_State, list[Tensor], list[Any]]:
+        """Find what is known of a potential, anew after a change; and its tensors, and marks of them."""
+        state = self._state
+        weights = None if state is None else state.weights.tensors_of(potential)
+        if state is None or weights is None:
+            return self._look_anew(potential)
+        marks = [] if trained else marks_of(weights)
+        if trained or not self.constant or state.weights.unknown or marks != state.marks:
+            if not state.weights.fit(weights):
+                return self._look_anew(potential)
+            state.marks = marks
+        return state, weights, marks
+
+    def _look_anew(self, potential: Potential) -> tuple[_State, list[Tensor], list[Any]]:
+        state = _State(potential)
+        if state.weights.unknown is None:
+            with _SHARING:
+                state.programs = SHARED.setdefault(state.weights.key, state.programs)
+        self._programs, self._state = state.programs, state
+        weights = state.weights.tensors()
+        return state, weights, marks_of(weights)
+
+    def _programs_for(
         self,
-        key: tuple,
+        state: _State,
         potential: Potential,
         inputs: Inputs,
         forces: bool,
         trained: bool,
         eager: Callable[[Potential, Data], dict[str, Tensor]],
-    ) -> None:
-        """Trace a copy, and compare with eager; if that fails, such calls run eagerly from now on."""
-        began = time.perf_counter()
-        self._programs[key] = None
-        if trained and not any(parameter.requires_grad for parameter in potential.parameters()):
-            return None  # nothing to differentiate by
-        if any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in potential.modules()):
-            return self._refuse("modules have hooks, which a program would not call")
-        own = telling(potential)
-        try:
-            programs = trace(own, inputs, forces, trained)
-        except Exception as error:
-            return self._refuse(f"it cannot be traced: {str(error).strip().split(chr(10))[0]}")
-        expected, raw = eager(own, inputs.data), CompiledPotential()._run(programs, own, inputs)
-        found = inputs.finish(dict(raw))
-        if "stress" in expected:  # molecules beside crystals have none
-            known = ~expected["stress"].isnan()
-            expected, found = (
-                {**results, "stress": results["stress"][known]} for results in (expected, found)
-            )
-        if not all(bool(value.isfinite().all()) for value in expected.values()):
-            del self._programs[key]  # nothing can be told of such weights
-            return None
-        pull = float(raw["forces"].detach().abs().max()) if "forces" in raw else 0.0
-        other = difference(own, inputs, expected, found, trained, pull)
-        self.seconds += time.perf_counter() - began
-        if other is not None:
-            return self._refuse(f"the compiled {other} from eager")
-        self._programs[key] = programs
-        return None
+    ) -> Programs | None:
+        """Return the programs of a kind of call, made at the first one; ``None`` where it runs eagerly."""
+        knots = inputs.knots
+        kinds = (forces, trained, knots.envelope is not None, knots.spacing, inputs.images is not None)
+        key = (*kinds, inputs.pos.dtype, knots.features.dtype, inputs.pos.device)
+        programs, refused = state.programs.get(key), (state.weights.key, key)
+        if programs is not None or refused in self._refused:
+            return programs
+        with _MAKING:
+            programs = state.programs.get(key)  # by another thread
+            if programs is not None or refused in self._refused:
+                return programs
+            began = time.perf_counter()
+            programs, reason = _make(potential, inputs, forces, trained, eager)
+            self.seconds += time.perf_counter() - began
+            if programs is not None:
+                state.programs[key] = programs
+            if reason is not None:
+                self._refused.add(refused)
+                self.failure = f"{reason}; running eagerly"
+                _log.warning("%s", self.failure)
+        return programs
 
-    def _refuse(self, reason: str) -> None:
-        self.failure = f"{reason}; running eagerly"
-        _log.warning("%s", self.failure)
 
-    def _run(self, programs: Programs, potential: Potential, inputs: Inputs) -> dict[str, Tensor]:
-        own = self._weights
-        if own is None:
-            own = self._weights = Weights(potential)
-        weights = own.tensors()
-        if programs.backward is not None:
-            results = _Trained.apply(programs, inputs, *weights)
-        else:
-            frozen = self._frozen_weights(potential, weights, inputs.knots)
-            if programs.machine is None:
-                with torch.no_grad():
-                    results = programs.forward(*frozen, *inputs.values())
-            else:
-                results, run = _run_machine(programs, self._bound(programs.machine, frozen), inputs)
-                programs.machine.release(run)
-        return dict(zip(("energy", "forces"), results, strict=False))  # pyright: ignore
+def _make(
+    potential: Potential,
+    inputs: Inputs,
+    forces: bool,
+    trained: bool,
+    eager: Callable[[Potential, Data], dict[str, Tensor]],
+) -> tuple[Programs | None, str | None]:
+    """Trace a copy and compare with eager; without programs, return why such calls must run eagerly.
 
-    def _frozen_weights(self, potential: Potential, weights: list[Tensor], knots: Knots) -> list[Tensor]:
-        """Give weights and the filters' tables, which are computed again only where something changed."""
-        marks: list[Any] = [*map(Tensor.data_ptr, weights)]
-        if not self.constant or any(weight.requires_grad for weight in weights):
-            marks.append(self._watch.look(weights))
-        kept = self._frozen
-        if kept is None or kept[:2] != (id(knots.features), marks):
-            model: Any = potential.model
-            convolutions = [interaction.cfconv for interaction in model.interactions]
-            with torch.inference_mode(False), torch.no_grad():
-                tables = [c.spline.coefficients(c.filter_network, knots) for c in convolutions]
-                frozen = [tensor.contiguous() for tensor in (*weights, *tables)]
-            alive = ([w.detach() for w in weights], knots.features)  # their addresses are not another's
-            kept = self._frozen = (id(knots.features), marks, frozen, alive)
-        return kept[2]
+    Neither comes back where results are not finite, which cannot be compared, or nothing is trained.
+    """
+    if trained and not any(parameter.requires_grad for parameter in potential.parameters()):
+        return None, None
+    own = telling(potential)
+    try:
+        programs = trace(own, inputs, forces, trained)
+    except Exception as error:
+        return None, f"it cannot be traced: {str(error).strip().split(chr(10))[0]}"
+    expected, state = eager(own, inputs.data), _State(own)
+    weights = state.weights.tensors()
+    if trained:
+        raw = _trained(programs, weights, inputs)
+    else:
+        raw = _evaluated(programs, state, own, weights, [], inputs)
+    found = inputs.finish(dict(raw))
+    if "stress" in expected:  # molecules beside crystals have none
+        known = ~expected["stress"].isnan()
+        expected, found = ({**results, "stress": results["stress"][known]} for results in (expected, found))
+    if not all(bool(value.isfinite().all()) for value in expected.values()):
+        return None, None
+    pull = float(raw["forces"].detach().abs().max()) if "forces" in raw else 0.0
+    other = difference(own, inputs, expected, found, trained, pull)
+    return (programs, None) if other is None else (None, f"the compiled {other} from eager")
 
-    def _bound(self, machine: Machine, frozen: list[Tensor]) -> Bound:
-        """Give the addresses of frozen weights for a machine, taken down when the weights were frozen."""
-        kept = self._places.get(machine)
-        if kept is None or kept.weights is not frozen:
-            kept = self._places[machine] = machine.bind(frozen)
-        return kept
+
+def _trained(programs: Programs, weights: list[Tensor], inputs: Inputs) -> dict[str, Tensor]:
+    """Run programs whose results are differentiable by the weights."""
+    return _named(_Trained.apply(programs, inputs, *weights))
+
+
+def _evaluated(
+    programs: Programs,
+    state: _State,
+    potential: Potential,
+    weights: list[Tensor],
+    marks: list[Any],
+    inputs: Inputs,
+) -> dict[str, Tensor]:
+    """Run programs without gradients of weights."""
+    frozen = _frozen_weights(state, potential, weights, marks, inputs.knots)
+    if programs.machine is None:
+        with torch.no_grad():
+            return _named(programs.forward(*frozen, *inputs.values()))
+    bound = state.places.get(programs.machine)
+    if bound is None or bound.weights is not frozen:
+        bound = state.places[programs.machine] = programs.machine.bind(frozen)
+    results, run = _run_machine(programs, bound, inputs)
+    programs.machine.release(run)
+    return _named(results)
+
+
+def _named(results: Any) -> dict[str, Tensor]:
+    return dict(zip(("energy", "forces"), results, strict=False))
+
+
+def _frozen_weights(
+    state: _State, potential: Potential, weights: list[Tensor], marks: list[Any], knots: Knots
+) -> list[Tensor]:
+    """Return weights and the filters' tables, which are computed again only where something changed."""
+    kept = state.frozen
+    if kept is None or kept[0] is not knots.features or kept[1] != marks:
+        model: Any = potential.model
+        convolutions = [interaction.cfconv for interaction in model.interactions]
+        with torch.inference_mode(False), torch.no_grad():
+            tables = [c.spline.coefficients(c.filter_network, knots) for c in convolutions]
+            frozen = [tensor.contiguous() for tensor in (*weights, *tables)]
+        alive = [w.detach() for w in weights]  # so that their addresses are not another's
+        kept = state.frozen = (knots.features, marks, frozen, alive)
+    return kept[2]
 
 
 def _run_machine(programs: Programs, bound: Bound, inputs: Inputs) -> tuple[list[Tensor], Run]:

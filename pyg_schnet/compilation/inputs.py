@@ -22,9 +22,9 @@ from pyg_schnet.molecules import (
     is_periodic,
     molecules_of,
 )
-from pyg_schnet.native import pair_distances, positions_only, prepare
+from pyg_schnet.native import pair_distances, positions_only, prepare, weights_are_frozen
 from pyg_schnet.neighbors import neighbor_list, radius_graph
-from pyg_schnet.nn.spline import Knots
+from pyg_schnet.nn.spline import KnotFeatures, Knots
 from pyg_schnet.ordering import in_spatial_order
 from pyg_schnet.strain import per_volume, volumes
 
@@ -151,11 +151,12 @@ def _of_molecules(
     data, order = in_spatial_order(data)
     if order is not None:
         z, pos = cast(Tensor, data.z), cast(Tensor, data.pos)
-    cutoff = model.config.cutoff
+    features = model.knot_features()
+    cutoff = features.cutoff
     if edge_index is None and cutoff is not None and len(pos) > _ATOMS_TO_COMPARE:
         edge_index = radius_graph(pos, cutoff, batch)  # by cells, where comparing all pairs takes longer
     found = prepare(z, potential.allowed, pos, batch, cutoff, edge_index)
-    knots = None if found is None else model.knots_between(*found[1:])
+    knots = None if found is None else _knots(model, features, *found[1:])
     if found is None or knots is None:
         return None
     batch, molecules = (torch.zeros_like(z), 1) if batch is None else molecules_of(data)
@@ -167,7 +168,8 @@ def _of_molecules(
 def _of_crystals(potential: Potential, data: Data, forces: bool, stress: bool) -> Inputs | None:
     """Turn periodic systems into sites: their atoms, and the images that these see."""
     model, z, pos = cast("SchNet", potential.model), cast(Tensor, data.z), cast(Tensor, data.pos)
-    cell, cutoff = getattr(data, "cell", None), model.config.cutoff
+    features, cell = model.knot_features(), getattr(data, "cell", None)
+    cutoff = features.cutoff
     if cell is None or cell.requires_grad or len(z) == 0:
         return None
     if cutoff is None or model.interaction_graph is not None or model.max_num_neighbors is not None:
@@ -192,12 +194,17 @@ def _of_crystals(potential: Potential, data: Data, forces: bool, stress: bool) -
         if len(distance) == 0 or not bool((distance > 0).all()):
             return None
         low, high = (float(value) for value in distance.aminmax())
-        knots = model.knots_between(low, high)
+        knots = _knots(model, features, low, high)
     if knots is None:
         return None
     inputs = Inputs(data, z, sites, batch, images.pairs, molecules, knots, images)
     volume = volumes(data, molecules) if stress else None
     return replace(inputs, finish=functools.partial(_from_sites, inputs, volume, forces))
+
+
+def _knots(model: SchNet, features: KnotFeatures, low: float, high: float) -> Knots | None:
+    """Place knots around distances of which only the shortest and the longest are known yet, in Å."""
+    return features.between(low, high, model.embedding.weight.detach(), weights_are_frozen())
 
 
 def _images_of(data: Data, cutoff: float, batch: Tensor) -> Images | None:

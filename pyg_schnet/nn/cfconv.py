@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
@@ -50,6 +50,8 @@ class CFConv(MessagePassing):
     Source:
         Schütt et al., NeurIPS 2017, section 3, equation (2) (arXiv:1706.08566).
     """
+
+    _settings: ClassVar = ()
 
     def __init__(self, filter_network: nn.Module, **kwargs):
         super().__init__(**{"aggr": "add", **kwargs})

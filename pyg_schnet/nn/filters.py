@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -25,8 +27,11 @@ class FilterNetwork(nn.Module):
         Schütt et al., NeurIPS 2017, section 4.1, "Filter-generating networks" and figure 2 (right).
     """
 
+    _settings: ClassVar = ("final_activation",)
+
     def __init__(self, num_gaussians: int, num_filters: int, final_activation: bool = False):
         super().__init__()
+        self.num_gaussians = num_gaussians
         self.dense1 = nn.Linear(num_gaussians, num_filters)
         self.dense2 = nn.Linear(num_filters, num_filters)
         self.activation = ShiftedSoftplus()
@@ -40,8 +45,16 @@ class FilterNetwork(nn.Module):
             nn.init.zeros_(dense.bias)
 
     def forward(self, expansion: Float[Tensor, "edges gaussians"]) -> Float[Tensor, "edges filters"]:
-        # An expansion without its last functions, where they are zero, needs the first weights only.
-        weight = self.dense1.weight.t()[: expansion.size(1)]
-        hidden = self.activation(torch.addmm(self.dense1.bias, expansion, weight))
-        filters = self.dense2(hidden)
+        dense = self.dense1
+        if type(dense) is nn.Linear and not _has_hooks(dense):
+            # An expansion without its last functions, where they are zero, needs the first weights only.
+            hidden = torch.addmm(dense.bias, expansion, dense.weight.t()[: expansion.size(1)])
+        else:
+            hidden = dense(nn.functional.pad(expansion, (0, self.num_gaussians - expansion.size(1))))
+        filters = self.dense2(self.activation(hidden))
         return self.activation(filters) if self.final_activation else filters
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    before, after = module._forward_pre_hooks, module._forward_hooks
+    return bool(before or after or module._backward_pre_hooks or module._backward_hooks)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -28,6 +30,8 @@ class Interaction(nn.Module):
         Schütt et al., NeurIPS 2017, section 4.1 and figure 2 (middle). The first layer has no bias, as
         in the released code, SchNetPack and PyG.
     """
+
+    _settings: ClassVar = ()
 
     def __init__(self, hidden_channels: int, num_filters: int, num_gaussians: int, final_activation: bool):
         super().__init__()

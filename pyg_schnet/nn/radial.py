@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -23,6 +24,8 @@ class ShiftedSoftplus(nn.Module):
     Source:
         Schütt et al., NeurIPS 2017, section 4.1 (arXiv:1706.08566).
     """
+
+    _settings: ClassVar = ()
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         if has_kernels(x):
@@ -50,6 +53,7 @@ class GaussianSmearing(nn.Module):
     """
 
     centers: Tensor  # (num_gaussians,), Å
+    _settings: ClassVar = ("gamma", "num_gaussians", "last_center")
 
     def __init__(self, num_gaussians: int, last_center: float, gamma: float | None = None):
         super().__init__()
@@ -115,6 +119,8 @@ class CosineEnvelope(nn.Module):
         Behler, J. Chem. Phys. 134, 074106 (2011), as in SchNetPack and PyG (which does not mask it).
     """
 
+    _settings: ClassVar = ("cutoff",)
+
     def __init__(self, cutoff: float):
         super().__init__()
         self.cutoff = cutoff
@@ -139,6 +145,8 @@ class PolynomialEnvelope(nn.Module):
     Source:
         The C² smoothstep; Gasteiger et al., DimeNet (arXiv:2003.03123), equation (8) with p = 3.
     """
+
+    _settings: ClassVar = ("cutoff",)
 
     def __init__(self, cutoff: float):
         super().__init__()

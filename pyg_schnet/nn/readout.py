@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -34,6 +34,8 @@ class AtomwiseNetwork(nn.Module):
     Source:
         Schütt et al., NeurIPS 2017, figure 2 (left): atom-wise 32, ssp, atom-wise 1.
     """
+
+    _settings: ClassVar = ()
 
     def __init__(self, hidden_channels: int, zero_output: bool = False, activation: str = "shifted_softplus"):
         super().__init__()
@@ -81,6 +83,7 @@ class AtomicSum(DoubleBuffers):
     """
 
     atomref: Tensor  # (100,)
+    _settings: ClassVar = ("mean", "std")
 
     def __init__(
         self,
@@ -115,6 +118,8 @@ class AtomicSum(DoubleBuffers):
 class AtomicMean(AtomicSum):
     """Intensive properties: the mean of the atoms' contributions; zero for a molecule without atoms."""
 
+    _settings: ClassVar = AtomicSum._settings
+
     def forward(
         self,
         x: Float[Tensor, "atoms channels"],
@@ -145,6 +150,7 @@ class DipoleMagnitude(DoubleBuffers):
     """
 
     masses: Tensor  # (100,), u
+    _settings: ClassVar = ()
 
     def __init__(self, network: nn.Module):
         super().__init__()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, replace
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from pyg_schnet.molecules import MAX_ATOMIC_NUMBER, check_molecules
-from pyg_schnet.native import weights_are_frozen
 from pyg_schnet.nn.config import SchNetConfig
 from pyg_schnet.nn.geometry import Geometry, measure
 from pyg_schnet.nn.interaction import Interaction
 from pyg_schnet.nn.radial import CosineEnvelope, GaussianSmearing, PolynomialEnvelope
 from pyg_schnet.nn.readout import AtomicMean, AtomicSum, AtomwiseNetwork, DipoleMagnitude
-from pyg_schnet.nn.spline import KnotFeatures, Knots
+from pyg_schnet.nn.spline import KnotFeatures, Knots, takes_splines
+from pyg_schnet.nn.structure import Structure
 
 _ENVELOPES = {"cosine": CosineEnvelope, "polynomial": PolynomialEnvelope}
 _READOUTS = {"add": AtomicSum, "sum": AtomicSum, "mean": AtomicMean}
@@ -84,6 +84,9 @@ class SchNet(nn.Module):
         interactions", NeurIPS 2017 (arXiv:1706.08566); Schütt et al., J. Chem. Phys. 148, 241722 (2018).
     """
 
+    _settings: ClassVar = ("config",)
+    _computes: ClassVar = ("forward", "locate", "knot_features", "predict")
+
     def __init__(
         self,
         hidden_channels: int = 128,
@@ -126,7 +129,6 @@ class SchNet(nn.Module):
             filters=filters,
             readout_activation=readout_activation,
         )
-        self.filters = filters
         self.interaction_graph = interaction_graph
         self.max_num_neighbors = max_num_neighbors
         # a_Z, equation (3). Row 0 is unused: PyG keeps it for padding, and weights transfer unchanged.
@@ -137,7 +139,8 @@ class SchNet(nn.Module):
         self.envelope = None
         if self.config.envelope is not None and cutoff is not None:
             self.envelope = _ENVELOPES[self.config.envelope](cutoff)
-        self._knots = KnotFeatures(self.radial_basis, self.envelope)
+        self._knots = KnotFeatures(self.radial_basis, self.envelope, cutoff)
+        self._convolutions: Structure | None = None
         self.interactions = nn.ModuleList(
             Interaction(hidden_channels, num_filters, num_gaussians, final_activation)
             for _ in range(num_interactions)
@@ -186,6 +189,15 @@ class SchNet(nn.Module):
 
         given = {"activation": activation, "config": config, "examples": examples}
         return from_schnetpack(cls, weights, readout, dipole, envelope, **given)  # pyright: ignore[reportArgumentType]
+
+    @property
+    def filters(self) -> str:
+        """How filters are computed: ``"exact"``, ``"spline"`` or ``"auto"``; may be changed."""
+        return self.config.filters
+
+    @filters.setter
+    def filters(self, value: str) -> None:
+        self.config = replace(self.config, filters=value)
 
     def reset_parameters(self) -> None:
         """Draw new weights."""
@@ -253,11 +265,14 @@ class SchNet(nn.Module):
         else:
             graph = measure(pos, batch, cutoff, edge_index, shift, cell, pbc, bound)
         distance = graph.distance.to(self.embedding.weight.dtype)  # (rows,), d_ij
-        near = self._knots.near(graph.pairs, distance, cutoff, self.filters)
+        near = None
+        if graph.pairs is not None and takes_splines(distance, self.filters) and self._has_splines():
+            near = self.knot_features().near(graph.pairs, distance, self.filters)
         if near is not None:
             return *near, None, None
         edges, pair = graph.directed()
-        features = self.radial_basis(distance, trim=not torch.compiler.is_compiling())  # (rows, gaussians)
+        trim = isinstance(self.radial_basis, GaussianSmearing) and not torch.compiler.is_compiling()
+        features = self.radial_basis(distance, **({"trim": True} if trim else {}))  # (rows, gaussians)
         envelope = self.envelope(distance) if self.envelope is not None else None
         if envelope is None and cutoff is not None:  # edges that were given may be longer
             envelope = (distance < cutoff).to(distance.dtype)
@@ -280,9 +295,23 @@ class SchNet(nn.Module):
             x = x + interaction(x, edges, features, envelope, pair)
         return self.readout(x, z, pos, batch, num_molecules)
 
-    def knots_between(self, low: float, high: float) -> Knots | None:
-        """Place knots around distances of which only the shortest and the longest are known yet, in Å."""
-        return self._knots.between(low, high, self.embedding.weight.detach(), weights_are_frozen())
+    def knot_features(self) -> KnotFeatures:
+        """Return the features of knots of the present radial basis and envelope."""
+        basis, envelope, cutoff = self.radial_basis, self.envelope, self.config.cutoff
+        knots = self._knots  # read once: other threads may replace it
+        if not knots.are_of(basis, envelope, cutoff):
+            knots = self._knots = KnotFeatures(basis, envelope, cutoff)
+        return knots
+
+    def _has_splines(self) -> bool:
+        """Whether all convolutions are ours, with filter networks that are smooth functions of features."""
+        kept = self._convolutions
+        if kept is None or not kept.holds():
+            blocks = list(self.interactions)
+            parts = [block.cfconv if type(block) is Interaction else block for block in blocks]
+            modules = {f"interactions.{number}": part for number, part in enumerate(parts)}
+            kept = self._convolutions = Structure(modules, around=[self, self.interactions, *blocks])
+        return kept.unknown is None
 
     def __repr__(self) -> str:
         c = self.config

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pyg_schnet.native import Watch, combine_rows, has_kernels, spline_convolution, weights_are_frozen
 from pyg_schnet.nn.radial import CosineEnvelope, GaussianSmearing, PolynomialEnvelope
+from pyg_schnet.nn.structure import Structure, version
 
 _SLACK = 0.01  # of an interval
 _MOST_KNOTS = 2**14  # 500 Å of them; beyond, filters are computed pair by pair
@@ -155,32 +156,63 @@ class KnotFeatures:
     Args:
         basis: Features of distances.
         envelope: Cutoff envelope, or ``None``.
+        cutoff: Of the model, in Å; ``None`` leaves no pair out.
+
+    Attributes:
+        cutoff: That of the model or of the envelope, whichever is smaller; pairs beyond it add nothing.
+        known: Whether basis and envelope are of classes that have splines. Where not, there are no knots.
     """
 
-    def __init__(self, basis: GaussianSmearing, envelope: CosineEnvelope | PolynomialEnvelope | None):
+    def __init__(
+        self,
+        basis: GaussianSmearing,
+        envelope: CosineEnvelope | PolynomialEnvelope | None,
+        cutoff: float | None = None,
+    ):
         self.basis = basis
         self.envelope = envelope
-        self.spacing = knot_spacing(basis.gamma)
+        self._given_cutoff = cutoff
+        modules = {"radial_basis": basis} | ({} if envelope is None else {"envelope": envelope})
+        self._structure = Structure(modules)
+        envelopes = CosineEnvelope | PolynomialEnvelope | None
+        self.known = (
+            self._structure.unknown is None
+            and isinstance(basis, GaussianSmearing)
+            and isinstance(envelope, envelopes)
+        )
+        self.cutoff = cutoff
+        if self.known and envelope is not None:
+            self.cutoff = envelope.cutoff if cutoff is None else min(cutoff, envelope.cutoff)
+        self.spacing = knot_spacing(basis.gamma) if self.known else math.nan
+        self._centers = (basis.centers, version(basis.centers)) if self.known else None
         # Features and envelope at knots: each is replaced as a whole and read once, for threads share them.
-        self._all: tuple[Tensor, Tensor | None] | None = None
+        self._stock: tuple[Tensor, Tensor | None] = torch.empty(0, 0), None
         self._frozen: tuple[Tensor, Tensor | None] | None = None
 
-    def near(
-        self, pairs: Tensor | None, distance: Tensor, cutoff: float | None, filters: str
-    ) -> tuple[Tensor, Knots] | None:
-        """Place knots around the pairs within a cutoff, where their filters are to come from a spline.
+    def are_of(self, basis: nn.Module, envelope: nn.Module | None, cutoff: float | None) -> bool:
+        """Whether these are what the features were computed for, unchanged."""
+        if basis is not self.basis or envelope is not self.envelope or cutoff is not self._given_cutoff:
+            return False
+        if not self._structure.holds():
+            return False
+        if self._centers is None:
+            return True
+        before, count = self._centers
+        now = self.basis._buffers.get("centers")
+        return now is before and version(before) == count
+
+    def near(self, pairs: Tensor, distance: Tensor, filters: str) -> tuple[Tensor, Knots] | None:
+        """Place knots around the pairs within the cutoff, where their filters are to come from a spline.
 
         Args:
-            pairs: Both atoms of each pair, ``(2, pairs)``; ``None`` where directions have edges of their own.
+            pairs: Both atoms of each pair, ``(2, pairs)``.
             distance: In Å, ``(pairs,)``, in the type of the network.
-            cutoff: In Å; ``None`` leaves no pair out.
-            filters: ``"exact"``, ``"spline"`` or ``"auto"``, see :class:`~pyg_schnet.SchNet`.
+            filters: ``"spline"`` or ``"auto"``, see :class:`~pyg_schnet.SchNet`.
 
         Returns:
             These pairs and their knots, or ``None``.
         """
-        if pairs is None or not _takes_splines(distance, filters):
-            return None
+        cutoff = self.cutoff
         if cutoff is not None and bool((outside := distance >= cutoff).any()):
             pairs, distance = pairs[:, ~outside], distance[~outside]
         frozen = weights_are_frozen()
@@ -205,7 +237,7 @@ class KnotFeatures:
 
     def between(self, low: float, high: float, distance: Tensor, frozen: bool) -> Knots | None:
         """Place knots around distances of which the shortest and the longest are known."""
-        if not high < _MOST_KNOTS * self.spacing:  # or NaN
+        if not high < _MOST_KNOTS * self.spacing:  # or NaN, where nothing is known of the basis
             return None
         # A distance at a knot belongs to one interval or the next, as the sums of whoever asks round.
         first, last = max(0, int(low / self.spacing - _SLACK)), int(high / self.spacing + _SLACK)
@@ -220,29 +252,30 @@ class KnotFeatures:
     def _rows(self, first: int, last: int, like: Tensor) -> tuple[Tensor, Tensor | None]:
         """Give the features of all knots on which the intervals depend, from a stock that grows."""
         needed = last + 1 + sum(MARGIN)
-        kept = self._all
-        if kept is None or _differ(kept[0], like) or len(kept[0]) < needed:
+        stock = self._stock
+        if _differ(stock[0], like) or len(stock[0]) < needed:
             with torch.inference_mode(False):
                 number = torch.arange(-MARGIN[0], max(needed, int(1.25 * needed)), device=like.device)
             with torch.inference_mode(False), torch.no_grad():  # kept for calls of any mode
                 distance = number.double() * self.spacing
-                features = self.basis(distance).to(like.dtype)
                 envelope = None if self.envelope is None else self.envelope.inside(distance).to(like.dtype)
-            kept = self._all = (features, envelope)
-        features, envelope = kept
+                stock = self._stock = self.basis(distance).to(like.dtype), envelope
         rows = slice(first, needed)
         reach = (last + MARGIN[1]) * self.spacing
-        features = features[rows, : self.basis.count_within(reach)].contiguous()
-        return features, None if envelope is None else envelope[rows]
+        features = stock[0][rows, : self.basis.count_within(reach)].contiguous()
+        return features, None if stock[1] is None else stock[1][rows]
 
     def __deepcopy__(self, memo: dict) -> KnotFeatures:
-        return KnotFeatures(copy.deepcopy(self.basis, memo), copy.deepcopy(self.envelope, memo))
+        return KnotFeatures(
+            copy.deepcopy(self.basis, memo), copy.deepcopy(self.envelope, memo), self._given_cutoff
+        )
 
     def __reduce__(self) -> tuple:
-        return KnotFeatures, (self.basis, self.envelope)
+        return KnotFeatures, (self.basis, self.envelope, self._given_cutoff)
 
 
-def _takes_splines(distance: Tensor, filters: str) -> bool:
+def takes_splines(distance: Tensor, filters: str) -> bool:
+    """Whether filters of such distances may come from splines, here and now."""
     if filters == "exact" or torch.compiler.is_compiling():
         return False
     if torch._C._are_functorch_transforms_active() or torch.is_autocast_enabled(distance.device.type):
@@ -259,8 +292,10 @@ class SplineFilters:
 
     def __init__(self):
         self.given: Tensor | None = None  # the table, while a model is traced
-        # Features of the knots, the weights' number and the table; replaced as a whole, for threads read it.
-        self._kept: tuple[Tensor, int, Tensor] | None = None
+        self._network: tuple[nn.Module, Structure] | None = None
+        # Features of the knots, what was seen of the network, and the table; replaced as a whole, for threads
+        # read it.
+        self._kept: tuple[Tensor, tuple, Tensor] | None = None
 
     def coefficients(self, network: nn.Module, knots: Knots) -> Tensor:
         """Evaluate the network at the knots; the coefficients, ``(knots - 8, channels)``."""
@@ -268,12 +303,23 @@ class SplineFilters:
             return self.given
         if not weights_are_frozen():  # each call has knots of its own
             return _coefficients(network, knots)
-        kept, weights = self._kept, Watch().look(list(network.parameters()))
-        if kept is None or kept[0] is not knots.features or kept[1] != weights:
+        structure = self._structure_of(network)
+        if structure.unknown is not None:
             with torch.inference_mode(False), torch.no_grad():
-                kept = (knots.features, weights, _coefficients(network, knots))
+                return _coefficients(network, knots)
+        kept, weights = self._kept, Watch().look([*network.parameters(), *network.buffers()])
+        key = structure.key, weights
+        if kept is None or kept[0] is not knots.features or kept[1] != key:
+            with torch.inference_mode(False), torch.no_grad():
+                kept = (knots.features, key, _coefficients(network, knots))
             self._kept = kept
         return kept[2]
+
+    def _structure_of(self, network: nn.Module) -> Structure:
+        kept = self._network
+        if kept is None or kept[0] is not network or not kept[1].holds():
+            kept = self._network = network, Structure({"filter_network": network})
+        return kept[1]
 
     def __getstate__(self) -> dict:
         return {}  # a copy or a file makes its own

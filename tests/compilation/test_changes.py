@@ -6,24 +6,24 @@ import threading
 
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 from torch_geometric.data import Data
 
 from pyg_schnet import Potential, SchNet
 from pyg_schnet.native import Watch
+from pyg_schnet.nn import AtomicMean, CosineEnvelope, GaussianSmearing, PolynomialEnvelope
 
 TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 2, "num_gaussians": 12, "cutoff": 4.0}
-PROGRAMS = {}
 
 
 @pytest.fixture
-def compiled(randomize, water):
+def compiled(randomize, water, share_programs):
     """A compiled potential that has run; programs are made once for all tests."""
+    share_programs("changes")
     model = randomize(SchNet(**TINY, filters="spline").double())
     potential = Potential(model, atomref=torch.linspace(-1, 1, 100)).eval().compile()
-    potential.compiled._programs = dict(PROGRAMS)
     potential(water)
-    PROGRAMS.update(potential.compiled._programs)
     return potential
 
 
@@ -50,8 +50,147 @@ CHANGES = {
     "another interaction": lambda p: p.model.interactions.__setitem__(
         0, copy.deepcopy(p.model.interactions[1])
     ),
-    "a hook": lambda p: p.model.interactions[0].register_forward_hook(lambda *a: 1.1 * a[-1]),
 }
+
+
+def normalize(potential):
+    layer = potential.model.interactions[0].atomwise2
+    torch.nn.utils.parametrizations.weight_norm(layer).parametrizations.weight.original0.mul_(1.3)
+
+
+def end_with_activations(potential):
+    for interaction in potential.model.interactions:
+        interaction.cfconv.filter_network.final_activation = True
+
+
+def use_narrower_readout(potential):
+    network = potential.model.readout.network
+    network.dense1, network.dense2 = nn.Linear(8, 2).double(), nn.Linear(2, 1).double()
+
+
+# Of modules, their settings and hooks: such changes are seen even where weights are promised to stay.
+STRUCTURES = {
+    "a setting": lambda p: setattr(p.model.readout, "std", 3.0),
+    "another envelope": lambda p: setattr(p.model, "envelope", PolynomialEnvelope(4.0)),
+    "a shorter envelope": lambda p: setattr(p.model, "envelope", CosineEnvelope(1.5)),
+    "no envelope": lambda p: setattr(p.model, "envelope", None),
+    "an envelope of another class": lambda p: setattr(p.model, "envelope", nn.Sigmoid()),
+    "the cutoff of an envelope": lambda p: setattr(p.model.envelope, "cutoff", 3.0),
+    "other Gaussians": lambda p: setattr(p.model, "radial_basis", GaussianSmearing(12, 3.0)),
+    "the width of Gaussians": lambda p: setattr(p.model.radial_basis, "gamma", 3.0),
+    "activations that end filter networks": end_with_activations,
+    "another activation": lambda p: setattr(p.model.readout.network, "activation", nn.Tanh()),
+    "an activation with kinks": lambda p: setattr(
+        p.model.interactions[0].cfconv.filter_network, "activation", nn.ReLU()
+    ),
+    "a normalized weight": normalize,
+    "fewer interactions": lambda p: p.model.interactions.__delitem__(1),
+    "a narrower readout": use_narrower_readout,
+    "another readout": lambda p: setattr(p.model, "readout", AtomicMean(p.model.readout.network).double()),
+    "an additional bias": lambda p: setattr(
+        p.model.interactions[0].atomwise1, "bias", nn.Parameter(torch.ones(8).double())
+    ),
+    "a hook": lambda p: p.model.interactions[0].register_forward_hook(lambda *a: 1.1 * a[-1]),
+    "a hook before": lambda p: p.model.readout.network.register_forward_pre_hook(lambda m, a: 1.1 * a[0]),
+    "a hook of messages": lambda p: p.model.interactions[0].cfconv.register_message_forward_hook(
+        lambda *a: 1.1 * a[-1]
+    ),
+    "another forward": lambda p: setattr(p.model.interactions[0], "forward", lambda x, *others: 0.1 * x),
+}
+
+
+@pytest.mark.parametrize("way", ["constant", "a copy"])
+@pytest.mark.parametrize("change", STRUCTURES.values(), ids=STRUCTURES)
+def test_a_change_of_structure_is_seen(compiled, water, change, way):
+    freeze(compiled)
+    compiled.compiled.constant = way == "constant"
+    before = compiled(water)
+    changed = copy.deepcopy(compiled) if way == "a copy" else compiled
+    with torch.no_grad():
+        change(changed)
+    found, expected = changed(water), eager(changed, water)
+    assert_close(found, expected, atol=1e-9, rtol=1e-9)
+    assert not torch.allclose(found["energy"], before["energy"])
+    changed.model.filters = "exact"
+    exact = eager(changed, water)
+    for name, value in exact.items():  # filters of splines are right to 1e-6 of them
+        assert_close(found[name], value, atol=1e-5 * float(value.abs().max()), rtol=1e-5)
+    if way == "a copy":
+        assert torch.equal(compiled(water)["energy"], before["energy"])
+
+
+def test_hooks_of_backward_are_called(compiled, water):
+    compiled.train()
+    compiled(water)["energy"].sum().backward()
+    calls = []
+    compiled.model.readout.register_full_backward_pre_hook(lambda *_: calls.append("before"))
+    compiled.model.interactions[0].register_full_backward_hook(lambda *_: calls.append("after"))
+    compiled(water, forces=False)["energy"].sum().backward()
+    assert calls == ["before", "after"]
+    assert "hooks" in compiled.why_eager()
+
+
+@pytest.mark.parametrize("assign", [False, True], ids=["copied", "assigned"])
+def test_a_loaded_state_is_used_though_weights_are_constant(compiled, water, assign):
+    freeze(compiled.compile(constant=True))
+    compiled(water)
+    halves = {name: value / 2 if "model" in name else value for name, value in compiled.state_dict().items()}
+    compiled.load_state_dict(halves, assign=assign)
+    assert_close(compiled(water), eager(compiled, water), atol=1e-9, rtol=1e-9)
+
+
+def test_weights_that_are_trained_again_have_programs(compiled, water, share_programs):
+    share_programs()
+    freeze(compiled.compile().train())
+    compiled(water)
+    compiled.requires_grad_(True)
+    compiled(water)
+    assert len(compiled.compiled) == 1
+
+
+def test_equal_models_share_programs_and_others_do_not(compiled, water):
+    def made(**changes):
+        other = Potential(SchNet(**{**TINY, "filters": "spline", **changes}).double()).eval().compile()
+        other(water)
+        return len(other.compiled), other.compiled.seconds
+
+    count, seconds = made()
+    assert count > 0
+    assert seconds == 0
+    assert made(std=2.0)[1] > 0
+
+
+def test_a_module_at_two_places_is_not_taken_for_two(compiled, water):
+    compiled(water)
+    both = copy.deepcopy(compiled)
+    both.model.interactions[1] = both.model.interactions[0]
+    assert_close(both(water), eager(both, water), atol=1e-9, rtol=1e-9)
+
+
+def test_an_interrupted_first_call_leaves_later_ones_compiled(compiled, water, share_programs, monkeypatch):
+    share_programs()
+    compiled.compile()
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pyg_schnet.compilation.compiled.trace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            compiled(water)
+    assert_close(compiled(water), eager(compiled, water), atol=1e-9, rtol=1e-9)
+    assert len(compiled.compiled) == 1
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_network_in_double_precision_takes_positions_in_single(compiled, water, training):
+    water.pos = water.pos.float()
+    found, expected = compiled.train(training)(water), eager(compiled, water)
+    assert compiled.compiled.failure is None
+    for name, value in expected.items():  # forces come back in single precision
+        assert_close(found[name], value, atol=1e-6 * float(value.detach().abs().max()), rtol=1e-6)
+    if training:
+        found["forces"].square().sum().backward()
 
 
 @pytest.mark.parametrize("frozen", [True, False], ids=["frozen", "to train"])
@@ -100,7 +239,8 @@ def test_models_that_compute_in_their_own_way_are_not_compiled(water):
     assert reason == "Doubled computes in a way of its own, which is not compiled"
 
 
-def test_weights_that_are_not_finite_leave_no_program(compiled, water):
+def test_weights_that_are_not_finite_leave_no_program(compiled, water, share_programs):
+    share_programs()
     weight = compiled.model.embedding.weight
     kept = weight.detach().clone()
     compiled.compile()

@@ -28,7 +28,6 @@ CONFIGURATIONS = {
     "silu": {**TINY, "readout_activation": "silu"},
     "tanh": {**TINY, "readout_activation": "tanh"},
 }
-PROGRAMS = {}
 # Relative to the largest value: the same sums in another order; 1e-14 and 1e-5 were measured.
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-4}
 
@@ -48,7 +47,7 @@ def threads():
 
 
 @pytest.fixture
-def built(randomize):
+def built(randomize, share_programs):
     """An eager potential and its compiled twin, in training mode.
 
     Twins of one architecture share programs, which hold no weights, unless they are to be ``fresh``: tracing
@@ -60,9 +59,7 @@ def built(randomize):
         model = randomize(SchNet(**arguments, filters="spline")).to(dtype)
         eager = Potential(model, scale=1.3, atomref=atomref, **others)
         compiled = copy.deepcopy(eager).compile()
-        if not fresh:
-            way = tracing._machine.__name__
-            compiled.compiled._programs = PROGRAMS.setdefault((repr(arguments), dtype, way), {})
+        share_programs(None if fresh else tracing._machine.__name__)
         return eager, compiled
 
     return build
