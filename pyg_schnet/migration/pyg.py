@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections.abc import Mapping
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn.models import schnet as pyg
 
+from pyg_schnet.migration.pickled_module import PickledObject
+from pyg_schnet.migration.weight_file import WeightFile, read_weights
 from pyg_schnet.neighbors import radius_graph
 from pyg_schnet.nn.readout import AtomicMean, AtomicSum, DipoleMagnitude, element_table
 from pyg_schnet.nn.schnet import SchNet
@@ -44,7 +48,14 @@ class ExactInteractionGraph(pyg.RadiusInteractionGraph):
         return edges, (pos[edges[0]] - pos[edges[1]]).norm(dim=-1)
 
 
-def from_pyg(cls: type[SchNet], model: nn.Module) -> SchNet:
+def from_pyg(
+    cls: type[SchNet],
+    model: nn.Module | Mapping[str, Tensor] | str | os.PathLike,
+    readout: str | None = None,
+    dipole: bool | None = None,
+    mean: float | None = None,
+    std: float | None = None,
+) -> SchNet:
     """Take over the weights of a :class:`torch_geometric.nn.SchNet`.
 
     Energies agree except where PyG drops neighbors (``max_num_neighbors``) or lets the envelope rise
@@ -52,14 +63,28 @@ def from_pyg(cls: type[SchNet], model: nn.Module) -> SchNet:
 
     Args:
         cls: SchNet, or a class derived from it.
-        model: PyG's model, trained or not.
+        model: PyG's model, trained or not, its ``state_dict()``, or a file of either, by ``torch.save`` or in
+            ``.safetensors``. No code of a file is run.
+        readout: As for PyG's class, ``"add"`` by default; like those below only for a ``state_dict``, which
+            does not hold it.
+        dipole: As for PyG's class.
+        mean: As for PyG's class.
+        std: As for PyG's class.
 
     Returns:
         A model of the same dtype, on the same device.
 
     Raises:
+        FileNotFoundError: If there is no such file.
         TypeError: If ``model`` is not PyG's SchNet.
+        ValueError: If weights or a file are not those of PyG's SchNet, or an argument is given for a whole
+            model, which holds it.
     """
+    given = {"readout": readout, "dipole": dipole, "mean": mean, "std": std}
+    if not isinstance(model, nn.Module):
+        model = _from_weights(model, given)
+    elif any(value is not None for value in given.values()):
+        raise _held_by_the_model(given)
     if not isinstance(model, pyg.SchNet):
         raise TypeError(
             f"`model` must be a torch_geometric.nn.SchNet, got {type(model).__module__}."
@@ -100,6 +125,76 @@ def from_pyg(cls: type[SchNet], model: nn.Module) -> SchNet:
             for parameter in ours.get_submodule("readout.network.dense2").parameters():
                 parameter.mul_(scale)
     return ours.train(model.training)
+
+
+def _from_weights(model: Mapping[str, Tensor] | str | os.PathLike, given: dict[str, Any]) -> pyg.SchNet:
+    """Make PyG's model of its weights, or of what a file holds of it."""
+    held = WeightFile(dict(model)) if isinstance(model, Mapping) else read_weights(model)
+    weights = {re.sub(r"^(module\.|model\.)*", "", name): tensor for name, tensor in held.weights.items()}
+    cutoff = scale = None
+    if held.model is not None:
+        if any(value is not None for value in given.values()):
+            raise _held_by_the_model(given)
+        given, cutoff, scale = _read_model(held.model)
+    try:
+        offset, (filters, channels) = (
+            weights["distance_expansion.offset"],
+            weights["interactions.0.conv.lin1.weight"].shape,
+        )
+        cutoff = cutoff or float(f"{float(offset[-1]):.7g}")  # its digits in float32
+        table = weights.get("atomref.weight")
+        with torch.random.fork_rng(devices=[]):  # weights are drawn, only to be replaced
+            theirs = pyg.SchNet(
+                hidden_channels=channels,
+                num_filters=filters,
+                num_interactions=len({name.split(".")[1] for name in weights if ".conv.lin1." in name}),
+                num_gaussians=len(offset),
+                cutoff=cutoff,
+                interaction_graph=ExactInteractionGraph(cutoff),
+                readout=given["readout"] or "add",
+                dipole=bool(given["dipole"]),
+                mean=given["mean"],
+                std=given["std"],
+                atomref=None if table is None else table.clone(),  # a buffer of the model from here on
+            ).to(weights["lin1.weight"])
+        theirs.load_state_dict(weights)
+    except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            "`model` must be a torch_geometric.nn.SchNet, its state_dict or a file of either, got other "
+            f"entries: {error}"
+        ) from None
+    theirs.scale = scale  # pyright: ignore[reportAttributeAccessIssue]
+    return theirs
+
+
+def _held_by_the_model(given: dict[str, Any]) -> ValueError:
+    name, value = next((name, value) for name, value in given.items() if value is not None)
+    return ValueError(
+        f"`{name}` must be left out where `model` is a whole model, which holds it; got {value!r}"
+    )
+
+
+def _read_model(model: PickledObject) -> tuple[dict[str, Any], float | None, float | None]:
+    """Read what weights do not hold from a whole model of a file: arguments, cutoff and scale."""
+    readout, graph = model.child("readout"), model.child("interaction_graph")
+    if model.kind.rsplit(".", 1)[-1] != "SchNet" or readout is None:
+        raise ValueError(f"`model` must be a file of torch_geometric.nn.SchNet, got one of {model.kind}")
+    kind = _READOUTS.get(readout.kind.rsplit(".", 1)[-1])
+    if kind is None:
+        raise ValueError(f"`model.readout` must be a sum or a mean, got {readout.kind}")
+    if graph is None or not graph.kind.endswith((".RadiusInteractionGraph", ".ExactInteractionGraph")):
+        raise ValueError(
+            "`model.interaction_graph` must be PyG's own in a file, got another, which is code; give the "
+            "model itself instead of the file"
+        )
+    numbers = {name: _number(model.attribute(name)) for name in ("mean", "std", "scale", "cutoff")}
+    scale, cutoff = numbers.pop("scale"), numbers.pop("cutoff")
+    return {"readout": kind, "dipole": model.attribute("dipole") is True, **numbers}, cutoff, scale
+
+
+def _number(value: Any) -> float | None:
+    single = isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1)
+    return float(value) if single else None
 
 
 def to_pyg(model: SchNet, scale: float | Tensor = 1.0, atomref: Tensor | None = None) -> pyg.SchNet:

@@ -16,6 +16,7 @@ from pyg_schnet.molecules import MAX_ATOMIC_NUMBER, check_molecules
 from pyg_schnet.nn.config import SchNetConfig
 from pyg_schnet.nn.geometry import Geometry, measure
 from pyg_schnet.nn.interaction import Interaction
+from pyg_schnet.nn.pyg_names import PyGNames
 from pyg_schnet.nn.radial import CosineEnvelope, GaussianSmearing, PolynomialEnvelope
 from pyg_schnet.nn.readout import AtomicMean, AtomicSum, AtomwiseNetwork, DipoleMagnitude
 from pyg_schnet.nn.spline import KnotFeatures, Knots, takes_splines
@@ -25,7 +26,7 @@ _ENVELOPES = {"cosine": CosineEnvelope, "polynomial": PolynomialEnvelope}
 _READOUTS = {"add": AtomicSum, "sum": AtomicSum, "mean": AtomicMean}
 
 
-class SchNet(nn.Module):
+class SchNet(PyGNames, nn.Module):
     r"""The continuous-filter convolutional network for quantum interactions.
 
     Published implementations disagree; both readings are here and pinned by tests:
@@ -157,11 +158,18 @@ class SchNet(nn.Module):
         return cls(**asdict(SchNetConfig.paper(**changes)))
 
     @classmethod
-    def from_pyg(cls, model: nn.Module) -> SchNet:
-        """Take over the weights of PyG's SchNet; see :func:`pyg_schnet.migration.pyg.from_pyg`."""
+    def from_pyg(
+        cls,
+        model: nn.Module | Mapping[str, Tensor] | str | os.PathLike,
+        readout: str | None = None,
+        dipole: bool | None = None,
+        mean: float | None = None,
+        std: float | None = None,
+    ) -> SchNet:
+        """Take over PyG's SchNet, its weights or a file; see :func:`pyg_schnet.migration.pyg.from_pyg`."""
         from pyg_schnet.migration.pyg import from_pyg  # it needs PyG's class, and the model does not
 
-        return from_pyg(cls, model)
+        return from_pyg(cls, model, readout, dipole, mean, std)
 
     def to_pyg(self, scale: float | Tensor = 1.0, atomref: Tensor | None = None) -> nn.Module:
         """Make PyG's SchNet of the same weights; see :func:`pyg_schnet.migration.pyg.to_pyg`."""

@@ -95,6 +95,65 @@ def test_the_scale_of_pygs_pretrained_models_is_taken_over(variant, built_in, mo
     assert_parity(ours, theirs, Batch.from_data_list(molecules), PRECISION[built_in])
 
 
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("form", ["state_dict", "file of weights", "file of the model"])
+def test_weights_and_files_of_pygs_model_are_taken_over(form, variant, molecules, randomize, tmp_path):
+    theirs = torch_geometric.nn.SchNet(8, 6, 2, 11, 4.3, **variant)
+    expected = SchNet.from_pyg(randomize(theirs))
+    before = {name: tensor.clone() for name, tensor in theirs.state_dict().items()}
+    told = {name: value for name, value in variant.items() if name != "atomref"}
+    if form == "state_dict":
+        ours = SchNet.from_pyg(theirs.state_dict(), **told)
+    elif form == "file of weights":
+        torch.save(theirs.state_dict(), tmp_path / "weights.pt")
+        ours = SchNet.from_pyg(tmp_path / "weights.pt", **told)
+    else:
+        torch.save(theirs, tmp_path / "model.pt")
+        ours = SchNet.from_pyg(str(tmp_path / "model.pt"))
+    assert ours.config == expected.config
+    assert all(torch.equal(tensor, before[name]) for name, tensor in theirs.state_dict().items())
+    batch = Batch.from_data_list(molecules)
+    assert torch.equal(ours(batch.z, batch.pos, batch.batch), expected(batch.z, batch.pos, batch.batch))
+
+
+def test_what_is_not_of_pygs_schnet_is_refused(randomize, tmp_path):
+    theirs = build(randomize)
+    with pytest.raises(ValueError, match=r"`readout` must be left out .*got 'mean'"):
+        SchNet.from_pyg(theirs, readout="mean")
+    with pytest.raises(ValueError, match=r"`model` must be .*distance_expansion\.offset"):
+        SchNet.from_pyg({"weight": torch.ones(1)})
+    torch.save(torch.nn.Sequential(torch.nn.Linear(1, 1)), tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=r"`model` must be .*Sequential"):
+        SchNet.from_pyg(tmp_path / "model.pt")
+    torch.save(theirs, tmp_path / "model.pt")  # its graph is a function of this file
+    with pytest.raises(ValueError, match=r"`model\.interaction_graph` must be PyG's own"):
+        SchNet.from_pyg(tmp_path / "model.pt")
+
+
+def test_attributes_have_pygs_names_too():
+    ours, theirs = SchNet(8, 6, 2, 11, 4.0), torch_geometric.nn.SchNet(8, 6, 2, 11, 4.0)
+    for name in ("hidden_channels", "num_filters", "num_interactions", "num_gaussians", "cutoff", "dipole"):
+        assert getattr(ours, name) == getattr(theirs, name)
+    assert (ours.mean, ours.std) == (theirs.mean, theirs.std)
+    assert ours.lin1.weight.shape == theirs.lin1.weight.shape
+    assert ours.lin2.weight.shape == theirs.lin2.weight.shape
+    assert_close(ours.act(torch.ones(1)), theirs.act(torch.ones(1)), atol=1e-6, rtol=0)
+    assert ours.distance_expansion(torch.ones(2)).shape == theirs.distance_expansion(torch.ones(2)).shape
+
+
+def test_a_subclass_may_have_attributes_of_these_names():
+    class Own(SchNet):
+        def __init__(self):
+            super().__init__(8, 6, 2, 11, 4.0)
+            self.cutoff = 7.0
+            self.lin1 = torch.nn.Linear(3, 3)
+
+    own = Own()
+    assert own.cutoff == 7.0
+    assert own.lin1.in_features == 3
+    assert own.config.cutoff == 4.0
+
+
 def test_a_custom_graph_is_taken_over(randomize):
     assert SchNet.from_pyg(build(randomize)).interaction_graph is all_neighbors
 
