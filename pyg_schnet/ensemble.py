@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from torch_geometric.data import Data
 
 from pyg_schnet.checkpoint import load
 from pyg_schnet.domain import Domain
-from pyg_schnet.files import replacing
+from pyg_schnet.files import replacing, sha256_of
 from pyg_schnet.molecules import check_molecules
 from pyg_schnet.neighbors import neighbor_list
 from pyg_schnet.nn import SchNet
@@ -268,4 +267,4 @@ def _hash(path: str | os.PathLike) -> str:
         raise FileNotFoundError(
             f"{path}: no such checkpoint; give the folder of its ensemble as it was written"
         )
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return sha256_of(path)

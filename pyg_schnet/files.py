@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import re
 import shutil
@@ -170,6 +171,15 @@ def _told(path: Path) -> Iterator[None]:
             f"{path}: cannot be written ({reason}); what was there before is left as it was. Make room or "
             "choose another folder"
         ) from error
+
+
+def sha256_of(path: str | os.PathLike) -> str:
+    """Compute the SHA-256 of the content of a file, which may be larger than the memory."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(2**22):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def flush(path: Path) -> None:

@@ -23,7 +23,7 @@ from pyg_schnet.cli.files import (
     model_files,
     split_models,
 )
-from pyg_schnet.cli.job import Row, fresh, what_is_outside
+from pyg_schnet.cli.job import START, Row, fresh, start_of, what_is_outside
 from pyg_schnet.cli.part import number_of, parsed
 from pyg_schnet.cli.progress import shown
 from pyg_schnet.cli.results import ResultFile, part_path
@@ -117,7 +117,7 @@ class BatchRun:
         """Pass over the frames that an earlier run wrote, and give the place of the first structure after.
 
         Each tells its number; one of 64, and the last, are compared with the structures of IN, for to read
-        them all would take as long as to compute them.
+        them all would take as long as to compute them. All are compared where IN is not what it was.
 
         Raises:
             ValueError: If they come from others.
@@ -152,10 +152,10 @@ class BatchRun:
             for frame in self.results.earlier():
                 yield frame.info.get("input_frame", -1), frame
             return
-        held: bytes | None = None
+        held, every = None, _SAMPLED if self.results.has_same_source else 1
         for text in chain(self.results.content.texts(), [None]):
             if held is not None:
-                is_read = self.results.written % _SAMPLED == 0 or text is None
+                is_read = self.results.written % every == 0 or text is None
                 self.results.written += 1
                 try:
                     frame = parsed(held) if is_read else None
@@ -165,9 +165,11 @@ class BatchRun:
             held = text
 
     def structures(self) -> Iterator[Atoms]:
-        """Give the structures that are left, with their numbers in ``info["input_frame"]``."""
+        """Return the structures to relax, with their numbers in ``info["input_frame"]`` and their hashes."""
         for number, atoms in self._left:
-            yield fresh(atoms, number)
+            structure = fresh(atoms, number)
+            structure.info[START] = start_of(structure)
+            yield structure
 
     def refuse(self, error: StructureError) -> None:
         """Note a structure that is left out, or stop.
@@ -282,6 +284,11 @@ class _Foreign(Exception):
 def has_same_atoms(frame: Atoms, atoms: Atoms) -> bool:
     """Whether elements and periodicity are the same; positions may have moved."""
     return np.array_equal(frame.numbers, atoms.numbers) and np.array_equal(frame.pbc, atoms.pbc)
+
+
+def has_same_start(frame: Atoms, atoms: Atoms) -> bool:
+    """Whether a relaxed structure began as another one; frames of earlier versions tell only its atoms."""
+    return has_same_atoms(frame, atoms) and frame.info.get(START) in (None, start_of(atoms))
 
 
 def has_same_places(frame: Atoms, atoms: Atoms) -> bool:

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyg_schnet.files import check_replaceable
+from pyg_schnet.files import check_replaceable, sha256_of
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -97,11 +97,15 @@ def check_holds_many(path: str) -> None:
 
 
 def fingerprint(path: str) -> str:
-    """Tell a file from others by its size and its first MiB: it may be larger than the memory."""
-    if not Path(path).is_file():
-        return ""
-    with Path(path).open("rb") as file:
-        return f"{Path(path).stat().st_size}-{hashlib.sha256(file.read(2**20)).hexdigest()[:12]}"
+    """Compute the SHA-256 of a file, or of the files in a folder; ``""`` of what does not exist.
+
+    The whole content counts: a change of a digit may leave the size and the first frames as they were.
+    """
+    if not Path(path).is_dir():
+        return sha256_of(path) if Path(path).is_file() else ""
+    files = sorted(file for file in Path(path).rglob("*") if file.is_file())
+    parts = [f"{file.relative_to(path)} {sha256_of(file)}" for file in files]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def hash_models(models: list[str]) -> list[str]:
@@ -112,7 +116,7 @@ def hash_models(models: list[str]) -> list[str]:
             raise FileNotFoundError(
                 f"{model}: no such checkpoint; `pyg-schnet train` writes model.safetensors"
             )
-        found.append(hashlib.sha256(Path(model).read_bytes()).hexdigest()[:16])
+        found.append(sha256_of(model)[:16])
     return found
 
 

@@ -14,11 +14,20 @@ from pyg_schnet.cli.share import Share
 from pyg_schnet.cli.source import Source
 from pyg_schnet.domain import Domain
 from pyg_schnet.simulation.prediction import Predictor
-from pyg_schnet.simulation.structures import StructureError
+from pyg_schnet.simulation.structures import StructureError, hash_structure
 from pyg_schnet.structures import from_ase
 
+START = "start_sha256"  # entry of a relaxed frame, of the structure that it was
 # What an earlier run told of a structure, and no longer holds.
-_STALE_INFO = ("input_frame", "converged", "steps", "stopped", "energy_deviation", "max_forces_deviation")
+_STALE_INFO = (
+    START,
+    "input_frame",
+    "converged",
+    "steps",
+    "stopped",
+    "energy_deviation",
+    "max_forces_deviation",
+)
 _STALE_ARRAYS = ("forces_deviation",)
 
 
@@ -95,6 +104,11 @@ def fresh(atoms: Atoms, number: int) -> Atoms:
         atoms.arrays.pop(name, None)
     atoms.info["input_frame"] = number
     return atoms
+
+
+def start_of(atoms: Atoms) -> str:
+    """Hash a structure that is relaxed; a letter first, for ASE reads some digits as a number."""
+    return f"s{hash_structure(atoms)[:15]}"
 
 
 def what_is_outside(frame: Atoms, domain: Domain | None) -> str | None:

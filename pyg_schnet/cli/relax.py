@@ -48,13 +48,13 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
 
 def run(options: Namespace) -> int:
     """Relax structures."""
-    from pyg_schnet.cli.batch_run import BatchRun, has_same_atoms
+    from pyg_schnet.cli.batch_run import BatchRun, has_same_start
     from pyg_schnet.simulation.relaxation import check_goal, check_method
 
     check_goal(options.fmax, options.steps)
     check_method(options.optimizer or "FIRE", options.cell, options.pressure)
     settings = {name: options[name] for name in ("fmax", "steps", "optimizer", "cell", "pressure")}
-    work = BatchRun(options, {"verb": "relax", **settings}, has_same_atoms)
+    work = BatchRun(options, {"verb": "relax", **settings}, has_same_start)
     if work.results.is_complete:
         rows = [_row(atoms) for atoms in _frames_of(options.out)]
     else:

@@ -24,6 +24,8 @@ from pyg_schnet.cli.part import Part, encoded, parsed, whole_texts
 from pyg_schnet.datasets.ase_files import FAILURES, check_database
 from pyg_schnet.files import check_appendable, remove_leftovers, replacing
 
+_SOURCE = "input_sha256"  # entry beside the settings of a part
+
 
 class ResultFile:
     """A file of structures with results, which survives a kill.
@@ -46,6 +48,7 @@ class ResultFile:
         run: Tells of which settings and input frames are.
         written: Number of frames in the part.
         is_complete: Whether there is nothing to go on with, because OUT is there.
+        has_same_source: Whether the part of an earlier run is of the same input, to the byte.
 
     Raises:
         FileExistsError: If OUT or a part of it is there and neither option tells what to do, or if another
@@ -68,7 +71,8 @@ class ResultFile:
             raise ValueError("`--overwrite` and `--resume` exclude each other; give one of them")
         self.path = Path(path)
         self.written, self.is_complete = 0, False
-        self._settings = json.loads(json.dumps(settings))
+        self.has_same_source = False
+        self._settings, self._source = json.loads(json.dumps(settings)), source
         self.run = run_name(self._settings, source)
         check_output(path, overwrite=overwrite or resume)
         self._kind = filetype(path, read=False)
@@ -129,7 +133,8 @@ class ResultFile:
         if self.content.is_open:
             return
         with replacing(self._about) as part:
-            part.write_text(json.dumps(self._settings, indent=1, ensure_ascii=False) + "\n")
+            about = {**self._settings, _SOURCE: self._source}
+            part.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
         self.content.open()
 
     def __enter__(self) -> ResultFile:
@@ -196,6 +201,7 @@ class ResultFile:
                 f"{self._about}: must tell how {self.part.name} came about, and cannot be read; begin "
                 "anew with --overwrite"
             ) from None
+        self.has_same_source = others.get(_SOURCE) == self._source
         for name, value in self._settings.items():
             if others.get(name) != value:
                 raise ValueError(

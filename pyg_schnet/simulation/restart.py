@@ -13,13 +13,15 @@ from typing import Any
 
 import torch
 from ase import Atoms
-from ase.io.jsonio import encode
 
 from pyg_schnet import checkpoint
+from pyg_schnet.ensemble import Ensemble
 from pyg_schnet.files import remove_leftovers
+from pyg_schnet.nn import SchNet
+from pyg_schnet.potential import Potential
 from pyg_schnet.simulation.settings import Settings
 from pyg_schnet.simulation.statistics import Statistics
-from pyg_schnet.simulation.structures import results_of
+from pyg_schnet.simulation.structures import constraint_to_dict, hash_structure, results_of
 
 _KIND = "dynamics"
 _SAME = 1e-4  # eV an atom; a float32 network is reproduced to 1e-6
@@ -83,7 +85,8 @@ class RestartFile:
     ):
         self.path = None if trajectory is None else trajectory.with_name(f"{trajectory.name}.restart")
         self._trajectory, self._settings = trajectory, settings
-        self._start, self._incomparable = _fingerprint(atoms), _incomparable(atoms)
+        self._start, self._incomparable = hash_structure(atoms), _incomparable(atoms)
+        self._potential = _hash_potential(atoms.calc)
         self._atoms = len(atoms)
         self._log = None if trajectory is None or log is None else _relative(Path(log), trajectory.parent)
         self.has_log = False
@@ -121,8 +124,8 @@ class RestartFile:
 
         Raises:
             FileNotFoundError: If there is a trajectory, but no restart file.
-            ValueError: If ``resume`` has no trajectory, or the run had other settings, or constraints that
-                cannot be compared.
+            ValueError: If ``resume`` has no trajectory, or the run had other settings or another potential,
+                or constraints that cannot be compared.
         """
         if self.path is None or self._trajectory is None:
             raise ValueError("`resume` needs the `trajectory` to go on with, got None")
@@ -138,9 +141,15 @@ class RestartFile:
         try:
             point = _point(header, arrays, self._atoms)
             before, start = dict(header["settings"]), str(header["start"])
+            potential = header.get("potential")  # absent in files of earlier versions
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{self.path}: is damaged ({error}); begin a new run") from None
         self._check(before, start)
+        if None not in (potential, self._potential) and potential != self._potential:
+            raise ValueError(
+                f"`atoms.calc` must have the potential that the run of {self.path} began with, to resume it; "
+                "got other weights or settings; begin a new run with another potential"
+            )
         self.has_log = self._log is not None and header.get("log") == self._log
         return point
 
@@ -189,6 +198,7 @@ class RestartFile:
         if self.path is None:
             return
         about = {"settings": asdict(self._settings), "start": self._start, "log": self._log}
+        about["potential"] = self._potential
         checkpoint.write(os.fspath(self.path), _KIND, about | header, arrays)
 
 
@@ -224,32 +234,25 @@ def saved_step(trajectory: str | os.PathLike) -> int | None:
     return checkpoint.read(path, _KIND)[0]["step"] if path.exists() else None
 
 
-def _fingerprint(atoms: Atoms) -> str:
-    """Give a hash of all that the trajectory depends on."""
-    digest = hashlib.sha256()
-    for values in (
-        atoms.numbers.astype("i8"),
-        atoms.positions,
-        atoms.cell.array,
-        atoms.pbc,
-        atoms.get_masses(),
-    ):
-        digest.update(values.tobytes())
-    # Their texts leave out what Hookean's springs are, or are addresses.
-    digest.update(encode([_told(constraint) for constraint in atoms.constraints]).encode())
-    return digest.hexdigest()
-
-
 def _incomparable(atoms: Atoms) -> str | None:
     """Name a constraint that does not tell what it is, if there is one."""
-    return next((type(own).__name__ for own in atoms.constraints if _told(own) is None), None)
+    return next((type(own).__name__ for own in atoms.constraints if constraint_to_dict(own) is None), None)
 
 
-def _told(constraint: Any) -> dict[str, Any] | None:
-    try:
-        return constraint.todict()
-    except (AttributeError, NotImplementedError):  # ASE asks for neither method nor base class
+def _hash_potential(calculator: Any) -> str | None:
+    """Compute the SHA-256 of weights and configurations of a potential; ``None`` for other calculators."""
+    potential = getattr(calculator, "potential", None)
+    if not isinstance(potential, Potential | Ensemble):
         return None
+    digest = hashlib.sha256()
+    for module in potential.modules():
+        config = asdict(module.config) if isinstance(module, SchNet) else None
+        digest.update(f"{type(module).__name__} {config}\n".encode())
+    for name, tensor in potential.state_dict().items():
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io.jsonio import encode
 
 
 class StructureError(ValueError):
@@ -91,6 +93,30 @@ def results_of(frame: Atoms) -> dict[str, Any]:
     """Give the results of a snapshot; its calculator itself compares two structures first, for 80 µs."""
     assert isinstance(frame.calc, SinglePointCalculator)
     return frame.calc.results
+
+
+def hash_structure(atoms: Atoms) -> str:
+    """Compute the SHA-256 of all that the motion of a structure depends on, velocities excepted."""
+    digest = hashlib.sha256()
+    for values in (
+        atoms.numbers.astype("i8"),
+        atoms.positions,
+        atoms.cell.array,
+        atoms.pbc,
+        atoms.get_masses(),
+    ):
+        digest.update(values.tobytes())
+    # Their texts leave out what Hookean's springs are, or are addresses.
+    digest.update(encode([constraint_to_dict(constraint) for constraint in atoms.constraints]).encode())
+    return digest.hexdigest()
+
+
+def constraint_to_dict(constraint: Any) -> dict[str, Any] | None:
+    """Return what a constraint says of itself; ``None`` if it does not."""
+    try:
+        return constraint.todict()
+    except (AttributeError, NotImplementedError):  # ASE asks for neither method nor base class
+        return None
 
 
 def own_copy(atoms: Atoms) -> Atoms:

@@ -19,6 +19,7 @@ from pyg_schnet.datasets.references import References
 from pyg_schnet.datasets.split_files import read_split
 from pyg_schnet.datasets.splits import Split, random_split, without_copies
 from pyg_schnet.datasets.summary import summarise
+from pyg_schnet.files import sha256_of
 from pyg_schnet.training.config import DataConfig
 from pyg_schnet.training.progress import Report
 
@@ -81,11 +82,7 @@ def hash_files(path: str | Sequence[str] | None) -> str:
         return hashlib.sha256("".join(map(hash_files, path)).encode()).hexdigest()
     if Path(path).is_dir():
         return hash_files([os.fspath(part) for file in list_files(path) for part in parts_of(file)])
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(2**22):
-            digest.update(block)
-    return digest.hexdigest()
+    return sha256_of(path)
 
 
 def _report_doubts(train: AtomsDataset, report: Report) -> None:

@@ -218,6 +218,74 @@ def test_a_refused_structure_is_named_then_mended_or_left_out(model, here, frame
     assert len(ase.io.read("mended.xyz", ":")) == 8
 
 
+def change_a_digit(path, frame):
+    """Change the last position in a frame of extended xyz by some 1e-5 Å; the size stays."""
+    lines = Path(path).read_text().splitlines(keepends=True)
+    end = 0
+    for _ in range(frame + 1):
+        end += int(lines[end]) + 2
+    old = lines[end - 1].rstrip()
+    lines[end - 1] = lines[end - 1].replace(old, old[:-4] + ("1" if old[-4] != "1" else "2") + old[-3:])
+    Path(path).write_text("".join(lines))
+
+
+def test_a_finished_file_is_of_all_of_its_input(model, here, frames, capsys):
+    for atoms in frames[:3]:
+        atoms.info["note"] = "x" * 2**19
+    ase.io.write("long.xyz", frames[:4])
+    command = ["predict", model, "long.xyz", "out.extxyz", "--quiet"]
+    assert cli.main(command) == 0
+    assert cli.main([*command, "--resume"]) == 0
+    size = Path("long.xyz").stat().st_size
+    change_a_digit("long.xyz", 3)
+    assert Path("long.xyz").stat().st_size == size
+    assert "another input" in fails(capsys, *command, "--resume")
+
+
+@pytest.mark.parametrize("changed", [1, 5])
+def test_a_part_goes_on_where_only_later_structures_changed(changed, model, here, frames, capsys):
+    bad = [atoms.copy() for atoms in frames]
+    bad[4] = molecule("SiH4")
+    ase.io.write("in.xyz", bad)
+    command = ["predict", model, "in.xyz", "out.xyz", "--batch_size", "1"]
+    assert "4 structures are done" in fails(capsys, *command)
+    ase.io.write("in.xyz", frames)
+    change_a_digit("in.xyz", changed)
+    if changed == 1:
+        assert "does not come from in.xyz" in fails(capsys, *command, "--resume")
+        return
+    assert cli.main([*command, "--resume", "--quiet"]) == 0
+    found, asked = ase.io.read("out.xyz", ":"), ase.io.read("in.xyz", ":")
+    assert all(np.array_equal(a.positions, b.positions) for a, b in zip(found, asked, strict=True))
+
+
+@pytest.mark.parametrize("changed", [1, 5])
+def test_a_relaxation_goes_on_where_only_later_structures_changed(changed, model, here, capsys, monkeypatch):
+    command = ["relax", model, "in.xyz", "out.extxyz", "--steps", "3"]
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        assert cli.main(command) == 130
+    change_a_digit("in.xyz", changed)
+    if changed == 1:
+        assert "does not come from in.xyz" in fails(capsys, *command, "--resume")
+        return
+    assert cli.main([*command, "--resume", "--quiet"]) in (0, 1)
+    assert len(ase.io.read("out.extxyz", ":")) == 8
+
+
+def test_a_part_of_an_earlier_version_goes_on(model, here, frames, capsys):
+    bad = [atoms.copy() for atoms in frames]
+    bad[4] = molecule("SiH4")
+    ase.io.write("in.xyz", bad)
+    command = ["predict", model, "in.xyz", "out.xyz", "--batch_size", "1"]
+    fails(capsys, *command)
+    about = json.loads(Path("out.xyz.part.json").read_text())
+    about = {name: about[name] for name in ("verb", "index", "models")}
+    Path("out.xyz.part.json").write_text(json.dumps(about))
+    assert cli.main([*command, "--resume", "--skip", "--quiet"]) == 0
+    assert len(ase.io.read("out.xyz", ":")) == 7
+
+
 def test_a_frame_that_cannot_be_read_is_named_and_those_before_are_kept(model, here, capsys):
     lines = Path("in.xyz").read_text().splitlines(keepends=True)
     lines[11 + 5 + 4 + 3] = "H  zero 0 0\n"  # in the fourth

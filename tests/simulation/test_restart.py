@@ -1,5 +1,9 @@
 """A run that was killed goes on as if it had not been."""
 
+import copy
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +11,10 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms, FixBondLengths, FixCom, FixConstraint, Hookean
 from ase.io import read
+from safetensors.torch import save_file
 
-from pyg_schnet.simulation import restart, run_md
+from pyg_schnet import Ensemble, Potential, SchNet, checkpoint
+from pyg_schnet.simulation import SchNetCalculator, restart, run_md
 
 KINDS = {
     "nve": {"equilibration": 0.005},
@@ -214,6 +220,38 @@ def test_another_potential_is_refused(run, copper, springs):
         ValueError, match=r"`atoms.calc` must be as it was to resume, got the energy .* eV at"
     ):
         run(resume=True)
+
+
+@pytest.mark.parametrize("change", ["weights", "members", "cutoff"])
+def test_a_potential_of_nearly_the_same_energy_is_refused(run, ethanol, potential, change):
+    def calculator(changed):
+        own, other = copy.deepcopy(potential), copy.deepcopy(potential)
+        with torch.no_grad():
+            other.scale.mul_(1.1)
+            if changed:
+                (own if change == "weights" else other).scale.mul_(1 + 1e-7)
+        if change == "cutoff" and changed:
+            own = Potential(SchNet(**{**asdict(potential.model.config), "cutoff": 20.0}))
+            own.load_state_dict(potential.state_dict())
+            return SchNetCalculator(own)
+        return SchNetCalculator(Ensemble([own, other]) if change == "members" else own)
+
+    ethanol.calc = calculator(False)
+    kill(run, atoms=ethanol)
+    ethanol.calc = calculator(True)
+    with pytest.raises(ValueError, match=r"`atoms.calc` must .* to resume"):
+        run(atoms=ethanol, resume=True)
+    ethanol.calc = calculator(False)
+    assert run(atoms=ethanol, resume=True).steps == 40
+
+
+def test_a_restart_file_of_an_earlier_version_goes_on(run, tmp_path, ethanol, potential):
+    ethanol.calc = SchNetCalculator(potential)
+    kill(run, atoms=ethanol)
+    header, tensors = checkpoint.read(tmp_path / "run.extxyz.restart", "dynamics")
+    del header["potential"]
+    save_file(tensors, tmp_path / "run.extxyz.restart", metadata={"pyg_schnet": json.dumps(header)})
+    assert run(atoms=ethanol, resume=True).steps == 40
 
 
 @pytest.mark.parametrize(
