@@ -149,7 +149,7 @@ class Potential(DoubleBuffers):
                 "off for good; use torch.no_grad() instead"
             )
         check_elements(data.z, self.allowed)
-        ordered, order = in_spatial_order(data)
+        ordered, order = in_spatial_order(data, self.model)
         try:
             return in_old_order(self._run(ordered, forces, stress), order)
         except ValueError:

@@ -148,7 +148,7 @@ def _of_molecules(
     model = cast("SchNet", potential.model)
     if model.interaction_graph is not None or model.max_num_neighbors is not None:
         return None
-    data, order = in_spatial_order(data)
+    data, order = in_spatial_order(data, model)
     if order is not None:
         z, pos = cast(Tensor, data.z), cast(Tensor, data.pos)
     features = model.knot_features()
