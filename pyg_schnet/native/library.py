@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import hashlib
 import logging
@@ -13,13 +12,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-import pooch
 import torch
 from torch import Tensor
+
+from pyg_schnet.native.kernel_cache import cached_libraries, folder_to_write, keep
 
 _SOURCES = ("activation.c", "convolution.c", "fingerprint.c", "pairs.c", "tape.c")
 _FLAGS = [
@@ -32,6 +34,10 @@ _FLAGS = [
 ]
 _FLAGS += ["-fno-signed-zeros", "-fassociative-math"]  # sums over channels as vectors; NaN stays NaN
 _TYPES = {torch.float32: "float", torch.float64: "double"}
+_PROCESSOR = (  # lines of /proc/cpuinfo that tell instruction sets apart, on x86, ARM, POWER and RISC-V
+    *("flags", "vendor_id", "cpu family", "model", "Features", "CPU implementer", "CPU variant", "CPU part"),
+    *("cpu\t", "isa"),
+)
 _TIMEOUT = 120  # seconds; a compilation takes about one
 
 # Functions that are called most often, so that addresses and numbers pass as they are: a is an address, n an
@@ -54,7 +60,8 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | None:
     """Load the kernels for a floating-point type, compiling them if that was never done here.
 
     Nothing else is needed than a C compiler: ``cc``, or what the variable ``CC`` names. Libraries are kept in
-    the user's cache (``PYG_SCHNET_CACHE``), by source, compiler and processor.
+    the user's cache (``PYG_SCHNET_CACHE``), by source, processor and compiler; without a compiler, one that
+    any compiler has made is used. Where kernels are missing, this is logged as a warning, once.
 
     Args:
         dtype: ``torch.float32`` or ``torch.float64``.
@@ -64,20 +71,27 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | None:
     """
     if dtype not in _TYPES:
         return None
-    try:
-        loaded = ctypes.CDLL(str(_compiled(_TYPES[dtype])))
-    except (OSError, subprocess.SubprocessError) as error:
-        told = str(getattr(error, "stderr", None) or "").split("\n")
-        first = next((line.strip() for line in told if line.strip()), "")
-        _reasons[dtype] = f"{error}" + (f": {first}" if first else "")
-        _log.info("no compiled kernels, plain torch instead: %s", _reasons[dtype])
-        return None
+    with _LOADING:
+        if os.environ.get("PYG_SCHNET_NATIVE") == "0":
+            _reasons[dtype] = "switched off by PYG_SCHNET_NATIVE=0"
+            return None
+        try:
+            loaded = _load(_TYPES[dtype])
+        except (OSError, subprocess.SubprocessError) as error:
+            told = str(getattr(error, "stderr", None) or "").split("\n")
+            first = next((line.strip() for line in told if line.strip()), "")
+            reason = f"{error}" + (f": {first}" if first else "")
+            if not _reasons:
+                _log.warning("kernels in C are not in use; plain PyTorch is, which is slower: %s", reason)
+            _reasons[dtype] = reason
+            return None
     for name, (result, arguments) in _SIGNATURES.items():
         function = getattr(loaded, name)
         function.restype, function.argtypes = result, [_KINDS[kind] for kind in arguments]
     return loaded
 
 
+_LOADING = threading.Lock()  # one thread compiles, the others wait
 _reasons: dict[torch.dtype, str] = {}
 
 
@@ -89,42 +103,66 @@ def why_not(like: Tensor) -> str:
     return _reasons.get(dtype, f"there are kernels for float32 and float64 only, not for {dtype}")
 
 
-def _compiled(real: str) -> Path:
-    if os.environ.get("PYG_SCHNET_NATIVE") == "0":
-        raise OSError("switched off by PYG_SCHNET_NATIVE=0")
-    named = os.environ.get("CC", "cc")
+def _load(real: str) -> ctypes.CDLL:
+    """Load a library of this compiler from the cache, or make it; failing that, one of any compiler."""
+    options = [*_FLAGS, f"-Dreal={real}", *_machine_flags()]
+    stem = f"kernels-{real}-{_key(options)}"
     try:
-        words = shlex.split(named) or ["cc"]
-    except ValueError as error:
-        raise OSError(f"the variable CC must name a compiler, got {named!r} ({error})") from None
-    compiler = shutil.which(words[0])
-    if compiler is None:
-        raise FileNotFoundError("no C compiler was found; install gcc or clang, or set the variable CC")
-    folder = Path(__file__).parent
-    sources = [folder / name for name in _SOURCES]
-    command = [compiler, *words[1:], *_FLAGS, f"-Dreal={real}", *_machine_flags()]
-    key = hashlib.sha256(repr((command, _identity(compiler))).encode())
-    for source in sources:
-        key.update(source.read_bytes())
-    directory = _cache_directory()
-    path = directory / f"kernels-{real}-{key.hexdigest()[:16]}.so"
-    if path.exists():
-        return path
-    handle, temporary = tempfile.mkstemp(dir=directory, suffix=".so")
+        compiler = _compiler()
+        own = f"{stem}-{_hash(repr((compiler, _stamp(compiler[0]))).encode())[:8]}"
+        return _loaded(own) or _compiled([*compiler, *options], own)
+    except (OSError, subprocess.SubprocessError):
+        if (loaded := _loaded(stem)) is None:
+            raise
+        return loaded
+
+
+def _loaded(stem: str) -> ctypes.CDLL | None:
+    for path in cached_libraries(stem):
+        with suppress(OSError):  # as of another machine's system
+            return ctypes.CDLL(str(path))
+    return None
+
+
+def _compiled(command: list[str], stem: str) -> ctypes.CDLL:
+    handle, temporary = tempfile.mkstemp(dir=folder_to_write(), suffix=".so")
     os.close(handle)
     try:
         subprocess.run(
-            [*command, "-o", temporary, *map(str, sources), "-lm"],
+            [*command, "-o", temporary, *map(str, _sources()), "-lm"],
             check=True,
             capture_output=True,
             text=True,
             errors="replace",
             timeout=_TIMEOUT,
         )
-        os.replace(temporary, path)  # whole or absent, also for other processes
+        loaded = ctypes.CDLL(temporary)  # what cannot be loaded is not kept
+        keep(Path(temporary), stem)
+        return loaded
     finally:
         Path(temporary).unlink(missing_ok=True)
-    return path
+
+
+def _compiler() -> list[str]:
+    """Return the compiler's path and the arguments that belong to it."""
+    named = os.environ.get("CC", "cc")
+    try:
+        words = shlex.split(named) or ["cc"]
+    except ValueError as error:
+        raise OSError(f"the variable CC must name a compiler, got {named!r} ({error})") from None
+    path = shutil.which(words[0])
+    if path is None:
+        raise FileNotFoundError("no C compiler was found; install gcc or clang, or set the variable CC")
+    return [path, *words[1:]]
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
+
+
+def _sources() -> list[Path]:
+    return [Path(__file__).parent / name for name in _SOURCES]
 
 
 def _machine_flags() -> list[str]:
@@ -133,35 +171,24 @@ def _machine_flags() -> list[str]:
     return [*flags, "-march=native" if platform.machine() in ("x86_64", "AMD64") else "-mcpu=native"]
 
 
-def _identity(compiler: str) -> tuple[str, ...]:
-    """What a compiled file depends on beside its source: compiler and processor."""
-    status = os.stat(compiler)
-    processor = platform.processor()
-    if (cpuinfo := Path("/proc/cpuinfo")).exists():
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-        processor = " ".join(
-            sorted({line for line in lines if line.startswith(("flags", "model name", "Features"))})
-        )
-    return (str(status.st_size), str(status.st_mtime_ns), platform.machine(), processor)
+def _key(options: list[str]) -> str:
+    """Hash what a library depends on beside its compiler: sources, options, system and processor."""
+    parts = [repr((options, platform.system(), platform.machine(), *platform.libc_ver())), _processor()]
+    content = [part.encode() for part in parts] + [source.read_bytes() for source in _sources()]
+    return _hash(b"\0".join(content))[:16]
 
 
-def _cache_directory() -> Path:
-    directory = Path(os.environ.get("PYG_SCHNET_CACHE") or pooch.os_cache("pyg_schnet"))
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if os.access(directory, os.W_OK | os.X_OK):
-            return directory
-    except OSError:
-        pass  # a home that cannot be written to
-    return _own_directory()
+def _processor() -> str:
+    """Describe the processor, for whose instructions a library is made; machines may share a home."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return f"{platform.processor()} of {platform.node()}"
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(sorted({line for line in lines if line.startswith(_PROCESSOR)}))
 
 
-@cache
-def _own_directory() -> Path:
-    """A folder for this process alone, removed at its end."""
-    directory = tempfile.mkdtemp(prefix="pyg_schnet-")
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    return Path(directory)
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def has_kernels(like: Tensor) -> bool:
@@ -189,8 +216,8 @@ class Watch:
 
     def look(self, tensors: Sequence[Tensor]) -> int:
         """Read them all."""
-        loaded = library(torch.float32)
-        if loaded is None or not all(t.is_cpu and t.is_contiguous() for t in tensors):
+        plain = not all(t.is_cpu and t.is_contiguous() for t in tensors)
+        if plain or (loaded := library(torch.float32)) is None:
             flat = (t.detach().contiguous().view(-1).view(torch.uint8) for t in tensors)
             return hash(tuple(t.cpu().numpy().tobytes() for t in flat))
         known, places = self._known, [*map(Tensor.data_ptr, tensors)]

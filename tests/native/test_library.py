@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,13 +25,11 @@ LOAD = (
 def fresh(monkeypatch, tmp_path):
     """A cache of kernels of its own, and nothing loaded."""
     library.cache_clear()
-    module._own_directory.cache_clear()
     monkeypatch.setattr(module, "_reasons", {})
     monkeypatch.delenv("PYG_SCHNET_NATIVE", raising=False)
     monkeypatch.setenv("PYG_SCHNET_CACHE", str(tmp_path / "cache"))
     yield tmp_path
     library.cache_clear()
-    module._own_directory.cache_clear()
 
 
 def compiler(folder, *lines):
@@ -39,6 +38,32 @@ def compiler(folder, *lines):
     path.write_text("\n".join(["#!/bin/sh", *lines]) + "\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return str(path)
+
+
+@pytest.fixture
+def compilations(fresh, monkeypatch):
+    """Count how often the compiler runs, which does not optimize, to be fast."""
+    real = os.environ.get("CC") or "cc"
+    monkeypatch.setenv("CC", compiler(fresh, f"echo x >> {fresh}/calls", f'exec {real} "$@" -O0'))
+    return lambda: (fresh / "calls").read_text().count("x") if (fresh / "calls").exists() else 0
+
+
+def in_new_process(environment=None):
+    """Load the kernels where a signal ends nothing but a process of its own."""
+    out = subprocess.run(
+        [sys.executable, "-c", LOAD],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert out.returncode == 0, out
+    return out.stdout.strip(), out.stderr
+
+
+def only_library(fresh):
+    (kept,) = (fresh / "cache").iterdir()
+    return kept
 
 
 @pytest.mark.usefixtures("fresh")
@@ -98,25 +123,14 @@ def test_a_failed_compilation_is_not_tried_again(fresh, monkeypatch):
     assert (fresh / "calls").read_text() == "x\n"
 
 
-def test_the_library_is_kept_where_the_variable_says_and_compiled_once(fresh, monkeypatch):
-    real = os.environ.get("CC") or "cc"
-    monkeypatch.setenv("CC", compiler(fresh, f"echo x >> {fresh}/calls", f'exec {real} "$@"'))
+def test_the_library_is_kept_where_the_variable_says_and_compiled_once(fresh, compilations):
     for _ in range(2):
         library.cache_clear()
         assert has_kernels(LIKE)
-    assert (fresh / "calls").read_text() == "x\n"
-    (kept,) = (fresh / "cache").iterdir()
+    assert compilations() == 1
+    kept = only_library(fresh)
     assert kept.name.startswith("kernels-float-")
     assert kept.suffix == ".so"
-
-
-def test_a_cache_that_cannot_be_written_is_replaced_by_a_temporary_one(fresh, monkeypatch):
-    (fresh / "file").write_text("no folder")
-    (fresh / "temporary").mkdir()
-    monkeypatch.setenv("PYG_SCHNET_CACHE", str(fresh / "file" / "cache"))
-    monkeypatch.setattr("tempfile.tempdir", str(fresh / "temporary"))
-    assert has_kernels(LIKE)
-    assert [path.suffix for path in (fresh / "temporary").rglob("*.so")] == [".so"]
 
 
 def test_a_temporary_cache_is_gone_when_the_program_ends(tmp_path):
@@ -130,13 +144,141 @@ def test_a_temporary_cache_is_gone_when_the_program_ends(tmp_path):
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
-def test_a_damaged_library_is_told_or_made_again(fresh):
+@pytest.mark.parametrize("damage", ["empty", "cut in half", "one bit"])
+def test_a_damaged_library_is_never_loaded_and_made_again(fresh, compilations, damage):
     assert has_kernels(LIKE)
-    (kept,) = (fresh / "cache").iterdir()
+    kept = only_library(fresh)
+    whole = kept.read_bytes()
+    middle = len(whole) // 2
+    content = {
+        "empty": b"",
+        "cut in half": whole[:middle],
+        "one bit": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
+    }[damage]
     kept.unlink()  # the loaded file stays whole
-    kept.write_bytes(b"damaged")
+    kept.write_bytes(content)
+    kept.chmod(0o700)
+    assert in_new_process() == ("True", "")
+    assert compilations() == 2
+    assert only_library(fresh).read_bytes() != content
+    assert in_new_process() == ("True", "")
+    assert compilations() == 2
+
+
+@pytest.mark.parametrize("broken", ["no-such-compiler", "false"], ids=["missing", "failing"])
+def test_a_kept_library_is_used_without_a_compiler(fresh, monkeypatch, broken):
+    assert has_kernels(LIKE)
     library.cache_clear()
-    assert has_kernels(LIKE) or why_not(LIKE)
+    monkeypatch.setenv("CC", broken)
+    assert has_kernels(LIKE)
+    assert [path.name for path in (fresh / "cache").iterdir()] == [only_library(fresh).name]
+
+
+def test_a_library_of_another_processor_is_not_used(fresh, compilations, monkeypatch):
+    read = Path.read_text
+
+    def of_another(path, *arguments, **named):
+        text = read(path, *arguments, **named)
+        return text.replace("flags\t", "flags\t\t: other") if str(path) == "/proc/cpuinfo" else text
+
+    if "flags\t" not in read(Path("/proc/cpuinfo")):
+        pytest.skip("needs an x86 processor under Linux, which /proc/cpuinfo describes by flags")
+    assert has_kernels(LIKE)
+    library.cache_clear()
+    monkeypatch.setattr(Path, "read_text", of_another)
+    assert has_kernels(LIKE)
+    assert compilations() == 2
+    library.cache_clear()
+    monkeypatch.setattr(Path, "read_text", read)
+    assert has_kernels(LIKE)
+    assert compilations() == 2
+    assert len(list((fresh / "cache").iterdir())) == 2
+
+
+OTHERS = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs owners and modes of files")
+
+
+def give_to_another_user(path):
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to give files to another user")
+    os.chown(path, 12345, 12345)
+
+
+@OTHERS
+@pytest.mark.parametrize("change", ["others may write", "another's", "a link"])
+def test_a_library_that_others_may_have_written_is_not_loaded(fresh, compilations, change):
+    assert has_kernels(LIKE)
+    kept = only_library(fresh)
+    if change == "another's":
+        give_to_another_user(kept)
+    elif change == "a link":
+        kept.rename(fresh / "elsewhere.so")
+        kept.symlink_to(fresh / "elsewhere.so")
+    else:
+        kept.chmod(0o702)
+    library.cache_clear()
+    assert has_kernels(LIKE)
+    assert compilations() == 2
+
+
+@OTHERS
+@pytest.mark.parametrize("change", ["group may write", "others may write", "another's"])
+def test_a_cache_that_others_may_write_to_is_not_used(fresh, compilations, change):
+    assert has_kernels(LIKE)
+    kept = only_library(fresh)
+    if change == "another's":
+        give_to_another_user(kept.parent)
+    else:
+        kept.parent.chmod(0o770 if change == "group may write" else 0o707)
+    found, told = in_new_process()
+    assert found == "True"
+    assert compilations() == 2
+    assert only_library(fresh) == kept
+    assert told.count("\n") == 1
+    assert str(kept.parent) in told
+    assert "PYG_SCHNET_CACHE" in told
+
+
+@OTHERS
+def test_others_may_not_write_to_a_kept_library_whatever_the_umask(fresh, compilations):
+    before = os.umask(0)
+    try:
+        assert has_kernels(LIKE)
+    finally:
+        os.umask(before)
+    for path in (fresh / "cache", only_library(fresh)):
+        assert not path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    library.cache_clear()
+    assert has_kernels(LIKE)
+    assert compilations() == 1
+
+
+@pytest.mark.usefixtures("fresh")
+def test_missing_kernels_are_logged_once(monkeypatch, caplog):
+    monkeypatch.setenv("CC", "no-such-compiler")
+    for _ in range(3):
+        assert not has_kernels(LIKE)
+        assert not has_kernels(LIKE.double())
+        library.cache_clear()
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "not in use" in record.message
+    assert "install gcc" in record.message
+
+
+@pytest.mark.usefixtures("fresh")
+def test_kernels_that_are_switched_off_are_no_news(monkeypatch, caplog):
+    monkeypatch.setenv("PYG_SCHNET_NATIVE", "0")
+    assert not has_kernels(LIKE)
+    assert caplog.records == []
+
+
+@pytest.mark.usefixtures("fresh")
+def test_missing_kernels_are_shown_where_logging_is_not_configured():
+    found, told = in_new_process({"CC": "no-such-compiler"})
+    assert "install gcc" in found
+    assert told.count("\n") == 1
+    assert found in told
 
 
 def test_two_processes_at_once_both_get_kernels(fresh):
