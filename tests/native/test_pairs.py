@@ -140,6 +140,16 @@ def test_a_prepared_batch_has_the_pairs_of_the_loop_and_their_reach(counts, cuto
     assert (low, high) == pytest.approx((min(lengths), max(lengths)), rel=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("given", [False, True], ids=["found", "given"])
+def test_a_prepared_batch_leaves_out_a_pair_at_the_cutoff(given, dtype):
+    pos = torch.tensor([[0.0, 0.0, 0.0], [0.0, 3.0, 4.0], [1.0, 0.0, 0.0]], dtype=dtype)  # 5 Å, 1 Å, √26 Å
+    edge_index = edges_of(find_pairs(pos, None, None)) if given else None
+    pairs, low, high = prepare(torch.ones(3).long(), ALLOWED, pos, None, 5.0, edge_index)
+    assert listed(pairs) == [(0, 2)]
+    assert (low, high) == (1.0, 1.0)
+
+
 def test_pairs_keep_the_order_of_given_edges():
     z, pos, _ = atoms([4])
     edge_index = torch.tensor([[2, 3, 0, 1, 2, 1], [3, 2, 1, 0, 1, 2]])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from ase import units
+from ase import Atoms, units
 from ase.build import bulk
 from ase.md.verlet import VelocityVerlet
 from hypothesis import given, settings
@@ -146,6 +146,21 @@ def test_a_shrunk_cell_is_searched_again_as_soon_as_neighbors_may_be_missing():
     assert verlet.searches == 1
     scaled.set_cell(0.88 * atoms.cell.array, scale_atoms=True)
     check(verlet, scaled)
+    assert verlet.searches == 2
+
+
+@pytest.mark.parametrize("stretch", [1.0, 1.0001, 0.9999])
+def test_two_atoms_that_meet_halfway_are_neighbors_whether_or_not_the_cell_changes(stretch):
+    skin = 0.5
+    apart = CUTOFF + skin + 0.01  # not listed
+    atoms = Atoms("C2", [[8 - apart / 2, 10, 10], [8 + apart / 2, 10, 10]], cell=[20, 20, 20], pbc=True)
+    verlet = VerletList(CUTOFF, skin)
+    check(verlet, atoms)
+    atoms.set_cell(stretch * atoms.cell.array, scale_atoms=True)
+    step = skin / 2 + 0.02  # of each, less than the skin; both together are more
+    atoms.positions += [[step, 0, 0], [-step, 0, 0]]
+    assert atoms.get_distance(0, 1) < CUTOFF
+    check(verlet, atoms)
     assert verlet.searches == 2
 
 
