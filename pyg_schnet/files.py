@@ -6,11 +6,12 @@ import glob
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -20,8 +21,9 @@ from safetensors import SafetensorError
 def written_whole(path: str | os.PathLike) -> Iterator[Path]:
     """Give a file to write to, which gets its name when all is written and on the disk.
 
-    A file that is there is replaced then, and stays as it is where writing fails. What a killed process
-    leaves begins with a dot and the file's name.
+    A file that is there is replaced then, and stays as it is where writing fails. A new file has the
+    permissions of the umask, another those of the file before. What a killed process leaves begins with a dot
+    and the file's name.
 
     Args:
         path: The file.
@@ -30,19 +32,14 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         OSError: If it cannot be written, as on a full disk, with its name and the reason.
     """
     path = Path(path)
-    temporary: Path | None = None
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with _told(path):
+        temporary.touch(exist_ok=False)  # with the permissions of the umask, which mkstemp ignores
         try:
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            os.close(handle)
-            temporary = Path(name)
             yield temporary
-            flush(temporary)
-            os.chmod(temporary, 0o644)  # mkstemp's files are private
-            os.replace(temporary, path)
+            rename_durably(temporary, path)
         finally:
-            if temporary is not None:
-                temporary.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -67,9 +64,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     ):
         part = Path(folder) / path.name
         yield part
-        if part.is_file():
-            flush(part)
-        os.replace(part, path)
+        rename_durably(part, path)
 
 
 def remove_leftovers(path: Path) -> None:
@@ -180,6 +175,29 @@ def sha256_of(path: str | os.PathLike) -> str:
         while block := file.read(2**22):
             digest.update(block)
     return digest.hexdigest()
+
+
+def rename_durably(part: Path, path: Path) -> None:
+    """Give a complete file its name, so that after a power cut either it or the file before has it.
+
+    It gets the permissions of the file that it replaces.
+    """
+    if part.is_file():
+        flush(part)
+    if path.is_file():
+        part.chmod(path.stat().st_mode & 0o777)
+    os.replace(part, path)
+    flush_folder(path.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk, where the system can."""
+    with suppress(OSError):  # Windows opens no folders, and some file systems sync none
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def flush(path: Path) -> None:

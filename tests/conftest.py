@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -79,6 +81,25 @@ def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
 def pytest_runtest_setup() -> None:
     """Do not ignore Ctrl-C, as a shell's background job does, and the commands that the tests start would."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def disk(monkeypatch) -> list[tuple[str, int]]:
+    """Record what is brought to the disk, by name and size, and what is renamed, in order; on Linux."""
+    found: list[tuple[str, int]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def record(handle):
+        found.append((Path(os.readlink(f"/proc/self/fd/{handle}")).name, os.fstat(handle).st_size))
+        fsync(handle)
+
+    def rename(source, target):
+        found.append((f"renamed {Path(target).name}", Path(source).stat().st_size))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", record)
+    monkeypatch.setattr(os, "replace", rename)
+    return found
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import sys
 
 import pytest
 
@@ -24,7 +25,44 @@ def test_a_file_gets_its_name_when_it_is_whole(tmp_path):
         temporary.write_text("whole")
     assert path.read_text() == "whole"
     assert list(tmp_path.iterdir()) == [path]
-    assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.fixture
+def umask():
+    """Set the umask, and restore it after the test."""
+    before = os.umask(0o022)
+    yield os.umask
+    os.umask(before)
+
+
+@pytest.mark.parametrize("writer", [written_whole, replacing])
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_a_new_file_has_the_permissions_of_the_umask(tmp_path, umask, writer, mask, mode):
+    umask(mask)
+    with writer(tmp_path / "a.csv") as temporary:
+        temporary.write_text("secret")
+    assert (tmp_path / "a.csv").stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.parametrize("writer", [written_whole, replacing])
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path, umask, writer):
+    path = tmp_path / "a.csv"
+    path.write_text("before")
+    path.chmod(0o640)
+    with writer(path) as temporary:
+        temporary.write_text("after")
+    assert path.read_text() == "after"
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of open files are those of /proc")
+@pytest.mark.parametrize("writer", [written_whole, replacing])
+def test_content_is_on_the_disk_before_the_name_and_the_name_before_the_end(tmp_path, disk, writer):
+    with writer(tmp_path / "a.csv") as temporary:
+        temporary.write_text("all")
+    synced = [name for name, _ in disk]
+    assert synced[-2:] == ["renamed a.csv", tmp_path.name]
+    assert disk[-3][1] == 3
 
 
 @pytest.mark.parametrize(

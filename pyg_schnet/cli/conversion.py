@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from ase.io import write
 
 from pyg_schnet.cli.part import Part
 from pyg_schnet.datasets.compression import COMPRESSED
-from pyg_schnet.files import flush, replacing
+from pyg_schnet.files import rename_durably, replacing
 
 _OWN_KEYS = (
     "input_frame",
@@ -44,8 +43,7 @@ def finish(part: Part, path: Path, kind: str) -> None:
         OSError: If the disk is full; the part is as it was.
     """
     if (kind, path.suffix) in _PLAIN:
-        flush(part.path)
-        os.replace(part.path, path)
+        rename_durably(part.path, path)
         return
     with replacing(path) as other:
         if kind == "extxyz" and path.suffix.lower() in COMPRESSED:

@@ -20,6 +20,7 @@ from urllib3.exceptions import HTTPError
 
 from pyg_schnet.claim import waited_for
 from pyg_schnet.datasets.display import bar
+from pyg_schnet.files import rename_durably
 
 _LABELS = {"sha256": "SHA-256", "md5": "MD5"}
 _BACKOFF = 0.5  # seconds before the first repetition, doubled each time
@@ -176,7 +177,7 @@ def _from_source(transfer: _Transfer, url: str, again: bool = False) -> None:
     difference = _difference(transfer.part, transfer.file)
     transfer.origin.unlink(missing_ok=True)
     if difference is None:
-        os.replace(transfer.part, transfer.path)
+        rename_durably(transfer.part, transfer.path)
         return
     transfer.part.unlink()
     if again or not transfer.resumed:

@@ -28,6 +28,7 @@ from pyg_schnet.datasets.chunks import Chunk, is_index
 from pyg_schnet.datasets.mapping import MappedTensors
 from pyg_schnet.datasets.splits import Split
 from pyg_schnet.datasets.storage_writer import KEY, PER_ATOM, StorageWriter
+from pyg_schnet.files import rename_durably
 
 KIND = "data set"
 FORMAT = 1  # raise it when an older pyg_schnet could not read the file
@@ -82,7 +83,7 @@ def write(
         whole, named = Path(folder) / "whole", splits()
         with _told(path):
             writer.finish(whole, entry, named)
-            os.replace(whole, path)
+            rename_durably(whole, path)
 
 
 @contextmanager

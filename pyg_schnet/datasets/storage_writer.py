@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -88,8 +87,6 @@ class StorageWriter:
                     with (self.folder / part.file).open("rb") as spilled:
                         shutil.copyfileobj(spilled, file, 2**22)
                 part.dump(file)
-            file.flush()
-            os.fsync(file.fileno())
 
     def _pointers(self) -> tuple[dict[str, Tensor], dict[str, dict[str, str]]]:
         """Offsets of the fields that need them, and how each field is stored."""

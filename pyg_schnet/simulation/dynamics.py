@@ -184,6 +184,7 @@ def run_md(
     steps, first, statistics = number_of_steps(duration, timestep), 0, Statistics()
     if piston and (domain := domain_of(system.calc)) is not None and not domain.stress:
         warnings.warn(_NO_STRESS, stacklevel=2)
+    restart.companions = [path for path in (writer.growing, table.path) if path is not None]
     with writer, table, restart:
         if point is None:
             _check_limits(system, limits)

@@ -16,9 +16,10 @@ from ase import Atoms
 
 from pyg_schnet import checkpoint
 from pyg_schnet.ensemble import Ensemble
-from pyg_schnet.files import remove_leftovers
+from pyg_schnet.files import flush, flush_folder, remove_leftovers
 from pyg_schnet.nn import SchNet
 from pyg_schnet.potential import Potential
+from pyg_schnet.simulation.growing_file import not_written
 from pyg_schnet.simulation.settings import Settings
 from pyg_schnet.simulation.statistics import Statistics
 from pyg_schnet.simulation.structures import constraint_to_dict, hash_structure, results_of
@@ -78,6 +79,7 @@ class RestartFile:
 
     Attributes:
         has_log: Whether the run that was read had this log, too.
+        companions: Files that a restart file tells the length of: they are brought to the disk before it.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class RestartFile:
         self._atoms = len(atoms)
         self._log = None if trajectory is None or log is None else _relative(Path(log), trajectory.parent)
         self.has_log = False
+        self.companions: list[Path] = []
         self._seen: tuple[int, int] | None = None  # what was read
         self._pending: tuple[dict[str, Any], dict[str, torch.Tensor]] | None = None
         self._written = monotonic()
@@ -191,6 +194,12 @@ class RestartFile:
 
     def _flush(self) -> None:
         if self._pending is not None:
+            for path in filter(Path.exists, self.companions):
+                try:
+                    flush(path)
+                except OSError as error:
+                    raise not_written(path, error) from error
+                flush_folder(path.parent)
             self._write(*self._pending)
             self._pending, self._written = None, monotonic()
 

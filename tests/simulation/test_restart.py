@@ -1,7 +1,9 @@
 """A run that was killed goes on as if it had not been."""
 
 import copy
+import itertools
 import json
+import sys
 from dataclasses import asdict
 
 import numpy as np
@@ -121,6 +123,25 @@ def test_restart_files_are_rare_and_the_last_is_of_the_end(run, tmp_path, monkey
     assert steps == [None, 40]
     kill(run, name="other.traj", interval=1)
     assert steps == [None, 40, None, 23]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of open files are those of /proc")
+@pytest.mark.parametrize("suffix", ["traj", "extxyz"])
+def test_a_power_cut_finds_frames_and_rows_where_the_restart_file_is(
+    run, tmp_path, monkeypatch, disk, suffix
+):
+    monkeypatch.setattr(restart, "_PAUSE", 0)
+    (tmp_path / "logs").mkdir()
+    run(f"run.{suffix}", log=tmp_path / "logs" / "run.csv")
+    renames = [k for k, (name, _) in enumerate(disk) if name == f"renamed run.{suffix}.restart"]
+    assert len(renames) == 10  # the beginning, and nine frames
+    for before, now in itertools.pairwise(renames):
+        names = [name for name, _ in disk[before + 1 : now]]
+        assert {f"run.{suffix}", "run.csv", tmp_path.name, "logs"} <= set(names)
+        assert names[-1].startswith(f".run.{suffix}.restart.")
+    last = dict(disk)
+    assert last[f"run.{suffix}"] == (tmp_path / f"run.{suffix}").stat().st_size
+    assert last["run.csv"] == (tmp_path / "logs" / "run.csv").stat().st_size
 
 
 def test_a_network_in_float32_goes_on_to_its_rounding(potential, ethanol, tmp_path):
