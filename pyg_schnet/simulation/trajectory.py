@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -13,7 +14,7 @@ from ase.io import read, write
 from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat, ioformats
 from ase.io.trajectory import TrajectoryReader, TrajectoryWriter
 
-from pyg_schnet.claim import Claim
+from pyg_schnet.claim import claimed
 from pyg_schnet.files import check_appendable, check_replaceable, replacing
 from pyg_schnet.simulation.growing_file import GrowingFile, not_written
 
@@ -21,7 +22,7 @@ _GROWING = (".traj", ".extxyz", ".xyz")
 
 
 class FrameWriter:
-    """A trajectory file, complete after each frame; the file opens with the first.
+    """A trajectory file, complete after each frame; the file opens, and changes, with the first.
 
     ``*.traj``, ``*.extxyz`` and ``*.xyz`` (extended) grow themselves. ASE writes other formats only whole:
     such a file has the first frame at first, and all at the end, from one beside it that grows, as
@@ -49,7 +50,7 @@ class FrameWriter:
         self._last = None
         self._format: str | None = None  # of one that is written whole
         self._resume: int | None = None
-        self._claim: Claim | None = None
+        self._claims = ExitStack()
         self._overwrite = overwrite
         if self.path is None or self.growing is None:
             return
@@ -67,7 +68,7 @@ class FrameWriter:
     def size(self) -> int:
         """How long the file is: frames of a ``*.traj``, else bytes."""
         if self._file is None:
-            return 0
+            return self._resume or 0
         return len(self._file) if isinstance(self._file, TrajectoryWriter) else self._file.size
 
     def _check(self) -> None:
@@ -92,13 +93,9 @@ class FrameWriter:
             return
         self._last = frame
         if self._file is None:
-            if self._format is not None:
+            if self._format is not None and self._resume is None:
                 self._write_whole(frame)  # a failure is told now, not at the end
-            if self.growing.suffix == ".traj":
-                self.growing.unlink(missing_ok=True)  # ASE would empty it, whatever other names it has
-                self._file = TrajectoryWriter(self.growing)
-            else:
-                self._file = GrowingFile(self.growing)
+            self._file = _opened(self.growing, self._resume)
         if isinstance(self._file, TrajectoryWriter):
             self._write_to(self._file, frame)
         else:
@@ -125,16 +122,13 @@ class FrameWriter:
             write(part, frames, format=self._format)
 
     def __enter__(self) -> FrameWriter:
-        if self.path is not None:
-            self._claim = Claim(self.path)
-            self._claim.take()
+        if self.path is None or self.growing is None:
+            return self
+        self._claims.enter_context(claimed(*dict.fromkeys((self.path, self.growing))))
         try:
-            if self.path is not None:
-                self._check()  # again: another process may just have written it
-            if self._resume is not None and self.growing is not None:
-                self._file = _reopen(self.growing, self._resume)
+            self._check()  # again: another process may just have written it
         except BaseException:
-            self._give_back()
+            self._claims.close()
             raise
         return self
 
@@ -145,16 +139,14 @@ class FrameWriter:
         traceback: TracebackType | None,
     ) -> None:
         try:
+            if kind is None and self._file is None and self._resume is not None and self.growing is not None:
+                self._file = _opened(self.growing, self._resume)  # without what a kill left at its end
             if self._file is not None:
                 self._file.close()
                 if self._format is not None and self.growing is not None:
                     self._write_whole(read(self.growing, ":"))
         finally:
-            self._give_back()
-
-    def _give_back(self) -> None:
-        if self._claim is not None:
-            self._claim.give_back()
+            self._claims.close()
 
 
 def growing_path(path: Path) -> Path:
@@ -201,10 +193,13 @@ def keep_frames(path: Path, number: int) -> None:
             writer.write(stored[place])
 
 
-def _reopen(path: Path, size: int) -> TrajectoryWriter | GrowingFile:
-    """Open a file to append to it, without what is beyond a size."""
+def _opened(path: Path, size: int | None) -> TrajectoryWriter | GrowingFile:
+    """Open a new file, or one to append to, without what is beyond a size."""
     if path.suffix != ".traj":
-        return GrowingFile(path, size)
+        return GrowingFile(path, size or 0)
+    if size is None:
+        path.unlink(missing_ok=True)  # ASE would empty it, whatever other names it has
+        return TrajectoryWriter(path)
     if _frames(path) > size:
         keep_frames(path, size)
     return TrajectoryWriter(path, "a")

@@ -78,6 +78,7 @@ class RunDirectory:
             self._refuse_links()
             if resume and self.last.is_file():
                 checkpoint.read(self.last, "training state")  # all of it, before anything is changed
+                self.read_metrics()
             self._mark.touch()
             if overwrite:
                 self._clear()

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from pyg_schnet import Ensemble, Potential, SchNet, checkpoint
 from pyg_schnet.simulation import SchNetCalculator, restart, run_md
+from pyg_schnet.simulation.trajectory import FrameWriter
 
 KINDS = {
     "nve": {"equilibration": 0.005},
@@ -366,3 +367,45 @@ def test_another_file_is_not_taken_for_the_log(run, tmp_path):
     (tmp_path / "run.csv").write_text("my,own\n1,2\n")
     with pytest.raises(ValueError, match=r"run\.csv: must be the log of the run to resume"):
         run(resume=True)
+
+
+def test_of_two_that_resume_one_run_one_is_refused(run, tmp_path, monkeypatch):
+    kill(run)
+    read_point = restart.RestartFile.read
+
+    def read_late(self):
+        point = read_point(self)
+        monkeypatch.setattr(restart.RestartFile, "read", read_point)
+        run(resume=True)  # another process, from the same point to the end
+        return point
+
+    monkeypatch.setattr(restart.RestartFile, "read", read_late)
+    with pytest.raises(FileExistsError, match="another process just went on"):
+        run(resume=True)
+    assert len(read(tmp_path / "run.extxyz", ":")) == len((tmp_path / "run.csv").read_text().splitlines()) - 1
+
+
+def test_a_torn_log_is_not_resumed(run, tmp_path):
+    kill(run)
+    log = tmp_path / "run.csv"
+    header, *rows = log.read_text().splitlines(keepends=True)
+    log.write_text(header + rows[0] + rows[1][:20] + "".join(rows))
+    before = log.read_bytes(), (tmp_path / "run.extxyz").read_bytes()
+    with pytest.raises(ValueError, match=r"run\.csv: .* line 3 is broken"):
+        run(resume=True)
+    assert (log.read_bytes(), (tmp_path / "run.extxyz").read_bytes()) == before
+
+
+@pytest.mark.parametrize("log", ["run.extxyz", "run.extxyz.restart"])
+def test_a_log_is_no_other_file_of_the_run(run, tmp_path, log):
+    with pytest.raises(ValueError, match="`log` must be different files"):
+        run(log=tmp_path / log)
+
+
+@pytest.mark.parametrize("first", ["run.pdb", "run.pdb.extxyz"])
+def test_the_frames_beside_a_trajectory_are_claimed_too(run, tmp_path, first):
+    with (
+        FrameWriter(tmp_path / first),
+        pytest.raises(FileExistsError, match="another process"),
+    ):
+        run({"run.pdb": "run.pdb.extxyz", "run.pdb.extxyz": "run.pdb"}[first], log=None)

@@ -281,6 +281,15 @@ def test_metrics_that_are_no_numbers_are_refused(tmp_path, text):
         RunDirectory(tmp_path).read_metrics()
 
 
+def test_metrics_that_are_no_numbers_are_refused_before_training_goes_on(used):
+    checkpoint.write(used.last, "training state", {}, {})
+    used.metrics.write_text("step,loss\n5,1.0\n10,\n")
+    before = contents(used)
+    with pytest.raises(ValueError, match=r"metrics.csv: must hold a number under each name"):
+        used.prepare(True, False)
+    assert contents(used) == before
+
+
 def test_a_run_that_was_killed_while_its_first_file_was_written_is_begun_again(run):
     run.path.mkdir()
     for name in (".lock", ".config.yaml.x1y2z3w4"):
