@@ -17,7 +17,6 @@ from benchmarks.faults import samples
 from pyg_schnet import SchNet, checkpoint, load
 from pyg_schnet.checks.sources import open_structures
 from pyg_schnet.cli import main
-from pyg_schnet.cli.files import read_structures
 from pyg_schnet.cli.plot_source import Source as PlotSource
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.datasets.archives import extract, stream
@@ -143,7 +142,6 @@ def _enter_iso17(path: Path) -> None:
 
 
 def _enter_structures(path: Path) -> None:
-    read_structures(str(path), ":")
     open_structures(str(path))
 
 

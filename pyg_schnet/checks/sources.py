@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from pyg_schnet.datasets import AtomsDataset
-from pyg_schnet.datasets.structure_files import read_structures
-
-_LABELLED = (".npz", ".h5", ".hdf5", ".safetensors")  # which ASE does not read
+from pyg_schnet.datasets.frame_readers import read_structures
+from pyg_schnet.datasets.reading import has_own_reader
 
 
 def open_structures(path: str, units: str | None = None) -> Sequence[Any] | AtomsDataset:
     """Read structures.
 
     Args:
-        path: In any format of ASE, or ``.npz``, ``.h5``, ``.hdf5`` or processed ``.safetensors``; or a folder
-            of such files.
+        path: In any format of ASE, or of our data sets; or a folder of files.
         units: Of a labelled file that does not say, as for :class:`~pyg_schnet.datasets.AtomsDataset`.
 
     Raises:
@@ -26,6 +24,6 @@ def open_structures(path: str, units: str | None = None) -> Sequence[Any] | Atom
     """
     if not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such file; give structures that the model is made for")
-    if Path(path).is_dir() or path.endswith(_LABELLED):
+    if path.endswith(".safetensors") or has_own_reader(Path(path)):
         return AtomsDataset(path=path, units=units, memory_map=path.endswith(".safetensors"))
-    return list(read_structures(Path(path)))
+    return [atoms for _, atoms in read_structures(path)]

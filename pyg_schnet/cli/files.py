@@ -3,37 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections import deque
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyg_schnet.files import check_replaceable, sha256_of
 
 if TYPE_CHECKING:
-    from ase import Atoms
     from torch import Tensor
 
 _HOLD_RESULTS = ("extxyz", "traj", "json", "db")  # names of ASE
-
-
-def read_structures(path: str, index: int | str) -> list[Atoms]:
-    """Read structures, one or all (``":"``), in any format of ASE."""
-    from ase.utils import string2index
-
-    from pyg_schnet.datasets import structure_files
-
-    found, chosen = structure_files.read_structures(Path(path)), string2index(str(index))
-    if isinstance(chosen, int):
-        frames = list(islice(found, chosen, chosen + 1)) if chosen >= 0 else list(deque(found, -chosen))
-        if len(frames) < (1 if chosen >= 0 else -chosen):
-            raise ValueError(f"{path}: has no structure {index}; they count from 0")
-        return frames[:1]
-    frames = list(found)
-    if not frames:
-        raise ValueError(f"{path}: must hold at least one structure, got none")
-    assert isinstance(chosen, slice)  # as `index` was checked to be
-    return frames[chosen]
 
 
 def check_picture(path: str) -> None:

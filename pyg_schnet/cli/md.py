@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyg_schnet.cli.files import model_files, read_structures, split_models, what_loses_results
+from pyg_schnet.cli.files import model_files, split_models, what_loses_results
 from pyg_schnet.cli.options import add_files, add_talk, with_model
 from pyg_schnet.cli.terminal import out
 from pyg_schnet.files import check_distinct, check_replaceable
@@ -95,6 +95,8 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
 
 def run(options: Namespace) -> int:
     """Run molecular dynamics."""
+    from pyg_schnet.cli.source import Source
+
     path = Path(options.out)
     check_replaceable(path)
     if path.exists() and not (options.overwrite or options.resume):
@@ -105,7 +107,7 @@ def run(options: Namespace) -> int:
         raise ValueError("`--resume` and `--overwrite` exclude each other: go on, or begin again")
     index = _index(options.index)
     _check_outputs(options, _log_of(options) if isinstance(index, int) else None)
-    frames = read_structures(options.input, index)
+    frames = [atoms for _, atoms in Source(options.input, options.index)]
     if (kind := what_loses_results(options.out)) and not (options.quiet or options.json):
         text = f"{path}: {kind} holds no energies and forces; {path}.extxyz beside it has them."
         out.print(text, markup=False, highlight=False)

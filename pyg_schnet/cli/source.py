@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import count
-from pathlib import Path
 
 from ase import Atoms
 from ase.utils import string2index
 
-from pyg_schnet.cli.frame_readers import reader_of
-from pyg_schnet.datasets.ase_files import FAILURES, shortened
-from pyg_schnet.datasets.stated_units import require_angstrom
+from pyg_schnet.datasets.frame_readers import read_structures, reader_of
 
 
 class Source:
@@ -19,7 +16,7 @@ class Source:
 
     Extended xyz (``.gz``, ``.bz2``, ``.xz`` too), ASE's trajectories and databases in SQLite, and processed
     data sets (``.safetensors``) stream: a file larger than the memory may pass through. Other formats of ASE
-    are read as ASE reads them, most of them at once; ``.npz`` and ``.h5`` with the arrays they hold.
+    are read as ASE reads them, most of them at once; arrays, folders and lists of pymatgen as data sets are.
 
     Args:
         path: The file.
@@ -67,19 +64,8 @@ class Source:
             FileNotFoundError: If there is no such file.
             ValueError: If it cannot be read, with the number of the frame.
         """
-        if not Path(self.path).exists():
-            raise FileNotFoundError(f"{self.path}: no such file")
-        reader = reader_of(self.path)
-        try:
-            numbers = self._numbers()
-            for number, atoms in reader.read(numbers[place] for place in _below(places, len(numbers))):
-                require_angstrom(atoms.info)
-                yield number, atoms
-        except FAILURES as error:
-            raise ValueError(
-                f"{self.path}: frame {reader.place}, counted from 0, cannot be read ({shortened(error)}); "
-                "repair the file"
-            ) from None
+        numbers = self._numbers()
+        yield from read_structures(self.path, (numbers[place] for place in _below(places, len(numbers))))
 
     def number(self, place: int) -> int:
         """Give the number in the file of a chosen structure."""

@@ -122,6 +122,13 @@ def parts_of(source: Path) -> list[Path]:
     return deepmd.files_of(source) if source.is_dir() else [source]
 
 
+def has_own_reader(source: Path) -> bool:
+    """Whether a file, or a folder of files, is of a kind that is read without ASE's readers."""
+    if source.is_dir():
+        return True
+    return source.is_file() and source.suffix.lower() != ".safetensors" and _reader(source) is not _ASE
+
+
 def _is_known(name: str) -> bool:
     return name.endswith((*ENDINGS, *_COMPRESSED)) and not name.startswith(".")
 

@@ -1,19 +1,13 @@
-"""Structures in any format of ASE, from files that may be damaged or hostile."""
+"""Formats of ASE, of files that may be damaged or hostile."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
 
-from ase import Atoms
-from ase.io import iread
 from ase.io.formats import UnknownFileTypeError, filetype, ioformats
-from ase.spacegroup.spacegroup import SpacegroupError
 
-from pyg_schnet.datasets.ase_files import FAILURES, read_extxyz, shortened
+from pyg_schnet.datasets.ase_files import FAILURES, shortened
 from pyg_schnet.datasets.compression import COMPRESSED, check_unpacked
-from pyg_schnet.datasets.stated_units import require_angstrom
 
 # Formats of ASE whose readers ask servers, or open other files that the first one names: devices, too.
 _LEADING_ELSEWHERE = frozenset(
@@ -24,39 +18,13 @@ _LEADING_ELSEWHERE = frozenset(
 )
 
 
-def read_structures(path: Path) -> Iterator[Atoms]:
-    """Read structures one by one, without labels where ASE recognises none.
-
-    Extended xyz and trajectories stream. Nothing but the file itself is read.
-
-    Args:
-        path: A file in a format of ASE, which its ending or its beginning tells.
+def check_kind(path: Path) -> str:
+    """Return the format of a file by ASE's name.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no regular file, of a format that leads elsewhere, or damaged; the message says
-            in which structure, counted from 0.
+        ValueError: If it is no regular file, of no format that ASE reads, or of one that leads elsewhere.
     """
-    kind = check_kind(path)
-    number = 0
-    try:
-        if kind == "extxyz":
-            frames: Iterator[Any] = read_extxyz(path)
-        else:
-            frames = cast(Any, iread(path, index=":", format=kind, do_not_split_by_at_sign=True))
-        for atoms in frames:
-            if isinstance(atoms, Atoms):
-                require_angstrom(atoms.info)
-                yield atoms
-                number += 1
-    except (SpacegroupError, *FAILURES) as error:
-        raise ValueError(
-            f"{path}: frame {number}, counted from 0, cannot be read ({shortened(error)}); repair the file"
-        ) from None
-
-
-def check_kind(path: Path) -> str:
-    """Tell the format of a file by ASE's name, or refuse it; see :func:`read_structures`."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; give one with structures")
     if not path.is_file():  # a pipe or a device may have no end

@@ -1,10 +1,10 @@
-"""Readers of the structures of a file, which pass over those that are not asked for."""
+"""Structures of any file without their labels: readers pass over those that are not asked for."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
@@ -13,13 +13,22 @@ from ase import Atoms
 from ase.db.row import AtomsRow
 from ase.io import iread
 from ase.io.trajectory import TrajectoryReader
+from ase.spacegroup.spacegroup import SpacegroupError
 
-from pyg_schnet.datasets.ase_files import bounded_lines, check_database, read_frame, xyz_frames
+from pyg_schnet.datasets.ase_files import (
+    FAILURES,
+    bounded_lines,
+    check_database,
+    read_frame,
+    shortened,
+    xyz_frames,
+)
 from pyg_schnet.datasets.compression import COMPRESSED, unpacked_limit
+from pyg_schnet.datasets.reading import has_own_reader, read_frames
+from pyg_schnet.datasets.stated_units import require_angstrom
 from pyg_schnet.datasets.structure_files import check_kind
 
 _KINDS = {".xyz": "xyz", ".extxyz": "xyz", ".traj": "traj", ".db": "db", ".safetensors": "processed"}
-_ARRAYS = {".npz": "arrays", ".h5": "arrays", ".hdf5": "arrays"}
 _ROWS_AT_ONCE = 1000
 
 
@@ -41,29 +50,60 @@ class FrameReader(Protocol):
         ...
 
 
+def read_structures(path: str, numbers: Iterable[int] | None = None) -> Iterator[tuple[int, Atoms]]:
+    """Read structures of a file of any kind, with their numbers in it.
+
+    Args:
+        path: A file in a format of ASE, or what :func:`~pyg_schnet.datasets.read_frames` reads.
+        numbers: Which, ascending, from 0; all by default.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no regular file, of no known format, or leads elsewhere; or if a structure cannot
+            be read, with its number.
+    """
+    reader = reader_of(path)
+    try:
+        for number, atoms in reader.read(count() if numbers is None else numbers):
+            require_angstrom(atoms.info)
+            yield number, atoms
+    except (SpacegroupError, *FAILURES) as error:
+        if isinstance(error, ValueError | OSError) and path in str(error):  # of a reader of our own
+            raise
+        raise ValueError(
+            f"{path}: frame {reader.place}, counted from 0, cannot be read ({shortened(error)}); "
+            "repair the file"
+        ) from None
+
+
 def reader_of(path: str) -> FrameReader:
-    """Give the reader of a file, by its ending; ASE's where it is no special one.
+    """Return the reader of a file.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no regular file, of no known format, or leads elsewhere.
     """
-    if _kind(path) == "db":
-        check_kind(Path(path))
-        check_database(Path(path))
-    elif _kind(path) in ("", "xyz", "traj"):
-        check_kind(Path(path))
-    elif Path(path).exists() and not Path(path).is_file():
+    source = Path(path)
+    if not source.exists():
+        raise FileNotFoundError(f"{path}: no such file; give one with structures")
+    if has_own_reader(source):
+        return _Frames(path)
+    if not source.is_file():
         raise ValueError(f"{path}: must be a file with structures, got a folder, pipe or device")
-    readers = {"xyz": _Xyz, "traj": _Trajectory, "db": _Database, "processed": _Processed, "arrays": _Arrays}
-    return readers.get(_kind(path), _Any)(path)
+    kind = _kind(path)
+    if kind != "processed":
+        check_kind(source)
+    if kind == "db":
+        check_database(source)
+    readers = {"xyz": _Xyz, "traj": _Trajectory, "db": _Database, "processed": _Processed}
+    return readers.get(kind, _Any)(path)
 
 
 def _kind(path: str) -> str:
     suffixes = [suffix.lower() for suffix in Path(path).suffixes]
     if suffixes and suffixes[-1] in COMPRESSED:
         return "xyz" if suffixes[-2:-1] in ([".xyz"], [".extxyz"]) else ""
-    return (_KINDS | _ARRAYS).get(suffixes[-1] if suffixes else "", "")
+    return _KINDS.get(suffixes[-1] if suffixes else "", "")
 
 
 class _Any:
@@ -92,12 +132,10 @@ class _Any:
         return cast(Iterator[Atoms], iread(self.path, ":", kind, do_not_split_by_at_sign=True))
 
 
-class _Arrays(_Any):
-    """Arrays of many structures, as our data sets read them."""
+class _Frames(_Any):
+    """What our data sets read themselves: arrays of many structures, folders, lists of pymatgen."""
 
     def _all(self) -> Iterator[Atoms]:
-        from pyg_schnet.datasets import read_frames
-
         for piece in read_frames(self.path):
             start = 0
             for number, size in enumerate(piece.counts.tolist()):
