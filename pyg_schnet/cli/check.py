@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.table import Table
 from rich.text import Text
 
-from pyg_schnet.cli.files import split_models
+from pyg_schnet.cli.files import checkpoints, split_models, units_of_runs
 from pyg_schnet.cli.options import add_talk, with_model
 from pyg_schnet.cli.terminal import out
 
@@ -39,7 +39,11 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
     parser.add_argument(
         "file", metavar="FILE", help="structures that the model is made for, as for train's data.path"
     )
-    parser.add_argument("--units", type=str | None, help='of a file that does not say, as "kcal/mol"')
+    parser.add_argument(
+        "--units",
+        type=str | None,
+        help='of the file, as "kcal/mol"; those given to the run of MODEL where FILE is of that format',
+    )
     parser.add_argument(
         "--only",
         type=str | None,
@@ -58,8 +62,9 @@ def run(options: Namespace) -> int:
     from pyg_schnet.checks import check
     from pyg_schnet.checks.sources import open_structures
 
-    structures = open_structures(options.file, options.units)
     model = _model(options.model, options.device)
+    units = _units_of_run(options.model, options.file) if options.units is None else options.units
+    structures = open_structures(options.file, units)
     began = time.perf_counter()
     with out.status("") as status:
         report = check(
@@ -118,6 +123,11 @@ def _tell_notes(findings: Sequence[Finding]) -> None:
             reasons[finding.verdict, finding.check, finding.note] = None
     for verdict, name, note in reasons:
         out.print(Text(verdict, _STYLES[verdict]), f" {name}: {note}", sep="")
+
+
+def _units_of_run(text: str, file: str) -> str | None:
+    is_foreign = ":" in text and not Path(text).exists()
+    return None if is_foreign else units_of_runs(checkpoints(split_models(text)), file)
 
 
 def _model(text: str, device: str) -> Any:

@@ -16,6 +16,7 @@ from pyg_schnet.cli.files import (
     model_files,
     read_part,
     split_models,
+    units_of_runs,
 )
 from pyg_schnet.cli.options import add_talk, with_model
 from pyg_schnet.cli.terminal import out
@@ -38,7 +39,11 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
     parser.add_argument("--energy_key", type=str | None, help="key of the energies")
     parser.add_argument("--forces_key", type=str | None, help="key of the forces, 'none' for none")
     parser.add_argument("--stress_key", type=str | None, help="key of the stresses, 'none' for none")
-    parser.add_argument("--units", type=str | None, help='of the file, as "kcal/mol"')
+    parser.add_argument(
+        "--units",
+        type=str | None,
+        help='of the file, as "kcal/mol"; those given to the run of MODEL where FILE is of that format',
+    )
     parser.add_argument(
         "--part",
         type=str | None,
@@ -81,12 +86,13 @@ def _evaluate(options: Namespace, models: list[str], paths: list[str]) -> int:
     from pyg_schnet.simulation.calculator import for_evaluation
 
     potential = for_evaluation(models, options.device)
+    units = units_of_runs(paths, options.file) if options.units is None else None
     dataset = AtomsDataset(
         path=options.file,
         energy_key=options.energy_key,
         forces_key=options.forces_key,
         stress_key=options.stress_key,
-        units=options.units,
+        units=units or options.units,
         memory_map=options.file.endswith(".safetensors"),
     )
     if options.part is not None:
@@ -110,12 +116,16 @@ def _evaluate(options: Namespace, models: list[str], paths: list[str]) -> int:
         written["calibrated ensemble"] = options.calibrate
     if options.json:
         calibration = {name: one.as_dict() for name, one in found.items()}
-        told = {"trained_on": trained} if trained else {}
+        told = ({"trained_on": trained} if trained else {}) | ({"units": units} if units else {})
         print(json.dumps(evaluation.as_dict() | told | ({"calibration": calibration} if found else {})))
         return 0
     if options.quiet:
         return 0
     out.print(_table(evaluation), soft_wrap=False)
+    if units:
+        out.print(
+            f"{options.file} was read in {dataset.units.sentence()}, as the run of the model read its data"
+        )
     if trained:
         out.print(
             f"{trained:,} of these structures were trained on, which makes errors small; --part test leaves "

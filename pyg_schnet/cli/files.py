@@ -142,6 +142,45 @@ def count_trained(models: list[str], file: str, structures: int) -> int:
         return 0
 
 
+def units_of_runs(models: list[str], file: str) -> str | None:
+    """Return the units that were given to the runs of checkpoints, where a file has the format of their data.
+
+    Args:
+        models: Checkpoints.
+        file: Data in the format that it is by its ending.
+
+    Raises:
+        ValueError: If the runs had different units.
+    """
+    from pyg_schnet.checkpoint import provenance
+
+    found = {}
+    for model in models:
+        data = provenance(model).get("data")
+        data = data if isinstance(data, dict) else {}
+        paths = [path for name in ("path", "val_path") for path in _listed(data.get(name))]
+        units = data.get("units")
+        if isinstance(units, str) and any(_format(path) == _format(file) for path in paths):
+            found[model] = units
+    if len(set(found.values())) > 1 or 0 < len(found) < len(models):
+        told = ", ".join(f"'{found.get(model)}' of {model}" for model in models)
+        raise ValueError(f"`--units` must be given, for the runs of the models had different ones: {told}")
+    return next(iter(found.values()), None)
+
+
+def _listed(paths: object) -> list[str]:
+    return [str(path) for path in (paths if isinstance(paths, list) else [paths]) if path is not None]
+
+
+def _format(path: str) -> str:
+    """Return the ending of a file, without those of compression; nothing of a folder."""
+    name = Path(path).name.lower()
+    for packed in (".gz", ".bz2", ".xz"):
+        name = name.removesuffix(packed)
+    ending = Path(name).suffix
+    return {".extxyz": ".xyz", ".hdf5": ".h5"}.get(ending, ending)
+
+
 def read_part(models: list[str], part: str, file: str, structures: int) -> Tensor:
     """Read which structures of a file are a part of the split beside each checkpoint.
 

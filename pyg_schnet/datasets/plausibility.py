@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pyg_schnet.datasets.distances import REACH
-from pyg_schnet.datasets.free_atoms import likely_unit
 from pyg_schnet.units import kcal_per_mol
 
 if TYPE_CHECKING:
-    from pyg_schnet.datasets.summary import Energies, Forces, Summary
+    from pyg_schnet.datasets.summary import Forces, Summary
 
 _NET_FORCE = 1e-3  # of the forces' RMS; converged calculations stay below 1e-5
 _FORCES = (1e-3, 12.0)  # eV/Å; relaxed structures lie below; at 500 K it is 1, which is 23 in kcal/mol
@@ -27,24 +26,15 @@ def doubts(summary: Summary) -> Iterator[str]:
             f"Atomic number {summary.unknown_elements[0]} occurs; models take elements 1 to 99: remove these "
             "structures."
         )
-    yield from _about_energies(summary.energy, summary.read_as or "eV", summary.structures)
+    if summary.structures > 1 and summary.energy.min == summary.energy.max:
+        yield f"All energies are {summary.energy.min:.6g} eV: there is nothing to learn; is it the right key?"
+    if summary.unit_doubt is not None:
+        yield summary.unit_doubt
     if summary.forces is not None:
         yield from _about_forces(summary.forces)
         yield from _about_work(summary)
     yield from _about_distances(summary)
     yield from _about_copies(summary)
-
-
-def _about_energies(energy: Energies, read_as: str, structures: int) -> Iterator[str]:
-    if structures > 1 and energy.min == energy.max:
-        yield f"All energies are {energy.min:.6g} eV: there is nothing to learn; is it the right key?"
-    ratio = energy.ratio_to_free_atoms
-    unit = None if ratio is None else likely_unit(ratio, read_as)
-    if unit is not None:
-        yield (
-            f"Energies look like {unit}, but were read as {read_as}: they are {ratio:.3g} times those of the "
-            f'free atoms; give the units, "{unit}".'
-        )
 
 
 def _about_forces(forces: Forces) -> Iterator[str]:
@@ -69,7 +59,7 @@ def _about_forces(forces: Forces) -> Iterator[str]:
 
 def _about_work(summary: Summary) -> Iterator[str]:
     work = summary.work
-    if work is None:
+    if work is None or "belong together" in (summary.unit_doubt or ""):
         return
     if work.correlation < _AGAINST:
         yield (

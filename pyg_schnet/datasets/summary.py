@@ -10,6 +10,7 @@ from ase.data import chemical_symbols
 from rich.console import Group
 from torch import Tensor
 
+from pyg_schnet.datasets.bonding import Bonding, measure_bonding
 from pyg_schnet.datasets.copies import Copies, find_copies
 from pyg_schnet.datasets.dataset import MoleculeDataset
 from pyg_schnet.datasets.distances import Distances, measure
@@ -18,8 +19,9 @@ from pyg_schnet.datasets.plausibility import doubts
 from pyg_schnet.datasets.references import formula
 from pyg_schnet.datasets.summary_layout import layout
 from pyg_schnet.datasets.survey import Survey, survey
+from pyg_schnet.datasets.unit_evidence import Evidence
 from pyg_schnet.datasets.work import Work, compare_work
-from pyg_schnet.units import kcal_per_mol
+from pyg_schnet.units import Units, kcal_per_mol
 
 _COMPOSITIONS_SHOWN = 5
 
@@ -95,7 +97,9 @@ class Summary:
         distances: Interatomic distances.
         copies: Structures that occur more than once.
         work: Whether forces and energies belong together, where that can be told.
-        warnings: What looks wrong, a sentence each.
+        bonding: Distances of nearest neighbors and the stiffness of bonds, which units show by.
+        unit_doubt: Why the units cannot be those in which a file was read, and which may be.
+        warnings: What looks wrong, a sentence each, the doubt of the units among them.
     """
 
     structures: int
@@ -112,6 +116,8 @@ class Summary:
     distances: Distances
     copies: Copies
     work: Work | None
+    bonding: Bonding
+    unit_doubt: str | None = None
     warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -156,7 +162,11 @@ def summarise(dataset: MoleculeDataset) -> Summary:
         distances=measure(dataset, known.periodic),
         copies=find_copies(dataset, known.fingerprint),
         work=compare_work(dataset, known),
+        bonding=measure_bonding(dataset, known.periodic),
     )
+    atoms = summary.energy.ratio_to_free_atoms
+    evidence = Evidence(units or Units("eV"), atoms, summary.bonding, summary.work)
+    summary = replace(summary, unit_doubt=evidence.doubt())
     return replace(summary, warnings=tuple(doubts(summary)))
 
 

@@ -18,7 +18,7 @@ from pyg_schnet.datasets.reading import list_files, parts_of
 from pyg_schnet.datasets.references import References
 from pyg_schnet.datasets.split_files import read_split
 from pyg_schnet.datasets.splits import Split, random_split, without_copies
-from pyg_schnet.datasets.summary import summarise
+from pyg_schnet.datasets.summary import Summary, summarise
 from pyg_schnet.files import sha256_of
 from pyg_schnet.training.config import DataConfig
 from pyg_schnet.training.progress import Report
@@ -45,27 +45,33 @@ class TrainingData(NamedTuple):
     references: References
 
 
-def read_data(config: DataConfig, dtype: torch.dtype, report: Report) -> TrainingData:
+def read_data(
+    config: DataConfig, dtype: torch.dtype, report: Report, check_units: bool = True
+) -> TrainingData:
     """Read and split the structures, and find their atomic references.
 
     Args:
         config: Which.
         dtype: Of the positions.
         report: What is told of left-out structures.
+        check_units: Refuse data that cannot be in the units in which they are read, unless these are given.
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If files do not hold what is asked for.
+        ValueError: If files do not hold what is asked for, or their units are doubtful.
     """
+    check_units = check_units and config.units is None
     whole = _open(config, config.path, dtype)
     split = _split(config, whole)
     train = _subset(whole, split.train)
-    _report_doubts(train, report)
+    _report_doubts(train, report, check_units)
     references = _references(config.references, train)
     if config.val_path is None:
         val, source = _subset(whole, split.val), whole.path
     else:
         val, source = _validation(config, train, dtype, report), config.val_path
+        if check_units:
+            _check_units(val, _summary(val))
     if len(val) == 0:
         raise ValueError(
             "`data.n_val` must be at least 1, to choose the best weights, got 0; or give `data.val_path`"
@@ -85,11 +91,29 @@ def hash_files(path: str | Sequence[str] | None) -> str:
     return sha256_of(path)
 
 
-def _report_doubts(train: AtomsDataset, report: Report) -> None:
-    """Tell what looks wrong, as ``pyg-schnet data`` does: whoever trains at once would not know."""
-    some = cast(AtomsDataset, train[:: -(-len(train) // _MOST_TO_DOUBT)])
-    for doubt in summarise(some).warnings:
+def _report_doubts(train: AtomsDataset, report: Report, check_units: bool) -> None:
+    """Report what looks wrong, as ``pyg-schnet data`` does, and refuse units that are impossible."""
+    summary = _summary(train)
+    if check_units:
+        _check_units(train, summary)
+    for doubt in summary.warnings:
         report.line(f"Looks wrong: {doubt}")
+
+
+def _summary(part: AtomsDataset) -> Summary:
+    return summarise(cast(AtomsDataset, part[:: -(-len(part) // _MOST_TO_DOUBT)]))
+
+
+def _check_units(part: AtomsDataset, summary: Summary) -> None:
+    if summary.unit_doubt is None:
+        return
+    read, again = f'"{part.units}"', ""
+    if part.is_processed:
+        read, again = '"eV"', ", by processing its source again"
+    raise ValueError(
+        f"{part.path}: was read in {part.units.sentence()}, which cannot be: {summary.unit_doubt} Give "
+        f"`data.units`{again}; or --data.units {read} if nothing is wrong"
+    )
 
 
 def _open(config: DataConfig, path: str | list[str], dtype: torch.dtype) -> AtomsDataset:

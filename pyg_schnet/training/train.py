@@ -70,7 +70,8 @@ def train(
         report = Report(report.console, quiet=True)
     try:
         with processes.together():
-            data = read_data(config.data, getattr(torch, config.trainer.precision), report)
+            goes_on = resume and run.last.is_file()
+            data = read_data(config.data, getattr(torch, config.trainer.precision), report, not goes_on)
             train_set, val_set = data.train, data.val
             potential = _potential(config, data, model)
             if model is None and (cutoff := config.model.cutoff) is not None:

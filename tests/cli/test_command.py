@@ -519,6 +519,67 @@ def test_models_of_different_splits_have_no_common_test_set(run, recipe, tmp_pat
     assert "`--part` must be the same structures for all models, got different splits beside " in message
 
 
+@pytest.fixture(scope="module")
+def in_hartree(tmp_path_factory):
+    """Return the sample in Hartree and Bohr, and the run that was told so."""
+    folder = tmp_path_factory.mktemp("hartree")
+    with np.load(SAMPLE) as file:
+        arrays = {"z": file["z"], "R": file["R"] / 0.529177210903}
+        arrays |= {"E": file["E"] / 627.5094740631, "F": file["F"] / 627.5094740631 * 0.529177210903}
+    np.savez(folder / "frames.npz", **arrays)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(TINY))
+    options = ["--data.path", str(folder / "frames.npz"), "--data.units", "Hartree, Bohr", "--quiet"]
+    assert cli.main(["train", str(folder / "recipe.yaml"), *options, "--out", str(folder / "run")]) == 0
+    return folder
+
+
+def test_evaluate_reads_data_in_the_units_of_the_run(run, in_hartree, capsys):
+    def errors(model, *arguments):
+        assert cli.main(["evaluate", str(model / "run" / "model.safetensors"), *arguments, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    told = errors(in_hartree, str(in_hartree / "frames.npz"))
+    assert told["units"] == "Hartree, Bohr"
+    same = errors(in_hartree, str(SAMPLE), "--units", "kcal/mol")
+    assert "units" not in same
+    for name in ("energy_mae", "forces_mae"):
+        assert told[name] == pytest.approx(same[name], rel=1e-5)
+    assert "units" not in errors(run.parent, str(SAMPLE))
+
+
+def test_models_of_runs_with_different_units_need_one(run, in_hartree, capsys):
+    models = f"{run / 'model.safetensors'},{in_hartree / 'run' / 'model.safetensors'}"
+    message = fails(capsys, ["evaluate", models, str(SAMPLE)])
+    assert "`--units` must be given, for the runs of the models had different ones" in message
+
+
+def findings_of_bonds(capsys):
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    return [finding for finding in findings if finding["check"] == "bonds"]
+
+
+def test_check_reads_structures_in_the_units_of_the_run(in_hartree, capsys):
+    arguments = ["check", str(in_hartree / "run" / "model.safetensors"), str(in_hartree / "frames.npz")]
+    assert cli.main([*arguments, "--only", "bonds", "--json"]) in (0, 1)
+    assert "skip" not in [each["verdict"] for each in findings_of_bonds(capsys)]  # there are none at 1.89 Å
+
+
+def test_check_reads_other_formats_in_the_units_that_are_given(run, tmp_path, capsys):
+    atoms = molecule("CH3CH2OH")
+    atoms.positions /= 0.529177210903
+    ase.io.write(tmp_path / "bohr.xyz", atoms)
+    arguments = [
+        "check",
+        str(run / "model.safetensors"),
+        str(tmp_path / "bohr.xyz"),
+        "--only",
+        "bonds",
+        "--json",
+    ]
+    assert cli.main([*arguments, "--units", "Hartree, Bohr"]) in (0, 1)
+    assert "skip" not in [each["verdict"] for each in findings_of_bonds(capsys)]
+
+
 def test_a_path_may_hold_a_comma(run, tmp_path):
     folder = tmp_path / "lr=1e-3,cutoff=5"
     shutil.copytree(run, folder)

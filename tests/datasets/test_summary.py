@@ -269,11 +269,12 @@ def test_forces_that_point_the_wrong_way_are_told():
     assert told.endswith("Change their sign.")
 
 
-@pytest.mark.parametrize("factor", [23.06, 1 / 23.06])
-def test_forces_in_another_unit_than_the_energies_are_told(factor):
+@pytest.mark.parametrize(("factor", "unit"), [(23.06, "kcal/mol/Å"), (1 / 27.21, "Hartree/Å")])
+def test_forces_in_another_unit_than_the_energies_are_told(factor, unit):
     frames = water()
     told = warnings(replace(frames, forces=frames.forces * factor))
-    assert told[-1].startswith("Energies and forces do not belong together")
+    (apart,) = (text for text in told if text.startswith("Energies and forces do not belong together"))
+    assert apart.endswith(f'give the units, "eV, {unit}".')
 
 
 def test_turned_structures_are_compared_as_well():

@@ -103,6 +103,38 @@ def test_numbers_beside_a_split_of_its_own_are_refused():
         DataConfig("file", split="official", n_train=3)
 
 
+@pytest.fixture
+def in_bohr(tmp_path):
+    """Write water with MD17's keys, but positions in Bohr, and return the path."""
+
+    def to_file(name="bohr.npz", frames=20):
+        shape = np.array([[0.0, 0.0, 0.12], [0.0, 0.76, -0.48], [0.0, -0.8, -0.44]]) / 0.529177
+        positions = shape + 0.05 * np.random.default_rng(0).normal(size=(frames, 3, 3))
+        arrays = {"z": [8, 1, 1], "R": positions, "E": np.arange(frames) - 7.0, "F": np.zeros((frames, 3, 3))}
+        np.savez(tmp_path / name, **arrays)
+        return str(tmp_path / name)
+
+    return to_file
+
+
+def test_units_that_cannot_be_are_refused_unless_they_are_given(read, write, in_bohr):
+    with pytest.raises(
+        ValueError, match=r'was read in kcal/mol and Å.*`data\.units`.*--data\.units "kcal/mol"'
+    ):
+        read(in_bohr())
+    with pytest.raises(ValueError, match=r"bohr\.npz: was read in kcal/mol and Å"):
+        read(write(), val_path=in_bohr())
+    assert len(read(in_bohr(), units="kcal/mol").train) == 18
+    assert len(read(in_bohr(), units="Hartree, Bohr").train) == 18
+
+
+def test_a_processed_file_of_impossible_units_is_refused_unless_they_are_given(read, in_bohr, tmp_path):
+    path = AtomsDataset(tmp_path / "root", in_bohr()).processed_paths[0]
+    with pytest.raises(ValueError, match=r'by processing its source again; or --data\.units "eV"'):
+        read(path)
+    assert len(read(path, units="eV").train) == 18
+
+
 def test_references_are_fitted_to_the_training_part_alone(read, write):
     path = write()
     data = read(path, n_train=10, n_val=3, seed=1)
