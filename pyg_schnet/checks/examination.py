@@ -10,7 +10,7 @@ import torch
 from ase import Atoms
 from torch_geometric.data import Batch, Data, Dataset
 
-from pyg_schnet.checks import conservation, derivatives, limits, precision, smoothness, symmetry
+from pyg_schnet.checks import bonds, conservation, derivatives, limits, precision, smoothness, symmetry
 from pyg_schnet.checks.answers import ModelError, NotFinite
 from pyg_schnet.checks.finding import FAIL, PASS, Finding, Report
 from pyg_schnet.checks.samples import Samples
@@ -24,6 +24,7 @@ from pyg_schnet.structures import from_ase
 Check: TypeAlias = Callable[[Subject, Samples], Iterator[Finding]]
 Structures: TypeAlias = str | os.PathLike | Atoms | Data | Dataset | Sequence[Atoms | Data]
 FEW = 4  # structures
+_FIRST = "evaluation"  # which is always made, for the others need energies
 
 
 def check(
@@ -53,7 +54,7 @@ def check(
             stays as it is.
         structures: What it is made for: a file in any format of ASE, or that
             :class:`~pyg_schnet.datasets.AtomsDataset` reads; structures of ASE or PyG, one or several.
-        only: Which of :data:`CHECKS`; all by default.
+        only: Which of :data:`CHECKS`, or "evaluation", which is always made; all by default.
         number: How many structures to take, evenly from all of them.
         duration: Of the dynamics, in ps.
         temperature: Of its start, in K.
@@ -73,12 +74,13 @@ def check(
     check_quantity("temperature", temperature, "K", zero=True)
     checks = _checks(duration, temperature)
     only = [only] if isinstance(only, str) else only
+    names = [_FIRST, *checks]
     if only is not None and not len(only):
-        raise ValueError(f"`only` must name at least one check ({', '.join(checks)}), got none")
+        raise ValueError(f"`only` must name at least one check ({', '.join(names)}), got none")
     for name in only or ():
-        if name not in checks:
+        if name not in names:
             raise ValueError(
-                f"`only` must name checks ({', '.join(checks)}), got {name!r}.{nearest(name, checks)}"
+                f"`only` must name checks ({', '.join(names)}), got {name!r}.{nearest(name, names)}"
             )
     if isinstance(model, str | os.PathLike):
         model = for_evaluation(model)
@@ -91,7 +93,7 @@ def check(
                 "cell; put it into a Potential, which hands `cell` and `pbc` to a forward that names them, "
                 "or switch `pbc` off"
             )
-        findings = list(_guarded("evaluation", _probe, subject, samples))
+        findings = list(_guarded(_FIRST, _probe, subject, samples))
         if findings[0].verdict == PASS:
             for name, own in checks.items():
                 if only is None or name in only:
@@ -113,7 +115,7 @@ def _probe(subject: Subject, samples: Samples) -> Iterator[Finding]:
             bad += 1
     note = "energies and forces must be finite numbers"
     unit = f"of {len(samples.structures)}"
-    yield Finding.measured("evaluation", "not finite", bad, 0, unit, note)
+    yield Finding.measured(_FIRST, "not finite", bad, 0, unit, note)
 
 
 def _guarded(name: str, own: Check, subject: Subject, samples: Samples) -> list[Finding]:
@@ -160,6 +162,7 @@ def _checks(duration: float, temperature: float) -> dict[str, Check]:
         **smoothness.CHECKS,
         **precision.CHECKS,
         **conservation.checks(duration, temperature),
+        **bonds.CHECKS,
         **limits.CHECKS,
     }
 

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 import torch_geometric
+from ase import Atoms
 from ase.build import bulk, molecule
 from torch import nn
 from torch_geometric.data import Batch
@@ -122,6 +123,10 @@ BROKEN = {
         add(lambda z, pos, batch: 0.01 * torch.bincount(batch)[batch].double()),
         "extensivity, energy",
     ),
+    "constant beyond 50 atoms": (
+        lambda z, pos, batch: torch.where(torch.bincount(batch) > 50, -100.0, morse(z, pos, batch)),
+        "extensivity, energy",
+    ),
     "without walls": (lambda z, pos, batch: -morse(z, pos, batch), "bonds, barrier"),
 }
 
@@ -156,11 +161,13 @@ def test_what_a_model_breaks_is_found(model, finding, molecules):
     assert check(morse, molecules, [name], **FAST).passed
 
 
-def test_a_potential_passes_all_but_what_only_training_gives(molecules):
+def test_a_potential_passes_and_what_only_training_gives_is_a_limit(molecules):
     torch.manual_seed(0)
     model = SchNet(hidden_channels=8, num_filters=8, num_interactions=2, cutoff=4.0, envelope="polynomial")
     report = check(Potential(model, 0.01, elements=[1, 6, 8]), molecules, **FAST)
-    assert [finding.name for finding in report.failures] == ["bonds, barrier"]
+    report.assert_passed()
+    assert report["bonds, barrier"].verdict == "limit"
+    assert "not trained" in report["bonds, barrier"].note
     assert report["compiled, energy"].value < 1e-2
     assert report["elements, foreign"].value == 0
     assert report["padding"].verdict == "pass"
@@ -273,8 +280,10 @@ def pyg_schnet(randomize, graph=None):
 
 def test_pygs_schnet_obeys_with_all_neighbors_within_its_cutoff(randomize, molecules):
     model = pyg_schnet(randomize, pyg_graph(5.0, 10_000))
-    report = check(model, molecules, [name for name in CHECKS if name not in ("drift", "bonds")], **FAST)
-    assert [finding.name for finding in report.failures] == ["elements, foreign", "padding, energy"]
+    report = check(model, molecules, [name for name in CHECKS if name != "drift"], **FAST)
+    report.assert_passed()
+    limits = [finding.name for finding in report.findings if finding.verdict == "limit"]
+    assert limits == ["bonds, barrier", "elements, foreign", "padding, energy"]
 
 
 def test_pygs_schnet_with_32_neighbors_depends_on_the_order_of_atoms_and_jumps(randomize, molecules):
@@ -415,6 +424,33 @@ def test_what_is_no_energy_is_named(change, message, molecules):
 def test_a_batch_is_examined_molecule_by_molecule(molecules):
     batch = Batch.from_data_list([from_ase(one) for one in molecules])
     assert check(morse, batch, ["rotation"])["evaluation, not finite"].unit == "of 2"
+
+
+def test_a_potential_that_takes_any_element_fails(molecules):
+    model = SchNet(hidden_channels=8, num_filters=8, num_interactions=1, cutoff=4.0)
+    assert check(Potential(model), molecules, "elements")["elements, foreign"].verdict == "fail"
+
+
+def proton(z, pos, batch):
+    """A proton between two oxygen atoms, at either of which it may be."""
+    distance = torch.cdist(pos, pos, compute_mode="donot_use_mm_for_euclid_dist")
+    near = (batch[:, None] == batch) & ~torch.eye(len(pos), dtype=torch.bool)
+    source, target = (near & ((z[:, None] == 1) != (z == 1))).nonzero().T
+    r = distance[source, target]
+    pair = 4.0 * ((1 - torch.exp(-3.6 * (r - 0.97))) ** 2 - 1)
+    return torch.zeros(int(batch[-1]) + 1).double().index_add(0, batch[target], pair / 2)
+
+
+def test_a_proton_that_goes_to_another_atom_falls_into_no_hole():
+    shared = Atoms("OHO", [[0, 0, 0], [0.98, 0, 0], [2.5, 0, 0]])
+    assert check(proton, shared, "bonds").passed
+    lonely = check(lambda z, pos, batch: -proton(z, pos, batch), shared, "bonds")
+    assert not lonely.passed
+
+
+def test_evaluation_alone_can_be_asked_for(molecules):
+    report = check(morse, molecules, ["evaluation"])
+    assert [finding.name for finding in report.findings] == ["evaluation, not finite"]
 
 
 def test_bonds_that_break_without_a_hole_are_told_so():
