@@ -23,6 +23,7 @@ from typing import Any, cast
 
 _CHUNK = 2**20  # bytes; no more of an archive are in memory
 _LARGE, _INFLATION = 2**28, 250  # bytes, from which no archive may unpack to so many times its size
+_SHOWN = 100  # characters of a name in a message
 _TOKEN = 8  # bytes, in the names of files that are being written
 _COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _LINKS = {
@@ -204,7 +205,13 @@ def _members(archive: Path) -> Generator[_Member, None, None]:
     with _reading(archive):
         with archive.open("rb") as file:
             start = file.read(6)
-        yield from (_zip_members if start[:2] == b"PK" else _tar_members)(archive, start)
+        seen: set[int] = set()  # hashes of names, of which there may be many
+        for member in (_zip_members if start[:2] == b"PK" else _tar_members)(archive, start):
+            name = hash(PurePosixPath(member.name))
+            if member.kind == "file" and name in seen:
+                raise ValueError(f"two members are named {member.name[:_SHOWN]!r}")
+            seen.add(name)
+            yield member
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -129,7 +130,16 @@ def open_npz(path: Path) -> Iterator[NpzFile]:
         if not isinstance(file, NpzFile):
             raise ValueError(f"{path}: must be an npz file of several arrays, got one npy array")
         with file:
+            _check_unique(path, file)
             yield file
+
+
+def _check_unique(path: Path, file: NpzFile) -> None:
+    """Refuse two arrays of one name, of which NumPy would read the last."""
+    names = [name.removesuffix(".npy") for name in file.zip.namelist()] if file.zip is not None else []
+    twice = next((name for name, times in Counter(names).items() if times > 1), None)
+    if twice is not None:
+        raise ValueError(f"{path}: must have one array of each name, got two named {twice!r}; write it again")
 
 
 def _mapped(path: Path, file: NpzFile, key: str) -> np.ndarray | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +49,7 @@ def is_periodic(path: Path) -> bool:
 
 def _records(path: Path) -> Iterator[Record]:
     try:
-        entries = json.loads(path.read_bytes())
+        entries = json.loads(path.read_bytes(), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: is damaged ({error}); download or write it again") from None
     for number, entry in enumerate(entries):
@@ -59,6 +60,15 @@ def _records(path: Path) -> Iterator[Record]:
                 f"{path}: frame {number} must have `structure` and `outputs` as pymatgen writes them "
                 f"({type(error).__name__}: {str(error)[:80]}); convert the file, for example to extended xyz"
             ) from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a name that stands twice in an object, of which the last would be read."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
+        raise ValueError(f"an object has two entries {twice[:40]!r}")
+    return found
 
 
 def _record(entry: Mapping[str, Any]) -> Record:

@@ -7,6 +7,7 @@ into gigabytes, and no names of classes or other files, which jsonargparse would
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -86,7 +87,7 @@ def read_yaml(path: Path, largest: int = _LARGEST) -> Any:
         largest: How many bytes it may have.
 
     Raises:
-        ValueError: If it is no YAML, if it is large, or if it has tags or aliases.
+        ValueError: If it is no YAML, if it is large, if it has tags or aliases, or a name twice.
     """
     if not path.is_file() or path.stat().st_size > largest:
         raise ValueError(f"{path}: must be a text in YAML of at most {largest:,} bytes, got something else")
@@ -99,11 +100,22 @@ def read_yaml(path: Path, largest: int = _LARGEST) -> Any:
                 raise yaml.YAMLError("it must have no aliases (*name); write the values out")
             if depth > _DEEPEST:
                 raise yaml.YAMLError(f"it must be nested {_DEEPEST} times at most")
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except UnicodeDecodeError:
         raise ValueError(f"{path}: must be a text in YAML; a data file goes to --data.path") from None
     except _NO_YAML as error:
         raise ValueError(f"{path}: must be YAML: {str(error)[:1000]}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Loads values, and refuses a name that stands twice in a section: the last would win without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for name, times in names.items():
+            if times > 1:
+                raise yaml.YAMLError(f"it must have each name once in a section, got `{name[:_SHOWN]}` twice")
+        return super().construct_mapping(node, deep)
 
 
 def _check_recipe(recipe: Path, known: set[str], sections: set[str]) -> None:

@@ -159,6 +159,14 @@ def array_nested_a_thousand_times(folder):
 
 
 @hostile("npz")
+def two_arrays_of_one_name(folder):
+    np.savez(folder / "a.npz", **samples.arrays())
+    with zipfile.ZipFile(folder / "a.npz", "a") as file:
+        file.writestr("E", file.read("E.npy"))  # NumPy names both 'E'
+    return folder / "a.npz"
+
+
+@hostile("npz")
 def kilobytes_that_are_gigabytes_of_zeros(folder):
     np.savez(folder / "a.npz", **{k: v for k, v in samples.arrays().items() if k != "F"})
     with (
@@ -314,6 +322,21 @@ def zip_of_members_that_overlap(folder):
     directory = content[start:end] * 1000
     counts = struct.pack("<HHII", 1000, 1000, len(directory), start)
     return put(folder / "a.zip", content[:start] + directory + b"PK\x05\x06" + bytes(4) + counts + bytes(2))
+
+
+@hostile("archive")
+def tar_of_one_name_twice(folder):
+    with tarfile.open(folder / "a.tar", "w") as file:
+        for name in ("a/b", "a/./b"):
+            file.addfile(tarfile.TarInfo(name))
+    return folder / "a.tar"
+
+
+@hostile("archive")
+def zip_of_one_name_twice(folder):
+    samples.write_archive(folder / "a.zip", {"a": b"1", "b": b"2"})
+    content = (folder / "a.zip").read_bytes()
+    return put(folder / "a.zip", content.replace(b"b", b"a"))
 
 
 @hostile("archive")
@@ -582,6 +605,13 @@ def classes_in_json(folder):
 
 
 @hostile("pymatgen's JSON")
+def one_entry_twice(folder):
+    samples.write_pymatgen(folder / "list.json")
+    text = (folder / "list.json").read_text()
+    return put(folder / "list.json", text.replace('"outputs": {', '"outputs": {"energy": -99.0, ', 1))
+
+
+@hostile("pymatgen's JSON")
 def json_nested_deeply(folder):
     return put(folder / "list.json", "[" * 10**5)
 
@@ -610,6 +640,11 @@ def a_billion_laughs(folder):
     lines = ["data:", "  path:", "    - &a0 [q, q, q, q, q, q, q, q, q]"]
     lines += [f"    - &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
     return put(folder / "r.yaml", "\n".join(lines))
+
+
+@hostile("recipe")
+def one_option_twice(folder):
+    return put(folder / "r.yaml", "data:\n  path: a.npz\n  path: b.npz\n")
 
 
 @hostile("recipe")
