@@ -16,6 +16,7 @@ from pyg_schnet import __version__
 from pyg_schnet.cli import check, data, evaluate, md, plot, predict, relax, select, train
 from pyg_schnet.cli.mistakes import check_options, check_verb, told
 from pyg_schnet.cli.options import parser_of, prepare_device
+from pyg_schnet.cli.terminal import printable_errors
 
 # torch, ASE and matplotlib take seconds to import: each verb imports what it needs, so that --help and
 # mistakes in the command line are answered at once.
@@ -32,7 +33,7 @@ _VERBS = {  # in the order in which they are used
 }
 DONE, NOT_REACHED, WRONG, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143  # the exit codes
 _MISTAKES = (ArgumentError, ValueError, TypeError, OSError, ImportError)  # in what was given
-_FAILURES = (ArithmeticError, RuntimeError)  # of what was begun
+_FAILURES = (ArithmeticError, MemoryError, RuntimeError)  # of what was begun
 _ABOUT = (
     "Train SchNet potentials and run simulations with them, in eV and Å. VERB --help tells of a verb. "
     f"Exit codes: {DONE} done; {NOT_REACHED} a result was not reached, as by a relaxation that did not "
@@ -63,17 +64,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        with _terminable():
+        with printable_errors(), _terminable():
             return _run(arguments)
     except (*_MISTAKES, *_FAILURES) as error:
         if os.environ.get("PYG_SCHNET_TRACEBACK"):
             raise
-        print(f"pyg-schnet: {error}", file=sys.stderr)
+        with printable_errors():
+            print(f"pyg-schnet: {_one_line(error)}", file=sys.stderr)
         return NOT_REACHED if isinstance(error, _FAILURES) else WRONG
     except KeyboardInterrupt as end:
         terminated = isinstance(end, Terminated)
         print(f"pyg-schnet: {'terminated' if terminated else 'interrupted'}", file=sys.stderr)
         return TERMINATED if terminated else INTERRUPTED
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split("\n"))
+    return f"there is not enough memory ({text or 'MemoryError'})" if isinstance(error, MemoryError) else text
 
 
 @contextmanager

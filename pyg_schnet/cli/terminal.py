@@ -1,6 +1,75 @@
-"""Where results are printed."""
+"""Where results and messages are printed: text of files and of names reaches no terminal as it is."""
 
-from rich.console import Console
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO, cast
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+# Control characters but line ends and tabs, invisible ones, those that turn the direction of writing, and
+# halves of characters, which no terminal can print.
+_UNPRINTABLE = re.compile(
+    "[\0-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    r"""Write what would command a terminal as an escape: a bell becomes ``\x07``."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class _Terminal(Console):
+    """A console whose texts command nothing; its own colors and bars do."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        if isinstance(renderable, str):  # before it is laid out: an escape is wider than what it stands for
+            renderable = printable(renderable)
+        elif isinstance(renderable, Text):
+            renderable = _printable(renderable)
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else printable(text), style, control)
+
+
+def _printable(text: Text) -> Text:
+    places = [place for found in _UNPRINTABLE.finditer(text.plain) for place in found.span()]
+    if not places:
+        return text
+    pieces = text.divide(places)
+    for piece in pieces:
+        piece.plain = printable(piece.plain)
+    return text.blank_copy("").join(pieces)
+
+
+class _Errors:
+    """Standard error, for texts that command nothing."""
+
+    def __init__(self, stream: TextIO):
+        self.rich_proxied_file = stream  # by this name rich finds where its own bars go
+
+    def write(self, text: str) -> int:
+        self.rich_proxied_file.write(printable(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+
+@contextmanager
+def printable_errors() -> Iterator[None]:
+    """Let messages, warnings and logs on standard error command no terminal meanwhile."""
+    before = sys.stderr
+    sys.stderr = cast(TextIO, _Errors(before))
+    try:
+        yield
+    finally:
+        sys.stderr = before
+
 
 # Names of files and messages are printed as they are: brackets and colons in them are no markup.
-out = Console(soft_wrap=True, markup=False, emoji=False)
+out = _Terminal(soft_wrap=True, markup=False, emoji=False)

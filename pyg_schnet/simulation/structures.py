@@ -30,7 +30,8 @@ def check_structure(atoms: Atoms, number: int) -> None:
     """Refuse what no potential can compute, whatever its elements.
 
     Raises:
-        StructureError: If there are no atoms, or numbers are not finite, or the cell is left-handed.
+        StructureError: If there are no atoms, numbers are not finite, a constraint is of an atom that is
+            not there, or the cell is left-handed.
         TypeError: If it is something else.
     """
     if not isinstance(atoms, Atoms):
@@ -45,6 +46,8 @@ def check_structure(atoms: Atoms, number: int) -> None:
         raise StructureError(
             number, f"positions must be finite, got {atoms.positions[atom].tolist()} for atom {atom}"
         )
+    if (reason := _wrong_constraint(atoms)) is not None:
+        raise StructureError(number, reason)
     if not atoms.pbc.any():
         return
     cell = atoms.cell.array
@@ -54,6 +57,19 @@ def check_structure(atoms: Atoms, number: int) -> None:
         raise StructureError(
             number, f"the cell must be right-handed, got {cell.tolist()}; exchange two of its vectors"
         )
+
+
+def _wrong_constraint(atoms: Atoms) -> str | None:
+    """Return which constraint is of an atom that there is not; ASE would notice amid the work."""
+    for constraint in atoms.constraints:
+        indices = np.asarray(getattr(constraint, "get_indices", list)())
+        if indices.size and not -len(atoms) <= indices.min() <= indices.max() < len(atoms):
+            wrong = indices.max() if indices.max() >= len(atoms) else indices.min()
+            return (
+                f"`atoms.constraints` must be of its {len(atoms)} atoms, counted from 0, got a "
+                f"{type(constraint).__name__} of atom {wrong}; remove it"
+            )
+    return None
 
 
 def has_volume(atoms: Atoms) -> bool:
@@ -124,12 +140,14 @@ def own_copy(atoms: Atoms) -> Atoms:
 
     Raises:
         TypeError: If ``atoms`` is something else, for instance a list of structures.
-        ValueError: If there are no atoms, or there is no calculator.
+        ValueError: If there are no atoms, there is no calculator, or a constraint is of no atom.
     """
     if not isinstance(atoms, Atoms):
         raise TypeError(f"`atoms` must be one ase.Atoms, got {type(atoms).__name__}")
     if len(atoms) == 0:
         raise ValueError("`atoms` must hold at least one atom, got none")
+    if (reason := _wrong_constraint(atoms)) is not None:
+        raise ValueError(reason)
     if atoms.calc is None:
         raise ValueError(
             '`atoms.calc` must be set, got None; use atoms.calc = SchNetCalculator("model.safetensors")'

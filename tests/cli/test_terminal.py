@@ -15,9 +15,11 @@ import pytest
 import torch
 import yaml
 from ase.build import molecule
+from rich.text import Text
 
-from pyg_schnet import Potential, SchNet
+from pyg_schnet import Potential, SchNet, cli
 from pyg_schnet.checkpoint import save
+from pyg_schnet.cli.terminal import out, printable, printable_errors
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = str(ROOT / "datasets" / "md17" / "ethanol_gfn2_xtb.npz")
@@ -146,3 +148,54 @@ def test_no_color_is_respected(on_a_terminal):
 def test_quiet_has_no_bar_on_a_terminal(on_a_terminal):
     last = re.split(r"verb predict\r\n", on_a_terminal["plain"])[-1]
     assert last.strip() == ""
+
+
+# Sets the title, clears the screen, colors, goes back, turns the direction of writing.
+COMMAND = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\u202egnp"
+
+
+def test_what_would_command_a_terminal_is_written_as_an_escape():
+    assert printable("Å — ✓\n\t│") == "Å — ✓\n\t│"
+    assert printable("\x1b[31m\r\x9b\u202e\udcff") == "\\x1b[31m\\r\\x9b\\u202e\\udcff"
+
+
+def test_names_of_files_and_texts_in_them_command_no_terminal(folder, tmp_path, capsys):
+    key = COMMAND.replace("\r", "")
+    text = f"2\nenergy=-1.0 '{key}energy'=-2.0 title='{key}'\nO 0 0 0\nH 0 0 {{}}\n"
+    path = tmp_path / f"{COMMAND}.xyz"
+    path.write_text("".join(text.format(x) for x in (0.9, 1.0, 1.1)), encoding="utf-8")
+    model = str(folder / "model.safetensors")
+    for arguments in (["data", str(path)], ["predict", model, str(path), "none/at/all.xyz"]):
+        cli.main(arguments)
+    path.write_text(f"2\nenergy=-1.0 Properties={key}:R:3\nO 0 0 0\nH 0 0 1\n", encoding="utf-8")
+    cli.main(["data", str(path)])
+    streams = capsys.readouterr()
+    for stream in streams:
+        assert "gnp" in stream
+        assert all(c.isprintable() or c in "\n" for c in stream)
+
+
+def test_what_others_write_to_standard_error_commands_no_terminal(capsys):
+    with printable_errors():
+        print(COMMAND, file=sys.stderr)
+    assert "\\x1b[2J" in capsys.readouterr().err
+
+
+def test_colors_of_our_own_reach_a_terminal(capsys):
+    terminal = type(out)(force_terminal=True, color_system="standard")
+    terminal.print(Text(COMMAND, style="bold"))
+    assert "\x1b[1m]0;owned\x1b[0m" in capsys.readouterr().out
+
+
+def test_a_message_stays_in_its_line(tmp_path, capsys):
+    assert cli.main(["data", str(tmp_path / "a\npyg-schnet: all is well")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_too_little_memory_is_told_in_one_line(monkeypatch, capsys):
+    def run(options):
+        raise MemoryError
+
+    monkeypatch.setattr(cli.command.data, "run", run)
+    assert cli.main(["data", "a.xyz"]) == 1
+    assert "not enough memory" in capsys.readouterr().err

@@ -167,9 +167,9 @@ def test_a_file_of_the_same_name_is_replaced(archive, folder):
     assert content_of(folder) == FILES
 
 
-def test_of_two_members_of_one_name_the_last_one_holds(write, folder):
-    assert extract(write(tar(("a", b"1"), ("a", b"2"))), folder) == [folder / "a"]
-    assert content_of(folder) == {"a": b"2"}
+@pytest.mark.parametrize("other", ["a", "./a"])
+def test_two_members_of_one_name_are_refused(write, folder, other):
+    assert "two members are named" in refused(write(tar(("a", b"1"), (other, b"2"))), folder)
 
 
 def test_a_tar_that_ends_with_a_zip_is_a_tar(write, folder):

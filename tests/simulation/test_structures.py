@@ -1,7 +1,14 @@
 import pytest
 from ase.calculators.calculator import PropertyNotImplementedError
+from ase.constraints import FixAtoms, FixBondLength
 
-from pyg_schnet.simulation.structures import own_copy, snapshot, with_results
+from pyg_schnet.simulation.structures import (
+    StructureError,
+    check_structure,
+    own_copy,
+    snapshot,
+    with_results,
+)
 
 
 def test_results_are_attached_to_a_copy(ethanol):
@@ -29,3 +36,18 @@ def test_an_own_copy_shares_the_calculator_and_not_the_positions(ethanol, spring
     copy.positions += 1
     assert copy.calc is ethanol.calc
     assert (ethanol.positions == before).all()
+
+
+@pytest.mark.parametrize("constraint", [FixAtoms([9]), FixAtoms([-10]), FixBondLength(0, 9)])
+def test_a_constraint_of_an_atom_that_is_not_there_is_refused(ethanol, springs, constraint):
+    ethanol.calc = springs(ethanol)
+    ethanol.set_constraint(constraint)
+    with pytest.raises(StructureError, match=r"`atoms.constraints`.* of its 9 atoms"):
+        check_structure(ethanol, 0)
+    with pytest.raises(ValueError, match=r"`atoms.constraints`.* of its 9 atoms"):
+        own_copy(ethanol)
+
+
+def test_a_constraint_of_the_last_atom_is_none_of_a_missing_one(ethanol):
+    ethanol.set_constraint([FixAtoms([8, -9]), FixBondLength(0, 8), FixAtoms([])])
+    check_structure(ethanol, 0)
