@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from ase.data import chemical_symbols
@@ -72,11 +72,15 @@ class References:
         span: Orthonormal compositions from which all that they hold for are combined, shape
             ``(rank, 100)``; ``None`` if they hold for every composition of their elements.
         elements: Atomic numbers that they hold for.
+        is_given: Whether they are energies of isolated atoms, not fitted ones.
+        shift: The mean residual that is part of ``energy``, in eV an atom.
     """
 
     energy: Tensor
     span: Tensor | None
     elements: tuple[int, ...]
+    is_given: bool = False
+    shift: float = 0.0
 
     @classmethod
     def fit(cls, compositions: Compositions) -> References:
@@ -110,7 +114,27 @@ class References:
                     f"atomic references must be for atomic numbers 1 to {MAX_ATOMIC_NUMBER}, got {number}"
                 )
             table[number] = value
-        return cls(table, None, tuple(sorted(energy)))
+        return cls(table, None, tuple(sorted(energy)), is_given=True)
+
+    def with_mean_residual(self, compositions: Compositions) -> References:
+        r"""Add what a set of structures has on average beyond the references, the same for each atom.
+
+        .. math::
+            \min_s \sum_m \Big( E_m - \sum_{i \in m} (a_{z_i} + s) \Big)^2
+
+        Without it, a network that adds nothing is wrong by the whole binding energy, tens of eV. An isolated
+        atom then has :math:`a_z + s`, as by SchNetPack's ``remove_mean`` and MACE's shift.
+
+        Args:
+            compositions: Of the training structures.
+        """
+        atoms = compositions.counts.sum(1)
+        residual = compositions.energy - compositions.counts @ self.energy
+        weight = compositions.frames * atoms
+        shift = float((weight * residual).sum() / (weight * atoms).sum())
+        energy = self.energy.clone()
+        energy[list(self.elements)] += shift
+        return replace(self, energy=energy, shift=self.shift + shift)
 
     @property
     def rank(self) -> int:
@@ -148,8 +172,11 @@ class References:
 
     def report(self) -> str:
         """Say in one line what they are and of which rank."""
-        values = ", ".join(f"{chemical_symbols[z]} {float(self.energy[z]):.4f}" for z in self.elements)
+        own = self.energy - self.shift
+        values = ", ".join(f"{chemical_symbols[z]} {float(own[z]):.4f}" for z in self.elements)
         text = f"Atomic references (eV): {values}"
+        if self.shift:
+            text += f"; and the mean residual, {self.shift:.4f} for each atom"
         if self.span is None:
             return text
         return (

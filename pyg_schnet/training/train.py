@@ -18,7 +18,7 @@ from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.datasets.splits import Split
 from pyg_schnet.datasets.streaming import sizes
 from pyg_schnet.neighbors import RadiusGraph
-from pyg_schnet.nn import SchNet
+from pyg_schnet.nn import SchNet, SchNetConfig
 from pyg_schnet.plots import plot_learning_curve
 from pyg_schnet.potential import Potential
 from pyg_schnet.training.config import TrainConfig
@@ -72,6 +72,9 @@ def train(
         with processes.together():
             goes_on = resume and run.last.is_file()
             data = read_data(config.data, getattr(torch, config.trainer.precision), report, not goes_on)
+            if data.references.is_given and (model is not None or _is_sum(config.model)):
+                shifted = data.references.with_mean_residual(data.train.compositions())
+                data = data._replace(references=shifted)
             train_set, val_set = data.train, data.val
             potential = _potential(config, data, model)
             if model is None and (cutoff := config.model.cutoff) is not None:
@@ -107,6 +110,11 @@ def train(
     finally:
         run.release()
     return run
+
+
+def _is_sum(model: SchNetConfig) -> bool:
+    """Whether what a network predicts is a sum over atoms, of which each has a part of the mean."""
+    return model.readout == "add" and not model.dipole
 
 
 def _view(
@@ -259,4 +267,5 @@ def _provenance(config: TrainConfig, data: TrainingData) -> dict[str, Any]:
         "trainer": asdict(config.trainer),
         "n_train": len(data.train),
         "n_val": len(data.val),
+        "mean_residual": data.references.shift,
     }

@@ -218,6 +218,25 @@ def test_references_that_are_given_hold_for_all_compositions_of_their_elements()
     assert "holds C, for which there is no atomic reference" in refused(given, ["CO"])
 
 
+def test_the_mean_residual_is_the_same_for_each_atom():
+    """Of water, bound by 9 eV, and methane, by 17: the least squares of 3 s - 9, twice, and 5 s - 17."""
+    bound = [-9.0, -9.0, -17.0]
+    energies = [
+        sum(PLANTED[z] for z in own) + e
+        for own, e in zip([(H, H, O)] * 2 + [(C, *[H] * 4)], bound, strict=True)
+    ]
+    given = References.given({number: PLANTED[number] for number in (H, C, O)})
+    shifted = given.with_mean_residual(compositions(["H2O", "H2O", "CH4"], energies))
+    shift = (2 * 3 * -9 + 5 * -17) / (2 * 3**2 + 5**2)
+    assert shifted.shift == pytest.approx(shift, abs=1e-9)
+    for number in (H, C, O):
+        assert shifted.energy[number] == pytest.approx(PLANTED[number] + shift, abs=1e-9)
+    assert shifted.energy.count_nonzero() == 3
+    assert shifted.report().startswith("Atomic references (eV): H -13.6000, C -1035.2500, O -2042.1250")
+    assert f"mean residual, {shift:.4f}" in shifted.report()
+    assert given.shift == 0
+
+
 @pytest.mark.parametrize("number", [0, 100, -1])
 def test_references_of_no_element_are_refused(number):
     reason = f"atomic references must be for atomic numbers 1 to 99, got {number}"

@@ -92,6 +92,27 @@ def test_the_checkpoint_tells_where_it_comes_from(recipe, run):
     assert found["validation"] in directory.read_metrics()
 
 
+def test_training_from_given_references_starts_at_the_mean_energy(recipe, run):
+    """Energies here lie some 6 eV an atom below these references, and spread by 0.2 eV."""
+    given = {"H": -6.0, "O": -2010.0}
+    directory = run(recipe(data={"references": given}, max_steps=1, val_every=1))
+    row = directory.read_metrics()[0]
+    assert float(row["val_energy_mae_eV"]) < 1
+    shift = checkpoint.provenance(directory.model)["mean_residual"]
+    assert abs(shift) > 3
+    potential = checkpoint.load(directory.model)
+    assert potential.atomref[1].item() == pytest.approx(-6 + shift, abs=1e-9)
+    assert potential.atomref[8].item() == pytest.approx(-2010 + shift, abs=1e-9)
+
+
+@pytest.mark.parametrize("model", [{"readout": "mean"}, {"dipole": True, "zero_output": False}])
+def test_what_is_no_sum_over_atoms_keeps_given_references(recipe, run, model, write):
+    given = {"H": 0.0, "O": 0.0}
+    data = {"path": write(F=None), "references": given, "forces_key": "none"}
+    directory = run(recipe(data=data, model=model, max_steps=1))
+    assert checkpoint.load(directory.model).atomref[[1, 8]].tolist() == [0, 0]
+
+
 def test_the_references_are_those_of_the_training_set(recipe, run):
     config = recipe()
     directory = run(config)
