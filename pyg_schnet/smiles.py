@@ -17,6 +17,7 @@ from pyg_schnet.molecules import MAX_ATOMIC_NUMBER
 
 _MOST_CHARACTERS = 2000
 _MOST_HEAVY_ATOMS = 200  # a chain of so many takes RDKit half a minute
+_MOST_ATOMS = 1000  # with hydrogens: ten thousand take RDKit gigabytes; a chain of 200 carbons has 602
 _ATTEMPTS = 50  # to embed; RDKit's default, ten an atom, keeps it busy for hours with impossible cages
 _SECONDS = 30  # of each of two ways to embed, about: a hundred rings in a ring would take it minutes
 _STEPS = 2000  # of the relaxation; it ends much earlier
@@ -32,7 +33,7 @@ def from_smiles(smiles: str, seed: int = 0, *, dtype: torch.dtype | None = None)
     open, the seed decides; its charges and radicals are in ``smiles`` alone.
 
     Args:
-        smiles: Of one molecule, with at most 2,000 characters and 200 heavy atoms.
+        smiles: Of one molecule, with at most 2,000 characters, 200 heavy atoms and 1,000 atoms.
         seed: Of the embedding; another may give another conformer.
         dtype: Of the positions; PyTorch's own by default.
 
@@ -95,6 +96,12 @@ def _check(molecule: Chem.Mol, smiles: str) -> None:
         raise ValueError(
             f"`smiles` must have at most {_MOST_HEAVY_ATOMS} heavy atoms, got {molecule.GetNumHeavyAtoms()} "
             f"in {_short(smiles)}; give a smaller molecule"
+        )
+    atoms = molecule.GetNumAtoms() + sum(atom.GetTotalNumHs() for atom in molecule.GetAtoms())
+    if atoms > _MOST_ATOMS:
+        raise ValueError(
+            f"`smiles` must have at most {_MOST_ATOMS:,} atoms with its hydrogens, got {atoms:,} in "
+            f"{_short(smiles)}; give a smaller molecule"
         )
     for atom in molecule.GetAtoms():
         if not 1 <= atom.GetAtomicNum() <= MAX_ATOMIC_NUMBER:

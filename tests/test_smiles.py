@@ -141,3 +141,8 @@ def test_a_ring_of_rings_does_not_keep_it_busy_for_ever(monkeypatch):
     monkeypatch.setattr(smiles_module, "_SECONDS", 1)
     with pytest.raises(ValueError, match="RDKit found no structure"):
         from_smiles("".join(f"C%{n}" for n in range(10, 60)) * 2)
+
+
+def test_hydrogens_in_brackets_count_as_atoms():
+    with pytest.raises(ValueError, match="1,000 atoms with its hydrogens, got 10,000"):
+        from_smiles("[UH99]" * 100)

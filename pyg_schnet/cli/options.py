@@ -6,6 +6,8 @@ from jsonargparse import ArgumentParser
 
 from pyg_schnet.cli.help import parser_of as parser_of
 
+_MOST_THREADS = 2**10  # PyTorch dies of many more
+
 
 def with_model(description: str) -> ArgumentParser:
     """Make a parser of a verb that evaluates a potential."""
@@ -30,6 +32,8 @@ def prepare_device(device: str, threads: int) -> None:
         raise ValueError("`--device` must be 'cpu' here, got 'cuda': torch sees no GPU")
     if threads < 1:
         raise ValueError(f"`--threads` must be at least 1, got {threads}")
+    if threads > _MOST_THREADS:
+        raise ValueError(f"`--threads` must be at most {_MOST_THREADS:,}, got {threads:,}")
     torch.set_num_threads(threads)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,6 +87,11 @@ def _check(options: Namespace) -> None:
     for name in ("batch_size", "processes"):
         if options[name] < 1:
             raise ValueError(f"`--{name}` must be at least 1, got {options[name]}")
+    most = max(16, 4 * (os.cpu_count() or 1))
+    if options.processes > most:
+        raise ValueError(
+            f"`--processes` must be at most {most}, four for each CPU here, got {options.processes:,}"
+        )
     if options.join and (options.shard is not None or options.processes > 1):
         raise ValueError("`--join` computes nothing, and excludes `--shard` and `--processes`")
 

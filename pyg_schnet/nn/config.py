@@ -8,6 +8,9 @@ from dataclasses import dataclass
 ENVELOPES = ("cosine", "polynomial")
 READOUTS = ("add", "sum", "mean")
 FILTERS = ("auto", "spline", "exact")
+# Far above what anybody trains; a recipe of a few bytes takes gigabytes beyond.
+_MOST = {"hidden_channels": 2**14, "num_filters": 2**14, "num_interactions": 2**8, "num_gaussians": 2**16}
+_MOST_WEIGHTS = 2**28
 READOUT_ACTIVATIONS = ("shifted_softplus", "silu", "tanh")
 
 
@@ -75,6 +78,14 @@ class SchNetConfig:
             if value < 1 or (name == "hidden_channels" and value < 2):
                 least = 2 if name == "hidden_channels" else 1
                 raise ValueError(f"`{name}` must be at least {least}, got {value}")
+        for name, most in _MOST.items():
+            if getattr(self, name) > most:
+                raise ValueError(f"`{name}` must be at most {most:,}, got {getattr(self, name):,}")
+        if self._weights > _MOST_WEIGHTS:
+            raise ValueError(
+                f"{', '.join(f'`{name}`' for name in _MOST)} must make at most {_MOST_WEIGHTS:,} weights, "
+                f"got {self._weights:,}; lower one of them"
+            )
         if self.cutoff is None and self.last_center is None:
             raise ValueError("`last_center` must be given, in Å, where `cutoff` is None")
         if self.cutoff is not None and not 0 < self.cutoff < math.inf:
@@ -97,3 +108,10 @@ class SchNetConfig:
                 "`readout_activation` must be 'shifted_softplus', 'silu' or 'tanh', got "
                 f"{self.readout_activation!r}"
             )
+
+    @property
+    def _weights(self) -> int:
+        """Count the weights of the interaction blocks, nearly."""
+        channels, filters = self.hidden_channels, self.num_filters
+        block = filters * (self.num_gaussians + filters) + 2 * channels * filters + channels**2
+        return self.num_interactions * block

@@ -50,6 +50,7 @@ class DataConfig:
     memory_map: bool = False
 
     def __post_init__(self) -> None:
+        _check_seed("data.seed", self.seed)
         if self.split != "random" and (self.n_train is not None or self.n_val is not None):
             raise ValueError(
                 "`data.n_train` and `data.n_val` must not be given with a `data.split` that is not random, "
@@ -122,6 +123,9 @@ class TrainerConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`trainer.{name}` must be at least 1, got {value}")
+            if value is not None and name in _MOST and value > _MOST[name]:
+                raise ValueError(f"`trainer.{name}` must be at most {_MOST[name]:,}, got {value:,}")
+        _check_seed("trainer.seed", self.seed)
         for name in ("lr", "max_minutes", "decay_factor", "clip_norm", "save_minutes"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -138,6 +142,8 @@ class TrainerConfig:
             _require_choice(f"trainer.{name}", getattr(self, name), choices)
 
 
+_MOST = {"batch_size": 2**20, "batch_edges": 2**40, "threads": 2**10, "devices": 2**10, "num_nodes": 2**14}
+_LARGEST_SEED = 2**48  # of either sign; epochs are added to it
 _TRAINER_CHOICES = {
     "schedule": ("cosine", "exponential", "constant"),
     "optimizer": ("soap", "adam"),
@@ -168,6 +174,10 @@ class FabricConfig:
         for name in ("devices", "num_nodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`fabric.{name}` must be at least 1, got {getattr(self, name)}")
+            if getattr(self, name) > _MOST[name]:
+                raise ValueError(
+                    f"`fabric.{name}` must be at most {_MOST[name]:,}, got {getattr(self, name):,}"
+                )
         _require_choice("fabric.accelerator", self.accelerator, ("auto", "cpu", "cuda"))
         _require_choice("fabric.strategy", self.strategy, ("auto", "ddp"))
 
@@ -199,3 +209,8 @@ def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         allowed = ", ".join(f"'{choice}'" for choice in choices)
         raise ValueError(f"`{name}` must be one of {allowed}; got {value!r}")
+
+
+def _check_seed(name: str, seed: int) -> None:
+    if abs(seed) > _LARGEST_SEED:
+        raise ValueError(f"`{name}` must be from {-_LARGEST_SEED:,} to {_LARGEST_SEED:,}, got {seed:,}")

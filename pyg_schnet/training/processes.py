@@ -206,6 +206,11 @@ def _fabric(config: FabricConfig, run: RunDirectory) -> Fabric:
         raise ValueError(
             f"`fabric.devices` must be at most the {torch.cuda.device_count()} GPUs here, got {devices}"
         )
+    most = max(16, 4 * (os.cpu_count() or 1))
+    if accelerator == "cpu" and devices > most:  # each takes half a gigabyte
+        raise ValueError(
+            f"`fabric.devices` must be at most {most}, four processes for each CPU here, got {devices:,}"
+        )
     strategy = "ddp" if devices * hosts > 1 else "auto"
     logger = TensorBoardLogger(run.tensorboard, "", "")
     return Fabric(

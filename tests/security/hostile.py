@@ -692,3 +692,8 @@ def rings_upon_rings(folder):
 @hostile("SMILES")
 def a_cage_that_does_not_exist(folder):
     return put(folder / "a.smi", "C12C3C4C1C5C2C3C45" + ".C" * 50)
+
+
+@hostile("SMILES")
+def ten_thousand_hydrogens(folder):
+    return put(folder / "a.smi", "[UH99]" * 100)

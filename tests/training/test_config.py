@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from pyg_schnet.nn import SchNetConfig
 from pyg_schnet.training import DataConfig, FabricConfig, TrainConfig, TrainerConfig
 
 
@@ -26,6 +27,8 @@ from pyg_schnet.training import DataConfig, FabricConfig, TrainConfig, TrainerCo
         ({"warmup_steps": -1}, "`trainer.warmup_steps` must be at least 0 and finite, got -1"),
         ({"ema_decay": 1.0}, "`trainer.ema_decay` must be in [0, 1), got 1.0"),
         ({"ema_decay": -0.1}, "`trainer.ema_decay` must be in [0, 1), got -0.1"),
+        ({"threads": 10**6}, "`trainer.threads` must be at most 1,024, got 1,000,000"),
+        ({"batch_size": 10**9}, "`trainer.batch_size` must be at most 1,048,576, got 1,000,000,000"),
         (
             {"schedule": "cosin"},
             "`trainer.schedule` must be one of 'cosine', 'exponential', 'constant'; got 'cosin'",
@@ -58,6 +61,8 @@ def test_a_path_is_all_that_a_run_needs():
         ({"accelerator": "gpu"}, "`fabric.accelerator` must be one of 'auto', 'cpu', 'cuda'; got 'gpu'"),
         ({"strategy": "fsdp"}, "`fabric.strategy` must be one of 'auto', 'ddp'; got 'fsdp'"),
         ({"devices": 0}, "`fabric.devices` must be at least 1, got 0"),
+        ({"devices": 10**6}, "`fabric.devices` must be at most 1,024, got 1,000,000"),
+        ({"num_nodes": 10**6}, "`fabric.num_nodes` must be at most 16,384, got 1,000,000"),
         ({"num_nodes": 0}, "`fabric.num_nodes` must be at least 1, got 0"),
     ],
 )
@@ -70,3 +75,21 @@ def test_wrong_places_to_train_are_refused(options, message):
 def test_a_run_without_a_folder_is_refused(out):
     with pytest.raises(ValueError, match="`out` must name a folder"):
         TrainConfig(DataConfig("a.npz"), out=out)
+
+
+@pytest.mark.parametrize(("config", "name"), [(DataConfig, "data.seed"), (TrainerConfig, "trainer.seed")])
+def test_a_seed_that_no_generator_takes_is_refused(config, name):
+    needed = {"path": "frames.npz"} if config is DataConfig else {}
+    with pytest.raises(ValueError, match=f"`{name}` must be from"):
+        config(**needed, seed=10**20)
+
+
+@pytest.mark.parametrize("name", ["hidden_channels", "num_filters", "num_interactions", "num_gaussians"])
+def test_sizes_that_fit_into_no_memory_are_refused(name):
+    with pytest.raises(ValueError, match=f"`{name}` must be at most"):
+        SchNetConfig(**{name: 10**6})
+
+
+def test_sizes_that_only_together_fit_into_no_memory_are_refused():
+    with pytest.raises(ValueError, match=r"`num_filters`.* weights"):
+        SchNetConfig(hidden_channels=8000, num_filters=8000, num_interactions=200)
