@@ -10,6 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock, SoftFileLock, Timeout
 
+from pyg_schnet.files import remove_leftovers
+
 _PATIENCE = 1.0  # s, after which a process that waits says so
 _log = logging.getLogger(__name__)
 
@@ -94,12 +96,16 @@ def waited_for(path: str | os.PathLike, is_folder: bool = False) -> Iterator[Non
 
 
 @contextmanager
-def claimed(*paths: str | os.PathLike | None) -> Iterator[None]:
-    """Keep other processes off some files; see :meth:`Claim.take` for what it raises."""
+def claimed(*paths: str | os.PathLike | None, wait: bool = False) -> Iterator[None]:
+    """Keep other processes off some files, and remove what killed ones left of them.
+
+    See :meth:`Claim.take` for what it raises.
+    """
     with ExitStack() as stack:
         for path in paths:
             if path is not None:
                 claim = Claim(path)
-                claim.take()
+                claim.take(wait)
                 stack.callback(claim.give_back)
+                remove_leftovers(Path(path))
         yield

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from pyg_schnet.claim import Claim
+from pyg_schnet.claim import Claim, claimed
 
 
 @pytest.mark.parametrize("is_folder", [False, True])
@@ -113,6 +113,13 @@ def test_who_waits_says_for_whom(tmp_path, caplog):
     assert not waiting.is_alive()
     assert f"{tmp_path / 'out'}: waiting for another process" in caplog.text
     assert ".out.lock" in caplog.text
+
+
+def test_what_a_killed_process_left_of_a_file_is_removed_by_the_next(tmp_path):
+    (tmp_path / ".out.png.x1y2z3w4").mkdir()
+    (tmp_path / ".out.png.x1y2z3w4" / "out.png").write_text("half")
+    with claimed(tmp_path / "out.png", None):
+        assert [path.name for path in tmp_path.iterdir()] == [".out.png.lock"]
 
 
 def test_a_lock_that_leads_elsewhere_is_refused(tmp_path):

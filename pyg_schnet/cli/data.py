@@ -71,6 +71,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
 
 def run(options: Namespace) -> int:
     """Open a data set, print what it holds, draw it."""
+    from pyg_schnet.claim import claimed
     from pyg_schnet.datasets.summary import summarise
     from pyg_schnet.plots import plot_data_set
 
@@ -84,7 +85,8 @@ def run(options: Namespace) -> int:
         check_replaceable(picture)
     summary = summarise(dataset)
     if picture is not None:
-        plot_data_set(dataset, picture)
+        with claimed(picture, wait=True):
+            plot_data_set(dataset, picture)
     if options.json:
         print(json.dumps(_as_dict(options, dataset, summary, picture)))
         return 0

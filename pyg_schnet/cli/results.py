@@ -163,7 +163,7 @@ class ResultFile:
 
     def _prepare(self, overwrite: bool, resume: bool) -> None:
         check_output(str(self.path), overwrite or resume)  # again: another process may just have finished
-        for own in (self.path, self._about):
+        for own in (self.path, self.part, self._about):
             remove_leftovers(own)
         if not resume and not overwrite and self.part.exists():
             raise FileExistsError(

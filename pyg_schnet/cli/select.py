@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
@@ -54,10 +53,9 @@ def _select(options: Namespace, models: list[str]) -> int:
     from ase.io import write
 
     from pyg_schnet.cli.source import Source
-    from pyg_schnet.files import remove_leftovers, replacing
+    from pyg_schnet.files import replacing
     from pyg_schnet.simulation import StructureError, select
 
-    remove_leftovers(Path(options.out))
     source, size = Source(options.input), 0
 
     def pool() -> Iterator[Atoms]:
