@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -53,13 +54,32 @@ class Calibration:
 
     @cached_property
     def factor(self) -> float:
-        """What the deviations are to be multiplied by."""
-        square = (self.error.square().sum(1) / self.deviation.square()).double()
-        found, before = square.mean(), square.new_tensor(0.0)
-        while (found / before - 1).abs() > 1e-10:  # each step makes the errors more likely
-            weight = (self.degrees + self._components) / (self.degrees + self._components * square / found)
-            found, before = (weight * square).mean(), found
-        return float(found.sqrt())
+        """What the deviations are to be multiplied by.
+
+        Raises:
+            ValueError: If so many errors are zero that the most likely factor is, or one is no number.
+        """
+        degrees, components = self.degrees, self._components
+        square = self.error.double().square().sum(1) / self.deviation.double().square()
+        nonzero = square[square > 0]
+        # The mean of (ν + d) s / (ν f² + d s), which falls with f², is to be one.
+        excess = len(nonzero) / len(square) * (degrees + components) - components
+        if not bool(square.isfinite().all()):
+            raise ValueError("`error` and `deviation` must be finite and deviations positive, got others")
+        if not excess > 0:
+            bound, zeros = degrees / (degrees + components), len(square) - len(nonzero)
+            raise ValueError(
+                f"`error` must be zero for fewer than {bound:.0%} of points, got {zeros} of {len(square)}; "
+                "calibrate on labels that are not predictions"
+            )
+        low, high = math.log(float(nonzero.min()) * excess / degrees), math.log(float(nonzero.max()))
+        while high - low > 1e-12 * max(1.0, abs(low), abs(high)):
+            middle = 0.5 * (low + high)
+            mean = (
+                (degrees + components) * square / (degrees * math.exp(middle) + components * square)
+            ).mean()
+            low, high = (middle, high) if mean > 1 else (low, middle)
+        return math.exp(0.25 * (low + high))
 
     def scaled(self, factor: float) -> Calibration:
         """Give the same with deviations that are multiplied."""

@@ -77,6 +77,28 @@ def test_the_factor_is_that_of_the_greatest_likelihood():
     assert found.degrees == 6
 
 
+@pytest.mark.parametrize(("potentials", "components"), [(2, 1), (3, 1), (2, 3)])
+def test_errors_of_zero_are_no_end_of_the_search(potentials, components):
+    found = calibration(potentials, components, n=1200)
+    degrees = components * (potentials - 1)
+    zeros = 1200 * degrees // (degrees + components)  # from which on the most likely factor is zero
+    found.error[:zeros] = 0
+    with pytest.raises(ValueError, match=rf"`error` must be zero for fewer than .*, got {zeros} of 1200"):
+        _ = found.factor
+    found = Calibration(found.deviation[1:], found.error[1:], degrees)
+    square = found.error.square().sum(1) / (found.factor * found.deviation).square()
+    weight = (degrees + components) / (degrees + components * square)
+    assert found.factor > 0
+    assert (weight * square).mean().item() == pytest.approx(1, rel=1e-9)  # the equation that defines it
+
+
+def test_errors_that_are_no_numbers_have_no_factor():
+    found = calibration(3, 1, n=100)
+    found.error[7] = math.nan
+    with pytest.raises(ValueError, match="`error` and `deviation` must be finite"):
+        _ = found.factor
+
+
 def test_constants_scale_through():
     found = calibration(3, 3, n=1000)
     for constant in (1e-3, 7.0):
