@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from pyg_schnet.compilation.tape import Tape
 from pyg_schnet.native import library
 
 _PARTS, _SYMBOLS = 16, 7
-_NO_MEMORY = 1  # in tape.c
+_NO_MEMORY, _BAD_INDEX, _BAD_SIZE = 1, 4, 5  # in tape.c
 _ARENAS = 2  # kept for later runs
 _GEMM = {torch.float32: "sgemm_", torch.float64: "dgemm_"}
 
@@ -46,17 +46,19 @@ def _functions(dtype: torch.dtype) -> _Functions:
 
 @dataclass(frozen=True)
 class Bound:
-    """Weights, and the addresses of a tape's inputs as far as they are known."""
+    """Weights, and the addresses and sizes in bytes of a tape's inputs as far as they are known."""
 
     weights: list[Tensor]
     external: ctypes.Array
+    held: ctypes.Array
 
-    def place(self, inputs: Sequence[Tensor]) -> ctypes.Array:
-        """Give all addresses, in an array of the caller's own."""
+    def place(self, inputs: Sequence[Tensor]) -> tuple[ctypes.Array, ctypes.Array]:
+        """Return all addresses and sizes, in arrays of the caller's own."""
         external = type(self.external).from_buffer_copy(self.external)
+        held = type(self.held).from_buffer_copy(self.held)
         for place, tensor in enumerate(inputs, len(self.weights)):
-            external[place] = tensor.data_ptr()
-        return external
+            external[place], held[place] = tensor.data_ptr(), tensor.nbytes
+        return external, held
 
 
 @dataclass
@@ -99,9 +101,13 @@ class Machine:
         Args:
             weights: The first of the tape's inputs, contiguous.
         """
-        addresses = [tensor.data_ptr() for tensor in weights]
+        external = [tensor.data_ptr() for tensor in weights]
         count = self.tape.forward.externals
-        return Bound(weights, (ctypes.c_void_p * count)(*addresses, *[None] * (count - len(addresses))))
+        held = [
+            *(tensor.nbytes for tensor in weights),
+            *[-1] * (count - len(weights)),
+        ]  # others are yet to come
+        return Bound(weights, (ctypes.c_void_p * count)(*external), (ctypes.c_int64 * count)(*held))
 
     def forward(
         self,
@@ -123,11 +129,13 @@ class Machine:
         tape, threads = self.tape, torch.get_num_threads()
         sizes = (ctypes.c_int64 * _SYMBOLS)(*size)
         at, used = (ctypes.c_int64 * (_SYMBOLS * (_PARTS + 1)))(), (ctypes.c_int64 * (_PARTS + 1))()
-        external = bound.place(inputs)
-        parts = self._library.tape_plan(ctypes.byref(tape.forward), sizes, external, at, used)
+        external, held = bound.place(inputs)
+        parts = self._library.tape_plan(ctypes.byref(tape.forward), sizes, external, held, at, used)
+        if parts < 0:
+            _raise(-parts)
         memory, shapes = self._memory(sum(used[: parts + 1])), [(r.shape, r.dtype) for r in results]
         run = Run(memory, bound, inputs, sizes, start, threads, parts, at, used, shapes)
-        self._run(tape.forward, run, external, results, backward=False)
+        self._run(tape.forward, run, external, held, results, backward=False)
         return run
 
     def backward(self, run: Run, tensors: Sequence[Tensor]) -> list[Tensor | None]:
@@ -147,7 +155,7 @@ class Machine:
         tape = self.tape
         results = [None if s is None else torch.empty(s, dtype=self.dtype, device="cpu") for s in tape.shapes]
         written = [result for result in results if result is not None]
-        self._run(tape.backward, run, run.bound.place([*run.inputs, *tensors]), written, backward=True)
+        self._run(tape.backward, run, *run.bound.place([*run.inputs, *tensors]), written, backward=True)
         self.release(run)
         return results
 
@@ -171,17 +179,24 @@ class Machine:
         structure: Any,
         run: Run,
         external: ctypes.Array,
+        held: ctypes.Array,
         results: Sequence[Tensor],
         backward: bool,
     ) -> None:
         written = (ctypes.c_void_p * max(1, len(results)))(*(result.data_ptr() for result in results))
         failed = self._library.tape_run(
             *(ctypes.byref(structure), ctypes.byref(self._functions), self.tape.taps, run.size, run.start),
-            *(run.threads, run.parts, run.at, run.bytes, run.arena.data_ptr(), external, written, backward),
+            *(run.threads, run.parts, run.at, run.bytes, run.arena.data_ptr(), external, held),
+            *(written, backward),
         )
-        if failed == _NO_MEMORY:
-            raise MemoryError("no memory for the threads of a program; use fewer: torch.set_num_threads(1)")
         if failed:
-            raise RuntimeError(
-                f"a program ended with the error {failed}; use the potential without compile()"
-            )
+            _raise(failed)
+
+
+def _raise(error: int) -> NoReturn:
+    if error == _NO_MEMORY:
+        raise MemoryError("no memory for the threads of a program; use fewer: torch.set_num_threads(1)")
+    text = {_BAD_INDEX: "numbers of atoms or molecules out of range", _BAD_SIZE: "tensors of other sizes"}
+    raise RuntimeError(
+        f"a program ended with the error {text.get(error, error)}; use the potential without compile()"
+    )

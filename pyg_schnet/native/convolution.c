@@ -21,6 +21,7 @@
 
 typedef struct {
     int64_t pairs, atoms, knots, channels, threads;
+    int64_t checked;               /* whether `first` and `second` are known to number atoms */
     const int64_t *first, *second; /* (pairs,) */
     const real *distance;          /* (pairs,) */
     const real *table;             /* (knots, channels) */
@@ -197,8 +198,17 @@ static void part(Kind kind, const Task *a, int64_t p0, int64_t p1, Sums o, Opera
 enum { PAIRS_A_THREAD = 512 }; /* fewer are done before another thread wakes up */
 #define MAX_THREADS 256
 
-/* Returns 0, or 1 where memory is missing. */
+enum { NO_MEMORY = 1, WRONG = 2 };
+
+/* Returns 0, NO_MEMORY, or WRONG where pairs are of other rows than there are, or the table is too short. */
 static int run(Kind kind, const Task *a, real *rows0, real *rows1, real *table, Operands x) {
+    if (a->pairs && a->knots < 6) return WRONG;
+    if (!a->checked) {
+        int wrong = 0;
+        for (int64_t p = 0; p < a->pairs; p++)
+            wrong |= (uint64_t)a->first[p] >= (uint64_t)a->atoms || (uint64_t)a->second[p] >= (uint64_t)a->atoms;
+        if (wrong) return WRONG;
+    }
     const int64_t n = a->channels, outputs = rows1 ? 2 : 1, cells = table ? a->knots * n : 0;
     int64_t threads = a->threads < 1 ? 1 : a->threads > MAX_THREADS ? MAX_THREADS : a->threads;
     if (threads > 1 && a->pairs < PAIRS_A_THREAD * threads) threads = 1;
@@ -236,7 +246,7 @@ static int run(Kind kind, const Task *a, real *rows0, real *rows1, real *table, 
         real *own = malloc(size * sizeof(real));
         if (!own && size) {
 #pragma omp atomic write
-            failed = 1;
+            failed = NO_MEMORY;
         } else {
             memset(own, 0, size * sizeof(real));
             for (int64_t k = self; k < threads; k += team) {

@@ -50,9 +50,12 @@ def distance_is_wanted() -> bool:
     return _BY_DISTANCE in _wanted.get()
 
 
+_WRONG = 2  # in convolution.c
+
+
 class _Task(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("pairs", "atoms", "knots", "channels", "threads")),
+        *((name, ctypes.c_int64) for name in ("pairs", "atoms", "knots", "channels", "threads", "checked")),
         *((name, ctypes.c_void_p) for name in ("first", "second", "distance", "table")),
         ("origin", ctypes.c_double),
         ("inverse", ctypes.c_double),
@@ -77,12 +80,22 @@ def _task(
     y: Tensor, table: Tensor, distance: Tensor, first: Tensor, second: Tensor, start: int, spacing: float
 ) -> _Task:
     atoms, channels = y.shape
+    if table.dim() != 2 or table.size(1) != channels:
+        raise ValueError(f"`table` must have {channels} channels, as `y` has, got {tuple(table.shape)}")
+    if not len(first) == len(second) == len(distance):
+        raise ValueError(
+            "`distance`, `first` and `second` must have one entry for each pair, got "
+            f"{len(distance)}, {len(first)} and {len(second)}"
+        )
+    if table.dtype != y.dtype or distance.dtype != y.dtype:
+        raise TypeError(f"`table` and `distance` must be {y.dtype}, got {table.dtype} and {distance.dtype}")
     return _Task(
         len(distance),
         atoms,
         len(table),
         channels,
         torch.get_num_threads(),
+        0,
         first.data_ptr(),
         second.data_ptr(),
         distance.data_ptr(),
@@ -97,7 +110,13 @@ def _call(name: str, task: _Task, *tensors: Tensor | None) -> None:
     assert like is not None
     loaded = library(like.dtype)
     assert loaded is not None  # `spline_convolution` has asked
-    if getattr(loaded, name)(ctypes.byref(task), *map(pointer, tensors)):
+    failed = getattr(loaded, name)(ctypes.byref(task), *map(pointer, tensors))
+    if failed == _WRONG:
+        raise ValueError(
+            f"`first` and `second` must be numbers of the {task.atoms} atoms, and `table` must have at least "
+            f"6 rows, got {task.knots}"
+        )
+    if failed:
         raise MemoryError(f"no memory for the threads of `{name}`; use fewer: torch.set_num_threads(1)")
 
 

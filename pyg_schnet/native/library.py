@@ -48,8 +48,8 @@ _SIGNATURES = {
     "find_pairs": (ctypes.c_int64, "aandaaa"),
     "fingerprint": (ctypes.c_uint64, "aan"),
     "prepare": (ctypes.c_int64, "aanaandannaaa"),
-    "tape_plan": (ctypes.c_int64, "aaaaa"),
-    "tape_run": (ctypes.c_int, "aaaannnaaaaan"),
+    "tape_plan": (ctypes.c_int64, "aaaaaa"),
+    "tape_run": (ctypes.c_int, "aaaannnaaaaaan"),
 }
 LIBRARY = torch.library.Library("pyg_schnet", "DEF")  # the operations, as torch knows them
 _log = logging.getLogger(__name__)

@@ -73,11 +73,13 @@ typedef struct {
 } Part;
 
 typedef struct {
-    int64_t pairs, atoms, knots, channels, threads;
+    int64_t pairs, atoms, knots, channels, threads, checked;
     const int64_t *first, *second;
     const real *distance, *table;
     double origin, inverse;
 } Task;
+
+enum { BAD_INDEX = 4, BAD_SIZE = 5 }; /* that a row is not there, or a tensor is smaller than it should be */
 
 /* from the other files */
 int convolve(const Task *, const real *, real *);
@@ -102,7 +104,14 @@ enum {
 
 static int64_t extent(const Size *size, const int64_t *of) { return of[size->symbol] + size->plus; }
 
-static void multiply(Gemm *gemm, const View *a, const View *b, real plus, View *out) {
+static int is_within(const int64_t *index, int64_t count, int64_t end) {
+    int wrong = 0;
+    for (int64_t k = 0; k < count; k++) wrong |= (uint64_t)index[k] >= (uint64_t)end;
+    return !wrong;
+}
+
+static int multiply(Gemm *gemm, const View *a, const View *b, real plus, View *out) {
+    if (a->columns != b->rows || a->rows != out->rows || b->columns != out->columns) return BAD_SIZE;
     /* Row-major out = a b is column-major outᵀ = bᵀ aᵀ. */
     const int turned_a = a->column_stride != 1 && a->columns > 1;
     const int turned_b = b->column_stride != 1 && b->columns > 1;
@@ -113,13 +122,14 @@ static void multiply(Gemm *gemm, const View *a, const View *b, real plus, View *
     lda = lda < least_a ? least_a : lda; /* vectors have no stride worth the name */
     ldb = ldb < least_b ? least_b : ldb;
     const real one = 1;
-    if (!m || !n) return;
+    if (!m || !n) return 0;
     if (!k) {
         if (plus == 0) memset(out->at, 0, sizeof(real) * m * n);
-        return;
+        return 0;
     }
     gemm(turned_b ? "T" : "N", turned_a ? "T" : "N", &m, &n, &k, &one, (real *)b->at, &ldb, (real *)a->at, &lda,
          &plus, (real *)out->at, &ldc);
+    return 0;
 }
 
 static double number_at(const View *v, int64_t k) {
@@ -128,10 +138,14 @@ static double number_at(const View *v, int64_t k) {
 
 static Task task_of(const Part *part, const View *table, const View *distance, const View *first,
                     const View *second, const View *y, const Op *op, int64_t start) {
-    const Task task = {distance->rows, y->rows, table->rows, y->columns, part->threads,
+    const Task task = {distance->rows, y->rows, table->rows, y->columns, part->threads, 1,
                        (int64_t *)first->at, (int64_t *)second->at, (real *)distance->at, (real *)table->at,
                        (double)start * op->number, 1 / op->number};
     return task;
+}
+
+static int is_sound(const Task *task, const View *table) {
+    return table->columns == task->channels && (task->knots >= 6 || !task->pairs);
 }
 
 #define IN(k) (&part->view[op->in[k]])
@@ -144,15 +158,14 @@ static int execute(const Op *op, Part *part, const Functions *functions, int64_t
     const int64_t count = out ? out->rows * out->columns : 0;
     switch (op->code) {
     case MM:
-        multiply(functions->gemm, IN(0), IN(1), 0, out);
-        break;
+        return multiply(functions->gemm, IN(0), IN(1), 0, out);
     case ADDMM: {
         const View *more = IN(0);
+        if (more->columns != out->columns || (more->rows != 1 && more->rows != out->rows)) return BAD_SIZE;
         for (int64_t r = 0; r < out->rows; r++) /* a bias is a row for all */
             memcpy(DATA(out) + r * out->columns, DATA(more) + (more->rows == 1 ? 0 : r * out->columns),
                    out->columns * sizeof(real));
-        multiply(functions->gemm, IN(1), IN(2), 1, out);
-        break;
+        return multiply(functions->gemm, IN(1), IN(2), 1, out);
     }
     case SSP:
         ssp(DATA(IN(0)), count, DATA(out));
@@ -173,7 +186,7 @@ static int execute(const Op *op, Part *part, const Functions *functions, int64_t
     case EMBEDDING:
         for (int64_t r = 0; r < out->rows; r++) {
             const int64_t row = ((int64_t *)IN(1)->at)[r];
-            if (row < 0 || row >= IN(0)->rows) return 4;
+            if (row < 0 || row >= IN(0)->rows) return BAD_INDEX;
             memcpy(DATA(out) + r * out->columns, DATA(IN(0)) + row * out->columns, out->columns * sizeof(real));
         }
         break;
@@ -183,6 +196,7 @@ static int execute(const Op *op, Part *part, const Functions *functions, int64_t
         for (int64_t r = 0; r < g->rows; r++) {
             const int64_t row = ((int64_t *)IN(1)->at)[r];
             if (row == op->integer) continue; /* the row of padding learns nothing */
+            if (row < 0 || row >= out->rows) return BAD_INDEX;
             real *to = DATA(out) + row * out->columns;
             const real *from = DATA(g) + r * out->columns;
             for (int64_t c = 0; c < out->columns; c++) to[c] += from[c];
@@ -191,14 +205,17 @@ static int execute(const Op *op, Part *part, const Functions *functions, int64_t
     }
     case CONVOLVE: {
         const Task task = task_of(part, IN(1), IN(2), IN(3), IN(4), IN(0), op, start);
+        if (!is_sound(&task, IN(1))) return BAD_SIZE;
         return convolve(&task, DATA(IN(0)), DATA(out));
     }
     case ADJOINT: {
         const Task task = task_of(part, IN(2), IN(3), IN(4), IN(5), IN(1), op, start);
+        if (!is_sound(&task, IN(2))) return BAD_SIZE;
         return adjoint(&task, DATA(IN(0)), DATA(IN(1)), DATA(out), MAYBE(1), MAYBE(2));
     }
     case ADJOINT_ADJOINT: {
         const Task task = task_of(part, IN(4), IN(5), IN(6), IN(7), IN(1), op, start);
+        if (!is_sound(&task, IN(4))) return BAD_SIZE;
         return adjoint_adjoint(&task, DATA(IN(0)), DATA(IN(1)), DATA(IN(2)), DATA(IN(3)), DATA(out), DATA(OUT(1)),
                                DATA(OUT(2)), MAYBE(3));
     }
@@ -269,6 +286,7 @@ static int execute(const Op *op, Part *part, const Functions *functions, int64_t
     case INDEX_SELECT:
         for (int64_t k = 0; k < count; k++) {
             const int64_t from = ((int64_t *)IN(1)->at)[k];
+            if (from < 0 || from >= IN(0)->rows * IN(0)->columns) return BAD_INDEX;
             if (out->type == DOUBLE_)
                 ((double *)out->at)[k] = ((double *)IN(0)->at)[from];
             else
@@ -279,6 +297,7 @@ static int execute(const Op *op, Part *part, const Functions *functions, int64_t
         memcpy(out->at, IN(0)->at, count * (out->type == DOUBLE_ ? sizeof(double) : sizeof(real)));
         for (int64_t k = 0; k < IN(2)->rows; k++) {
             const int64_t to = ((int64_t *)IN(1)->at)[k];
+            if (to < 0 || to >= count) return BAD_INDEX;
             if (out->type == DOUBLE_)
                 ((double *)out->at)[to] += ((double *)IN(2)->at)[k];
             else
@@ -389,17 +408,55 @@ static int64_t lay_out(const Tape *tape, Part *part, const Part *common, int64_t
     return used;
 }
 
+/* Whether all tensors from outside reach as far as the tape reads them; those yet to come have -1 bytes. */
+static int do_fit(const Tape *tape, const int64_t *size, const int64_t *held) {
+    for (int64_t v = 0; v < tape->values; v++) {
+        const Value *value = &tape->value[v];
+        if (value->kind == 0 || held[value->index] < 0) continue;
+        const int64_t rows = extent(&value->rows, size), columns = extent(&value->columns, size);
+        if (rows < 0 || columns < 0) return 0;
+        if (!rows || !columns) continue;
+        const int64_t last = size[value->offset.symbol] * value->offset.plus +
+                             (rows - 1) * extent(&value->row_stride, size) +
+                             (columns - 1) * extent(&value->column_stride, size);
+        if (last < 0 || last >= held[value->index] / (value->type == SINGLE ? (int64_t)sizeof(real) : 8)) return 0;
+    }
+    return 1;
+}
+
+/* Returns 0, or what is wrong with the numbers of molecules, atoms and sites. */
+static int check_numbers(const Tape *tape, const int64_t *size, char *const *external, const int64_t *held) {
+    const int64_t bytes = (int64_t)sizeof(int64_t), atoms = size[ATOMS];
+    const int64_t *batch = (int64_t *)external[tape->batch];
+    if (held[tape->batch] < atoms * bytes || held[tape->pairs] < 2 * size[PAIRS] * bytes) return BAD_SIZE;
+    if (!is_within((int64_t *)external[tape->pairs], 2 * size[PAIRS], atoms)) return BAD_INDEX;
+    if (!is_within(batch, atoms, size[MOLECULES])) return BAD_INDEX;
+    int wrong = 0;
+    for (int64_t i = 1; i < atoms; i++) wrong |= batch[i] < batch[i - 1];
+    if (wrong) return BAD_INDEX;
+    if (tape->places < 0) return 0;
+    if (held[tape->places] < 2 * size[PAIRS] * bytes || held[tape->site] < size[SITES] * bytes) return BAD_SIZE;
+    if (!is_within((int64_t *)external[tape->places], 2 * size[PAIRS], size[SITES])) return BAD_INDEX;
+    return is_within((int64_t *)external[tape->site], size[SITES], atoms) ? 0 : BAD_INDEX;
+}
+
 enum { PAIRS_A_PART = 512 }; /* at least; smaller products of matrices are slower */
 
-/* Into how many parts a batch is cut, where, and how many bytes each needs; bytes[parts] is what they share. */
-int64_t tape_plan(const Tape *tape, const int64_t *size, char *const *external, int64_t (*at)[SYMBOLS],
-                  int64_t *bytes) {
+/* Into how many parts a batch is cut, where, and how many bytes each needs; bytes[parts] is what they share.
+ * Negative if the tensors, of which `held` says how many bytes each has, do not fit the tape or each other. */
+int64_t tape_plan(const Tape *tape, const int64_t *size, char *const *external, const int64_t *held,
+                  int64_t (*at)[SYMBOLS], int64_t *bytes) {
+    const int wrong = do_fit(tape, size, held) ? check_numbers(tape, size, external, held) : BAD_SIZE;
+    if (wrong) return -wrong;
     const int64_t *batch = (int64_t *)external[tape->batch], *pairs = (int64_t *)external[tape->pairs];
     const int64_t *places = tape->places < 0 ? NULL : (int64_t *)external[tape->places];
     const int64_t *site = tape->site < 0 ? NULL : (int64_t *)external[tape->site];
     int64_t parts = 1;
     while (parts < MAX_PARTS && 2 * parts * PAIRS_A_PART <= size[PAIRS]) parts *= 2;
     parts = cut(batch, pairs, places, site, size, parts, at);
+    for (int64_t k = 0; k < parts; k++)
+        for (int s = 0; s < SYMBOLS; s++)
+            if (is_divided(s) && at[k + 1][s] < at[k][s]) return -BAD_INDEX; /* sites in another order than atoms */
     for (int64_t k = 0; k <= parts; k++) {
         Part part = {.arena = NULL};
         memcpy(part.size, size, sizeof(part.size));
@@ -462,20 +519,22 @@ static void add_up(const Tape *tape, const Part *parts, int64_t count, const Par
     }
 }
 
-/* Number both ends of a part's pairs from the part's first atom or site. */
-static void renumber(const char *external, int64_t all, const Part *part, int symbol, int64_t *own) {
+/* Number both ends of a part's pairs from the part's first atom or site. Returns whether all are the part's. */
+static int renumber(const char *external, int64_t all, const Part *part, int symbol, int64_t *own) {
     for (int row = 0; row < 2; row++) {
         const int64_t *pairs = (const int64_t *)external + row * all + part->first[PAIRS];
         for (int64_t p = 0; p < part->size[PAIRS]; p++)
             own[row * part->size[PAIRS] + p] = pairs[p] - part->first[symbol];
     }
+    return is_within(own, 2 * part->size[PAIRS], part->size[symbol]);
 }
 
 /* Run forward's operations (`backward` 0) or backward's, in a plan's parts. The arena keeps the values of forward
  * for backward. Results are written to `results`, (results,). Returns 0, or what went wrong. */
 int tape_run(const Tape *tape, const Functions *functions, const double *weights, const int64_t *size,
              int64_t start, int64_t threads, int64_t count, int64_t (*at)[SYMBOLS], const int64_t *bytes,
-             char *arena, char *const *external, char *const *results, int64_t backward) {
+             char *arena, char *const *external, const int64_t *held, char *const *results, int64_t backward) {
+    if (count < 1 || count > MAX_PARTS || !do_fit(tape, size, held)) return BAD_SIZE;
     Part parts[MAX_PARTS + 1], *common = &parts[count];
     int failed = 0;
     for (int64_t k = 0; k <= count; k++) {
@@ -505,13 +564,15 @@ int tape_run(const Tape *tape, const Functions *functions, const double *weights
         Part *part = &parts[k];
         char *own[MAX_SLOTS];
         lay_out(tape, part, common, 0, external, own);
+        int wrong = 0;
         if (!backward) {
             const int64_t *batch = (int64_t *)external[tape->batch] + part->first[ATOMS];
             for (int64_t i = 0; i < part->size[ATOMS]; i++) part->batch[i] = batch[i] - part->first[MOLECULES];
-            renumber(external[tape->pairs], size[PAIRS], part, ATOMS, part->pairs);
-            if (tape->places >= 0) renumber(external[tape->places], size[PAIRS], part, SITES, part->places);
+            if (!is_within(part->batch, part->size[ATOMS], part->size[MOLECULES]) ||
+                !renumber(external[tape->pairs], size[PAIRS], part, ATOMS, part->pairs) ||
+                (tape->places >= 0 && !renumber(external[tape->places], size[PAIRS], part, SITES, part->places)))
+                wrong = BAD_INDEX;
         }
-        int wrong = 0;
         for (int64_t o = from; o < until && !wrong; o++)
             wrong = execute(&tape->op[o], part, functions, start, weights);
         if (wrong) {

@@ -13,8 +13,10 @@ from torch_geometric.data import Batch
 from pyg_schnet import Potential, SchNet
 from pyg_schnet.compilation import machine as machines
 from pyg_schnet.compilation import tracing
+from pyg_schnet.compilation.inputs import find_inputs
 from pyg_schnet.compilation.operation import Unsupported
 from pyg_schnet.compilation.tape import Tape
+from pyg_schnet.compilation.weights import Weights
 
 TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 2, "num_gaussians": 12, "cutoff": 4.0}
 
@@ -92,6 +94,53 @@ def test_nan_weights_give_nan_and_no_crash(potential, large):
     energy, forces, *_ = gradients(potential, large)
     assert bool(energy.isnan().all())
     assert bool(forces.isnan().any())
+
+
+def numbers_out_of_range(weights, inputs):
+    z, pos, batch, pairs, *knots = inputs
+    for place, changed in ((3, pairs + 1), (3, -pairs), (2, batch - 1), (2, batch + 1), (0, z + 99)):
+        yield weights, [changed if k == place else tensor for k, tensor in enumerate(inputs)]
+    crossed = pairs.clone()
+    crossed[1, 0] = len(z) - 1  # of another molecule, which another part of the batch has
+    yield weights, [z, pos, batch, crossed, *knots]
+
+
+def other_sizes(weights, inputs):
+    for place, weight in enumerate(weights):
+        if weight.dtype.is_floating_point and len(weight.shape):
+            yield [w[:-1] if k == place else w for k, w in enumerate(weights)], inputs
+    for place in range(len(inputs)):
+        yield weights, [t[:-1] if k == place else t for k, t in enumerate(inputs)]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        (numbers_out_of_range, "numbers of atoms or molecules out of range"),
+        (other_sizes, "tensors of other sizes"),
+    ],
+)
+def test_a_tape_reads_nothing_that_is_not_there(potential, large, wrong, text):
+    potential.eval()(large)
+    (programs,) = potential.compiled._programs.values()
+    machine = programs.machine
+    inputs = find_inputs(potential, large, forces=True, stress=False)
+    convolutions = [interaction.cfconv for interaction in potential.model.interactions]
+    tables = [c.spline.coefficients(c.filter_network, inputs.knots).detach() for c in convolutions]
+    weights = [*(w.detach() for w in Weights(potential).tensors()), *tables]
+
+    def run(weights, tensors):
+        results = [torch.empty(inputs.molecules).double(), torch.empty_like(inputs.pos)]
+        machine.forward(machine.bind(weights), tensors, results, inputs.sizes(), inputs.knots.start)
+        return results
+
+    assert torch.equal(run(weights, inputs.tensors())[0], potential(large)["energy"])
+    tried = 0
+    for arguments in wrong(weights, inputs.tensors()):
+        with pytest.raises(RuntimeError, match=text):
+            run(*arguments)
+        tried += 1
+    assert tried > 5
 
 
 @pytest.mark.parametrize(

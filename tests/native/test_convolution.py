@@ -243,3 +243,32 @@ def test_derivatives_of_combined_rows_equal_differences():
     values = operands(channels=3)[1].detach()[:6].requires_grad_()
     torch.autograd.gradcheck(lambda v: combine_rows(v, TAPS), values)
     torch.autograd.gradgradcheck(lambda v: combine_rows(v, TAPS), values)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("row", [-1, ATOMS, 2**40])
+@pytest.mark.parametrize("end", [3, 4], ids=["first", "second"])
+def test_pairs_of_atoms_that_are_not_there_are_refused(row, end, threads):
+    torch.set_num_threads(threads)
+    inputs = operands(pairs=2000)[:5]
+    inputs[end][7] = row
+    with pytest.raises(ValueError, match="`first` and `second` must be numbers of the 12 atoms"):
+        spline_convolution(*inputs, *PLACE)
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "message"),
+    [
+        (1, lambda table: table[:, :5], "`table` must have 8 channels"),
+        (1, lambda table: table[:5], "`table` must have at least 6 rows"),
+        (1, lambda table: table.float(), "`table` and `distance` must be torch.float64"),
+        (2, lambda distance: distance[1:], "one entry for each pair, got 299, 300 and 300"),
+        (4, lambda second: second[:7], "one entry for each pair, got 300, 300 and 7"),
+    ],
+    ids=["channels", "rows", "type", "distances", "second atoms"],
+)
+def test_tensors_that_do_not_belong_together_are_refused(place, change, message):
+    inputs = list(operands()[:5])
+    inputs[place] = change(inputs[place])
+    with pytest.raises((ValueError, TypeError), match=message):
+        spline_convolution(*inputs, *PLACE)
