@@ -1,6 +1,6 @@
 """Kernels in C for CPUs, as differentiable operations; all of them have a plain form in torch elsewhere."""
 
-from pyg_schnet.native.activation import shifted_softplus
+from pyg_schnet.native.activation import shifted_softplus, silu
 from pyg_schnet.native.convolution import (
     combine_rows,
     positions_only,
@@ -24,6 +24,7 @@ __all__ = [
     "positions_only",
     "prepare",
     "shifted_softplus",
+    "silu",
     "spline_convolution",
     "weights_are_frozen",
     "weights_only",

@@ -95,3 +95,8 @@ class _Adjoint(torch.autograd.Function):
 def shifted_softplus(x: Tensor) -> Tensor:
     """Compute ln((1 + e^x) / 2), differentiable as often as one likes."""
     return _ShiftedSoftplus.apply(x)  # pyright: ignore[reportReturnType]
+
+
+def silu(x: Tensor) -> Tensor:
+    """Compute x σ(x), which is x times the slope of the shifted softplus."""
+    return _Adjoint.apply(x, x)  # pyright: ignore[reportReturnType]

@@ -1,4 +1,4 @@
-"""Functions of one distance: Gaussians, cutoff envelopes and the shifted softplus."""
+"""Functions of one distance, Gaussians and cutoff envelopes, and activations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pyg_schnet.native import has_kernels, shifted_softplus
+from pyg_schnet.native import has_kernels, shifted_softplus, silu
 
 
 class ShiftedSoftplus(nn.Module):
@@ -31,6 +31,15 @@ class ShiftedSoftplus(nn.Module):
         if has_kernels(x):
             return shifted_softplus(x)
         return nn.functional.softplus(x, threshold=80.0) - math.log(2.0)
+
+
+class SiLU(nn.Module):
+    r"""The activation of SchNetPack 2's readouts, :math:`x / (1 + e^{-x})`."""
+
+    _settings: ClassVar = ()
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return silu(x) if has_kernels(x) else nn.functional.silu(x)
 
 
 class GaussianSmearing(nn.Module):

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch_geometric.nn.inits import reset
 
 from pyg_schnet.molecules import MAX_ATOMIC_NUMBER
-from pyg_schnet.nn.radial import ShiftedSoftplus
+from pyg_schnet.nn.radial import ShiftedSoftplus, SiLU
 
-_ACTIVATIONS = {"shifted_softplus": ShiftedSoftplus, "silu": nn.SiLU, "tanh": nn.Tanh}
+_ACTIVATIONS = {"shifted_softplus": ShiftedSoftplus, "silu": SiLU, "tanh": nn.Tanh}
 
 
 class Readout(Protocol):
