@@ -6,6 +6,7 @@ in the SI of 2019; Hartree and Bohr are CODATA 2018 (https://physics.nist.gov/cu
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -52,13 +53,16 @@ def _every_unit() -> dict[str, tuple[str, float]]:
 
 _UNITS = _every_unit()
 # How other programs spell units, in lower case.
-_SPELLINGS = {
+_SPELLINGS: dict[str, str] = {
     **{name.lower(): name for name in (*ENERGY, *LENGTH, *_PRESSURE) if "/" not in name},
     **dict.fromkeys(("ha", "eh", "hartrees", "hartree"), "Hartree"),
     **dict.fromkeys(("ry", "rydbergs"), "Rydberg"),
     **dict.fromkeys(("ang", "a", "angstroms", "angstrom"), "Å"),
     **dict.fromkeys(("a0", "bohrs"), "Bohr"),
-    **{"nanometer": "nm", "debye": "D", "kcal": "kcal", "kj": "kJ", "mol": "mol"},
+    **dict.fromkeys(("electron_volt", "electron_volts", "electronvolt", "electronvolts"), "eV"),
+    **dict.fromkeys(("kcal", "kilocalorie", "kilocalories"), "kcal"),
+    **dict.fromkeys(("kj", "kilojoule", "kilojoules"), "kJ"),
+    **{"mol": "mol", "mole": "mol", "nanometer": "nm", "nanometers": "nm", "debye": "D"},
 }
 
 
@@ -180,6 +184,19 @@ class Units:
         forces, stress = (None if text is None else _spelled(text) for text in (forces, stress))
         return cls(_spelled(energy), length, forces, stress)
 
+    def agrees(self, other: Units) -> bool:
+        """Whether numbers in both units are the same ones."""
+        factors = [
+            (
+                own.energy_in_eV,
+                own.length_in_angstrom,
+                own.forces_in_eV_per_angstrom,
+                own.stress_in_eV_per_cubic_angstrom,
+            )
+            for own in (self, other)
+        ]
+        return all(math.isclose(one, two, rel_tol=1e-9) for one, two in zip(*factors, strict=True))
+
     def sentence(self) -> str:
         """Write the units for people, as ``"Hartree and Å, forces in Hartree/Bohr"``."""
         text = f"{self.energy} and {self.length}"
@@ -223,18 +240,18 @@ def _spelled(text: str) -> str:
     text = text.strip()
     if text in _UNITS:
         return text
-    above, *below = re.split(r"\s*/\s*", re.sub(r"\s*(?:\*\*|\^)\s*", "^", text))
-    factors = [_SPELLINGS.get(part.lower(), part) for part in re.split(r"[\s*]+", above)]
-    below = [
-        re.sub(r"[^^]+", lambda part: _SPELLINGS.get(part[0].lower(), part[0]), each, count=1)
-        for each in below
-    ]
-    name, power = factors[0], len(factors)
-    if power > 1 and len(set(factors)) == 1:  # as a0 a0 a0
-        name = f"{name}^{power}"
-    for each in dict.fromkeys(below):
-        power = below.count(each)
-        name += f"/{each}^{power}" if power > 1 else f"/{each}"
+    plain = text.replace("**", "^").replace("_per_", "/")  # pint's kilojoule_per_mole / nanometer
+    powers: dict[str, int] = {}
+    for slash, name, power in re.findall(r"(/?)\s*([^\s/*^]+)(?:\s*\^\s*(-?\d{1,3}))?", plain):
+        own = _SPELLINGS.get(str(name).lower(), str(name))
+        powers[own] = powers.get(own, 0) + int(power or 1) * (-1 if slash else 1)
+    if powers.get("mol") == -1:  # wherever it stands among the others
+        powers = {
+            (f"{own}/mol" if own in ("kcal", "kJ") else own): p for own, p in powers.items() if own != "mol"
+        }
+    above = [own if power == 1 else f"{own}^{power}" for own, power in powers.items() if power > 0]
+    below = [f"/{own}" if power == -1 else f"/{own}^{-power}" for own, power in powers.items() if power < 0]
+    name = " ".join(above) + "".join(below)
     return name if name in _UNITS else text
 
 

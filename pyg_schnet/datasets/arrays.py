@@ -105,6 +105,8 @@ class Shaping:
         """Tell the atomic numbers one after the other, the sizes, and which atoms are no mere filling."""
         key, name = self.layout.positions, self.layout.numbers
         numbers, positions = arrays[name], arrays[key]
+        if numbers.ndim == 2 and numbers.shape[1] == 1 and positions.shape[-2:-1] == numbers.shape[:1]:
+            numbers = numbers[:, 0]  # of one atom a row, as modelforge writes them
         if any(size in arrays for size in _SIZES):
             counts = _sizes(arrays, source)
             _shaped(positions, (int(counts.sum()), 3), key, source)

@@ -30,11 +30,11 @@ from ase.units import Bohr, Hartree
 
 from pyg_schnet.datasets.compression import COMPRESSED, check_unpacked, unpacked_limit
 from pyg_schnet.datasets.frames import Frames
-from pyg_schnet.datasets.labels import Keys
+from pyg_schnet.datasets.labels import Keys, Labels
 from pyg_schnet.datasets.records import Record, gather
 from pyg_schnet.datasets.sqlite_files import check_tables
 from pyg_schnet.datasets.sqlite_files import stated_units as units_of_database
-from pyg_schnet.datasets.stated_units import stated_units
+from pyg_schnet.datasets.stated_units import chosen_units, stated_units
 from pyg_schnet.datasets.xyz_header import parse_header
 from pyg_schnet.units import Units
 
@@ -85,12 +85,17 @@ def read(path: Path, keys: Keys, units: Units | None) -> Iterator[Frames]:
     structures = _guarded(path, records(path))
     if kind == "runnerdata":
         return gather(map(_unconverted, structures), str(path), keys, units or Units("Hartree", "Bohr"))
-    if kind == "db" and units is None:
-        return gather(structures, str(path), keys, partial(units_of_database, path))
-    if units is None and (first := next(structures, None)) is not None:
-        units = _stated_units(path, first)
-        structures = chain([first], _of_units(path, structures, units))
+    if kind == "db":
+        return gather(structures, str(path), keys, partial(_units_of_database, path, units))
+    if (first := next(structures, None)) is not None:
+        own = chosen_units(str(path), units, lambda: _stated_units(path, first))
+        rest = structures if units is not None else _of_units(path, structures, own)
+        units, structures = own, chain([first], rest)
     return gather(structures, str(path), keys, units or Units("eV"))
+
+
+def _units_of_database(path: Path, given: Units | None, labels: Labels) -> Units:
+    return chosen_units(str(path), given, lambda: units_of_database(path, labels)) or Units("eV")
 
 
 def _stated_units(path: Path, record: Record) -> Units | None:

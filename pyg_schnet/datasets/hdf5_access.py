@@ -90,16 +90,16 @@ class Node:
                 raise ValueError(f"more than {_LONGEST_TEXT} characters where a symbol is expected")
         return np.array(found, dtype=object)
 
-    def stated_unit(self, name: str) -> str | None:
-        """Read the attribute ``units`` of an array."""
-        array = self.open(name)
+    def stated_unit(self, name: str, array: h5py.Dataset | None = None) -> str | None:
+        """Read the attribute ``units`` of an array, which modelforge calls ``u``."""
+        array = self.open(name) if array is None else array
         with _readable(self._place(name)):
-            value = array.attrs.get("units")
+            value = array.attrs.get("units", array.attrs.get("u"))
         if isinstance(value, np.ndarray) and value.size == 1:
             value = value.item()
         if isinstance(value, bytes):
             value = value.decode("utf-8", "replace")
-        return value if isinstance(value, str) else None
+        return value[:_LONGEST_TEXT] if isinstance(value, str) else None
 
     def describe(self) -> dict[str, str]:
         """Describe the arrays by name and shape, for messages."""

@@ -14,7 +14,7 @@ from pyg_schnet.units import Units
 # Names by kind, in the order of preference; each may follow a prefix of the level of theory.
 _NAMES = {
     "energy": ("energy", "total_energy", "totenergy", "tot_energy", "potential_energy", "energies"),
-    "forces": ("forces", "force", "atomic_forces"),
+    "forces": ("forces", "force", "atomic_forces", "total_forces", "total_force", "total_gradient"),
     "stress": ("stress", "virial_stress", "virial", "virials"),
 }
 _SHORT = {"energy": ("e", "u0"), "forces": ("f",), "stress": ()}

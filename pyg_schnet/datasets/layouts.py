@@ -9,7 +9,7 @@ from pyg_schnet.datasets.labels import Keys, Labels, choose
 from pyg_schnet.units import Units
 
 NUMBERS = ("z", "nuclear_charges", "atomic_numbers", "numbers", "species", "Z")
-POSITIONS = ("R", "coords", "coordinates", "positions", "pos", "xyz", "conformations")
+POSITIONS = ("R", "coords", "coordinates", "positions", "pos", "xyz", "conformations", "geometry")
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,16 @@ SPICE = Layout(
     # Formation energies lack a constant of each molecule, and so have the same gradient.
     {"dft_total_energy": "dft_total_gradient", "formation_energy": "dft_total_gradient"},
     Units("Hartree", "Bohr"),
+)
+# modelforge's files of ANI-1x and QM9, whose arrays state their units; older ones have a geometry.
+_OF_MODELFORGE = {
+    "wb97x_dz_energy": "wb97x_dz_forces",
+    "wb97x_tz_energy": "wb97x_tz_forces",
+    "internal_energy_at_0K": "",
+}
+MODELFORGE = tuple(
+    Layout("atomic_numbers", positions, _OF_MODELFORGE, has_gaps=True)
+    for positions in ("positions", "geometry")
 )
 DEEPMD = Layout("type", "coord", {"energy": "force"})
 

@@ -21,6 +21,7 @@ from pyg_schnet.datasets.arrays import Shaping
 from pyg_schnet.datasets.frames import Frames
 from pyg_schnet.datasets.labels import Keys
 from pyg_schnet.datasets.layouts import MD17, REVISED_MD17, recognise
+from pyg_schnet.datasets.stated_units import chosen_units
 from pyg_schnet.units import Units
 
 # What NumPy lets through; zipfile raises RuntimeErrors for methods and versions that it does not know.
@@ -77,7 +78,8 @@ def read_npz(
         layout = recognise(file.files, (MD17, REVISED_MD17), str(path))
         names = {name: f"'{name}'" for name in file.files}
         labels = layout.labels(names, keys, str(path))
-        units = units or _own_units(path, file) or layout.units_of(labels, str(path))
+        units = chosen_units(str(path), units, lambda: _own_units(path, file))
+        units = units or layout.units_of(labels, str(path))
         shaping = Shaping(layout, labels, units)
         arrays = {name: read_array(path, file, name) for name in shaping.names(names, str(path))}
     return shaping.frames(arrays, str(path)).check(str(path))

@@ -39,7 +39,7 @@ def check_tables(connection: sqlite3.Connection) -> None:
             )
 
 
-def stated_units(path: Path, labels: Labels) -> Units:
+def stated_units(path: Path, labels: Labels) -> Units | None:
     """Read the units that SchNetPack writes into the metadata of its databases.
 
     Args:
@@ -47,7 +47,7 @@ def stated_units(path: Path, labels: Labels) -> Units:
         labels: Which properties.
 
     Returns:
-        The units by ``_property_unit_dict`` and ``_distance_unit``; eV and Å where there are none.
+        The units by ``_property_unit_dict`` and ``_distance_unit``; ``None`` where there are none.
 
     Raises:
         ValueError: If a unit is not known.
@@ -55,7 +55,7 @@ def stated_units(path: Path, labels: Labels) -> Units:
     metadata = _metadata(path)
     by_name = metadata.get("_property_unit_dict")
     if not isinstance(by_name, dict):
-        return Units("eV")
+        return None
     length = _name(metadata.get("_distance_unit"), LENGTH) or "Å"
     energy, forces, stress = (
         None

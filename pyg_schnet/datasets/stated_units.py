@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 from pyg_schnet.units import ENERGY, LENGTH, Units
 
+_log = logging.getLogger(__name__)
 _SHOWN = 60  # characters of a statement in a message
 _KEYS = {
     "units?": "",
@@ -52,6 +54,28 @@ def stated_units(info: Mapping[str, Any]) -> Units | None:
                     f"it states two units of its {field}, {found[field]} and {unit}; set `units`"
                 )
     return Units(found.pop("energy", "eV"), **found) if found else None
+
+
+def chosen_units(source: str, given: Units | None, stated: Callable[[], Units | None]) -> Units | None:
+    """Return the units that the user gives, or else those that a file states; warn if they differ.
+
+    Args:
+        source: Named in the warning.
+        given: What the user asks for.
+        stated: Reads the units of the file; ``None`` where it states none.
+
+    Raises:
+        ValueError: If the user gives none, and a stated one is not known.
+    """
+    if given is None:
+        return stated()
+    try:
+        own = stated()
+    except ValueError:
+        return given
+    if own is not None and not own.agrees(given):
+        _log.warning("%s: states units of %s; `units` says %s, which is used", source, own, given)
+    return given
 
 
 def require_angstrom(info: Mapping[str, Any]) -> None:

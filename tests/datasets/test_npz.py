@@ -155,8 +155,8 @@ def test_unknown_keys_are_refused_with_those_that_are_there(write):
     path = write({"positions": np.zeros((1, 2, 3)), "charges": np.ones(2)})
     assert refused(path) == (
         "must have atomic numbers, as 'z', 'nuclear_charges', 'atomic_numbers', 'numbers', 'species' or 'Z', "
-        "and positions, as 'R', 'coords', 'coordinates', 'positions', 'pos', 'xyz' or 'conformations'; "
-        "got 'charges', 'positions'"
+        "and positions, as 'R', 'coords', 'coordinates', 'positions', 'pos', 'xyz', 'conformations' or "
+        "'geometry'; got 'charges', 'positions'"
     )
 
 
