@@ -5,11 +5,13 @@ Loading a file executes no code. Its JSON header holds one entry, ``pyg_schnet``
     {"format": 1, "kind": "potential", "version": "0.1.0",
      "model": {...}, "units": {...}, "domain": {...}, "provenance": {...}}
 
-``domain`` is absent or ``null`` where it is not known, as in files of earlier versions.
+``domain`` is absent or ``null`` where it is not known, as in files of earlier versions. A second entry,
+``sha256``, is the checksum of this text and of all tensors, which files of earlier versions lack.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -30,7 +32,7 @@ from pyg_schnet.nn.structure import Structure
 from pyg_schnet.potential import Potential
 
 FORMAT = 1  # raise it when an older pyg_schnet could not read the file
-_KEY = "pyg_schnet"
+_KEY, _CHECKSUM = "pyg_schnet", "sha256"
 _UNITS = {"energy": "eV", "length": "Å"}
 # What sizes and numbers of a wrong kind raise, or some that are right by themselves and not together.
 _UNFIT = (RuntimeError, KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError)
@@ -193,7 +195,19 @@ def write(
     entry = {"format": FORMAT, "kind": kind, "version": __version__, **header}
     with written_whole(path) as temporary:
         # Not save_file: it writes to a file of a third name, which a kill would leave for ever.
-        temporary.write_bytes(serialize(_apart(tensors), metadata={_KEY: json.dumps(entry)}))
+        apart, text = _apart(tensors), json.dumps(entry)
+        metadata = {_KEY: text, _CHECKSUM: checksum(text, apart)}
+        temporary.write_bytes(serialize(apart, metadata=metadata))
+
+
+def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """Compute the SHA-256 of a text and of tensors with their names, types and shapes."""
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"\n{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -211,22 +225,30 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def read(
     path: str | os.PathLike, kind: str, device: str | torch.device = "cpu"
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read header and tensors of a file of a kind (``"potential"``, ``"training state"``)."""
-    with _opened(path, device) as file:  # once: another file may take its place at any time
+    """Read and verify header and tensors of a file of a kind (``"potential"``, ``"training state"``)."""
+    with _opened(path) as file:  # once: another file may take its place at any time
         header = _header(path, file)
         if header["kind"] != kind:
             raise ValueError(f"{path}: must hold a {kind}, got a {header['kind']}")
         try:
-            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, AttributeError, TypeError) as error:  # of types that this PyTorch lacks
             raise ValueError(f"{path}: holds tensors that cannot be read ({error}); update PyTorch") from None
+        metadata = file.metadata()
+    stored = metadata.get(_CHECKSUM)  # none in files of earlier versions
+    if stored is not None and stored != checksum(metadata[_KEY], tensors):
+        raise ValueError(
+            f"{path}: must be as it was written, got another checksum; the file is damaged, copy it again or "
+            "train again"
+        )
+    return header, {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
-def _opened(path: str | os.PathLike, device: str | torch.device = "cpu") -> Any:
+def _opened(path: str | os.PathLike) -> Any:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint; `pyg-schnet train` writes model.safetensors")
     try:
-        return safe_open(path, framework="pt", device=str(device))
+        return safe_open(path, framework="pt")
     except SafetensorError as error:
         raise ValueError(
             f"{path}: not a complete safetensors file ({error}); it is truncated or of another kind, "

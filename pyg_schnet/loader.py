@@ -51,6 +51,10 @@ def collate(
     nodes, zeros = rows[plan.per_node], torch.zeros_like(molecules)
     mapped = dataset.__dict__.get("mapped")
     casts = cast(Any, dataset).casts if mapped is not None else {}
+    if mapped is not None:
+        slices = cast(dict[str, Tensor], dataset.slices)
+        read = {key: value for key, value in slices.items() if key not in (exclude_keys or ())}
+        mapped.check_molecules(read, molecules)
     fields: dict[str, Any] = {}
     increments: dict[str, Tensor | None] = {}
     for key, (value, dimension) in plan.fields.items():

@@ -103,6 +103,18 @@ def disk(monkeypatch) -> list[tuple[str, int]]:
 
 
 @pytest.fixture
+def flip():
+    """Invert a bit of a file."""
+
+    def invert(path, place: int) -> None:
+        content = bytearray(path.read_bytes())
+        content[place // 8] ^= 1 << place % 8
+        path.write_bytes(content)
+
+    return invert
+
+
+@pytest.fixture
 def water() -> Data:
     return build("water")
 

@@ -1,10 +1,12 @@
 import copy
 import json
+import random
 import struct
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 from torch_geometric.nn import SchNet as PyGSchNet
@@ -220,6 +222,27 @@ def test_weights_that_do_not_fit_are_refused(saved, change):
     rewrite(saved, change)
     with pytest.raises(ValueError, match=r"model.safetensors: weights do not fit the configuration beside"):
         load(saved)
+
+
+def test_a_damaged_bit_is_found_wherever_it_is(saved, flip):
+    content, rng = saved.read_bytes(), random.Random(0)
+    key = content.index(b'"sha256"')  # without it, the file is one of an earlier version, and right
+    for place in rng.sample(range(8 * len(content)), 300):
+        if place // 8 in range(key, key + len('"sha256"')):
+            continue
+        flip(saved, place)
+        with pytest.raises(ValueError, match=r"model.safetensors"):
+            load(saved)
+        saved.write_bytes(content)
+    load(saved)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_read_without_checksum(saved, water):
+    potential = load(saved)
+    rewrite(saved, lambda header, tensors: None)
+    with safe_open(saved, "pt") as file:
+        assert file.metadata().keys() == {"pyg_schnet"}
+    assert_close(load(saved)(water), potential(water), atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["model.embedding.weight", "scale", "atomref"])

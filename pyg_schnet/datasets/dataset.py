@@ -257,6 +257,8 @@ class MoleculeDataset(InMemoryDataset):
         if self.mapped is None and self.len() > 1:
             return super().get(idx)
         assert self._data is not None
+        if self.mapped is not None:
+            self.mapped.check_molecules(self.slices or {}, torch.tensor([idx]))
         data = separate(Data, self._data, idx, self.slices, decrement=False)
         if self.mapped is None:  # PyG would hand out the text of the only molecule as a list
             return data

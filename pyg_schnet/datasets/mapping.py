@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import weakref
 from collections.abc import Iterator, Mapping
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Tensor
+
+from pyg_schnet.datasets.checksums import checksums_of
 
 DTYPES = {  # as safetensors writes them
     "F64": torch.float64,
@@ -42,11 +46,15 @@ class MappedTensors(Mapping[str, Tensor]):
         self.path = os.fspath(path)
         with safe_open(self.path, framework="pt"):  # refuses offsets outside of the file
             pass
-        with open(self.path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            table = json.loads(file.read(length))
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        file = open(self.path, "rb", buffering=0)  # noqa: SIM115 - closed with this object
+        weakref.finalize(self, file.close)
+        length = int.from_bytes(file.read(8), "little")
+        table = json.loads(file.read(length))
+        self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         table.pop("__metadata__", None)
+        self._table = table
+        self._whole: set[str] = set()  # what was verified whole
+        self._checksums = checksums_of(file, 8 + length, table)
         self._tensors = {name: self._view(8 + length, entry) for name, entry in table.items()}
         self._reads = 0
 
@@ -58,6 +66,40 @@ class MappedTensors(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._tensors)
+
+    def check(self, name: str) -> None:
+        """Verify all of a tensor that is about to be read, if the file has checksums.
+
+        Raises:
+            ValueError: If it is damaged.
+        """
+        self._whole.add(name)
+        if self._checksums is not None:
+            start, end = self._table[name]["data_offsets"]
+            self._checksums.check(np.array([start]), np.array([end]))
+
+    def check_molecules(self, slices: Mapping[str, Tensor], molecules: Tensor) -> None:
+        """Verify the rows of some molecules that are about to be read, if the file has checksums.
+
+        Args:
+            slices: Offsets of the molecules by name of the tensor.
+            molecules: Numbers of the molecules, one or many.
+
+        Raises:
+            ValueError: If they are damaged.
+        """
+        if self._checksums is None or self._checksums.is_done:
+            return
+        for name, offsets in slices.items():
+            if (entry := self._table.get(name)) is None or name in self._whole:
+                continue
+            start, end = entry["data_offsets"]
+            row = (end - start) // max(entry["shape"][0], 1)
+            first, last = offsets[molecules].numpy(), offsets[molecules + 1].numpy()
+            try:
+                self._checksums.check(start + row * first, start + row * last)
+            except ValueError as error:
+                raise ValueError(f"{self.path}: is damaged ({error}); make this data set again") from None
 
     def count_read(self) -> None:
         """Say that something was read; the memory is handed back after some of these."""

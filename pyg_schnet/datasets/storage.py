@@ -3,7 +3,8 @@
 All molecules of a field lie behind each other in one tensor, as in PyG's ``InMemoryDataset``. Fields with a
 varying number of rows (``z, pos, forces`` have one an atom) have a tensor ``ptr:FIELD`` of offsets, shared
 where it is the same; indices of atoms are stored as ``(edges, 2)``; texts as JSON strings, one a line. The
-JSON header ``pyg_schnet`` says which field is which, and holds what the data set wants to remember.
+JSON header ``pyg_schnet`` says which field is which, and holds what the data set wants to remember. Checksums
+are in the last tensor, see :mod:`pyg_schnet.datasets.checksums`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pyg_schnet.datasets.checksums import verify
 from pyg_schnet.datasets.chunks import Chunk, is_index
 from pyg_schnet.datasets.mapping import MappedTensors
 from pyg_schnet.datasets.splits import Split
@@ -116,7 +118,13 @@ def read(path: str | os.PathLike, memory_map: bool = False) -> Stored:
     """
     header = read_header(path)
     try:
-        tensors = MappedTensors(path) if memory_map else load_file(path)
+        if memory_map:
+            tensors = MappedTensors(path)
+            for name in _read_at_once(header, tensors):
+                tensors.check(name)
+        else:
+            verify(path)
+            tensors = load_file(path)
         fields, slices = _unpack(header, tensors)
         splits = _splits(tensors, header["molecules"])
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
@@ -151,6 +159,12 @@ def read_header(path: str | os.PathLike) -> dict[str, Any]:
             f"{FORMAT}; upgrade with pip install -U pyg-schnet"
         )
     return header
+
+
+def _read_at_once(header: dict[str, Any], tensors: Mapping[str, Tensor]) -> list[str]:
+    """Name the tensors that are read whole though they are left on disk: offsets, splits and texts."""
+    texts = {name for name, layout in dict(header["fields"]).items() if layout["kind"] == "text"}
+    return [name for name in tensors if name.startswith(("ptr:", "split:")) or name in texts]
 
 
 def _unpack(header: dict[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict, dict[str, Tensor]]:

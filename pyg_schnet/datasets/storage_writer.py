@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyg_schnet.datasets import checksums
+from pyg_schnet.datasets.checksums import BlockWriter
 from pyg_schnet.datasets.chunks import Chunk, is_index, offsets
 from pyg_schnet.datasets.mapping import DTYPES
 from pyg_schnet.datasets.splits import Split
@@ -76,8 +77,11 @@ class StorageWriter:
         entries = {name: (part.dtype, (part.rows, *part.row)) for name, part in self.parts.items()}
         entries |= {name: (value.dtype, tuple(value.shape)) for name, value in extra.items()}
         order = sorted(entries, key=lambda name: -entries[name][0].itemsize)  # aligned without holes
-        with path.open("wb") as file:
-            file.write(_safetensors_header(order, entries, {KEY: json.dumps(entry)}))
+        size = sum(dtype.itemsize * math.prod(shape) for dtype, shape in entries.values())
+        entries[checksums.NAME] = (torch.uint8, (checksums.rows(size), 4))
+        head = _safetensors_header([*order, checksums.NAME], entries, {KEY: json.dumps(entry)})
+        with path.open("wb") as plain:
+            file = BlockWriter(plain, head)
             for name in order:
                 if name in extra:
                     _dump(extra[name], file)
@@ -85,8 +89,10 @@ class StorageWriter:
                 part = self.parts[name]
                 if (self.folder / part.file).exists():
                     with (self.folder / part.file).open("rb") as spilled:
-                        shutil.copyfileobj(spilled, file, 2**22)
+                        while piece := spilled.read(2**22):
+                            file.write(piece)
                 part.dump(file)
+            file.finish()
 
     def _pointers(self) -> tuple[dict[str, Tensor], dict[str, dict[str, str]]]:
         """Offsets of the fields that need them, and how each field is stored."""
@@ -117,7 +123,7 @@ class _Part:
     rows: int = 0
     held: list[Tensor] = field(default_factory=list)
 
-    def dump(self, file: BinaryIO) -> None:
+    def dump(self, file: BinaryIO | BlockWriter) -> None:
         """Write what is held in memory, and let go of it."""
         for value in self.held:
             _dump(value, file)
@@ -133,7 +139,7 @@ def _encode(texts: list[str]) -> Tensor:
     return torch.from_numpy(np.frombuffer(bytearray(text.encode()), dtype=np.uint8))
 
 
-def _dump(value: Tensor, file: BinaryIO) -> None:
+def _dump(value: Tensor, file: BinaryIO | BlockWriter) -> None:
     if value.numel():
         file.write(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -253,15 +252,9 @@ def _hash_potential(calculator: Any) -> str | None:
     potential = getattr(calculator, "potential", None)
     if not isinstance(potential, Potential | Ensemble):
         return None
-    digest = hashlib.sha256()
-    for module in potential.modules():
-        config = asdict(module.config) if isinstance(module, SchNet) else None
-        digest.update(f"{type(module).__name__} {config}\n".encode())
-    for name, tensor in potential.state_dict().items():
-        values = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
-        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    configs = [asdict(module.config) for module in potential.modules() if isinstance(module, SchNet)]
+    classes = [type(module).__name__ for module in potential.modules()]
+    return checkpoint.checksum(f"{classes} {configs}", potential.state_dict())
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -14,8 +14,8 @@ import torch
 from torch_geometric.data import Batch
 
 from pyg_schnet import RadiusGraph
+from pyg_schnet.datasets import checksums, mapping, storage
 from pyg_schnet.datasets import dataset as datasets
-from pyg_schnet.datasets import mapping, storage
 from pyg_schnet.datasets.chunks import Chunk
 from pyg_schnet.datasets.dataset import MoleculeDataset
 from pyg_schnet.datasets.references import References, formula
@@ -52,6 +52,27 @@ def chunk_of(molecules, first=0):
     }
     counts = torch.tensor(sizes)
     return Chunk(fields, {"z": counts, "pos": counts, "forces": counts, "bond_index": counts - 1})
+
+
+READERS = {
+    "item": lambda dataset: dataset[2],
+    "batch": lambda dataset: collate(dataset, [0, 2]),
+    "loader": lambda dataset: list(DataLoader(dataset, batch_size=2)),
+    "statistics": lambda dataset: dataset.energy_std(),
+}
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_damage_of_a_set_on_disk_is_found_where_it_is_read(tmp_path, flip, monkeypatch, read):
+    monkeypatch.setattr(checksums, "BLOCK", 16)
+    Small(tmp_path)
+    path = tmp_path / "processed" / "small.safetensors"
+    content = path.read_bytes()
+    flip(path, 8 * content.index(torch.tensor([-3.25], dtype=torch.float64).numpy().tobytes()) + 1)
+    dataset = Small(tmp_path, memory_map=True)
+    assert dataset.reads == 0
+    with pytest.raises(ValueError, match="is damaged"):
+        READERS[read](dataset)
 
 
 class Small(MoleculeDataset):
@@ -301,7 +322,7 @@ def test_a_spoiled_file_is_made_again(root, spoil, memory_map, caplog):
     told = {
         truncate: "not a complete safetensors file",
         scribble: "not a complete",
-        damage: "is damaged (offsets",
+        damage: "is damaged (",
     }
     assert told.get(spoil, "") in caplog.text
     assert bool(caplog.text) == (spoil in told)

@@ -4,10 +4,12 @@ import json
 import multiprocessing
 import os
 import pickle
+import random
 import re
 import signal
 import threading
 import weakref
+from contextlib import suppress
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pyg_schnet import Potential, SchNet, checkpoint
-from pyg_schnet.datasets import storage, storage_writer
+from pyg_schnet.datasets import checksums, storage, storage_writer
 from pyg_schnet.datasets.chunks import Chunk, join
 from pyg_schnet.datasets.splits import Split
 
@@ -76,6 +78,7 @@ def edited(path, change):
     tensors = load_file(path)
     with safe_open(path, "pt") as file:
         header = json.loads(file.metadata()["pyg_schnet"])
+    tensors.pop("crc32:blocks", None)  # which would tell
     change(header, tensors)
     save_file(tensors, path, {"pyg_schnet": json.dumps(header)})
 
@@ -84,6 +87,59 @@ def refused(path, **options):
     with pytest.raises(ValueError, match=re.escape(f"{path}: ")) as caught:
         storage.read(path, **options)
     return str(caught.value).removeprefix(f"{path}: ")
+
+
+@pytest.mark.parametrize("block", [2**16, 64])
+@pytest.mark.parametrize("memory_map", [False, True])
+def test_a_damaged_bit_is_found_wherever_it_is(written, flip, monkeypatch, block, memory_map):
+    monkeypatch.setattr(checksums, "BLOCK", block)
+    split = Split(torch.tensor([4]), torch.tensor([0]), torch.tensor([1, 2]))
+    storage.write(written, [chunk([3, 1, 2]), chunk([5, 2], 1)], splits=lambda: {"official": split})
+
+    def read_all():
+        found = storage.read(written, memory_map)
+        if found.mapped is not None:
+            found.mapped.check_molecules(found.slices, torch.arange(5))
+
+    content, accepted = written.read_bytes(), []
+    for place in random.Random(0).sample(range(8 * len(content)), 300):
+        flip(written, place)
+        with suppress(ValueError):
+            read_all()
+            accepted.append(place // 8)
+        written.write_bytes(content)
+    # Without its name, the list of checksums is not known: the file is one of an earlier version, and right.
+    name = content.index(b"crc32:blocks")
+    assert set(accepted) <= set(range(name, name + len("crc32:blocks")))
+    read_all()
+
+
+def test_only_the_molecules_of_a_damaged_block_are_refused(path, flip, monkeypatch):
+    monkeypatch.setattr(checksums, "BLOCK", 64)
+    storage.write(path, [chunk([3, 1, 2, 40, 2])])
+    content, end = path.read_bytes(), storage.read(path).fields["pos"][-1].numpy().tobytes()
+    flip(path, 8 * content.index(end) + 3)
+    stored = storage.read(path, memory_map=True)
+    stored.mapped.check_molecules(stored.slices, torch.arange(3))
+    with pytest.raises(ValueError, match=r"set.safetensors: is damaged \(bytes .* to"):
+        stored.mapped.check_molecules(stored.slices, torch.tensor([1, 4]))
+    with pytest.raises(ValueError, match="is damaged"):
+        storage.read(path)
+
+
+@pytest.mark.parametrize("memory_map", [False, True])
+def test_a_file_of_an_earlier_version_has_no_checksums_and_is_read(written, memory_map):
+    expected = storage.read(written)
+    edited(written, lambda header, tensors: None)
+    assert b"crc32:blocks" not in written.read_bytes()
+    stored = storage.read(written, memory_map)
+    assert_same(stored.fields, stored.slices, expected.fields, expected.slices)
+
+
+def test_a_set_that_is_written_to_is_verified_by_the_file(written):
+    stored = storage.read(written, memory_map=True)
+    stored.fields["pos"].zero_()
+    stored.mapped.check_molecules(stored.slices, torch.arange(5))
 
 
 @pytest.mark.parametrize("memory_map", [False, True])
@@ -211,7 +267,7 @@ def test_each_tensor_begins_at_a_multiple_of_its_size(path):
         "BOOL": 1,
     }
     del table["__metadata__"]
-    assert len(table) == 11
+    assert len(table) == 12  # with the checksums
     for entry in table.values():
         assert (8 + length + entry["data_offsets"][0]) % sizes[entry["dtype"]] == 0
 

@@ -228,6 +228,14 @@ def test_other_settings_are_named(run, options, message):
         run(resume=True, **options)
 
 
+def test_a_damaged_restart_file_is_refused(run, tmp_path, flip):
+    kill(run)
+    path = tmp_path / "run.extxyz.restart"
+    flip(path, 8 * path.stat().st_size - 70)  # a low bit of a momentum
+    with pytest.raises(ValueError, match=r"run.extxyz.restart: .* checksum"):
+        run(resume=True)
+
+
 def test_another_structure_is_refused(run, copper):
     kill(run)
     copper.rattle(0.01)

@@ -1,6 +1,7 @@
 """The state of a training comes back complete, or the file is refused."""
 
 import copy
+import random
 
 import pytest
 import torch
@@ -179,6 +180,18 @@ def test_released_parameters_have_memory_of_their_own(water):
     for potential in (state.potential, state.averaged):
         sizes = [(p.untyped_storage().nbytes(), p.numel() * p.element_size()) for p in potential.parameters()]
         assert all(held == needed for held, needed in sizes)
+
+
+def test_a_damaged_bit_of_a_state_is_found(tmp_path, water, flip):
+    path, state = tmp_path / "last.safetensors", make(0)
+    advance(state, water, 2)
+    state.save(path)
+    content = path.read_bytes()
+    for place in random.Random(0).sample(range(4 * len(content), 8 * len(content)), 50):
+        flip(path, place)
+        with pytest.raises(ValueError, match=r"last.safetensors: .* checksum"):
+            make(1).restore(path)
+        path.write_bytes(content)
 
 
 def test_weights_that_are_not_finite_are_no_state_to_go_on_from(tmp_path):

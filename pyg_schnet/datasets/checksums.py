@@ -1,0 +1,169 @@
+"""Checksums of a processed data set: damage is found where it is read, however large the file is.
+
+The last tensor of the file, ``crc32:blocks``, holds four bytes for each block of 64 KiB of all other
+tensors, as they lie in the file, behind four bytes for its header and the other checksums. A file that is
+read into the memory is verified whole; of one that stays on disk each block is, when it is read for the
+first time.
+
+CRC-32 finds every damage within 32 neighboring bits, and misses others with a probability of 2⁻³². It
+is no protection against intent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from io import FileIO
+from typing import BinaryIO
+
+import numpy as np
+
+NAME = "crc32:blocks"
+BLOCK = 2**16  # bytes: a read of some hundred µs from a disk, checked in 40 µs
+
+
+def rows(size: int) -> int:
+    """Count the checksums of so many bytes, that of the header included."""
+    return 1 + -(-size // BLOCK)
+
+
+class BlockWriter:
+    """Writes to a file, and computes the checksums of its blocks.
+
+    Args:
+        file: Open to be written, at its beginning.
+        header: What it begins with.
+    """
+
+    def __init__(self, file: BinaryIO, header: bytes):
+        self._file, self._header = file, header
+        self._sums: list[int] = []
+        self._current = self._filled = 0
+        file.write(header)
+
+    def write(self, piece: bytes | memoryview) -> None:
+        """Append a piece behind the header."""
+        self._file.write(piece)
+        left = memoryview(piece)
+        while left:
+            part = left[: BLOCK - self._filled]
+            self._current = zlib.crc32(part, self._current)
+            self._filled += len(part)
+            left = left[len(part) :]
+            if self._filled == BLOCK:
+                self._end_block()
+
+    def finish(self) -> None:
+        """Append the checksums."""
+        if self._filled:
+            self._end_block()
+        blocks = np.array(self._sums, dtype="<u4").tobytes()
+        self._file.write(np.array([_first(self._header, blocks)], dtype="<u4").tobytes() + blocks)
+
+    def _end_block(self) -> None:
+        self._sums.append(self._current)
+        self._current = self._filled = 0
+
+
+class Checksums:
+    """The checksums of a file that is there.
+
+    Args:
+        file: A complete safetensors file of :class:`BlockWriter`, open without a buffer and kept so.
+        start: Length of its header, where the tensors begin.
+        place: Where the checksums are, from there.
+
+    Raises:
+        ValueError: If the header or the checksums themselves are damaged.
+    """
+
+    def __init__(self, file: FileIO, start: int, place: tuple[int, int]):
+        self._file, self._start, self._end = file, start, place[0]
+        header = self._read(0, start)
+        found = np.frombuffer(self._read(start + place[0], place[1] - place[0]), dtype="<u4")
+        if len(found) != rows(self._end) or found[0] != _first(header, found[1:].tobytes()):
+            raise ValueError("its header or its checksums are not what was written")
+        self._sums = found[1:]
+        self._unread = np.ones(len(self._sums), dtype=bool)
+        self._left = len(self._sums)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all blocks were compared."""
+        return self._left == 0
+
+    def check(self, first: np.ndarray, end: np.ndarray) -> None:
+        """Compare the blocks that some ranges of bytes are in, if this was not done before.
+
+        Args:
+            first: Where the ranges begin, in bytes behind the header.
+            end: Where they end.
+
+        Raises:
+            ValueError: If a block is not what was written.
+        """
+        there = end > first
+        low, high = first[there] // BLOCK, (end[there] - 1) // BLOCK
+        self._check_blocks(_all_between(low, high))
+
+    def check_all(self) -> None:
+        """Compare all blocks."""
+        self._check_blocks(np.arange(len(self._sums)))
+
+    def _check_blocks(self, blocks: np.ndarray) -> None:
+        new = np.unique(blocks[self._unread[blocks]])
+        if len(new) == 0:
+            return
+        for block in new.tolist():
+            place, length = self._start + block * BLOCK, min(BLOCK, self._end - block * BLOCK)
+            if zlib.crc32(self._read(place, length)) != self._sums[block]:
+                raise ValueError(f"bytes {place:,} to {place + length - 1:,} are not what was written")
+        self._unread[new] = False
+        self._left = int(self._unread.sum())
+
+    def _read(self, place: int, length: int) -> bytes:
+        """Read from the file, not from a map of it that its user may have written to."""
+        if hasattr(os, "pread"):  # processes after a fork share the position in the file
+            return os.pread(self._file.fileno(), length, place)
+        self._file.seek(place)
+        return self._file.read(length)
+
+
+def checksums_of(file: FileIO, start: int, table: Mapping[str, Mapping]) -> Checksums | None:
+    """Find the checksums of a processed data set; ``None`` in files of earlier versions, which have none.
+
+    Args:
+        file: Open without a buffer.
+        start: Length of its header.
+        table: What the header holds.
+
+    Raises:
+        ValueError: If the header or the checksums are damaged.
+    """
+    entry = table.get(NAME)
+    return None if entry is None else Checksums(file, start, tuple(entry["data_offsets"]))
+
+
+def verify(path: str | os.PathLike) -> None:
+    """Verify all of a processed data set by its checksums, if it has any.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    with open(path, "rb", buffering=0) as file:
+        length = int.from_bytes(file.read(8), "little")
+        found = checksums_of(file, 8 + length, json.loads(file.read(length)))
+        if found is not None:
+            found.check_all()
+
+
+def _first(header: bytes, blocks: bytes) -> int:
+    return zlib.crc32(blocks, zlib.crc32(header))
+
+
+def _all_between(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    if not (high - low > 1).any():
+        return np.concatenate([low, high])
+    return np.concatenate([np.arange(one, other + 1) for one, other in zip(low, high, strict=True)])
