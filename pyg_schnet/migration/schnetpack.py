@@ -52,6 +52,7 @@ def from_schnetpack(
     envelope: str | None = "auto",
     *,
     activation: str | None = None,
+    is_extensive: bool | None = None,
     config: Mapping[str, Any] | str | os.PathLike | None = None,
     examples: Iterable[Data] | None = None,
 ) -> SchNet:
@@ -70,6 +71,8 @@ def from_schnetpack(
         envelope: ``None`` where its cutoff function is "hard"; ``"cosine"`` by default.
         activation: Of the output module: ``"silu"``, the default of version 2, ``"shifted_softplus"``, that
             of earlier ones, or ``"tanh"``. Required for version 2 where nothing else says it.
+        is_extensive: Of version 2's ``AddOffsets``; where nothing else says it, ``True`` is assumed for sums,
+            as SchNetPack does, and required for averages.
         config: The ``config.yaml`` of the run, or what it holds.
         examples: Structures with ``z``, ``pos``, ``cell`` and ``pbc`` where they are periodic, and
             ``energy``, what SchNetPack computes for them with these weights, in its unit. The model must
@@ -90,7 +93,7 @@ def from_schnetpack(
     examples = None if examples is None else list(examples)
     settings = _settings(weights, held, config, output)
     settings.check()
-    settings = _with_arguments(settings, readout, envelope, activation, dipole)
+    settings = _with_arguments(settings, readout, envelope, activation, dipole, is_extensive)
     settings = _with_defaults(settings, version, "output_dict" in output, examples is not None)
     options: dict[str, Any] = {
         "readout": _READOUTS[settings.aggregation or "sum"],
@@ -157,10 +160,15 @@ def _settings(
 
 
 def _with_arguments(
-    settings: Settings, readout: str | None, envelope: str | None, activation: str | None, dipole: bool
+    settings: Settings,
+    readout: str | None,
+    envelope: str | None,
+    activation: str | None,
+    dipole: bool,
+    is_extensive: bool | None,
 ) -> Settings:
     """Add what the caller says, which must not contradict what was read."""
-    given: dict[str, tuple[str, Any, str | None]] = {}
+    given: dict[str, tuple[str, Any, Any]] = {}
     if readout is not None:
         by_name = {ours: name for name, ours in _READOUTS.items()} | {"sum": "sum"}
         given["aggregation"] = ("readout", readout, by_name.get(readout))
@@ -169,6 +177,8 @@ def _with_arguments(
         given["cutoff"] = ("envelope", envelope, by_envelope.get(envelope))
     if activation is not None:
         given["activation"] = ("activation", activation, activation)
+    if is_extensive is not None:
+        given["is_extensive"] = ("is_extensive", is_extensive, is_extensive)
     if dipole:
         given["output"] = ("dipole", dipole, "DipoleMoment")
     for field, (name, value, theirs) in given.items():
@@ -303,7 +313,13 @@ def _standardization(
             )
         seen.add(kind)
         if kind != "scale" and bool(entries[name].any()):
-            extensive.add(None if step is None else step.is_extensive)
+            known = settings.is_extensive if step is None else step.is_extensive
+            if settings.is_extensive not in (None, known):
+                raise ValueError(
+                    f"`is_extensive` must be left out or that of the model, {known} by {settings.source}; "
+                    f"got {settings.is_extensive}"
+                )
+            extensive.add(known)
         if kind == "atomref":
             atomref = _add_table(atomref, entries.pop(name))
         elif kind == "mean":
@@ -328,8 +344,8 @@ def _check_offsets(extensive: set[bool | None], settings: Settings, has_examples
         )
     if averaged and None in extensive and not has_examples:
         raise ValueError(
-            "`config` must be given, or the file of the whole model, or structures with energies as "
-            "`examples`: whether the AddOffsets of an average is extensive, weights do not hold"
+            "`is_extensive` must be given for an average of SchNetPack 2 with AddOffsets, as it was there: "
+            "weights do not hold it. Or give the file of the whole model, or the config.yaml as `config`"
         )
 
 

@@ -52,6 +52,7 @@ class Settings:
         aggregation: ``"sum"`` or ``"avg"``.
         cutoff: Class of the cutoff function.
         normalizes: Whether the convolutions divide by the number of neighbors.
+        is_extensive: Of AddOffsets, as the caller says it.
         postprocessors: All of them, in order; empty where they are switched off.
         sizes: ``n_atom_basis`` and ``n_interactions``.
     """
@@ -66,6 +67,7 @@ class Settings:
     aggregation: str | None = None
     cutoff: str | None = None
     normalizes: bool = False
+    is_extensive: bool | None = None
     postprocessors: tuple[Postprocessor, ...] | None = None
     sizes: tuple[Any, Any] = (None, None)
 
@@ -167,17 +169,17 @@ def read_model(model: PickledObject, source: str, output: str) -> Settings:
     interactions = network.child("interactions")
     return Settings(
         source,
-        _last(network.kind),
-        activation_of(layer.attribute("activation")) if layer else None,
-        tuple(_last(one.kind) for one in outputs.children().values()),
-        _last(head.kind),
-        _text(head.attribute("output_key")) or _text(head.attribute("property")),
-        activation_of(first.attribute("activation")) if first else None,
-        aggregation,
-        _last(cutoff.kind) if cutoff else None,
-        sums is not None and sums.attribute("average") is True,
-        tuple(map(_step_of_model, steps.children().values())) if steps and acts else (),
-        (network.attribute("n_atom_basis"), len(interactions.children()) if interactions else None),
+        representation=_last(network.kind),
+        hidden_activation=activation_of(layer.attribute("activation")) if layer else None,
+        outputs=tuple(_last(one.kind) for one in outputs.children().values()),
+        output=_last(head.kind),
+        key=_text(head.attribute("output_key")) or _text(head.attribute("property")),
+        activation=activation_of(first.attribute("activation")) if first else None,
+        aggregation=aggregation,
+        cutoff=_last(cutoff.kind) if cutoff else None,
+        normalizes=sums is not None and sums.attribute("average") is True,
+        postprocessors=tuple(map(_step_of_model, steps.children().values())) if steps and acts else (),
+        sizes=(network.attribute("n_atom_basis"), len(interactions.children()) if interactions else None),
     )
 
 
@@ -243,17 +245,16 @@ def read_config(config: Mapping[str, Any] | str | os.PathLike, number: int) -> S
     cutoff = network.get("cutoff_fn")
     return Settings(
         source,
-        _target(network),
-        activation_of(network.get("activation")),
-        tuple(map(_target, outputs)),
-        _target(head),
-        _text(head.get("output_key")),
-        activation_of(head.get("activation", default)),
-        head.get("aggregation_mode", "sum"),
-        _target(cutoff) if isinstance(cutoff, dict) else None,
-        False,
-        tuple(map(_step_of_config, steps)) if isinstance(steps, list) else None,
-        (network.get("n_atom_basis"), network.get("n_interactions")),
+        representation=_target(network),
+        hidden_activation=activation_of(network.get("activation")),
+        outputs=tuple(map(_target, outputs)),
+        output=_target(head),
+        key=_text(head.get("output_key")),
+        activation=activation_of(head.get("activation", default)),
+        aggregation=head.get("aggregation_mode", "sum"),
+        cutoff=_target(cutoff) if isinstance(cutoff, dict) else None,
+        postprocessors=tuple(map(_step_of_config, steps)) if isinstance(steps, list) else None,
+        sizes=(network.get("n_atom_basis"), network.get("n_interactions")),
     )
 
 

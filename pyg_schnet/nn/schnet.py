@@ -186,6 +186,7 @@ class SchNet(PyGNames, nn.Module):
         envelope: str | None = "auto",
         *,
         activation: str | None = None,
+        is_extensive: bool | None = None,
         config: Mapping[str, Any] | str | os.PathLike | None = None,
         examples: Iterable[Data] | None = None,
     ) -> SchNet:
@@ -195,8 +196,17 @@ class SchNet(PyGNames, nn.Module):
         """
         from pyg_schnet.migration.schnetpack import from_schnetpack
 
-        given = {"activation": activation, "config": config, "examples": examples}
-        return from_schnetpack(cls, weights, readout, dipole, envelope, **given)  # pyright: ignore[reportArgumentType]
+        return from_schnetpack(
+            cls,
+            weights,
+            readout,
+            dipole,
+            envelope,
+            activation=activation,
+            is_extensive=is_extensive,
+            config=config,
+            examples=examples,
+        )
 
     @property
     def filters(self) -> str:

@@ -322,12 +322,22 @@ def test_examples_that_disagree_are_refused_with_the_difference(silu, examples):
 
 def test_offsets_of_an_average_need_to_be_known(heads, examples):
     weights = read_weights(GOLDEN.with_name("schnetpack_tanh.model")).weights
-    with pytest.raises(ValueError, match="`config` must be given"):
+    with pytest.raises(ValueError, match="`is_extensive` must be given"):
         SchNet.from_schnetpack(weights, readout="mean", activation="tanh")
+    with pytest.raises(ValueError, match="is_extensive=False"):
+        SchNet.from_schnetpack(weights, readout="mean", activation="tanh", is_extensive=True)
+    told = SchNet.from_schnetpack(weights, readout="mean", activation="tanh", is_extensive=False)
     for one, name in zip(examples, MOLECULES, strict=True):
         one.energy = heads[f"tanh/{name}/energy"]
     model = SchNet.from_schnetpack(weights, readout="mean", examples=examples)
-    assert model.config.readout_activation == "tanh"
+    assert model.config == told.config
+
+
+def test_offsets_of_molecules_are_no_offsets_of_atoms(silu):
+    with pytest.raises(ValueError, match=r"is_extensive=True .* has False, which SchNet cannot hold"):
+        SchNet.from_schnetpack(silu, activation="silu", is_extensive=False)
+    with pytest.raises(ValueError, match="`is_extensive` must be left out or that of the model, True by"):
+        SchNet.from_schnetpack(GOLDEN.with_name("schnetpack_silu.model"), is_extensive=False)
 
 
 def of(file, prefix) -> dict[str, torch.Tensor]:
