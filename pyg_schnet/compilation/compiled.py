@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Hashable, MutableMapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,10 +18,11 @@ from pyg_schnet.compilation.comparison import difference, telling
 from pyg_schnet.compilation.inputs import Inputs, find_inputs
 from pyg_schnet.compilation.machine import Bound, Machine, Run
 from pyg_schnet.compilation.tracing import Programs, trace
-from pyg_schnet.compilation.weights import Weights, marks_of
-from pyg_schnet.native import Watch, has_kernels, why_not
+from pyg_schnet.compilation.weights import Weights
+from pyg_schnet.native import Watch, has_kernels, positions_only, why_not
 from pyg_schnet.nn import SchNet
-from pyg_schnet.nn.spline import Knots
+from pyg_schnet.nn.spline import KnotFeatures, Knots
+from pyg_schnet.nn.structure import marks_of
 from pyg_schnet.ordering import in_old_order
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class _State:
         self.weights = Weights(potential)
         self.programs = ProgramSet()
         self.marks: list[Any] | None = None  # of constant tensors, whose types were looked at
+        self.features: KnotFeatures | None = None  # for these tensors
         self.watch = Watch()
         self.frozen: tuple[Tensor, list[Any], list[Tensor], list[Tensor]] | None = None
         self.places: dict[Machine, Bound] = {}
@@ -122,7 +125,11 @@ class CompiledPotential:
         state, weights, marks = self._look(potential, trained)
         if state.weights.unknown is not None or not has_kernels(weights[0]):
             return None
-        inputs = find_inputs(potential, data, forces, stress)
+        features = state.features
+        if features is None:
+            with nullcontext() if potential.training else positions_only():
+                features = state.features = potential.model.knot_features()
+        inputs = find_inputs(potential, features, data, forces, stress)
         if inputs is None:
             return None
         forces = forces or stress  # which follows from them
@@ -144,10 +151,13 @@ class CompiledPotential:
         if state is None or weights is None:
             return self._look_anew(potential)
         marks = [] if trained else marks_of(weights)
-        if trained or not self.constant or state.weights.unknown or marks != state.marks:
+        changed = trained or marks != state.marks
+        if changed or not self.constant or state.weights.unknown:
             if not state.weights.fit(weights):
                 return self._look_anew(potential)
             state.marks = marks
+        if changed:
+            state.features = None
         return state, weights, marks
 
     def _look_anew(self, potential: Potential) -> tuple[_State, list[Tensor], list[Any]]:

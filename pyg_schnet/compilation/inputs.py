@@ -85,11 +85,14 @@ class Inputs:
         return (0, len(self.z), self.pairs.size(1), *self.knots.features.shape, self.molecules, sites)
 
 
-def find_inputs(potential: Potential, data: Data, forces: bool, stress: bool) -> Inputs | None:
+def find_inputs(
+    potential: Potential, features: KnotFeatures, data: Data, forces: bool, stress: bool
+) -> Inputs | None:
     """Check a batch, and find its pairs and knots.
 
     Args:
         potential: A potential of a SchNet.
+        features: Of the model's knots.
         data: As its ``forward`` takes it.
         forces: Whether forces are wanted.
         stress: Whether stresses are wanted.
@@ -115,8 +118,8 @@ def find_inputs(potential: Potential, data: Data, forces: bool, stress: bool) ->
     try:
         with nullcontext() if potential.training else positions_only():
             if periodic:
-                return _of_crystals(potential, data, forces, stress)
-            return _of_molecules(potential, data, z, pos, batch, edge_index)
+                return _of_crystals(potential, features, data, forces, stress)
+            return _of_molecules(potential, features, data, z, pos, batch, edge_index)
     except ValueError:
         return None
 
@@ -142,7 +145,13 @@ def _are_plain(z: Any, pos: Any, batch: Any, edge_index: Any) -> bool:
 
 
 def _of_molecules(
-    potential: Potential, data: Data, z: Tensor, pos: Tensor, batch: Tensor | None, edge_index: Tensor | None
+    potential: Potential,
+    features: KnotFeatures,
+    data: Data,
+    z: Tensor,
+    pos: Tensor,
+    batch: Tensor | None,
+    edge_index: Tensor | None,
 ) -> Inputs | None:
     """Check elements and batch, and find pairs and their shortest and longest distance, in one step."""
     model = cast("SchNet", potential.model)
@@ -151,7 +160,6 @@ def _of_molecules(
     data, order = in_spatial_order(data, model)
     if order is not None:
         z, pos = cast(Tensor, data.z), cast(Tensor, data.pos)
-    features = model.knot_features()
     cutoff = features.cutoff
     if edge_index is None and cutoff is not None and len(pos) > _ATOMS_TO_COMPARE:
         edge_index = radius_graph(pos, cutoff, batch)  # by cells, where comparing all pairs takes longer
@@ -165,11 +173,12 @@ def _of_molecules(
     return Inputs(data, z, pos, batch, found[0], molecules, knots, order=order)
 
 
-def _of_crystals(potential: Potential, data: Data, forces: bool, stress: bool) -> Inputs | None:
+def _of_crystals(
+    potential: Potential, features: KnotFeatures, data: Data, forces: bool, stress: bool
+) -> Inputs | None:
     """Turn periodic systems into sites: their atoms, and the images that these see."""
     model, z, pos = cast("SchNet", potential.model), cast(Tensor, data.z), cast(Tensor, data.pos)
-    features, cell = model.knot_features(), getattr(data, "cell", None)
-    cutoff = features.cutoff
+    cell, cutoff = getattr(data, "cell", None), features.cutoff
     if cell is None or cell.requires_grad or len(z) == 0:
         return None
     if cutoff is None or model.interaction_graph is not None or model.max_num_neighbors is not None:

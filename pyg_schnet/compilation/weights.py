@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from pyg_schnet.nn.structure import Structure, version, why_unknown
+from pyg_schnet.nn.structure import Structure, why_unknown
 
 if TYPE_CHECKING:
     from pyg_schnet.nn import SchNet
@@ -72,15 +72,6 @@ def _kind(tensor: Tensor | None) -> tuple | None:
     return None if tensor is None else (tensor.shape, tensor.dtype, tensor.device)
 
 
-def marks_of(tensors: list[Tensor]) -> list[Any]:
-    """Return where tensors are in memory, and how often each was changed there as far as autograd counts."""
-    try:
-        versions = [tensor._version for tensor in tensors]
-    except RuntimeError:  # of a tensor of inference mode
-        versions = [*map(version, tensors)]
-    return [*map(Tensor.data_ptr, tensors), *versions]
-
-
 def _why_not(potential: Potential) -> str | None:
     seen: set[int] = set()
     for module in potential.modules():
@@ -94,4 +85,6 @@ def _why_not(potential: Potential) -> str | None:
         return "filters='exact' is not compiled"
     if model.filters == "auto" and dtype != torch.float32:
         return f"filters='auto' is exact in {dtype}, which is not compiled; use filters='spline'"
+    if not model.has_splines():
+        return "its filter networks have no splines"
     return None if model.knot_features().known else "its radial basis or envelope has no splines"

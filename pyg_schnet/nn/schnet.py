@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from pyg_schnet.molecules import MAX_ATOMIC_NUMBER, check_molecules
+from pyg_schnet.nn.cfconv import CFConv
 from pyg_schnet.nn.config import SchNetConfig
 from pyg_schnet.nn.geometry import Geometry, measure
 from pyg_schnet.nn.interaction import Interaction
@@ -66,8 +67,8 @@ class SchNet(PyGNames, nn.Module):
         zero_output: Whether the last layer starts at zero.
         filters: ``"exact"`` evaluates the filter networks for each pair of atoms, ``"spline"`` at a few
             hundred knots of a quintic spline (:mod:`pyg_schnet.nn.spline`; exact to 1e-6 of the energies'
-            spread and 1e-5 of the forces), ``"auto"`` at knots in float32 where there are more pairs than
-            knots. The attribute ``filters`` of a model may be changed.
+            spread and 1e-5 of the forces, with as many knots as this takes), ``"auto"`` at knots in float32
+            where there are more pairs than knots. The attribute ``filters`` of a model may be changed.
         readout_activation: ``"shifted_softplus"``, ``"silu"`` (as in SchNetPack 2) or ``"tanh"``, between
             the two layers of the readout.
 
@@ -141,7 +142,7 @@ class SchNet(PyGNames, nn.Module):
         if self.config.envelope is not None and cutoff is not None:
             self.envelope = _ENVELOPES[self.config.envelope](cutoff)
         self._knots = KnotFeatures(self.radial_basis, self.envelope, cutoff)
-        self._convolutions: Structure | None = None
+        self._filters: _Filters | None = None
         self.interactions = nn.ModuleList(
             Interaction(hidden_channels, num_filters, num_gaussians, final_activation)
             for _ in range(num_interactions)
@@ -284,7 +285,7 @@ class SchNet(PyGNames, nn.Module):
             graph = measure(pos, batch, cutoff, edge_index, shift, cell, pbc, bound)
         distance = graph.distance.to(self.embedding.weight.dtype)  # (rows,), d_ij
         near = None
-        if graph.pairs is not None and takes_splines(distance, self.filters) and self._has_splines():
+        if graph.pairs is not None and takes_splines(distance, self.filters) and self.has_splines():
             near = self.knot_features().near(graph.pairs, distance, self.filters)
         if near is not None:
             return *near, None, None
@@ -314,22 +315,19 @@ class SchNet(PyGNames, nn.Module):
         return self.readout(x, z, pos, batch, num_molecules)
 
     def knot_features(self) -> KnotFeatures:
-        """Return the features of knots of the present radial basis and envelope."""
+        """Return the features of as many knots as the present radial basis, envelope and filters need."""
         basis, envelope, cutoff = self.radial_basis, self.envelope, self.config.cutoff
-        knots = self._knots  # read once: other threads may replace it
+        knots, filters = self._knots, self._filters  # read once: other threads may replace them
         if not knots.are_of(basis, envelope, cutoff):
             knots = self._knots = KnotFeatures(basis, envelope, cutoff)
-        return knots
+        return knots if filters is None else knots.fitted(filters.networks, filters.weights())
 
-    def _has_splines(self) -> bool:
+    def has_splines(self) -> bool:
         """Whether all convolutions are ours, with filter networks that are smooth functions of features."""
-        kept = self._convolutions
-        if kept is None or not kept.holds():
-            blocks = list(self.interactions)
-            parts = [block.cfconv if type(block) is Interaction else block for block in blocks]
-            modules = {f"interactions.{number}": part for number, part in enumerate(parts)}
-            kept = self._convolutions = Structure(modules, around=[self, self.interactions, *blocks])
-        return kept.unknown is None
+        kept = self._filters
+        if kept is None or not kept.structure.holds():
+            kept = self._filters = _Filters(self)
+        return kept.structure.unknown is None
 
     def __repr__(self) -> str:
         c = self.config
@@ -337,3 +335,27 @@ class SchNet(PyGNames, nn.Module):
             f"{type(self).__name__}(hidden_channels={c.hidden_channels}, num_filters={c.num_filters}, "
             f"num_interactions={c.num_interactions}, num_gaussians={c.num_gaussians}, cutoff={c.cutoff})"
         )
+
+
+class _Filters:
+    """The filter networks of a model, valid while its structure holds."""
+
+    def __init__(self, model: SchNet):
+        blocks = list(model.interactions)
+        parts = [block.cfconv if type(block) is Interaction else block for block in blocks]
+        modules = {f"interactions.{number}": part for number, part in enumerate(parts)}
+        self.structure = Structure(modules, around=[model, model.interactions, *blocks])
+        known = self.structure.unknown is None
+        self.networks = [cast(CFConv, part).filter_network for part in parts] if known else []
+        modules = [module for network in self.networks for module in network.modules()]
+        tensors = [own for module in modules for own in (module._parameters, module._buffers)]
+        self._slots: list[tuple[dict[str, Any], str]] = [
+            (own, name) for own in tensors for name in own if own[name] is not None
+        ]
+
+    def weights(self) -> list[Tensor]:
+        """Return the parameters and buffers of the networks as they are now."""
+        return [own[name] for own, name in self._slots]
+
+    def __reduce__(self) -> tuple:
+        return type(None), ()  # a copy or a file of a model makes its own

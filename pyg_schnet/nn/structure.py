@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules import module as torchs
@@ -131,3 +132,12 @@ def why_unknown(kind: type, label: str) -> str | None:
 def version(tensor: Tensor) -> int | None:
     """Return how often a tensor was changed in place, as far as autograd counts."""
     return None if tensor.is_inference() else tensor._version
+
+
+def marks_of(tensors: Sequence[Tensor]) -> list[Any]:
+    """Return where tensors are in memory, and how often each was changed there as far as autograd counts."""
+    try:
+        versions = [tensor._version for tensor in tensors]
+    except RuntimeError:  # of a tensor of inference mode
+        versions = [*map(version, tensors)]
+    return [*map(Tensor.data_ptr, tensors), *versions]

@@ -5,11 +5,14 @@ import gc
 import io
 import math
 import pickle
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torch_geometric
 from torch.testing import assert_close
-from torch_geometric.data import Batch
+from torch_geometric.data import Batch, Data
 
 from pyg_schnet import Potential, SchNet
 from pyg_schnet.native import positions_only
@@ -138,6 +141,100 @@ def test_kernels_and_plain_torch_agree(arguments, randomize, molecules, monkeypa
         assert_close(found[name], value, atol=1e-10 * float(value.abs().max()), rtol=0)  # 1e-13 measured
 
 
+def steep(model, factor=20.0):
+    """Multiply the weights of filter networks, whose filters are steep then."""
+    with torch.no_grad():
+        for interaction in model.interactions:
+            for parameter in interaction.cfconv.filter_network.parameters():
+                parameter.mul_(factor)
+    return model
+
+
+def of_pyg():
+    other = torch_geometric.nn.SchNet(8, 8, 2, 12, cutoff=4.0)
+    for interaction in other.interactions:
+        for layer in (interaction.mlp[0], interaction.mlp[2]):
+            layer.weight.data *= 20
+    return SchNet.from_pyg(other)
+
+
+def of_schnetpack():
+    with np.load(Path(__file__).parents[1] / "reference" / "schnetpack_schnet.npz") as file:
+        arrays = {n.removeprefix("weights/"): file[n] for n in file if n.startswith("weights/")}
+    weights = {n: torch.from_numpy(a) * (20 if "filter_network" in n else 1) for n, a in arrays.items()}
+    return SchNet.from_schnetpack(weights, activation="shifted_softplus")
+
+
+STEEP = {
+    "2 Gaussians": lambda: SchNet(**{**TINY, "num_gaussians": 2}, cutoff=5.0),
+    "2 Gaussians, polynomial": lambda: SchNet(
+        **{**TINY, "num_gaussians": 2}, cutoff=10.0, envelope="polynomial"
+    ),
+    "steep": lambda: steep(SchNet(**TINY, cutoff=5.0)),
+    "50 Gaussians, steep": lambda: steep(SchNet(**{**TINY, "num_gaussians": 50}, cutoff=5.0)),
+    "paper, steep": lambda: steep(SchNet.paper(**{**TINY, "num_gaussians": 301}, zero_output=False)),
+    "from_pyg, steep": of_pyg,
+    "from_schnetpack, steep": of_schnetpack,
+}
+
+
+def shaken(molecule):
+    generator = torch.Generator().manual_seed(0)
+    noise = 0.1 * torch.randn(6, *molecule.pos.shape, generator=generator, dtype=torch.float64)
+    return Batch.from_data_list([Data(z=molecule.z, pos=molecule.pos + move) for move in noise])
+
+
+def check_promise(potential, batch):
+    """Compare with exact filters: to 1e-6 of the energies' spread, and 1e-5 of the forces."""
+    exact = copy.deepcopy(potential)
+    exact.model.filters = "exact"
+    found, expected = ({n: v.detach() for n, v in p(batch).items()} for p in (potential, exact))
+    assert (found["energy"] - expected["energy"]).abs().max() <= 1e-6 * expected["energy"].std()
+    size = expected["forces"].square().mean().sqrt()
+    assert (found["forces"] - expected["forces"]).abs().max() <= 1e-5 * size
+
+
+@pytest.mark.parametrize("make", STEEP.values(), ids=STEEP)
+@pytest.mark.parametrize("way", ["eager", "compiled", "training"])
+def test_there_are_as_many_knots_as_filters_need(make, way, ethanol):
+    torch.manual_seed(1)
+    model = make().double()
+    model.filters = "spline"
+    potential = Potential(model).train(way == "training")
+    if way == "compiled":
+        potential.compile(constant=True)
+    check_promise(potential, shaken(ethanol))
+
+
+@pytest.mark.parametrize("way", ["eager", "compiled", "constant"])
+def test_knots_follow_weights_that_become_steep(model, ethanol, way):
+    potential, batch = Potential(model).eval().requires_grad_(way != "constant"), shaken(ethanol)
+    if way != "eager":
+        potential.compile(constant=way == "constant")
+    potential(batch)
+    steep(model)
+    check_promise(potential, batch)
+
+
+def test_knots_follow_weights_in_training(model, ethanol):
+    potential, batch = Potential(model), shaken(ethanol)
+    for _ in range(3):
+        results(model, batch)
+        steep(model, 20 ** (1 / 3))
+    for _ in range(4):  # not measured at each step
+        steep(model, 1.0)
+        potential(batch)
+    check_promise(potential, batch)
+
+
+def test_usual_filters_have_the_usual_knots(molecules):
+    batch = Batch.from_data_list(molecules)
+    for model in (SchNet(), SchNet.paper(zero_output=False), steep(SchNet.paper(zero_output=False), 2.0)):
+        model.filters = "spline"
+        _, knots, *_ = model.double().locate(batch.pos, batch.batch)
+        assert knots.spacing == knot_spacing(model.radial_basis.gamma)
+
+
 def test_pairs_beyond_the_cutoff_that_the_user_gives_add_nothing(randomize, benzene):
     model = pair_of({**TINY, "cutoff": 3.0}, randomize)[0]
     edge_index = (~torch.eye(12, dtype=torch.bool)).nonzero().T.contiguous()
@@ -171,9 +268,11 @@ def networks(monkeypatch):
 
 def test_a_frozen_table_is_computed_once(model, networks, molecules):
     potential = Potential(model).eval()
+    potential(molecules[0])
+    once = len(networks)  # to measure the error of the splines, and for the tables
     for molecule in molecules:
         potential(molecule)
-    assert len(networks) == len(model.interactions)
+    assert once == len(networks) == 2 * len(model.interactions)
 
 
 def fresh(model, data):
