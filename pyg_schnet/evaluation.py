@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric
 
 from pyg_schnet.ensemble import Ensemble
 from pyg_schnet.loader import DataLoader
+from pyg_schnet.memory import explained, too_large
 from pyg_schnet.potential import Potential
-from pyg_schnet.sampler import EdgeBudgetSampler, count_edges
+from pyg_schnet.sampler import EdgeBudgetSampler, bound_edges, count_edges, cut
 from pyg_schnet.strain import virial_per_atom
 from pyg_schnet.units import GPa, kcal_per_mol
 
@@ -153,7 +155,7 @@ def evaluate(
     with in_evaluation_mode(potential):
         for batch in _batches(dataset, potential, batch_size, batch_edges):
             batch = batch.to(device)
-            with torch.no_grad():
+            with explained(partial(_too_large, batch, _cutoff(potential))), torch.no_grad():
                 out = potential(batch, **labelled(batch))
             pairs = _pairs(out, batch)
             for name, pair in pairs.items():
@@ -207,10 +209,28 @@ def _batches(
         return ()
     # A generator of its own: loaders draw from one even if they do not shuffle.
     if batch_edges is None:
-        return DataLoader(dataset, batch_size, generator=torch.Generator())
+        bounds = bound_edges(dataset, _cutoff(potential))
+        batches = [] if bounds is None else list(torch.arange(len(dataset)).split(batch_size))
+        parts = [part for ids in batches for part in cut(ids, cast(Tensor, bounds))]
+        if len(parts) == len(batches):
+            return DataLoader(dataset, batch_size, generator=torch.Generator())
+        return DataLoader(
+            dataset, batch_sampler=[part.tolist() for part in parts], generator=torch.Generator()
+        )
     edges = count_edges(dataset, potential.cutoff)
     sampler = EdgeBudgetSampler(edges, batch_edges, shuffle=False)
     return DataLoader(dataset, batch_sampler=sampler, generator=torch.Generator())
+
+
+def _cutoff(potential: Potential | Ensemble) -> float:
+    return getattr(potential, "cutoff", math.inf)  # of others it is not known
+
+
+def _too_large(batch: Data, cutoff: float) -> str:
+    sizes = batch.ptr.diff()
+    largest = int(sizes.argmax())
+    named = f"structure {int(batch.idx[largest])}" if "idx" in batch else f"structure {largest} of a batch"
+    return f"{named}: {too_large(int(sizes[largest]), cutoff)}"
 
 
 def _found(parts: list[dict[str, Tensor]], shared: bool, device: torch.device) -> dict[str, bool]:

@@ -11,6 +11,7 @@ from torch.utils.data import Sampler
 from torch_geometric.data import InMemoryDataset
 
 from pyg_schnet.loader import collate
+from pyg_schnet.memory import PAIRS_AT_ONCE, most_pairs
 from pyg_schnet.neighbors import RadiusGraph
 
 _PAIRS_AT_ONCE = 2**22  # of all atoms of a few structures, of which some are neighbors
@@ -102,6 +103,34 @@ def count_edges(dataset: InMemoryDataset, cutoff: float = math.inf) -> Tensor:
         assert batch.batch is not None
         counts[part] = torch.bincount(batch.batch[edge_index[1]], minlength=len(part))
     return counts
+
+
+def bound_edges(dataset: InMemoryDataset, cutoff: float = math.inf) -> Tensor | None:
+    """Bound the edges of each structure without a search; ``None`` where the set does not tell its atoms."""
+    slices = dataset.slices or {}
+    if "z" not in slices:
+        return None
+    atoms = slices["z"].diff()[torch.as_tensor(list(dataset.indices()))].double()
+    alone = torch.tensor(
+        [most_pairs(1, cutoff, periodic=True)], dtype=torch.float64
+    )  # of an atom and its images
+    if "pbc" in slices and math.isfinite(cutoff):
+        return atoms * alone
+    return atoms * (atoms - 1).clamp(max=2.0**62 if math.isinf(cutoff) else float(alone))
+
+
+def cut(ids: Tensor, edges: Tensor, most: int = PAIRS_AT_ONCE) -> list[Tensor]:
+    """Cut a batch into parts of at most so many edges, and at least one structure.
+
+    Args:
+        ids: Numbers of the structures.
+        edges: Of each structure of the set, or bounds of them.
+        most: Edges of a part.
+    """
+    own = edges[ids]
+    if float(own.sum()) <= most:
+        return [ids]
+    return [ids[part] for part in EdgeBudgetSampler(own.ceil().long(), most, shuffle=False).batches(0)]
 
 
 def _edges_there(dataset: InMemoryDataset, part: Tensor) -> Tensor:

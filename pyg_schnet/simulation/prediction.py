@@ -13,6 +13,7 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from pyg_schnet.ensemble import Ensemble
+from pyg_schnet.memory import PAIRS_AT_ONCE, check_pairs, is_out_of_memory, most_pairs, too_large
 from pyg_schnet.molecules import check_predictions
 from pyg_schnet.potential import Potential
 from pyg_schnet.simulation.calculator import Model, for_evaluation
@@ -131,17 +132,47 @@ def batch_of(frames: list[Atoms], device: torch.device) -> Data:
 def _evaluate_or_name(
     potential: Potential | Ensemble, frames: list[Atoms], first: int, forces: bool, stress: bool
 ) -> Iterator[Atoms | StructureError]:
+    """Evaluate structures in parts that fit into the memory."""
+    for start, stop in _parts(frames, potential.cutoff):
+        yield from _evaluate_part(potential, frames[start:stop], first + start, forces, stress)
+
+
+def _parts(frames: list[Atoms], cutoff: float) -> Iterator[tuple[int, int]]:
+    """Cut a batch where it would have too many pairs of atoms; a function of the batch alone."""
+    start, pairs = 0, 0.0
+    for number, frame in enumerate(frames):
+        own = most_pairs(len(frame), cutoff, bool(frame.pbc.any())) if isinstance(frame, Atoms) else 0.0
+        if number > start and pairs + own > PAIRS_AT_ONCE:
+            yield start, number
+            start, pairs = number, 0.0
+        pairs += own
+    yield start, len(frames)
+
+
+def _evaluate_part(
+    potential: Potential | Ensemble, frames: list[Atoms], first: int, forces: bool, stress: bool
+) -> Iterator[Atoms | StructureError]:
     """Evaluate structures together; if one is refused, each alone, to know which."""
     try:
         for number, frame in enumerate(frames, first):
             check_structure(frame, number)
-        yield from _evaluate(potential, frames, forces, stress)
+            check_pairs(len(frame), potential.cutoff)
+        results: list[Atoms] | str = _evaluate(potential, frames, forces, stress)
+    except StructureError as error:
+        results = error.reason
     except ValueError as error:
-        if len(frames) > 1:
-            for number, frame in enumerate(frames, first):
-                yield from _evaluate_or_name(potential, [frame], number, forces, stress)
-        else:
-            yield error if isinstance(error, StructureError) else StructureError(first, str(error))
+        results = str(error)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        results = too_large(len(frames[0]), potential.cutoff)
+    if not isinstance(results, str):
+        yield from results
+    elif len(frames) == 1:
+        yield StructureError(first, results)
+    else:
+        for number, frame in enumerate(frames, first):
+            yield from _evaluate_part(potential, [frame], number, forces, stress)
 
 
 def _evaluate(

@@ -14,8 +14,10 @@ from torch_geometric.data import InMemoryDataset
 from pyg_schnet import checkpoint
 from pyg_schnet.evaluation import labelled
 from pyg_schnet.loader import collate
+from pyg_schnet.memory import explained, too_large
+from pyg_schnet.nn import SchNet
 from pyg_schnet.potential import Potential
-from pyg_schnet.sampler import count_edges
+from pyg_schnet.sampler import bound_edges, count_edges, cut
 from pyg_schnet.training.acceleration import accelerate
 from pyg_schnet.training.config import TrainerConfig
 from pyg_schnet.training.finite import require_finite
@@ -73,8 +75,10 @@ def fit(
     weights = {"energy_weight": energy_weight, "stress_weight": config.stress_weight}
     potential.to(fabric.device, getattr(torch, config.precision)).train()
     edges = _edges(train, potential, config, processes, report)
+    bounds = _bounds(train, potential, config)
     order = BatchOrder(len(train), config, edges)
-    sample = collate(train, next(order.after(0))).to(fabric.device)
+    first = next(order.after(0))
+    sample = collate(train, first if bounds is None else cut(first, bounds)[0]).to(fabric.device)
     accelerate(potential, sample, config, config.max_steps, report, processes.here)
     state = TrainingState(potential, config.optimizer, config.lr, config.ema_decay)
     if resume:
@@ -102,16 +106,20 @@ def fit(
                 group["lr"] = learning_rate(config, count.step, count.seconds / 60)
             mine = processes.share(ids, edges)
             loss = torch.zeros((), dtype=torch.float64, device=fabric.device)
-            if len(mine):
-                batch = collate(train, mine).to(fabric.device)
-                out = potential(batch, **labelled(batch))
-                loss = potential_loss(out, batch, scale=potential.scale, errors=config.loss, **weights)
-                if len(mine) != order.size:
-                    loss = loss * (len(mine) / order.size)
-                fabric.backward(loss)
+            for part in cut(mine, bounds) if bounds is not None else [mine]:
+                if len(part) == 0:
+                    continue
+                with explained(lambda part=part: _too_large(train, part, potential.cutoff)):
+                    batch = collate(train, part).to(fabric.device)
+                    out = potential(batch, **labelled(batch))
+                    own = potential_loss(out, batch, scale=potential.scale, errors=config.loss, **weights)
+                    if len(part) != order.size:
+                        own = own * (len(part) / order.size)
+                    fabric.backward(own)
+                loss = loss + own.detach()
             clock = time.perf_counter() - began if processes.is_first else 0.0
             loss, (stops, count.seconds) = processes.add_up(
-                state.collect_gradients(), loss.detach(), (float(interruption.is_asked), clock)
+                state.collect_gradients(), loss, (float(interruption.is_asked), clock)
             )
             losses.append(loss)
             if len(losses) % steps_between_looks == 0:
@@ -163,6 +171,26 @@ def _edges(
             f"{int(edges.max()):,}; each is a batch of its own."
         )
     return edges
+
+
+def _bounds(train: InMemoryDataset, potential: Potential, config: TrainerConfig) -> Tensor | None:
+    """Bound the edges of the structures, by which steps too large for the memory are computed in parts.
+
+    Models of others may see the other structures of a batch, as batch normalization does: they are not cut.
+    """
+    if config.batch_edges is not None or not isinstance(potential.model, SchNet):
+        return None
+    return bound_edges(train, potential.cutoff)
+
+
+def _too_large(train: InMemoryDataset, ids: Tensor, cutoff: float) -> str:
+    sizes = collate(train, ids).ptr.diff()
+    largest = int(sizes.argmax())
+    where = f"of {len(ids)} structures at once the largest, " if len(ids) > 1 else ""
+    reason = too_large(int(sizes[largest]), cutoff)
+    return (
+        f"{where}structure {int(ids[largest])} of the training set: {reason}, or lower `trainer.batch_size`"
+    )
 
 
 def _is_over(count: Counters, config: TrainerConfig) -> bool:
