@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from torch import Tensor
 from torch_geometric.data import Data
 
+CHARGES = ("charge", "total_charge")  # names of the charge of a structure
 _PER_STRUCTURE = {"energy": (), "stress": (3, 3), "cell": (3, 3), "pbc": (3,)}
 
 
@@ -23,6 +26,8 @@ def from_ase(atoms: Atoms, lattice: bool | None = None) -> Data:
         lattice: Whether to add ``cell`` and ``pbc``; by default where a direction is periodic. All
             items of a batch need the same.
 
+    A ``UserWarning`` tells of a charge in ``atoms.info``, which no potential here takes.
+
     Returns:
         ``z (atoms,)``, ``pos (atoms, 3)`` in Å and float64 and, with a lattice, ``cell (1, 3, 3)``
         in Å and ``pbc (1, 3)``.
@@ -32,6 +37,12 @@ def from_ase(atoms: Atoms, lattice: bool | None = None) -> Data:
     """
     if len(atoms) == 0:
         raise ValueError("`atoms` must hold at least one atom, got none; remove the empty structure")
+    if charge := charge_of(atoms.info):
+        warnings.warn(
+            f"`atoms.info` holds a charge, {charge:g}, which is ignored: energies and forces are those of "
+            "structures as in training",
+            stacklevel=1,  # so that it is shown once, whoever converts structures
+        )
     data = Data(
         z=torch.tensor(atoms.numbers, dtype=torch.long),
         pos=torch.tensor(atoms.positions, dtype=torch.float64),
@@ -42,6 +53,19 @@ def from_ase(atoms: Atoms, lattice: bool | None = None) -> Data:
         data.cell = torch.tensor(cell, dtype=torch.float64)[None]
         data.pbc = torch.tensor(atoms.pbc, dtype=torch.bool)[None]
     return data
+
+
+def charge_of(values: Mapping[str, Any]) -> float:
+    """Return the total charge of a structure, in elementary charges; 0 where there is none.
+
+    Args:
+        values: By name, as ``atoms.info``.
+    """
+    for name in CHARGES:
+        value = values.get(name)
+        if isinstance(value, (int, float, np.number, np.ndarray)) and np.size(value) == 1:
+            return float(np.asarray(value).item())
+    return 0.0
 
 
 def check_lattice(atoms: Atoms) -> None:

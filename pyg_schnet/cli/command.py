@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        with printable_errors(), _terminable():
+        with printable_errors(), _terminable(), _short_warnings():
             return _run(arguments)
     except (*_MISTAKES, *_FAILURES) as error:
         if os.environ.get("PYG_SCHNET_TRACEBACK"):
@@ -81,6 +82,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split("\n"))
     return f"there is not enough memory ({text or 'MemoryError'})" if isinstance(error, MemoryError) else text
+
+
+@contextmanager
+def _short_warnings() -> Iterator[None]:
+    """Write warnings as errors are written, without the line of our code that they come from."""
+    usual = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"pyg-schnet: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 @contextmanager

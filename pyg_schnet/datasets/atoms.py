@@ -32,7 +32,7 @@ class AtomsDataset(MoleculeDataset):
     all have ``cell (1, 3, 3)`` and ``pbc (1, 3)``.
 
     :attr:`labels` tells from where the labels were taken, as ``{"energy": "'energies' (kcal/mol)"}``, and
-    :attr:`units` in which units they were.
+    :attr:`units` in which units they were. :attr:`charged` structures have a charge, which no model takes.
 
     Args:
         root: Folder of the processed file, which is made again when a file has changed; with none, everything
@@ -63,6 +63,7 @@ class AtomsDataset(MoleculeDataset):
 
     units: Units  # of the source
     labels: dict[str, str]
+    charged: int = 0  # structures whose charge is left out
 
     def __init__(
         self,
@@ -132,15 +133,16 @@ class AtomsDataset(MoleculeDataset):
         units = [unit or "" for unit in astuple(self.units)]
         while not units[-1]:  # earlier versions read two
             units.pop()
-        return {"labels": self.labels, "units": units}
+        return {"labels": self.labels, "units": units, **({"charged": self.charged} if self.charged else {})}
 
     def chunks(self) -> Iterator[Chunk]:
         """Read the files."""
-        self.labels, skipped = {}, 0
+        self.labels, self.charged, skipped = {}, 0, 0
         for frames in read_frames(self.files, *self.keys, self.stated_units):
             self.units = frames.units
             self.labels = merged_labels([self.labels, frames.labels])
             skipped += frames.skipped
+            self.charged += frames.charged
             yield (frames.loaded() if self.in_memory else frames).chunk()
         if skipped:
             self.labels["left out"] = f"{skipped} structures without labels (NaN)"
@@ -177,6 +179,7 @@ class AtomsDataset(MoleculeDataset):
                 pass  # of another data set, in eV
             else:
                 self.units, self.labels = units, labels
+                self.charged = int(notes.get("charged", 0))
         for kind, key in zip(("forces", "stress"), self.keys[1:], strict=True):
             if self.is_processed and key == "none":
                 self.labels.pop(kind, None)

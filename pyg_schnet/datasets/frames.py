@@ -35,6 +35,7 @@ class Frames:
         units: The source's units.
         labels: From where the labels were taken, as ``{"energy": "'E' (kcal/mol)"}``.
         skipped: Structures of the source that were left out, for their labels are missing.
+        charged: Structures with a charge, which is left out.
     """
 
     numbers: np.ndarray
@@ -48,6 +49,7 @@ class Frames:
     units: Units = field(default=Units("eV"))
     labels: dict[str, str] = field(default_factory=dict)
     skipped: int = 0
+    charged: int = 0
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -172,7 +174,8 @@ def joined(parts: Sequence[Frames]) -> Frames:
     names = [name for name in (*PER_ATOM, *PER_FRAME) if getattr(parts[0], name) is not None]
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     labels = merged_labels([part.labels for part in parts])
-    return replace(parts[0], **arrays, labels=labels, skipped=sum(part.skipped for part in parts))
+    counts = {name: sum(getattr(part, name) for part in parts) for name in ("skipped", "charged")}
+    return replace(parts[0], **arrays, labels=labels, **counts)
 
 
 def merged_labels(parts: Sequence[dict[str, str]]) -> dict[str, str]:

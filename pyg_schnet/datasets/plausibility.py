@@ -33,6 +33,11 @@ def doubts(summary: Summary) -> Iterator[str]:
     if summary.forces is not None:
         yield from _about_forces(summary.forces)
         yield from _about_work(summary)
+    if summary.charged:
+        yield (
+            f"{summary.charged:,} structures of the file have a charge, which models here do not take: those "
+            "that differ in it alone look the same to them; keep one charge for a composition."
+        )
     yield from _about_distances(summary)
     yield from _about_copies(summary)
 

@@ -19,10 +19,12 @@ from pyg_schnet.datasets.labels import (
     is_gradient,
     is_virial,
 )
+from pyg_schnet.structures import charge_of
 from pyg_schnet.units import Units
 
 _AT_ONCE = 4096  # structures that are held as objects
 _ATOMS_AT_ONCE = 2**20
+_OF_STRUCTURES = ("info", "key_value_pairs", "data")
 _VOIGT = (0, 5, 4, 5, 1, 3, 4, 3, 2)  # xx yy zz yz xz xy, ASE's order, as a matrix
 
 
@@ -122,6 +124,7 @@ class _Gathered:
             pbc=pbc if has_lattice else None,
             units=self.units,
             labels=describe(self.labels, self.units),
+            charged=sum(map(_is_charged, records)),
         )
         first, self.taken = self.taken, self.total
         return frames.check(self.source, first)
@@ -194,6 +197,10 @@ class _Gathered:
                 f"shape {value.shape} in frame {self.total}"
             )
         return value.astype(np.float64, copy=False)
+
+
+def _is_charged(record: Record) -> bool:
+    return any(charge_of(values) != 0 for place, values in record.places.items() if place in _OF_STRUCTURES)
 
 
 def as_matrix(stress: np.ndarray) -> np.ndarray:

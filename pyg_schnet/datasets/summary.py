@@ -97,6 +97,7 @@ class Summary:
         distances: Interatomic distances.
         copies: Structures that occur more than once.
         work: Whether forces and energies belong together, where that can be told.
+        charged: Structures with a charge, which is left out.
         bonding: Distances of nearest neighbors and the stiffness of bonds, which units show by.
         unit_doubt: Why the units cannot be those in which a file was read, and which may be.
         warnings: What looks wrong, a sentence each, the doubt of the units among them.
@@ -117,6 +118,7 @@ class Summary:
     copies: Copies
     work: Work | None
     bonding: Bonding
+    charged: int = 0
     unit_doubt: str | None = None
     warnings: tuple[str, ...] = ()
 
@@ -163,6 +165,7 @@ def summarise(dataset: MoleculeDataset) -> Summary:
         copies=find_copies(dataset, known.fingerprint),
         work=compare_work(dataset, known),
         bonding=measure_bonding(dataset, known.periodic),
+        charged=getattr(dataset, "charged", 0),
     )
     atoms = summary.energy.ratio_to_free_atoms
     evidence = Evidence(units or Units("eV"), atoms, summary.bonding, summary.work)

@@ -60,10 +60,6 @@ def relax_batched(
     own = for_evaluation(potential, device)
     for number, atoms in enumerate(structures):  # before the work, not in the middle of it
         _check(own, atoms, number)
-        try:
-            check_start(atoms)
-        except ValueError as error:
-            raise StructureError(number, str(error)) from error
     return list(relax_stream(own, structures, fmax=fmax, steps=steps, max_pairs=max_pairs))
 
 
@@ -207,6 +203,10 @@ class _Queue:
 def _check(potential: Potential | Ensemble, atoms: Atoms, number: int) -> None:
     """Refuse what cannot be relaxed side by side, without computing it."""
     check_structure(atoms, number)
+    try:
+        check_start(atoms)
+    except ValueError as error:
+        raise StructureError(number, str(error)) from error
     for constraint in atoms.constraints:
         if type(constraint) is not FixAtoms:
             raise StructureError(

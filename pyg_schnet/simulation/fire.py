@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pyg_schnet.simulation.relaxation import Relaxation, why_stop
+from pyg_schnet.simulation.relaxation import Relaxation, outside, why_stop
 from pyg_schnet.simulation.replicas import Replicas
 
 # FIRE's parameters, ASE's.
@@ -68,6 +68,8 @@ class Fire:
         frames = self.replicas.frames(places)
         found = {}
         for place, frame in zip(places, frames, strict=True):
+            if place not in self.stopped and (reason := outside(self.replicas.potential.domain, frame)):
+                self.stopped[place] = reason
             found[self.replicas.numbers[place]] = Relaxation(
                 atoms=frame,
                 converged=bool(converged[place]) and place not in self.stopped,

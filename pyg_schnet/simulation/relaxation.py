@@ -14,8 +14,12 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS, FIRE, LBFGS
 from torch import Tensor
 
+from pyg_schnet.domain import Domain
+from pyg_schnet.simulation.limits import domain_of
+from pyg_schnet.simulation.start import check_start
 from pyg_schnet.simulation.structures import check_structure, own_copy, snapshot
 from pyg_schnet.simulation.trajectory import FrameWriter
+from pyg_schnet.structures import from_ase
 from pyg_schnet.units import GPa
 
 _OPTIMIZERS = {"BFGS": BFGS, "LBFGS": LBFGS, "FIRE": FIRE}
@@ -35,7 +39,8 @@ class Relaxation:
         fmax: The longest force on an atom, in eV/Å, constraints applied.
         energy: In eV.
         trajectory: The file of frames, if one was written.
-        stopped: Why it ended early, if it did; ``atoms`` then are the last that could be computed.
+        stopped: Why it ended early, if it did, or why what it found is no minimum; ``atoms`` then are the
+            last that could be computed.
     """
 
     atoms: Atoms
@@ -62,7 +67,8 @@ def relax(
     """Move atoms downhill until the forces vanish, and the cell with them if asked for.
 
     It stops, not converged, where energy or forces are not finite, where the energy fell by 20 eV an atom,
-    or where the potential refuses the atoms: see ``stopped``.
+    or where the potential refuses the atoms; a structure without forces whose atoms are closer than
+    :class:`~pyg_schnet.domain.Domain` allows is not converged, either: see ``stopped``.
 
     Args:
         atoms: With a calculator; not modified, constraints are respected.
@@ -91,6 +97,7 @@ def relax(
     writer = FrameWriter(trajectory, overwrite)
     system = own_copy(atoms)
     check_structure(system, 0)
+    check_start(system)
     if cell and not system.pbc.all():
         raise ValueError(
             f"`cell` relaxes the lattice of a crystal, periodic in all directions; got pbc "
@@ -122,10 +129,12 @@ def relax(
             if stopped:
                 break
             last, step, converged = frame, search.nsteps, bool(arrived)
+    if converged and not stopped:
+        stopped = outside(domain_of(system.calc), last)
     last.info = system.info
     return Relaxation(
         atoms=last,
-        converged=converged,
+        converged=converged and not stopped,
         steps=step,
         fmax=float(np.linalg.norm(last.get_forces(), axis=1).max()),
         energy=float(last.get_potential_energy()),
@@ -181,6 +190,17 @@ def why_stop(energy: Tensor, longest: Tensor, depth: Tensor, among: Tensor) -> d
                 "of the potential, or atoms overlapped at the start"
             )
     return reasons
+
+
+def outside(domain: Domain | None, frame: Atoms) -> str | None:
+    """Return why a minimum is none: its atoms are closer than in training, where the potential knows nothing.
+
+    Args:
+        domain: What the potential was trained on, if it is known.
+        frame: The structure.
+    """
+    found = {} if domain is None else domain.breaches(from_ase(frame))
+    return f"no minimum, but beyond what the potential was trained on: {found[0]}" if found else None
 
 
 def _why_stop(frame: Atoms, first: Atoms) -> str | None:

@@ -580,6 +580,27 @@ def test_check_reads_other_formats_in_the_units_that_are_given(run, tmp_path, ca
     assert "skip" not in [each["verdict"] for each in findings_of_bonds(capsys)]
 
 
+def test_a_charge_is_told_in_one_line(run, tmp_path):
+    """In a process of its own, for pytest keeps warnings for itself."""
+    atoms = molecule("CH3CH2OH")
+    atoms.info["charge"] = 1
+    ase.io.write(tmp_path / "in.xyz", atoms)
+    model = str(run / "model.safetensors")
+    code = "import sys; from pyg_schnet import cli; sys.exit(cli.main(sys.argv[1:]))"
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "predict",
+        model,
+        str(tmp_path / "in.xyz"),
+        str(tmp_path / "out.xyz"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (line,) = (line for line in done.stderr.splitlines() if "charge" in line)
+    assert line.startswith("pyg-schnet: `atoms.info` holds a charge, 1, which is ignored")
+
+
 def test_a_path_may_hold_a_comma(run, tmp_path):
     folder = tmp_path / "lr=1e-3,cutoff=5"
     shutil.copytree(run, folder)

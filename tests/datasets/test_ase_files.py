@@ -356,6 +356,15 @@ def test_input_data_of_n2p2_is_in_hartree_and_bohr_unless_units_are_given(text):
     assert frames.cell[0, 0, 0] == pytest.approx(5.0, rel=1e-14)
 
 
+def test_structures_with_a_charge_are_counted(text):
+    charged = FRAME.replace("energy=", "charge=-1 energy=") + OTHER.replace(
+        "energy=", "total_charge=2.0 energy="
+    )
+    neutral = FRAME.replace("energy=", "charge=0 energy=") + OTHER
+    assert read(text(charged + neutral)).charged == 2
+    assert read(text(neutral)).charged == 0
+
+
 def test_energies_of_atoms_are_no_energy(text):
     """ASE counts a column ``energies`` among the calculator's results."""
     path = text(FRAME.replace(":forces:R:3", ":energies:R:1:forces:R:2").replace("energy=-1.5", ""))

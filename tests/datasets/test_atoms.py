@@ -112,6 +112,14 @@ def test_a_processed_file_of_earlier_versions_keeps_its_name(md17, write):
     assert dataset.processed_file_names == f"frames-{sign}.safetensors"
 
 
+def test_the_number_of_charged_structures_is_kept(labelled, tmp_path):
+    frames = labelled()
+    frames[1].info["charge"], frames[3].info["charge"] = 1, -1
+    ase_write(tmp_path / "frames.xyz", frames, format="extxyz")
+    made = AtomsDataset(tmp_path / "root", tmp_path / "frames.xyz")
+    assert made.charged == AtomsDataset(path=made.processed_paths[0]).charged == made[:2].charged == 2
+
+
 def test_unknown_units_are_refused(md17, write):
     with pytest.raises(ValueError, match=r"`units` must name an energy unit .* Did you mean 'kcal/mol'\?"):
         AtomsDataset(path=write(md17), units="kcalmol")

@@ -210,6 +210,13 @@ def test_the_page_ends_with_the_warnings():
     assert "Nothing looks wrong." in printed(water())
 
 
+def test_charges_are_told():
+    dataset = InMemory(water())
+    dataset.charged = 3
+    (told,) = summarise(dataset).warnings
+    assert told.startswith("3 structures of the file have a charge")
+
+
 def test_a_clean_set_has_no_warning():
     assert warnings(water()) == ()
 

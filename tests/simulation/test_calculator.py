@@ -397,3 +397,20 @@ def test_a_prediction_that_is_not_finite_is_refused(overflowing, name):
     atoms.calc = SchNetCalculator(overflowing)
     with pytest.raises(ValueError, match=r"`(energy|forces)` predicted .* must be finite, got"):
         getattr(atoms, name)()
+
+
+@pytest.mark.parametrize("info", [{"charge": -1}, {"total_charge": np.float64(2.0)}])
+def test_a_charge_is_told_to_be_ignored(calculator, ethanol, info):
+    ethanol.info |= info
+    ethanol.calc = calculator
+    with pytest.warns(UserWarning, match="charge.*ignored"):
+        ethanol.get_potential_energy()
+
+
+@pytest.mark.parametrize(
+    "info", [{"charge": 0}, {"charge": None}, {"charge": "none"}, {"charges": [0.5, -0.5]}]
+)
+def test_structures_without_a_charge_are_no_reason_to_warn(calculator, ethanol, info):
+    ethanol.info |= info
+    ethanol.calc = calculator
+    ethanol.get_potential_energy()

@@ -1,12 +1,16 @@
+import copy
+
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
 from ase.calculators.lj import LennardJones
 from ase.constraints import FixAtoms
 from ase.io import read
 from ase.units import GPa
 
-from pyg_schnet.simulation import relax
+from pyg_schnet.domain import Domain
+from pyg_schnet.simulation import SchNetCalculator, StructureError, relax, relax_batched, relax_stream
 
 
 @pytest.fixture
@@ -184,3 +188,45 @@ def test_each_step_is_told(molecule):
     relax(molecule, steps=3, on_step=lambda step, frame: told.append((step, frame.get_potential_energy())))
     assert [step for step, _ in told] == [0, 1, 2, 3]
     assert told[3][1] < told[0][1]
+
+
+@pytest.fixture
+def known(potential):
+    """Return the potential as if it had been trained on ordinary ethanol."""
+    own = copy.deepcopy(potential)
+    pairs = {(1, 1): 1.4, (1, 6): 1.0, (1, 8): 0.9, (6, 6): 1.4, (6, 8): 1.3}
+    own.domain = Domain(pairs)
+    return own
+
+
+def collapsed(ethanol):
+    """Return ethanol with a hydrogen 0.6 Å from its carbon: no minimum of any molecule."""
+    closer = ethanol.copy()
+    hydrogen, carbon = 3, int(ethanol.get_distances(3, [0, 1]).argmin())
+    closer.set_distance(carbon, hydrogen, 0.6, fix=0)
+    return closer
+
+
+def test_a_minimum_beyond_what_the_potential_knows_is_not_converged(known, ethanol):
+    """With this bound on forces each structure is at rest."""
+    calculator = SchNetCalculator(known)
+    ethanol.calc = calculator
+    assert relax(ethanol, fmax=1e3).converged
+    closer = collapsed(ethanol)
+    closer.calc = calculator
+    alone = relax(closer, fmax=1e3)
+    beside = relax_batched(known, [ethanol, closer], fmax=1e3)
+    assert [result.converged for result in (alone, *beside)] == [False, True, False]
+    for result in (alone, beside[1]):
+        assert "0.600 Å apart" in result.stopped
+
+
+def test_atoms_that_overlap_are_refused(known):
+    atoms = Atoms("OH2", [[0, 0, 0], [0, 0, 0.01], [0, 1, 0]], calculator=SchNetCalculator(known))
+    with pytest.raises(ValueError, match="must not overlap"):
+        relax(atoms)
+    with pytest.raises(StructureError, match="must not overlap"):
+        relax_batched(known, [atoms])
+    refused = []
+    assert list(relax_stream(known, [atoms], on_refused=refused.append)) == []
+    assert [error.number for error in refused] == [0]
