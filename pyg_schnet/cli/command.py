@@ -8,7 +8,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from types import FrameType
 
 from jsonargparse import ArgumentError, ArgumentParser
@@ -32,14 +32,14 @@ _VERBS = {  # in the order in which they are used
     "select": select,
     "data": data,
 }
-DONE, NOT_REACHED, WRONG, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143  # the exit codes
+DONE, NOT_REACHED, WRONG, INTERRUPTED, UNREAD, TERMINATED = 0, 1, 2, 130, 141, 143  # the exit codes
 _MISTAKES = (ArgumentError, ValueError, TypeError, OSError, ImportError)  # in what was given
 _FAILURES = (ArithmeticError, MemoryError, RuntimeError)  # of what was begun
 _ABOUT = (
     "Train SchNet potentials and run simulations with them, in eV and Å. VERB --help tells of a verb. "
     f"Exit codes: {DONE} done; {NOT_REACHED} a result was not reached, as by a relaxation that did not "
-    f"converge; {WRONG} the command line or a file is wrong; {INTERRUPTED} interrupted; {TERMINATED} "
-    "terminated. "
+    f"converge; {WRONG} the command line or a file is wrong; {INTERRUPTED} interrupted; {UNREAD} the "
+    f"reader of its output, as head, ended; {TERMINATED} terminated. "
     "Example: pyg-schnet data frames.extxyz\n"
     "pyg-schnet train RECIPE.yaml --data.path frames.extxyz --out RUN\n"
     "pyg-schnet check RUN/model.safetensors frames.extxyz\n"
@@ -60,13 +60,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0; 1 where a result was not reached, as by a relaxation that did not converge; 2 where
-        the command line or a file is wrong; 130 after Ctrl-C; 143 after SIGTERM. Errors are told on standard
+        the command line or a file is wrong; 130 after Ctrl-C; 141 where the reader of its output, as
+        ``head``, has ended; 143 after SIGTERM. Errors are told on standard
         error. Set the environment variable ``PYG_SCHNET_TRACEBACK`` to see where one comes from.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         with printable_errors(), _terminable(), _short_warnings():
-            return _run(arguments)
+            code = _run(arguments)
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError:
+        _discard_output()
+        return UNREAD
     except (*_MISTAKES, *_FAILURES) as error:
         if os.environ.get("PYG_SCHNET_TRACEBACK"):
             raise
@@ -77,6 +83,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         terminated = isinstance(end, Terminated)
         print(f"pyg-schnet: {'terminated' if terminated else 'interrupted'}", file=sys.stderr)
         return TERMINATED if terminated else INTERRUPTED
+
+
+def _discard_output() -> None:
+    """Let what is left to be printed go nowhere: Python would complain of it as it ends."""
+    with suppress(OSError, ValueError):  # where standard output is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line(error: BaseException) -> str:

@@ -118,9 +118,8 @@ def fit(
                     fabric.backward(own)
                 loss = loss + own.detach()
             clock = time.perf_counter() - began if processes.is_first else 0.0
-            loss, (stops, count.seconds) = processes.add_up(
-                state.collect_gradients(), loss, (float(interruption.is_asked), clock)
-            )
+            ends = float(interruption.is_asked or report.is_unread)
+            loss, (stops, count.seconds) = processes.add_up(state.collect_gradients(), loss, (ends, clock))
             losses.append(loss)
             if len(losses) % steps_between_looks == 0:
                 total = torch.stack(losses[-steps_between_looks:]).sum()

@@ -17,16 +17,23 @@ class Report:
     Args:
         console: Where to.
         quiet: Show nothing but errors.
+
+    Attributes:
+        is_unread: Whether the reader of a pipe has ended, as ``head`` does; lines go to standard error then.
     """
 
     def __init__(self, console: Console, quiet: bool = False):
         self.console = Console(quiet=True) if quiet else console
+        self.is_unread = False
         self._bar: Progress | None = None
         self._task = None
 
     def line(self, text: str) -> None:
         """Print a line; it stays above the bar."""
-        self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        try:
+            self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        except (BrokenPipeError, SystemExit):  # Rich's own consoles end the process
+            self.is_unread, self.console = True, Console(stderr=True)
 
     def start(self, step: int, done: float) -> None:
         """Begin to count steps; ``done`` is the part of the run that is over, from 0 to 1."""

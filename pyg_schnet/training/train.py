@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 from dataclasses import asdict
@@ -62,6 +63,8 @@ def train(
     Raises:
         FileExistsError: If the directory holds something and neither resuming nor overwriting is asked for.
         FileNotFoundError: If a file is missing.
+        BrokenPipeError: If the reader of what is shown has ended: the run ended after its step, with a
+            checkpoint.
         ValueError: If data or options are wrong; nothing is written then.
     """
     run = RunDirectory(config.out)
@@ -106,7 +109,9 @@ def train(
             if processes.is_first and not stop.is_asked:
                 _conclude(run, val_set if model is None else None, count, report)
             processes.wait()
-            stop.settle(processes.is_first)
+            stop.settle(processes.is_first and not report.is_unread)
+        if report.is_unread:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
     finally:
         run.release()
     return run

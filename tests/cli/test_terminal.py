@@ -199,3 +199,19 @@ def test_too_little_memory_is_told_in_one_line(monkeypatch, capsys):
     monkeypatch.setattr(cli.command.data, "run", run)
     assert cli.main(["data", "a.xyz"]) == 1
     assert "not enough memory" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such pipes")
+@pytest.mark.parametrize("json_too", [False, True])
+def test_who_reads_no_more_is_no_mistake(tmp_path, json_too):
+    arguments = ["data", SAMPLE, *(["--json"] if json_too else [])]
+    code = f"import sys; from pyg_schnet.cli import main; sys.exit(main({arguments!r}))"
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        )
+    finally:
+        os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, "")

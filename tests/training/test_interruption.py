@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from pyg_schnet import checkpoint
 from pyg_schnet.training.interruption import interruption
@@ -85,6 +86,44 @@ def test_a_run_that_ends_before_its_first_validation_leaves_a_model(recipe, run,
     model = Path(config.out) / "model.safetensors"
     assert checkpoint.provenance(model)["validation"] is None
     assert all(weight.isfinite().all() for weight in checkpoint.load(model).parameters())
+    again, whole = run(config, resume=True), run(recipe("whole"))
+    weights = [checkpoint.read(one.model, "potential")[1] for one in (again, whole)]
+    assert all(weights[0][key].equal(weights[1][key]) for key in weights[1])
+
+
+class Pipe:
+    """Standard output whose reader ends after some lines."""
+
+    def __init__(self, lines):
+        self.lines = lines
+
+    def write(self, text):
+        self.lines -= text.count("\n")
+        if self.lines < 0:
+            raise BrokenPipeError
+        return len(text)
+
+    def flush(self):
+        pass
+
+
+class Reading(Console):
+    def on_broken_pipe(self):  # Rich's own would close the output of the tests
+        raise SystemExit(1)
+
+
+@pytest.mark.parametrize("lines", [1, 7])  # before the first step, and after a validation
+def test_a_run_whose_output_is_read_no_more_ends_after_its_step(recipe, run, report, lines, capsys):
+    from pyg_schnet.training import Report, train
+
+    config = recipe()
+    with pytest.raises(BrokenPipeError):
+        train(config, Report(Reading(file=Pipe(lines))))
+    said = capsys.readouterr().err
+    header, _ = checkpoint.read(f"{config.out}/last.safetensors", "training state")
+    step = header["counters"]["step"]
+    assert 0 < step < config.trainer.max_steps
+    assert f"Interrupted after step {step}" in said
     again, whole = run(config, resume=True), run(recipe("whole"))
     weights = [checkpoint.read(one.model, "potential")[1] for one in (again, whole)]
     assert all(weights[0][key].equal(weights[1][key]) for key in weights[1])
