@@ -158,3 +158,23 @@ def test_new_weights_are_xavier_uniform():
     bound = math.sqrt(6 / (100 + 50))
     # 2 %: the largest of 5,000 uniform numbers is within 0.1 % of the bound, usually.
     assert 0.98 * bound < float(AtomwiseNetwork(100).dense1.weight.detach().abs().max()) <= bound
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+    torch.compiler.reset()
+
+
+@pytest.mark.slow  # half a minute in torch's compiler
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("molecules", [1, 2])
+def test_a_sum_over_atoms_can_be_compiled_by_torch(molecules):
+    readout = AtomicSum(AtomwiseNetwork(8))
+    x, z = torch.randn(4, 8), torch.tensor([8, 1, 1, 6])
+    batch = torch.tensor([0, 0, 0, molecules - 1])
+    found = torch.compile(readout)(x, z, torch.zeros(4, 3), batch, molecules)
+    assert_close(found, readout(x, z, torch.zeros(4, 3), batch, molecules), atol=1e-6, rtol=0)

@@ -1,5 +1,7 @@
 """A calculator that compiles its potential."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from ase.build import bulk, molecule
 from ase.calculators.fd import calculate_numerical_stress
 
 from pyg_schnet import Potential, SchNet
+from pyg_schnet.nn import AtomicMean
 from pyg_schnet.simulation import SchNetCalculator
 from pyg_schnet.simulation import calculator as calculators
 
@@ -109,3 +112,32 @@ def test_positions_enter_in_double_precision(potential):
     np.testing.assert_allclose(calculator.get_forces(far), expected, atol=1e-5 * np.abs(expected).max())
     assert expected.dtype == np.float64
     assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.mark.parametrize("change", ["weights", "readout", "setting"])
+def test_what_is_put_into_its_potential_counts_from_the_next_evaluation_on(potential, change):
+    calculator = SchNetCalculator(potential, compile=True)
+    atoms = molecule("H2O")
+    calculator.get_forces(atoms)
+    own = calculator.potential
+    if change == "weights":
+        own.load_state_dict({n: 0.5 * v if v.is_floating_point() else v for n, v in own.state_dict().items()})
+    elif change == "readout":
+        own.model.readout = AtomicMean(own.model.readout.network)
+    else:
+        own.model.readout.std = 2.0
+    eager = copy.deepcopy(own)
+    eager.compiled = None
+    expected = SchNetCalculator(eager, compile=False).get_forces(shaken(atoms, 1))
+    found = calculator.get_forces(shaken(atoms, 1))
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_calculators_of_one_band_make_programs_once(potential):
+    seconds = []
+    kept = [SchNetCalculator(potential, compile=True) for _ in range(3)]
+    for calculator in kept:
+        calculator.get_forces(molecule("CH3CH2OH"))
+        seconds.append(calculator.potential.compiled.seconds)
+    assert seconds[0] > 0
+    assert seconds[1:] == [0, 0]
