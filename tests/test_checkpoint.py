@@ -66,6 +66,19 @@ def test_a_model_with_another_readout_comes_back(arguments, water, path):
     assert_close(load(path)(water), potential(water), atol=0, rtol=0)
 
 
+@pytest.mark.parametrize("activation", ["silu", "tanh"])
+def test_the_activation_of_the_readout_comes_back(activation, water, path):
+    potential = Potential(SchNet(**TINY, readout_activation=activation)).eval()
+    checkpoint.save(potential, path)
+    assert_close(load(path)(water), potential(water), atol=0, rtol=0)
+
+
+def test_a_file_of_before_readouts_had_another_activation_is_read(saved, water):
+    before = load(saved)(water)
+    rewrite(saved, lambda header, _: header["model"].pop("readout_activation"))
+    assert_close(load(saved)(water), before, atol=0, rtol=0)
+
+
 @pytest.mark.parametrize("filters", ["exact", "spline", "auto"])
 def test_how_filters_are_computed_comes_back(default, path, filters):
     default.filters = filters

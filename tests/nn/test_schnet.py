@@ -172,6 +172,7 @@ def test_more_neighbors_than_announced_are_an_error(ethanol):
     [
         ({"hidden_channels": 1}, "`hidden_channels` must be at least 2, got 1"),
         ({"num_filters": 0}, "`num_filters` must be at least 1, got 0"),
+        ({"readout_activation": "relu"}, "`readout_activation` must be .*'silu' or 'tanh', got 'relu'"),
         ({"num_interactions": 0}, "`num_interactions` must be at least 1, got 0"),
         ({"num_gaussians": 1}, "`num_gaussians` must be at least 2, got 1"),
         ({"cutoff": -5.0}, "`cutoff` must be positive, finite and in Å .*, got -5.0"),
