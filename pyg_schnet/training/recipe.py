@@ -100,7 +100,11 @@ def read_yaml(path: Path, largest: int = _LARGEST) -> Any:
                 raise yaml.YAMLError("it must have no aliases (*name); write the values out")
             if depth > _DEEPEST:
                 raise yaml.YAMLError(f"it must be nested {_DEEPEST} times at most")
-        return yaml.load(text, _Loader)
+        loader = _Loader(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     except UnicodeDecodeError:
         raise ValueError(f"{path}: must be a text in YAML; a data file goes to --data.path") from None
     except _NO_YAML as error:
