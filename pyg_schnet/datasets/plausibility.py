@@ -30,6 +30,7 @@ def doubts(summary: Summary) -> Iterator[str]:
         yield f"All energies are {summary.energy.min:.6g} eV: there is nothing to learn; is it the right key?"
     if summary.unit_doubt is not None:
         yield summary.unit_doubt
+    yield from _about_outliers(summary)
     if summary.forces is not None:
         yield from _about_forces(summary.forces)
         yield from _about_work(summary)
@@ -40,6 +41,25 @@ def doubts(summary: Summary) -> Iterator[str]:
         )
     yield from _about_distances(summary)
     yield from _about_copies(summary)
+
+
+def _about_outliers(summary: Summary) -> Iterator[str]:
+    energies, forces = summary.energy_outliers, summary.force_outliers
+    if energies is not None:
+        side = "above" if energies.deviation > 0 else "below"
+        yield (
+            f"The energy of structure {energies.worst} is {abs(energies.deviation):.3g} eV an atom {side} "
+            f"those of the others{_and_more(energies.number)}: it outweighs them; check or remove it."
+        )
+    if forces is not None:
+        yield (
+            f"A force of structure {forces.worst} is {forces.deviation:.3g} eV/Å, far beyond those of the "
+            f"others{_and_more(forces.number)}: it outweighs them; check or remove it."
+        )
+
+
+def _and_more(number: int) -> str:
+    return "" if number == 1 else f", and {number - 1:,} more are as far"
 
 
 def _about_forces(forces: Forces) -> Iterator[str]:

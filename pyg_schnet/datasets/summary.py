@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from pyg_schnet.datasets.copies import Copies, find_copies
 from pyg_schnet.datasets.dataset import MoleculeDataset
 from pyg_schnet.datasets.distances import Distances, measure
 from pyg_schnet.datasets.free_atoms import ratio_to_free_atoms
+from pyg_schnet.datasets.outliers import Outliers, energy_outliers, force_outliers
 from pyg_schnet.datasets.plausibility import doubts
 from pyg_schnet.datasets.references import formula
 from pyg_schnet.datasets.summary_layout import layout
@@ -80,7 +82,7 @@ class Stress:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a data set holds; ``rich`` prints it. Structures are numbered from 0.
+    """What a data set holds; ``rich`` prints it. Structures are numbered from 0, as in the whole set.
 
     Attributes:
         structures: How many.
@@ -97,6 +99,8 @@ class Summary:
         distances: Interatomic distances.
         copies: Structures that occur more than once.
         work: Whether forces and energies belong together, where that can be told.
+        energy_outliers: Structures whose energy is far from those of the others, if there are any.
+        force_outliers: The same of the largest component of the forces.
         charged: Structures with a charge, which is left out.
         bonding: Distances of nearest neighbors and the stiffness of bonds, which units show by.
         unit_doubt: Why the units cannot be those in which a file was read, and which may be.
@@ -118,6 +122,8 @@ class Summary:
     copies: Copies
     work: Work | None
     bonding: Bonding
+    energy_outliers: Outliers | None = None
+    force_outliers: Outliers | None = None
     charged: int = 0
     unit_doubt: str | None = None
     warnings: tuple[str, ...] = ()
@@ -165,12 +171,31 @@ def summarise(dataset: MoleculeDataset) -> Summary:
         copies=find_copies(dataset, known.fingerprint),
         work=compare_work(dataset, known),
         bonding=measure_bonding(dataset, known.periodic),
+        energy_outliers=energy_outliers(known),
+        force_outliers=force_outliers(known),
         charged=getattr(dataset, "charged", 0),
     )
     atoms = summary.energy.ratio_to_free_atoms
     evidence = Evidence(units or Units("eV"), atoms, summary.bonding, summary.work)
-    summary = replace(summary, unit_doubt=evidence.doubt())
+    summary = _numbered(replace(summary, unit_doubt=evidence.doubt()), dataset.indices())
     return replace(summary, warnings=tuple(doubts(summary)))
+
+
+def _numbered(summary: Summary, numbers: Sequence[int]) -> Summary:
+    """Number structures as in the whole data set of which a part was summarised."""
+    forces, distances, copies = summary.forces, summary.distances, summary.copies
+    if forces is not None:
+        forces = replace(forces, largest_in=int(numbers[forces.largest_in]))
+    places = {"shortest_in": distances.shortest_in, "solitary_in": distances.solitary_in}
+    known = {name: int(numbers[place]) for name, place in places.items() if place is not None}
+    if copies.example is not None:
+        copies = replace(copies, example=(int(numbers[copies.example[0]]), int(numbers[copies.example[1]])))
+    far = {
+        name: replace(found, worst=int(numbers[found.worst]))
+        for name in ("energy_outliers", "force_outliers")
+        if (found := getattr(summary, name)) is not None
+    }
+    return replace(summary, forces=forces, distances=replace(distances, **known), copies=copies, **far)
 
 
 def _frequent(known: Survey) -> tuple[tuple[str, int], ...]:

@@ -144,6 +144,17 @@ def test_a_subset_is_summarised_alone(two):
     assert summary.energy.std == 0
 
 
+def test_structures_of_a_part_are_numbered_as_in_the_whole():
+    frames = water()
+    frames.energy[41] += 1e4
+    frames.positions[3 * 43 + 1] = frames.positions[3 * 43] + [0.3, 0, 0]
+    part = InMemory(frames)[torch.arange(59, 0, -2)]
+    summary = summarise(part)
+    assert summary.energy_outliers.worst == 41
+    assert summary.distances.shortest_in == 43
+    assert summary.forces.largest_in % 2 == 1
+
+
 def test_transforms_are_left_out():
     def refuse(data):
         raise AssertionError("the transform was called")
@@ -208,6 +219,64 @@ def test_the_page_ends_with_the_warnings():
     text = " ".join(printed(replace(water(), energy=np.full(60, -2000.0))).split())
     assert "Warnings * All energies are -2000 eV" in text
     assert "Nothing looks wrong." in printed(water())
+
+
+@pytest.mark.parametrize(("energy", "side"), [(1e6, "above"), (-1e6, "below"), (100.0, "above")])
+def test_an_energy_far_from_all_others_is_told(energy, side):
+    frames = water()
+    frames.energy[17] += energy
+    told = [text for text in warnings(frames) if text.startswith("The energy of structure 17 is")]
+    assert len(told) == 1
+    assert f"{energy / 3:.3g}".lstrip("-")[:4] in told[0]
+    assert side in told[0]
+
+
+def test_an_energy_far_from_those_of_other_compositions_is_told():
+    """Of each composition there are too few to compare."""
+    rng = np.random.default_rng(0)
+    counts = rng.integers(3, 12, 60)
+    numbers = rng.choice(np.array([1, 6, 8], np.uint8), counts.sum())
+    energy = np.array([np.array([13.6, 1035.0, 2040.0])[np.searchsorted([1, 6, 8], own)].sum()
+                       for own in np.split(numbers, np.cumsum(counts)[:-1])])  # fmt: skip
+    frames = Frames(numbers, 3.0 * np.arange(3 * counts.sum()).reshape(-1, 3), counts, -energy - 4.0 * counts)
+    assert not [text for text in warnings(frames) if text.startswith("The energy")]
+    frames.energy[31] += 1e5
+    (told,) = [text for text in warnings(frames) if text.startswith("The energy")]
+    assert told.startswith("The energy of structure 31 is")
+
+
+def test_a_force_far_from_all_others_is_told():
+    frames = water()
+    frames.forces[3 * 17 : 3 * 17 + 2] += np.array([[1000.0, 0, 0], [-1000.0, 0, 0]])
+    told = [text for text in warnings(frames) if text.startswith("A force of structure 17 is")]
+    assert len(told) == 1
+
+
+def test_several_outliers_are_counted_and_the_farthest_is_named():
+    frames = water()
+    frames.energy[[3, 17, 40]] += [100, 5000, -300]
+    (told,) = [text for text in warnings(frames) if text.startswith("The energy")]
+    assert told.startswith("The energy of structure 17 is")
+    assert "and 2 more are as far" in told
+
+
+def test_curves_of_dimers_and_atoms_alone_hold_no_outliers():
+    distance = np.geomspace(0.4, 6, 60)
+    decay = np.exp(-1.9 * (distance - 0.74))
+    pull = 2 * 4.7 * 1.9 * decay * (1 - decay)
+    zero = np.zeros_like(pull)
+    frames = Frames(
+        numbers=np.full(130, 1, np.uint8),
+        positions=np.concatenate(
+            [np.stack([0 * distance, zero, zero, distance, zero, zero], 1).reshape(-1, 3), np.zeros((10, 3))]
+        ),
+        counts=np.array([2] * 60 + [1] * 10),
+        energy=np.concatenate([4.7 * ((1 - decay) ** 2 - 1) - 27.2, np.full(10, -13.6)]),
+        forces=np.concatenate(
+            [np.stack([pull, zero, zero, -pull, zero, zero], 1).reshape(-1, 3), np.zeros((10, 3))]
+        ),
+    )
+    assert not [text for text in warnings(frames) if "of structure" in text and "others" in text]
 
 
 def test_charges_are_told():
