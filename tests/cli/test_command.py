@@ -410,7 +410,10 @@ def test_a_recipe_may_hold_energies_by_element(recipe, tmp_path):
     options["data"]["references"] = {"H": -16.0, "C": -1000.0, "O": -2000.0}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(options))
     assert cli.main(["train", str(tmp_path / "own.yaml"), "--out", str(tmp_path / "run"), "--quiet"]) == 0
-    assert float(load(tmp_path / "run" / "model.safetensors").atomref[6]) == -1000.0
+    atomref = load(tmp_path / "run" / "model.safetensors").atomref
+    # Each element has the given energy and the same share of what is left: the mean residual an atom.
+    assert float(atomref[6] - atomref[1]) == pytest.approx(-984.0, abs=1e-9)
+    assert float(atomref[8] - atomref[1]) == pytest.approx(-1984.0, abs=1e-9)
 
 
 @pytest.mark.parametrize(
