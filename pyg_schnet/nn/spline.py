@@ -260,9 +260,7 @@ class KnotFeatures:
             envelope = None if self.envelope is None else self.envelope.inside(distance)[:, None]
             middle = slice(2 * MARGIN[0] + 1, 2 * (MARGIN[0] + intervals), 2)
             for network in networks:
-                own = (*network.named_parameters(), *network.named_buffers())
-                doubles = {name: tensor.detach().double() for name, tensor in own}
-                values = torch.func.functional_call(network, doubles, (features.double(),))
+                values = _in_double(network)(features.double())
                 values = values if envelope is None else values * envelope
                 table = coefficients(values[::2])
                 error = evaluate(table, distance[middle], 0, self.spacing) - values[middle]
@@ -352,6 +350,12 @@ def takes_splines(distance: Tensor, filters: str) -> bool:
     if torch._C._are_functorch_transforms_active() or torch.is_autocast_enabled(distance.device.type):
         return False
     return filters == "spline" or distance.dtype == torch.float32
+
+
+def _in_double(network: nn.Module) -> nn.Module:
+    """Copy a network with its tensors in float64; it is not touched, for other threads may be calling it."""
+    tensors = (*network.parameters(), *network.buffers())
+    return copy.deepcopy(network, {id(tensor): tensor.detach().double() for tensor in tensors})
 
 
 def _differ(tensor: Tensor, like: Tensor) -> bool:
