@@ -174,6 +174,10 @@ def _card(name: str) -> Any:
 
 def _recognised(dataset: Any) -> Table:
     """Say from where the labels were taken."""
+    from ase.data import chemical_symbols
+
+    from pyg_schnet.datasets.isolated_atoms import isolated_atoms
+
     table = Table.grid()
     table.add_row(Text(dataset.path, style="bold", overflow="fold"))
     grid = Table.grid(padding=(0, 2))
@@ -182,6 +186,9 @@ def _recognised(dataset: Any) -> Table:
     units = dataset.units.sentence()
     if not dataset.is_processed:
         units += ", here eV and Å; give --units if that is wrong"
+    if atoms := isolated_atoms(dataset):
+        symbols = ", ".join(chemical_symbols[z] for z in sorted({int(dataset[n].z) for n in atoms}))
+        grid.add_row(Text("isolated atoms", style="dim"), Text(f"{symbols}: the atomic references of train"))
     grid.add_row(Text("units", style="dim"), Text(units))
     table.add_row(Padding(grid, (0, 0, 0, 2), expand=False))
     return table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, islice, product
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from pyg_schnet.datasets.labels import (
 from pyg_schnet.structures import charge_of
 from pyg_schnet.units import Units
 
+_ATOMS_AHEAD = 256  # single atoms at the begin of a file
+_ALONE = 8.0  # Å between periodic images; nearest neighbors in crystals are closer than 6
 _AT_ONCE = 4096  # structures that are held as objects
 _ATOMS_AT_ONCE = 2**20
 _OF_STRUCTURES = ("info", "key_value_pairs", "data")
@@ -50,7 +53,9 @@ class Record:
 def gather(
     records: Iterator[Record], source: str, keys: Keys, units: Units | Callable[[Labels], Units]
 ) -> Iterator[Frames]:
-    """Gather structures with the labels that the first one shows.
+    """Gather structures with the labels that the first one shows, or the first that is no isolated atom.
+
+    Forces and stress of isolated atoms are zero where a file leaves them out.
 
     Args:
         records: The structures.
@@ -65,9 +70,11 @@ def gather(
         ValueError: If a label is missing in some structures or has a wrong shape, or if a structure is none.
     """
     gathered: _Gathered | None = None
-    for record in records:
+    ahead = list(islice(_up_to_several_atoms(records), _ATOMS_AHEAD))
+    shown = len(ahead) - 1 if ahead and np.size(ahead[-1].numbers) > 1 else 0
+    for record in chain(ahead, records):
         if gathered is None:
-            labels = choose(record.places, keys, f"{source}: frame 0")
+            labels = choose(ahead[shown].places, keys, f"{source}: frame {shown}")
             known = units if isinstance(units, Units) else units(labels)
             gathered = _Gathered(source, keys, known, labels)
         gathered.add(record)
@@ -78,6 +85,14 @@ def gather(
     gathered.check_complete()
     if gathered.rows:
         yield gathered.take()
+
+
+def _up_to_several_atoms(records: Iterator[Record]) -> Iterator[Record]:
+    """Read to the first structure of several atoms, which shows which labels there are."""
+    for record in records:
+        yield record
+        if np.size(record.numbers) > 1:
+            return
 
 
 @dataclass
@@ -154,6 +169,8 @@ class _Gathered:
                 )
 
     def _has_what_the_first_has(self, record: Record, kind: str, label: Label | None) -> bool:
+        if kind != "energy" and np.size(record.numbers) == 1 and is_isolated(record.cell, record.pbc):
+            return True
         if label is not None:
             return label.of(record.places) is not None
         return getattr(self.keys, kind) == "none" or not appears(record.places, kind, self.labels.energy)
@@ -164,12 +181,16 @@ class _Gathered:
     def _forces(self, record: Record) -> np.ndarray | None:
         if (label := self.labels.forces) is None:
             return None
+        if label.of(record.places) is None:
+            return np.zeros((len(record.numbers), 3))
         forces = self._number_array(record, "forces", [(len(record.numbers), 3)])
         return -forces if is_gradient(label.name) else forces
 
     def _stress(self, record: Record) -> np.ndarray | None:
         if (label := self.labels.stress) is None:
             return None
+        if label.of(record.places) is None:
+            return np.zeros((3, 3))
         stress = as_matrix(self._number_array(record, "stress", [(3, 3), (6,), (9,)]))
         if not is_virial(label.name):
             return stress
@@ -201,6 +222,16 @@ class _Gathered:
 
 def _is_charged(record: Record) -> bool:
     return any(charge_of(values) != 0 for place, values in record.places.items() if place in _OF_STRUCTURES)
+
+
+def is_isolated(cell: np.ndarray | None, pbc: np.ndarray | None) -> bool:
+    """Whether one atom has no periodic image near it."""
+    if cell is None or pbc is None or not np.any(pbc):
+        return True
+    cell, pbc = np.asarray(cell, dtype=np.float64), np.asarray(pbc, dtype=bool)
+    steps = np.array([step for step in product((-1, 0, 1), repeat=3) if any(step)])
+    steps = steps[(steps[:, ~pbc] == 0).all(axis=1)]
+    return bool(np.linalg.norm(steps @ cell, axis=1).min() >= _ALONE)
 
 
 def as_matrix(stress: np.ndarray) -> np.ndarray:

@@ -29,6 +29,7 @@ class DataConfig:
         split: "random", the name of a published split of a processed data set, or an npz file with the
             arrays train, val and test.
         references: "fit", energies of the isolated atoms in eV by element, or published ones, as "qm9:U0".
+            "fit" takes the energies of isolated atoms that the data hold, and fits where one is missing.
             The mean residual of the training structures, in eV an atom, is added to those that are given, so
             that the energy of an isolated atom is another than its reference.
         root: Folder for a processed copy, so that the file is read only once; none by default.

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
 import torch
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor
 
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.datasets.card import card_names, read_card
+from pyg_schnet.datasets.isolated_atoms import energies_of, isolated_atoms
 from pyg_schnet.datasets.reading import list_files, parts_of
 from pyg_schnet.datasets.references import References
 from pyg_schnet.datasets.split_files import read_split
@@ -62,10 +63,14 @@ def read_data(
     """
     check_units = check_units and config.units is None
     whole = _open(config, config.path, dtype)
-    split = _split(config, whole)
+    atoms = isolated_atoms(whole)
+    split = _split(config, whole, atoms)
     train = _subset(whole, split.train)
     _report_doubts(train, report, check_units)
-    references = _references(config.references, train)
+    if config.references == "fit" and atoms:
+        references = _of_atoms(train, energies_of(whole, atoms), report)
+    else:
+        references = _references(config.references, train)
     if config.val_path is None:
         val, source = _subset(whole, split.val), whole.path
     else:
@@ -131,10 +136,13 @@ def _open(config: DataConfig, path: str | list[str], dtype: torch.dtype) -> Atom
     )
 
 
-def _split(config: DataConfig, whole: AtomsDataset) -> Split:
+def _split(config: DataConfig, whole: AtomsDataset, atoms: Collection[int]) -> Split:
+    """Split the structures, of which isolated atoms are no part unless a file names them."""
     n_val = 0 if config.val_path is not None else config.n_val
     if config.split == "random":
-        return random_split(len(whole), config.n_train, n_val, config.seed)
+        others = torch.tensor([number for number in range(len(whole)) if number not in atoms])
+        split = random_split(len(others), config.n_train, n_val, config.seed)
+        return Split(*(others[part] for part in split)) if atoms else split
     if config.split.endswith(".npz"):
         return _split_file(config.split, len(whole))
     return whole.split(config.split)
@@ -178,6 +186,17 @@ def _references(given: str | dict[str, float], train: AtomsDataset) -> Reference
     references = References.given({atomic_numbers[symbol]: value for symbol, value in given.items()})
     references.check(train.compositions(), train.path)
     return references
+
+
+def _of_atoms(train: AtomsDataset, atoms: dict[int, float], report: Report) -> References:
+    """Take the energies of isolated atoms as references, if there is one of each element."""
+    symbols = ", ".join(chemical_symbols[z] for z in sorted(atoms))
+    lacking = [chemical_symbols[z] for z in train.elements() if z not in atoms]
+    if lacking:
+        report.line(f"Isolated atoms ({symbols}) are left out; without {lacking[0]}, references are fitted.")
+        return train.references()
+    report.line(f"Isolated atoms ({symbols}) are the atomic references; they are not trained on.")
+    return References.given({z: energy for z, energy in atoms.items() if z in train.elements()})
 
 
 def _validation(config: DataConfig, train: AtomsDataset, dtype: torch.dtype, report: Report) -> AtomsDataset:
