@@ -209,7 +209,7 @@ class _Gathered:
         except ValueError:  # lists of several lengths
             value = np.empty(0, dtype=object)
         value = value.reshape(()) if value.size == 1 and shapes == [()] else value
-        if value.shape not in shapes and value.shape[:1] == (1,):  # as SchNetPack's stress, (1, 3, 3)
+        if value.shape[:1] == (1,) and value.shape[1:] in shapes:  # as SchNetPack's stress, (1, 3, 3)
             value = value[0]
         if value.dtype.kind not in "fiu" or value.shape not in shapes:
             wanted = " or ".join(str(shape) for shape in shapes)
