@@ -147,7 +147,7 @@ class CompiledPotential:
     def _look(self, potential: Potential, trained: bool) -> tuple[_State, list[Tensor], list[Any]]:
         """Find what is known of a potential, anew after a change; and its tensors, and marks of them."""
         state = self._state
-        weights = None if state is None else state.weights.tensors_of(potential)
+        weights = None if state is None else state.weights.tensors_of(potential, trained or not self.constant)
         if state is None or weights is None:
             return self._look_anew(potential)
         marks = [] if trained else marks_of(weights)

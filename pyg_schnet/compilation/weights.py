@@ -54,9 +54,9 @@ class Weights:
         """Return what they are now."""
         return [tensors[name] for tensors, name in self._slots]
 
-    def tensors_of(self, potential: Potential) -> list[Tensor] | None:
+    def tensors_of(self, potential: Potential, thoroughly: bool) -> list[Tensor] | None:
         """Return what they are now; ``None`` if the potential has another structure than before."""
-        if potential._modules is not self._root or not self._structure.holds():
+        if potential._modules is not self._root or not self._structure.holds(thoroughly):
             return None
         try:
             return self.tensors()

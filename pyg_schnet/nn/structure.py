@@ -45,6 +45,7 @@ class Structure:
 
     def __init__(self, modules: Mapping[str, nn.Module], around: Iterable[nn.Module] = ()):
         self.unknown: str | None = None
+        self._leaves: list[tuple[dict, str]] = []
         self._hooks: list[dict] = [getattr(torchs, name) for name in _GLOBAL_HOOKS]
         if any(self._hooks):
             self.unknown = "torch holds hooks of all modules, which are not compiled"
@@ -82,18 +83,24 @@ class Structure:
                 self.unknown = self.unknown or f"{label} has {text}"
         self._hooks += hooks
         absent = [(d, n) for d in (part._parameters, part._buffers) for n, t in d.items() if t is None]
-        slots += [*((own, setting) for setting in (*(settings or ()), "forward", "_explain")), *absent]
+        slots += [*((own, name) for name in (*(settings or ()), "_explain") if name in own), *absent]
+        (slots if part._modules else self._leaves).append((own, "forward"))
         return kind, *simple
 
     def __reduce__(self) -> tuple:
         return type(None), ()  # a copy or a file of a module makes its own
 
-    def holds(self) -> bool:
-        """Whether all is as it was; of tensors, only whether optional ones are still absent."""
+    def holds(self, thoroughly: bool = True) -> bool:
+        """Whether all is as it was; of tensors, only whether optional ones are still absent.
+
+        Args:
+            thoroughly: Whether modules without submodules, too, are asked for a ``forward`` of their own.
+        """
         return (
             any(self._hooks) == self._hooked
             and not any(map(operator.ne, self._children, self._were))
             and all(map(operator.is_, map(dict.get, self._owners, self._names), self._values))
+            and not (thoroughly and any(name in own for own, name in self._leaves) and self.unknown is None)
         )
 
 
@@ -129,6 +136,9 @@ def why_unknown(kind: type, label: str) -> str | None:
     return f"{label} is of the class {kind.__name__}, which is not compiled"
 
 
+_VERSION = operator.attrgetter("_version")
+
+
 def version(tensor: Tensor) -> int | None:
     """Return how often a tensor was changed in place, as far as autograd counts."""
     return None if tensor.is_inference() else tensor._version
@@ -137,7 +147,6 @@ def version(tensor: Tensor) -> int | None:
 def marks_of(tensors: Sequence[Tensor]) -> list[Any]:
     """Return where tensors are in memory, and how often each was changed there as far as autograd counts."""
     try:
-        versions = [tensor._version for tensor in tensors]
+        return [*map(Tensor.data_ptr, tensors), *map(_VERSION, tensors)]
     except RuntimeError:  # of a tensor of inference mode
-        versions = [*map(version, tensors)]
-    return [*map(Tensor.data_ptr, tensors), *versions]
+        return [*map(Tensor.data_ptr, tensors), *map(version, tensors)]

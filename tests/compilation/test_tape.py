@@ -124,7 +124,7 @@ def test_a_tape_reads_nothing_that_is_not_there(potential, large, wrong, text):
     potential.eval()(large)
     (programs,) = potential.compiled._programs.values()
     machine = programs.machine
-    inputs = find_inputs(potential, large, forces=True, stress=False)
+    inputs = find_inputs(potential, potential.model.knot_features(), large, forces=True, stress=False)
     convolutions = [interaction.cfconv for interaction in potential.model.interactions]
     tables = [c.spline.coefficients(c.filter_network, inputs.knots).detach() for c in convolutions]
     weights = [*(w.detach() for w in Weights(potential).tensors()), *tables]
