@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import lzma
 import math
+import re
 import sqlite3
 import struct
 import zlib
@@ -55,6 +56,7 @@ _READ = (
 _ROWS_AT_ONCE = 1000
 _LONGEST_LINE = 2**24  # characters
 _LARGEST_FRAME = 2**28  # characters; some millions of atoms
+_PEEKED = 2**12  # bytes
 _LONGEST_REASON = 300  # characters
 # What ASE's readers raise where a file is not as they expect it.
 FAILURES = (
@@ -145,6 +147,8 @@ def _kind(path: Path) -> str:
     if ending in _KINDS:
         return _KINDS[ending]
     check_unpacked(path)
+    if is_runner_data(path):
+        return "runnerdata"
     try:
         kind = filetype(str(path))
     except (UnknownFileTypeError, *FAILURES) as error:
@@ -152,6 +156,15 @@ def _kind(path: Path) -> str:
     if kind not in FORMATS and kind not in ("extxyz", "traj"):
         raise ValueError(f"{path}: must be of a kind that is read, got '{kind}'; {_READ}")
     return kind
+
+
+def is_runner_data(path: Path) -> bool:
+    """Whether a file has a name of n2p2 (``input.data``, ``input.data.*``, ``*.data``) and begins so."""
+    name = path.name.lower()
+    if name.startswith(".") or not (name.startswith("input.data.") or name.endswith(".data")):
+        return False
+    with path.open("rb") as file:
+        return re.search(rb"(?m)^begin\b", file.read(_PEEKED)) is not None
 
 
 def _guarded(path: Path, structures: Iterator[Record]) -> Iterator[Record]:

@@ -46,6 +46,7 @@ def read_frames(
     ``.xyz``, ``.extxyz``           extended xyz; ``.gz``, ``.bz2`` or ``.xz`` may follow
     ``.db``, ``.traj``              ASE's databases (SQLite) and trajectories
     ``.json``                       ASE's database in JSON, or a list as pymatgen writes it
+    ``input.data``, ``*.data``      structures as RuNNer and n2p2 write them, ``input.data.*`` too
     a folder with ``type.raw``      a system of DeePMD-kit
     anything else                   outputs of programs that ASE knows by their content, as VASP's OUTCAR
     ==============================  ========================================================================
@@ -104,7 +105,7 @@ def list_files(path: str | os.PathLike | Sequence[str | os.PathLike]) -> list[Pa
     if own.is_dir():
         if deepmd.is_system(own):
             return [own]
-        files = sorted(file for file in own.iterdir() if file.is_file() and _is_known(file.name.lower()))
+        files = sorted(file for file in own.iterdir() if file.is_file() and _is_known(file))
         files = files or deepmd.systems(own)
         if not files:
             raise ValueError(
@@ -129,7 +130,10 @@ def has_own_reader(source: Path) -> bool:
     return source.is_file() and source.suffix.lower() != ".safetensors" and _reader(source) is not _ASE
 
 
-def _is_known(name: str) -> bool:
+def _is_known(file: Path) -> bool:
+    name = file.name.lower()
+    if ase_files.is_runner_data(file):
+        return True
     return name.endswith((*ENDINGS, *_COMPRESSED)) and not name.startswith(".")
 
 

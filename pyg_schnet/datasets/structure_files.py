@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
-from pyg_schnet.datasets.ase_files import FAILURES, shortened
+from pyg_schnet.datasets.ase_files import FAILURES, is_runner_data, shortened
 from pyg_schnet.datasets.compression import COMPRESSED, check_unpacked
 
 # Formats of ASE whose readers ask servers, or open other files that the first one names: devices, too.
@@ -31,6 +31,8 @@ def check_kind(path: Path) -> str:
         raise ValueError(f"{path}: must be a file with structures, got a folder, pipe or device")
     if not (path.suffix.lower() in COMPRESSED and path.stem.lower().endswith((".xyz", ".extxyz"))):
         check_unpacked(path)  # extended xyz streams
+    if is_runner_data(path):
+        return "runnerdata"
     try:
         kind = filetype(str(path.absolute()))  # else names as postgres.xyz would be servers' addresses
     except (UnknownFileTypeError, *FAILURES) as error:

@@ -11,6 +11,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write as ase_write
 
 from pyg_schnet.datasets import reading
+from pyg_schnet.datasets.frame_readers import read_structures
 from pyg_schnet.datasets.frames import joined
 from pyg_schnet.datasets.reading import ENDINGS, list_files, read_frames
 from pyg_schnet.units import Units
@@ -71,6 +72,31 @@ def test_each_kind_of_file_gives_the_same(everywhere):
         frames = read(path, units=Units("eV"))
         assert same(frames, first, atol=5.001e-9 if "xyz" in path.suffix else 0.0), path
         assert frames.numbers.dtype == np.uint8
+
+
+RUNNER = """begin
+energy -75.5
+comment the order of lines is free
+atom 0.0 0.0 0.0 O 0.0 0.0 0.0 0.0 0.5
+atom 0.0 0.0 2.0 H 0.0 0.0 0.0 0.0 -0.5
+charge 0.0
+end
+"""
+
+
+@pytest.mark.parametrize("name", ["input.data", "input.data.train", "input.data.1", "water.data"])
+@pytest.mark.parametrize("folder", [True, False])
+def test_names_of_n2p2_are_recognised(tmp_path, name, folder):
+    """In Hartree and Bohr, its own units."""
+    (tmp_path / name).write_text(RUNNER)
+    (tmp_path / "lammps.data").write_text("LAMMPS data file\n\n2 atoms\n")
+    frames = read(tmp_path if folder else tmp_path / name)
+    assert frames.energy[0] == pytest.approx(-75.5 * 27.211386245988, rel=1e-9)
+    assert frames.positions[1, 2] == pytest.approx(2 * 0.529177210903, rel=1e-9)
+    assert frames.forces[0, 2] == pytest.approx(0.5 * 27.211386245988 / 0.529177210903, rel=1e-9)
+    ((number, atoms),) = read_structures(str(tmp_path / name))
+    assert (number, atoms.numbers.tolist()) == (0, [8, 1])
+    assert atoms.positions[1, 2] == pytest.approx(2 * 0.529177210903, rel=1e-6)
 
 
 def test_a_list_may_mix_kinds(everywhere):
