@@ -40,7 +40,7 @@ def _match(name: str, known: Sequence[str]) -> str | None:
         for key in known:
             if wanted in (key, key.rpartition(".")[2]):
                 return key
-    if len(name) > 2:
+    if len(name) > 2 and name.isidentifier():  # no unit, as eV/A
         begun = [key for key in known if key.rpartition(".")[2].startswith(name)]
         if begun:
             return min(begun, key=len)

@@ -59,12 +59,15 @@ class Forces:
         largest: Magnitude of the largest component.
         largest_in: Number of its structure.
         net_rms: RMS of the components of a structure's sum of forces.
+        net_share: RMS of what each atom has of that sum, a part that no model whose energy is invariant under
+            translation can fit, relative to ``rms``.
     """
 
     rms: float
     largest: float
     largest_in: int
     net_rms: float
+    net_share: float
 
 
 @dataclass(frozen=True)
@@ -225,7 +228,12 @@ def _forces(known: Survey) -> Forces | None:
         largest=float(largest),
         largest_in=int(number),
         net_rms=_root_mean(known.net_force_squares / 3),
+        net_share=_ratio((known.net_force_squares / known.atoms).sum(), known.forces_squares.sum()),
     )
+
+
+def _ratio(squares: Tensor, others: Tensor) -> float:
+    return math.sqrt(float(squares) / float(others)) if float(others) > 0 else 0.0
 
 
 def _stress(known: Survey) -> Stress | None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
-from pyg_schnet.datasets import streaming
+from pyg_schnet.datasets import AtomsDataset, streaming
 from pyg_schnet.datasets.dataset import MoleculeDataset
 from pyg_schnet.datasets.frames import Frames
 from pyg_schnet.datasets.summary import summarise
 from pyg_schnet.units import Units, kcal_per_mol
 
+LIQUID = Path(__file__).parents[2] / "../shared/data/periodic/water"
 FREE_ATOMS = -75.809398 * 27.211386  # eV; O and two H
 WATER = np.array([[0.0, 0.0, 0.1], [0.0, 0.8, -0.5], [0.0, -0.8, -0.5]])
 
@@ -103,6 +105,7 @@ def test_the_numbers_are_those_by_hand(two):
     assert summary.forces.rms == pytest.approx(((9 + 1 + 4 + 1) / 12) ** 0.5)
     assert (summary.forces.largest, summary.forces.largest_in) == (3.0, 0)
     assert summary.forces.net_rms == pytest.approx(((4 + 4 + 1) / 6) ** 0.5)
+    assert summary.forces.net_share == pytest.approx(((4 + 4 + 1) / 2 / (9 + 1 + 4 + 1)) ** 0.5)
     assert summary.stress.rms == pytest.approx(((3 + 12) / 18) ** 0.5)
     assert summary.stress.largest == 2.0
     assert (summary.distances.shortest, summary.distances.shortest_in) == (1.0, 0)
@@ -302,11 +305,20 @@ def test_a_periodic_set_has_no_warning():
 
 def test_forces_that_do_not_sum_to_zero_are_told_with_their_number():
     frames = water()
-    (told,) = warnings(replace(frames, forces=frames.forces + np.array([0.003, 0, 0])))
-    net = 3 * 0.003 / 3**0.5  # three atoms, one of three components
+    (told,) = warnings(replace(frames, forces=frames.forces + np.array([0.03, 0, 0])))
+    net = 3 * 0.03 / 3**0.5  # three atoms, one of three components
     assert f"net force has an RMS of {net:.2g} eV/Å" in told
-    assert f"{net / np.sqrt((frames.forces**2).mean()):.2%} of the forces'" in told
+    assert f"{net / 3 / np.sqrt((frames.forces**2).mean()):.2%} of the forces" in told
     assert warnings(replace(frames, forces=frames.forces + np.array([3e-5, 0, 0]))) == ()
+
+
+def test_the_net_force_of_a_liquid_on_a_grid_is_small_for_each_of_its_atoms():
+    if not LIQUID.is_dir():
+        pytest.skip("needs ../shared/data")
+    summary = summarise(AtomsDataset(path=LIQUID))
+    assert summary.forces.net_rms == pytest.approx(0.098, abs=0.001)  # eV/Å, of 192 atoms
+    assert summary.forces.net_share == pytest.approx(6.3e-4, rel=0.05)
+    assert summary.warnings == ()
 
 
 def test_copies_are_counted_and_the_first_is_named():
