@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -42,6 +43,7 @@ class Weights:
             self._slots.append((module._parameters if name in parameters else module._buffers, own))
         tensors = self.tensors()
         self._kinds = [*map(_kind, tensors)]
+        self._none = [None] * len(tensors)
         self.key: Hashable = (
             type(potential),
             self._structure.key,
@@ -59,9 +61,10 @@ class Weights:
         if potential._modules is not self._root or not self._structure.holds(thoroughly):
             return None
         try:
-            return self.tensors()
+            tensors = self.tensors()
         except KeyError:  # a module has lost one
             return None
+        return None if any(map(operator.is_, tensors, self._none)) else tensors
 
     def fit(self, tensors: list[Tensor]) -> bool:
         """Whether tensors have the types and shapes that these had."""

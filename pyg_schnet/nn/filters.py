@@ -46,7 +46,7 @@ class FilterNetwork(nn.Module):
 
     def forward(self, expansion: Float[Tensor, "edges gaussians"]) -> Float[Tensor, "edges filters"]:
         dense = self.dense1
-        if type(dense) is nn.Linear and not _has_hooks(dense):
+        if type(dense) is nn.Linear and dense.bias is not None and not _has_hooks(dense):
             # An expansion without its last functions, where they are zero, needs the first weights only.
             hidden = torch.addmm(dense.bias, expansion, dense.weight.t()[: expansion.size(1)])
         else:

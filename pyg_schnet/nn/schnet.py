@@ -355,7 +355,7 @@ class _Filters:
 
     def weights(self) -> list[Tensor]:
         """Return the parameters and buffers of the networks as they are now."""
-        return [own[name] for own, name in self._slots]
+        return [own[name] for own, name in self._slots if own[name] is not None]
 
     def __reduce__(self) -> tuple:
         return type(None), ()  # a copy or a file of a model makes its own

@@ -264,7 +264,7 @@ class KnotFeatures:
                 values = values if envelope is None else values * envelope
                 table = coefficients(values[::2])
                 error = evaluate(table, distance[middle], 0, self.spacing) - values[middle]
-                error = error[distance[middle] > _SHORTEST].abs().max()
+                error = error[distance[middle] > min(_SHORTEST, reach / 2)].abs().max()
                 slope = values.diff(dim=0).abs().max() / (self.spacing / 2)
                 if bool(error > bound * slope + 1e-12 * values.abs().max()):
                     return False

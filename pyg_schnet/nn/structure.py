@@ -50,7 +50,7 @@ class Structure:
         if any(self._hooks):
             self.unknown = "torch holds hooks of all modules, which are not compiled"
         parents, slots = list(around), []
-        numbers: dict[nn.Module, int] = {}  # one module may be at two places
+        numbers: dict[nn.Module, int] = {}  # one module may be at two places; in the order of these
         entries = []
         for root, module in modules.items():
             for name, part in module.named_modules(prefix=root, remove_duplicate=False):
@@ -61,6 +61,7 @@ class Structure:
                     parents.append(part)
         self.key: tuple[tuple, ...] = tuple(entries)
         self._hooked = any(self._hooks)
+        self._parts, self._kinds = list(numbers), [*map(type, numbers)]
         self._children = [parent._modules for parent in parents]
         self._were = [dict(children) for children in self._children]
         self._owners, self._names = [owner for owner, _ in slots], [name for _, name in slots]
@@ -78,6 +79,7 @@ class Structure:
             ("forward" in own or own.get("_explain"), "a `forward` of its own, which is not compiled"),
             (simple != values, "settings that are no numbers, which is not compiled"),
             (any(hooks), "hooks, which are not compiled"),
+            (own.get("max_norm") is not None, "`max_norm`, which is not compiled"),
         ):
             if wrong:
                 self.unknown = self.unknown or f"{label} has {text}"
@@ -94,12 +96,14 @@ class Structure:
         """Whether all is as it was; of tensors, only whether optional ones are still absent.
 
         Args:
-            thoroughly: Whether modules without submodules, too, are asked for a ``forward`` of their own.
+            thoroughly: Whether classes count, and modules without submodules, too, are asked for a
+                ``forward`` of their own.
         """
         return (
             any(self._hooks) == self._hooked
             and not any(map(operator.ne, self._children, self._were))
             and all(map(operator.is_, map(dict.get, self._owners, self._names), self._values))
+            and (not thoroughly or [*map(type, self._parts)] == self._kinds)  # parametrizations change them
             and not (thoroughly and any(name in own for own, name in self._leaves) and self.unknown is None)
         )
 

@@ -53,8 +53,8 @@ CHANGES = {
 }
 
 
-def normalize(potential):
-    layer = potential.model.interactions[0].atomwise2
+def normalize(potential, name="interactions.0.atomwise2"):
+    layer = potential.model.get_submodule(name)
     torch.nn.utils.parametrizations.weight_norm(layer).parametrizations.weight.original0.mul_(1.3)
 
 
@@ -84,6 +84,11 @@ STRUCTURES = {
         p.model.interactions[0].cfconv.filter_network, "activation", nn.ReLU()
     ),
     "a normalized weight": normalize,
+    "a normalized weight of filters": lambda p: normalize(p, "interactions.0.cfconv.filter_network.dense1"),
+    "filters without a bias": lambda p: setattr(
+        p.model.interactions[0].cfconv.filter_network.dense1, "bias", None
+    ),
+    "elements' features of bounded length": lambda p: setattr(p.model.embedding, "max_norm", 0.1),
     "fewer interactions": lambda p: p.model.interactions.__delitem__(1),
     "a narrower readout": use_narrower_readout,
     "another readout": lambda p: setattr(p.model, "readout", AtomicMean(p.model.readout.network).double()),

@@ -170,6 +170,7 @@ STEEP = {
     "2 Gaussians, polynomial": lambda: SchNet(
         **{**TINY, "num_gaussians": 2}, cutoff=10.0, envelope="polynomial"
     ),
+    "a cutoff below all distances": lambda: SchNet(**TINY, cutoff=0.5),
     "steep": lambda: steep(SchNet(**TINY, cutoff=5.0)),
     "50 Gaussians, steep": lambda: steep(SchNet(**{**TINY, "num_gaussians": 50}, cutoff=5.0)),
     "paper, steep": lambda: steep(SchNet.paper(**{**TINY, "num_gaussians": 301}, zero_output=False)),
