@@ -241,7 +241,7 @@ def read_config(config: Mapping[str, Any] | str | os.PathLike, number: int) -> S
     head = outputs[number]
     # Before 2.0 the key was `output` and the default another.
     default = "torch.nn.functional.silu" if "output_key" in head else None
-    steps = resolved.get("postprocessors")
+    steps = resolved.get("postprocessors") if resolved.get("do_postprocessing") is not False else []
     cutoff = network.get("cutoff_fn")
     return Settings(
         source,

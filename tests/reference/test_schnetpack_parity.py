@@ -266,6 +266,15 @@ def test_a_configuration_of_what_schnet_cannot_hold_is_refused(silu, tmp_path, o
         SchNet.from_schnetpack(silu, config=path)
 
 
+def test_postprocessors_that_are_switched_off_change_nothing(silu, tmp_path, data):
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG.replace("  representation:", "  do_postprocessing: false\n  representation:"))
+    plain = {name: value for name, value in silu.items() if "postprocessors" not in name}
+    offsets = {"postprocessors.1.scale": torch.tensor(7.0), "postprocessors.2.mean": torch.tensor(3.0)}
+    found = energy_of(SchNet.from_schnetpack(plain | offsets, config=path), data)
+    assert found == energy_of(SchNet.from_schnetpack(plain, activation="silu"), data)
+
+
 def test_another_config_yaml_beside_weights_is_left_alone(silu, tmp_path):
     torch.save(silu, tmp_path / "weights.pt")
     (tmp_path / "config.yaml").write_text("model: {cutoff: 3}\n")
