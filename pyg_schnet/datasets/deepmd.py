@@ -120,7 +120,13 @@ def read_arrays(arrays: Mapping[str, np.ndarray], source: str, keys: Keys, units
     Raises:
         ValueError: If a shape is wrong, or the units are not known.
     """
-    own = {_OF_DPDATA.get(name, name): array for name, array in arrays.items()}
+    own: dict[str, np.ndarray] = {}
+    for given, array in arrays.items():
+        name = _OF_DPDATA.get(given, given)
+        if name in own:
+            both = " and ".join(repr(other) for other in arrays if _OF_DPDATA.get(other, other) == name)
+            raise ValueError(f"{source}: must have one array for {name!r}, got {both}; remove one")
+        own[name] = array
     is_open = bool(own.pop("nopbc", np.array("box" not in own)).any())
     if "type_map" in own:
         name = "type"
@@ -192,7 +198,7 @@ def _frames(
 
 def _shaped(array: np.ndarray, frames: int, shape: tuple[int, ...] | None, source: str) -> np.ndarray:
     """Unfold the rows of an array, which DeePMD-kit keeps flat; those of other labels are only counted."""
-    size = array[:1].size if shape is None else int(np.prod(shape))
+    size = int(np.prod(array.shape[1:] if shape is None else shape))
     if array.shape[:1] != (frames,) or array.size != frames * size:
         raise ValueError(f"{source} must have shape ({frames}, {size}), got {array.shape}")
     return array if shape is None else array.reshape(frames, *shape)
@@ -230,8 +236,9 @@ def _numbers_of(symbols: Sequence[str], source: str) -> np.ndarray:
 
 def _types(path: Path) -> np.ndarray:
     file = path / "type.raw"
+    text = _text(path, file)
     try:
-        return np.array(_text(path, file).split(), dtype=np.int64)
+        return np.array(text.split(), dtype=np.int64)
     except (ValueError, OverflowError):
         raise ValueError(f"{file}: must hold a whole number for each atom, got something else") from None
 

@@ -78,9 +78,7 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | None:
         try:
             loaded = _load(_TYPES[dtype])
         except (OSError, subprocess.SubprocessError) as error:
-            told = str(getattr(error, "stderr", None) or "").split("\n")
-            first = next((line.strip() for line in told if line.strip()), "")
-            reason = f"{error}" + (f": {first}" if first else "")
+            reason = _reason(error)
             if not _reasons:
                 _log.warning("kernels in C are not in use; plain PyTorch is, which is slower: %s", reason)
             _reasons[dtype] = reason
@@ -93,6 +91,19 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | None:
 
 _LOADING = threading.Lock()  # one thread compiles, the others wait
 _reasons: dict[torch.dtype, str] = {}
+
+
+def _reason(error: OSError | subprocess.SubprocessError) -> str:
+    """Return one line of what went wrong, without the options of the compiler."""
+    match error:
+        case subprocess.CalledProcessError():
+            lines = str(error.stderr or "").split("\n")
+            first = next((f": {line.strip()}" for line in lines if line.strip()), "")
+            return f"the C compiler '{error.cmd[0]}' failed with exit status {error.returncode}{first}"
+        case subprocess.TimeoutExpired():
+            return f"the C compiler '{error.cmd[0]}' had not ended after {error.timeout:g} s"
+        case _:
+            return str(error)
 
 
 def why_not(like: Tensor) -> str:

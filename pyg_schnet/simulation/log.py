@@ -126,8 +126,8 @@ def _length(path: Path, after: int, energy: float | None) -> int:
         ValueError: If they are not those of one run: a row is broken, or missing, or has another energy.
     """
     header, *rows = path.read_bytes().splitlines(keepends=True) or [b""]
-    if _HEADER.encode().startswith(header) and not rows and not header.endswith(b"\n"):
-        return 0  # the header itself was broken off
+    if after < 0 and _HEADER.encode().startswith(header) and not rows and not header.endswith(b"\n"):
+        return 0  # the header itself was broken off, before any row
     if header != _HEADER.encode():
         raise ValueError(f"{path}: must be the log of the run to resume, got another file; name another")
     size, last = len(header), -1

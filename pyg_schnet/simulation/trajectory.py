@@ -15,6 +15,7 @@ from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat, ioforma
 from ase.io.trajectory import TrajectoryReader, TrajectoryWriter
 
 from pyg_schnet.claim import claimed
+from pyg_schnet.datasets.ase_files import FAILURES
 from pyg_schnet.files import check_appendable, check_replaceable, replacing
 from pyg_schnet.simulation.growing_file import GrowingFile, not_written
 
@@ -177,7 +178,7 @@ def _format_of(path: Path) -> str:
 def _check_length(path: Path, size: int) -> None:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file to resume; begin a new run")
-    there = _frames(path) if path.suffix == ".traj" else path.stat().st_size
+    there = _whole_frames(path, size) if path.suffix == ".traj" else path.stat().st_size
     if there < size:
         raise ValueError(
             f"{path}: must be as long as it was when its restart file was written, {size}, got {there}; "
@@ -203,6 +204,24 @@ def _opened(path: Path, size: int | None) -> TrajectoryWriter | GrowingFile:
     if _frames(path) > size:
         keep_frames(path, size)
     return TrajectoryWriter(path, "a")
+
+
+def _whole_frames(path: Path, size: int) -> int:
+    """Count the frames of a ``*.traj``; one that the run wrote must be readable, as the last of ``size`` is.
+
+    The header counts frames whether or not they are there, as after a file was cut off.
+    """
+    try:
+        with path.open("rb") as file:  # by ourselves, for ASE leaves it open where it is damaged
+            frames = cast(Any, TrajectoryReader(file))
+            if 0 < size <= len(frames):
+                frames[size - 1]
+            return len(frames)
+    except FAILURES as error:
+        raise ValueError(
+            f"{path}: must be the trajectory of the run to resume, whole up to frame {size - 1}, and cannot "
+            f"be read ({error}); begin a new run"
+        ) from None
 
 
 def _frames(path: Path) -> int:

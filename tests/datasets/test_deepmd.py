@@ -174,6 +174,20 @@ def test_an_npz_file_may_have_the_names_of_a_system(write, names):
     assert frames.cell[0, 2].tolist() == [0, 0, 6]
 
 
+@pytest.mark.parametrize("names", [("coord", "coords"), ("energy", "energies"), ("type", "atom_types")])
+def test_an_npz_file_with_both_names_of_an_array_is_refused(write, names):
+    """Which of them holds is not known."""
+    arrays = {**SET, "type": np.array([1, 0]), "type_map": np.array(["H", "O"])}
+    arrays[names[1]] = arrays[names[0]] * 0
+    message = refused(write(arrays))
+    assert all(f"'{name}'" in message for name in names)
+
+
+def test_an_npz_file_with_one_energy_for_all_frames_is_refused(write):
+    arrays = {**SET, "type": np.array([1, 0]), "type_map": np.array(["H", "O"]), "energy": np.array(-1.0)}
+    assert "'energy' must have shape" in refused(write(arrays))
+
+
 def test_an_npz_file_with_atomic_numbers_and_coord_needs_units(write):
     path = write({**SET, "z": np.array([8, 1])})
     assert "units" in refused(path)
@@ -266,6 +280,10 @@ def test_links_to_other_folders_are_not_followed(system, tmp_path):
     (path / "set.000" / "energy.npy").unlink()
     (path / "set.000" / "energy.npy").symlink_to(tmp_path / "secret.npy")
     assert "link" in refused(path)
+    types = system("types") / "type.raw"
+    types.unlink()
+    types.symlink_to(tmp_path / "secret.npy")
+    assert "link" in refused(types.parent)
     other = system("b")
     (other / "set.001").symlink_to(path / "set.000")
     assert "link" in refused(other)

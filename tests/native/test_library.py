@@ -108,6 +108,7 @@ def test_a_compiler_may_fail_without_a_readable_word(fresh, monkeypatch, complai
     monkeypatch.setenv("CC", compiler(fresh, complaint, "exit 1"))
     assert not has_kernels(LIKE)
     assert "exit status 1" in why_not(LIKE)
+    assert "-march" not in why_not(LIKE)  # nor any other option: the line is to be read
 
 
 def test_a_compiler_that_writes_no_library_is_told(fresh, monkeypatch):

@@ -404,6 +404,15 @@ def test_a_torn_log_is_not_resumed(run, tmp_path):
     assert (log.read_bytes(), (tmp_path / "run.extxyz").read_bytes()) == before
 
 
+@pytest.mark.parametrize("left", ["", "step,ti"])
+def test_a_log_that_lost_its_rows_is_not_resumed(run, tmp_path, left):
+    kill(run)
+    (tmp_path / "run.csv").write_text(left)
+    with pytest.raises(ValueError, match=r"run\.csv: must be the log of the run to resume"):
+        run(resume=True)
+    assert (tmp_path / "run.csv").read_text() == left
+
+
 @pytest.mark.parametrize("log", ["run.extxyz", "run.extxyz.restart"])
 def test_a_log_is_no_other_file_of_the_run(run, tmp_path, log):
     with pytest.raises(ValueError, match="`log` must be different files"):

@@ -103,6 +103,33 @@ def test_a_file_that_is_shorter_than_it_was_is_refused(frame, tmp_path, name):
         FrameWriter(path, resume=size)
 
 
+@pytest.mark.parametrize("kept", [0, 40, 0.6, 0.99])
+def test_a_trajectory_that_was_cut_off_is_refused_by_name(frame, tmp_path, kept):
+    """Its header counts all frames that were written, whether or not they are there."""
+    path = tmp_path / "run.traj"
+    with FrameWriter(path) as writer:
+        for energy in range(3):
+            writer.write(with_results(frame, energy=energy))
+        size = writer.size
+    content = path.read_bytes()
+    path.write_bytes(content[: kept if kept > 1 else int(kept * len(content))])
+    with pytest.raises(ValueError, match=r"run\.traj: .*resume"):
+        FrameWriter(path, resume=size)
+
+
+@pytest.mark.parametrize("byte", [b"\0", b"x"])
+def test_a_damaged_trajectory_is_refused_by_name(frame, tmp_path, byte):
+    path = tmp_path / "run.traj"
+    with FrameWriter(path) as writer:
+        writer.write(frame)
+        size = writer.size
+    content = path.read_bytes()
+    place = content.rindex(b"{") + 1
+    path.write_bytes(content[:place] + byte + content[place + 1 :])
+    with pytest.raises(ValueError, match=r"run\.traj: .*resume"):
+        FrameWriter(path, resume=size)
+
+
 @pytest.mark.parametrize("name", ["run.traj", "run.extxyz"])
 def test_a_trajectory_of_two_names_is_not_gone_on_with(frame, tmp_path, name):
     path = tmp_path / name
