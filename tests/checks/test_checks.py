@@ -15,6 +15,7 @@ from torch_geometric.data import Batch
 
 from pyg_schnet import Ensemble, Potential, SchNet
 from pyg_schnet.checks import CHECKS, Finding, Report, check
+from pyg_schnet.nn import spline
 from pyg_schnet.structures import from_ase
 
 REACH = 4.0  # Å
@@ -212,13 +213,19 @@ def test_a_mean_over_atoms_is_not_extensive(molecules):
     assert report["extensivity, energy"].verdict == "fail"
 
 
-def test_filters_that_are_too_rough_for_splines_are_found(molecules, monkeypatch):
+def test_splines_that_change_the_filters_are_found(molecules, monkeypatch):
     torch.manual_seed(0)
     model = SchNet(hidden_channels=8, num_filters=8, num_interactions=1, cutoff=4.0)
-    before = check(Potential(model), molecules, ["splines"])
-    monkeypatch.setattr("pyg_schnet.nn.spline.knot_spacing", lambda _: 0.5)
-    assert before.passed
+    assert check(Potential(model), molecules, ["splines"]).passed
+    monkeypatch.setattr("pyg_schnet.nn.cfconv.convolve", lambda *args: 1.01 * spline.convolve(*args))
     assert not check(Potential(model), molecules, ["splines"]).passed
+
+
+def test_knots_that_are_too_far_apart_for_the_filters_are_not_used(molecules, monkeypatch):
+    torch.manual_seed(0)
+    model = SchNet(hidden_channels=8, num_filters=8, num_interactions=1, cutoff=4.0)
+    monkeypatch.setattr("pyg_schnet.nn.spline.knot_spacing", lambda _: 0.5)
+    assert check(Potential(model), molecules, ["splines"]).passed
 
 
 def test_a_program_that_differs_is_found(molecules, monkeypatch):

@@ -346,10 +346,10 @@ def test_structures_unlike_the_training_set_are_told(verb, model, here, frames, 
     assert "not like those" not in capsys.readouterr().out
 
 
-def test_a_folder_is_no_model(here, frames, capsys):
+def test_a_folder_that_is_no_run_is_no_model(here, frames, capsys):
     ase.io.write("in.extxyz", frames[:1])
     assert cli.main(["predict", ".", "in.extxyz", "out.extxyz"]) == 2
-    assert ".: is a folder; give a checkpoint in it, as ./model.safetensors" in capsys.readouterr().err
+    assert ".: must be a checkpoint or the directory of a training run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

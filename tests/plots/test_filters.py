@@ -27,7 +27,9 @@ def convolved(model, interaction, distance):
     if edges.numel() == 0:
         return torch.zeros(model.config.num_filters, dtype=torch.float64)
     with torch.no_grad():
-        return model.interactions[interaction].cfconv(ones, edges, features, envelope, pair)[0]
+        return model.interactions[interaction].cfconv(ones, edges, features, edge_weight=envelope, pair=pair)[
+            0
+        ]
 
 
 @pytest.mark.parametrize("distance", [0.9, 2.5, 3.99, 4.5])

@@ -133,8 +133,9 @@ def test_what_is_put_into_its_potential_counts_from_the_next_evaluation_on(poten
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
-def test_calculators_of_one_band_make_programs_once(potential):
-    seconds = []
+def test_calculators_of_one_band_make_programs_once(randomize):
+    model = SchNet(8, 12, 1, 16, 4.5)  # of a structure that no other test has
+    potential, seconds = Potential(randomize(model.double()).float()).eval(), []
     kept = [SchNetCalculator(potential, compile=True) for _ in range(3)]
     for calculator in kept:
         calculator.get_forces(molecule("CH3CH2OH"))
