@@ -177,7 +177,7 @@ class KnotFeatures:
         basis: GaussianSmearing,
         envelope: CosineEnvelope | PolynomialEnvelope | None,
         cutoff: float | None = None,
-        refinement: float = 1,
+        refinement: float = 1.0,
     ):
         self.basis = basis
         self.envelope = envelope
@@ -240,7 +240,7 @@ class KnotFeatures:
 
     def _candidates(self) -> Iterator[KnotFeatures]:
         yield self
-        refinement = 2
+        refinement = 2.0
         while refinement <= _FINEST:
             yield KnotFeatures(self.basis, self.envelope, self._given_cutoff, refinement)
             refinement *= 2
