@@ -59,7 +59,7 @@ def md17(path: Path | None, molecules: int) -> tuple[Arrays, str]:
 
 def shaken_aspirin() -> tuple[Arrays, str]:
     """Displace the atoms of a force field's aspirin by 0.1 Å; the labels are zero, and time needs none."""
-    from pyg_schnet.smiles import from_smiles
+    from pyg_schnet.transforms.smiles import from_smiles
 
     molecule = from_smiles(ASPIRIN)
     atoms = len(molecule.z)

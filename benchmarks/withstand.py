@@ -4,7 +4,7 @@
     python benchmarks/withstand.py fuzz --seed 1             # guided: the same led by atheris
     python benchmarks/withstand.py pages                     # the tables of README and LOG.md
 
-Each trial is a module of benchmarks/faults; its figures go to benchmarks/results/faults.csv, unless --dry
+Each trial is a module of tests/faults; its figures go to benchmarks/results/faults.csv, unless --dry
 is given. The exit code is 1 where anything failed.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.faults import ledger
+from tests.faults import ledger
 
 TRIALS: dict[str, str] = {
     "fuzz": "fuzzing",
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     trials = parser.add_subparsers(dest="trial", required=True)
     trials.add_parser("pages", help="make the tables from the ledger")
     for name, module in TRIALS.items():
-        trial = importlib.import_module(f"benchmarks.faults.{module}")
+        trial = importlib.import_module(f"tests.faults.{module}")
         own = trials.add_parser(name, help=trial.__doc__)
         own.add_argument("--seed", type=int, default=0, help="of the random choices")
         own.add_argument("--dry", action="store_true", help="leave the ledger as it is")
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.trial == "pages":
         ledger.write_pages()
         return 0
-    entries = importlib.import_module(f"benchmarks.faults.{TRIALS[options.trial]}").run(options)
+    entries = importlib.import_module(f"tests.faults.{TRIALS[options.trial]}").run(options)
     print(ledger.table(entries))
     if not options.dry:
         ledger.record(entries)

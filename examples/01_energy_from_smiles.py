@@ -10,7 +10,7 @@ import argparse
 import torch
 
 from pyg_schnet import Potential, SchNet, load
-from pyg_schnet.smiles import from_smiles
+from pyg_schnet.transforms.smiles import from_smiles
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("smiles", nargs="?", default="CCO")

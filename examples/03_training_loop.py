@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 from pyg_schnet import Potential, SchNet
-from pyg_schnet.checkpoint import save
 from pyg_schnet.datasets import AtomsDataset
-from pyg_schnet.evaluation import evaluate
+from pyg_schnet.io.units import kcal_per_mol
 from pyg_schnet.loader import DataLoader
-from pyg_schnet.units import kcal_per_mol
+from pyg_schnet.potentials.checkpoint import save
+from pyg_schnet.potentials.metrics import evaluate
 
 SAMPLE = Path(__file__).parents[1] / "datasets" / "md17" / "ethanol_gfn2_xtb.npz"
 

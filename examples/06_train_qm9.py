@@ -11,10 +11,10 @@ import torch
 
 from pyg_schnet import Potential, SchNet
 from pyg_schnet.datasets import QM9
-from pyg_schnet.evaluation import evaluate
+from pyg_schnet.io.units import kcal_per_mol
 from pyg_schnet.loader import DataLoader
+from pyg_schnet.potentials.metrics import evaluate
 from pyg_schnet.training import Soap
-from pyg_schnet.units import kcal_per_mol
 
 SAMPLE = Path(__file__).parents[1] / "datasets" / "qm9" / "sample.xyz.tar.bz2"
 

@@ -14,9 +14,9 @@ import torch
 
 from pyg_schnet import Potential, SchNet
 from pyg_schnet.datasets import ISO17
-from pyg_schnet.evaluation import evaluate
+from pyg_schnet.io.units import kcal_per_mol
 from pyg_schnet.loader import DataLoader
-from pyg_schnet.units import kcal_per_mol
+from pyg_schnet.potentials.metrics import evaluate
 
 SAMPLE = Path(__file__).parents[1] / "datasets" / "iso17" / "iso17_standin_sample.tar.gz"
 

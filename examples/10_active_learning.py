@@ -17,9 +17,9 @@ from ase.io import read, write
 
 from pyg_schnet import Ensemble, cli
 from pyg_schnet.datasets import AtomsDataset
-from pyg_schnet.evaluation import evaluate
+from pyg_schnet.potentials.metrics import evaluate
 from pyg_schnet.simulation import SchNetCalculator, run_md, select
-from pyg_schnet.structures import to_ase
+from pyg_schnet.transforms.ase_atoms import to_ase
 
 try:
     from tblite.ase import TBLite

@@ -11,8 +11,8 @@ import time
 import numpy as np
 
 from pyg_schnet.simulation import SchNetCalculator, relax_batched, run_md, run_md_batched
-from pyg_schnet.smiles import from_smiles
-from pyg_schnet.structures import to_ase
+from pyg_schnet.transforms.ase_atoms import to_ase
+from pyg_schnet.transforms.smiles import from_smiles
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("smiles", nargs="*", default=["CCO"])

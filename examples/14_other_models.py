@@ -7,7 +7,7 @@ Whatever has `forward(z, pos, batch)` and returns an energy a molecule goes into
 references and forces there. PyG's models search neighbors by a function that needs pyg-lib or torch-cluster;
 these two let it be replaced by ours, which needs neither and has no limit of 32 neighbors. (DimeNet++ does
 not, and needs torch-sparse beside.) A hundred steps are far from converged: the table is how to compare, not
-who is best. `pyg_schnet.training.train(config, report, model=...)` is the whole training run for such models.
+who is best. `pyg_schnet.training.run(config, report, model=...)` is the whole training run for such models.
 """
 
 import argparse
@@ -22,12 +22,12 @@ from torch_geometric.nn import SchNet as PyGSchNet
 from torch_geometric.nn.models import ViSNet
 
 from pyg_schnet import Potential, SchNet, load, radius_graph
-from pyg_schnet.checkpoint import save
 from pyg_schnet.datasets import MD17, AtomsDataset
-from pyg_schnet.evaluation import evaluate
+from pyg_schnet.io.units import kcal_per_mol
 from pyg_schnet.loader import DataLoader
+from pyg_schnet.potentials.checkpoint import save
+from pyg_schnet.potentials.metrics import evaluate
 from pyg_schnet.training import potential_loss
-from pyg_schnet.units import kcal_per_mol
 
 SAMPLE = Path(__file__).parents[1] / "datasets" / "md17" / "ethanol_gfn2_xtb.npz"
 CUTOFF = 5.0  # Å

@@ -17,11 +17,11 @@ from rich.table import Table
 
 from pyg_schnet import cli, load
 from pyg_schnet.datasets import AtomsDataset
-from pyg_schnet.evaluation import Evaluation, evaluate
+from pyg_schnet.io.units import kcal_per_mol
 from pyg_schnet.plots import plot_parity
+from pyg_schnet.potentials.metrics import Evaluation, evaluate
 from pyg_schnet.simulation import Dynamics, SchNetCalculator, run_md
 from pyg_schnet.training import RunDirectory
-from pyg_schnet.units import kcal_per_mol
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "datasets" / "md17" / "recipes" / "demo.yaml"

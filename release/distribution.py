@@ -66,10 +66,8 @@ def unpack(path: Path, folder: Path) -> Path:
 def sources(source: Path = ROOT) -> dict[str, bytes]:
     """Read the files of the package as the wheel should have them: modules, kernels, cards, recipes."""
     package = source / "pyg_schnet"
-    files = [file for file in package.rglob("*") if file.suffix in (".py", ".c", ".typed")]
+    files = [file for file in package.rglob("*") if file.suffix in (".py", ".c", ".toml", ".typed")]
     wanted = {file.relative_to(source).as_posix(): file.read_bytes() for file in files}
-    for card in source.glob("datasets/*/card.toml"):
-        wanted[f"pyg_schnet/datasets/cards/{card.parent.name}.toml"] = card.read_bytes()
     for recipe in source.glob("datasets/*/recipes/*.yaml"):
         wanted[f"pyg_schnet/datasets/recipes/{recipe.parents[1].name}/{recipe.name}"] = recipe.read_bytes()
     return wanted

@@ -28,14 +28,14 @@ PROBE = """
 import importlib, sys
 sys.path.insert(0, sys.argv[1])
 import pyg_schnet
-from pyg_schnet.datasets.card import read_card
+from pyg_schnet.datasets.cards.card import read_card
 from pathlib import Path
 print(Path(pyg_schnet.__file__).parents[1])
 print(*[read_card(name).name for name in ("iso17", "md17", "md22", "qm9")])
-library = importlib.import_module("pyg_schnet.native.library")
+library = importlib.import_module("pyg_schnet.kernels.library")
 from pyg_schnet.training.recipe import find_recipe
 print(find_recipe("own_file"), find_recipe("datasets/md17/recipes/own_file.yaml"))
-print(all((Path(library.__file__).parent / name).is_file() for name in library._SOURCES))
+print(all((Path(library.__file__).parent / "c" / name).is_file() for name in library._SOURCES))
 """
 
 
@@ -65,7 +65,7 @@ def without(path: Path, name: str, folder: Path) -> Path:
 def test_the_wheel_has_the_package_its_kernels_cards_and_licence_and_nothing_else(built):
     distribution.check_wheel(built[1])
     names = distribution.contents(built[1])
-    assert "pyg_schnet/native/tape.c" in names
+    assert "pyg_schnet/kernels/c/tape.c" in names
     assert "pyg_schnet/datasets/cards/qm9.toml" in names
     assert {name.partition("/")[0] for name in names} == {"pyg_schnet", f"{_stem(built[1])}.dist-info"}
 
@@ -97,7 +97,9 @@ def test_the_unpacked_wheel_works_alone(built, tmp_path):
     assert kernels == "True"
 
 
-@pytest.mark.parametrize("name", ["pyg_schnet/potential.py", "pyg_schnet/datasets/cards/md22.toml"])
+@pytest.mark.parametrize(
+    "name", ["pyg_schnet/potentials/potential.py", "pyg_schnet/datasets/cards/md22.toml"]
+)
 def test_a_wheel_that_lacks_a_file_is_refused(built, tmp_path, name):
     with pytest.raises(distribution.BadDistribution, match=rf"\.whl lacks {name}; see"):
         distribution.check_wheel(without(built[1], name, tmp_path))

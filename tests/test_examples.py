@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pyg_schnet import Potential, SchNet
-from pyg_schnet.checkpoint import save
+from pyg_schnet.potentials.checkpoint import save
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

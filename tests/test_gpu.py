@@ -11,8 +11,8 @@ from torch_geometric.data import Batch, Data
 
 from pyg_schnet import Potential, SchNet, radius_graph
 from pyg_schnet.datasets import AtomsDataset
-from pyg_schnet.evaluation import evaluate
 from pyg_schnet.loader import DataLoader
+from pyg_schnet.potentials.metrics import evaluate
 
 SAMPLE = Path(__file__).parents[1] / "datasets" / "md17" / "ethanol_gfn2_xtb.npz"
 pytestmark = [

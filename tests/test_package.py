@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from pyg_schnet import _moved
+
 SLOW_TO_IMPORT = ("ase", "rdkit", "lightning_fabric", "matplotlib", "jsonargparse", "torchmetrics")
 
 PROBE = """
@@ -84,3 +86,16 @@ def test_a_public_name_can_be_imported(module, name):
 def test_the_version_is_a_version():
     version = importlib.import_module("pyg_schnet").__version__
     assert all(part.isdigit() for part in version.split("."))
+
+
+@pytest.mark.parametrize(("old", "new"), _moved.MODULES.items())
+def test_a_module_that_moved_is_found_by_its_old_name(monkeypatch, old, new):
+    monkeypatch.delitem(sys.modules, f"pyg_schnet.{old}", raising=False)
+    with pytest.warns(DeprecationWarning, match=f"pyg_schnet.{new}"):
+        found = importlib.import_module(f"pyg_schnet.{old}")
+    assert found is importlib.import_module(f"pyg_schnet.{new}")
+
+
+def test_other_modules_are_as_absent_as_before():
+    with pytest.raises(ModuleNotFoundError, match="nonsense"):
+        importlib.import_module("pyg_schnet.nonsense")

@@ -11,7 +11,7 @@ from ase.io import read
 from torch_geometric.data import Data
 
 from pyg_schnet import Potential, SchNet
-from pyg_schnet.checkpoint import save
+from pyg_schnet.potentials.checkpoint import save
 
 ROOT = Path(__file__).parents[1]
 

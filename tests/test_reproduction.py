@@ -19,7 +19,7 @@ from benchmarks.reproduction.cells import MOLECULES, Sources, cells, paper_value
 from benchmarks.reproduction.ledger import Entry  # noqa: E402
 from pyg_schnet import Ensemble, load  # noqa: E402
 from pyg_schnet.datasets import AtomsDataset  # noqa: E402
-from pyg_schnet.evaluation import evaluate  # noqa: E402
+from pyg_schnet.potentials.metrics import evaluate  # noqa: E402
 
 TABLES = ("table1", "table2", "table2-revised", "table3", "qm9-targets")
 ENTRY = Entry(

@@ -19,9 +19,9 @@ from pyg_schnet import Ensemble, load
 from pyg_schnet.cli import evaluate as evaluate_verb
 from pyg_schnet.cli import train as train_verb
 from pyg_schnet.cli.files import read_part, split_models
-from pyg_schnet.cli.terminal import out
 from pyg_schnet.datasets import AtomsDataset
-from pyg_schnet.evaluation import evaluate
+from pyg_schnet.io.console import out
+from pyg_schnet.potentials.metrics import evaluate
 from pyg_schnet.training import DataConfig, Report, TrainConfig, TrainerConfig, train
 from pyg_schnet.training.recipe import with_recipe
 

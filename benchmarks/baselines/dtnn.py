@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyg_schnet.molecules import MAX_ATOMIC_NUMBER, check_molecules
+from pyg_schnet.graph.pair_graph import measure
+from pyg_schnet.graph.validation import MAX_ATOMIC_NUMBER, check_molecules
 from pyg_schnet.nn import GaussianSmearing
-from pyg_schnet.nn.geometry import measure
 from pyg_schnet.nn.readout import sum_by_molecule
 
 

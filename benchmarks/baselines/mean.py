@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyg_schnet.molecules import check_molecules
+from pyg_schnet.graph.validation import check_molecules
 from pyg_schnet.nn.readout import sum_by_molecule
 
 

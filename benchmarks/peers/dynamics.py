@@ -48,7 +48,7 @@ class Dynamics:
         VelocityVerlet(atoms, timestep=0.5 * units.fs).run(steps)
 
 
-class Replicas:
+class BatchedSystem:
     """The same of many molecules side by side, each from a start of its own.
 
     Args:

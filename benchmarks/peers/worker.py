@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.peers.dynamics import Dynamics, Replicas
+from benchmarks.peers.dynamics import BatchedSystem, Dynamics
 from benchmarks.peers.peer import Peer
 
 
@@ -49,7 +49,7 @@ class Worker:
         peer = self.build(spec, data)
         together = hasattr(peer, "move_together") and "one by one" not in spec.get("variant", "")
         if spec["kind"] == "replicas" and together:
-            self.command = Replicas(peer, spec["replicas"])
+            self.command = BatchedSystem(peer, spec["replicas"])
             self.command(2)
         elif spec["kind"] in ("dynamics", "replicas"):
             self.dynamics = Dynamics(peer)

@@ -6,7 +6,7 @@ import csv
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from pyg_schnet.files import written_whole
+from pyg_schnet.io.atomic import written_whole
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,7 +17,7 @@ from benchmarks.environments import python_of
 from benchmarks.reproduction import ledger
 from benchmarks.reproduction.cells import Cell, paper_value
 from benchmarks.reproduction.ledger import ROOT, Entry
-from pyg_schnet import checkpoint
+from pyg_schnet.potentials import checkpoint
 from pyg_schnet.training import RunDirectory
 
 

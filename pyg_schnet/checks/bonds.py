@@ -12,9 +12,9 @@ from ase.data import chemical_symbols, covalent_radii
 from torch import Tensor
 from torch_geometric.data import Data
 
-from pyg_schnet.checks.finding import FAIL, LIMIT, SKIP, Finding
+from pyg_schnet.checks.model_adapter import ModelAdapter
+from pyg_schnet.checks.result import FAIL, LIMIT, SKIP, CheckResult
 from pyg_schnet.checks.samples import Samples, moved
-from pyg_schnet.checks.subject import Subject
 
 _STRETCHES = torch.linspace(0.6, 2.0, 57, dtype=torch.float64)  # of a bond's length
 _ORIGIN = int((_STRETCHES - 1).abs().argmin())  # the structure as it is
@@ -27,7 +27,7 @@ _ATOMS = 800  # in all bonds of a kind that are tried in a structure: each costs
 _BOND = 1.25  # of the sum of the covalent radii
 
 
-def check_bonds(subject: Subject, samples: Samples) -> Iterator[Finding]:
+def check_bonds(subject: ModelAdapter, samples: Samples) -> Iterator[CheckResult]:
     """Stretch and compress bonds of each kind: how high does the energy rise before it falls into a hole?"""
     found: dict[tuple[int, ...], tuple[float, float, bool]] = {}
     held: list[bool] = []
@@ -43,7 +43,7 @@ def check_bonds(subject: Subject, samples: Samples) -> Iterator[Finding]:
                 if math.isfinite(barrier[0]):
                     found[kind] = min(found.get(kind, barrier), barrier)
     if not found:
-        yield Finding("bonds", "", SKIP, note="there are no bonds of molecules")
+        yield CheckResult("bonds", "", SKIP, note="there are no bonds of molecules")
         return
     kind = min(found, key=lambda each: found[each][0])
     barrier, where, falls = found[kind]
@@ -54,7 +54,7 @@ def check_bonds(subject: Subject, samples: Samples) -> Iterator[Finding]:
         else f"{where:.2f} Å of {name} cost no more"
     )
     note = f"{what}; train on such structures, or run colder"
-    finding = Finding.measured("bonds", "barrier", barrier, _BARRIER, "eV", note, at_least=True)
+    finding = CheckResult.measured("bonds", "barrier", barrier, _BARRIER, "eV", note, at_least=True)
     if finding.verdict == FAIL and sum(held) < _HOLD * len(held) and deepest < _COLLAPSE:
         note = (
             f"{sum(held)} of {len(held)} bonds cost energy when they are stretched and compressed by a "
@@ -134,7 +134,7 @@ class _Scan:
         return min(barriers, default=(math.inf, 0.0, False))
 
 
-def _scan(subject: Subject, data: Data, bonds: list[tuple[int, int]], i: int, j: int) -> _Scan:
+def _scan(subject: ModelAdapter, data: Data, bonds: list[tuple[int, int]], i: int, j: int) -> _Scan:
     """Compute the energies along a bond, all atoms on one side of it moved."""
     pos = cast(Tensor, data.pos)
     side = _side(bonds, len(pos), i, j)
@@ -178,4 +178,4 @@ def _side(bonds: list[tuple[int, int]], atoms: int, i: int, j: int) -> Tensor:
     return side
 
 
-CHECKS: dict[str, Callable[[Subject, Samples], Iterator[Finding]]] = {"bonds": check_bonds}
+CHECKS: dict[str, Callable[[ModelAdapter, Samples], Iterator[CheckResult]]] = {"bonds": check_bonds}

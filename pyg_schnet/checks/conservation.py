@@ -13,26 +13,26 @@ from ase import Atoms, units
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from pyg_schnet.checks.finding import FAIL, SKIP, Finding
+from pyg_schnet.checks.model_adapter import ModelAdapter
+from pyg_schnet.checks.result import FAIL, SKIP, CheckResult
 from pyg_schnet.checks.samples import Samples
-from pyg_schnet.checks.subject import Subject
-from pyg_schnet.simulation.batched_dynamics import run_md_batched
+from pyg_schnet.simulation.batched_md import run_md_batched
 from pyg_schnet.simulation.conservation import fit_drift
 from pyg_schnet.simulation.integration import FARTHEST
 from pyg_schnet.simulation.velocities import draw_momenta
-from pyg_schnet.structures import to_ase
+from pyg_schnet.transforms.ase_atoms import to_ase
 
 DRIFT = 0.1  # meV/atom/ps, beside what chance may do; 100 ps of it are 40 % of the thermal energy of 300 K
 _MEMORY = 0.02  # ps; of a total energy by velocity Verlet, in which hydrogen atoms swing twice
 
 
 def check_drift(
-    subject: Subject,
+    subject: ModelAdapter,
     samples: Samples,
     duration: float = 1.0,
     timestep: float = 0.5,
     temperature: float = 300.0,
-) -> Iterator[Finding]:
+) -> Iterator[CheckResult]:
     """Move the structures by the model as it is used, without a bath (velocity Verlet).
 
     Args:
@@ -44,17 +44,17 @@ def check_drift(
     """
     structures = [one for one in samples.structures if len(one.z) > 1]
     if not structures:
-        yield Finding("drift", "", SKIP, note="single atoms do not move")
+        yield CheckResult("drift", "", SKIP, note="single atoms do not move")
         return
     run = _batched if subject.is_ours else _verlet
     drift, fluctuation, stopped = run(subject, structures, duration, timestep, temperature, samples.seed)
     if stopped:
-        yield Finding("drift", "energy", FAIL, math.inf, DRIFT, "meV/atom/ps", stopped)
+        yield CheckResult("drift", "energy", FAIL, math.inf, DRIFT, "meV/atom/ps", stopped)
         return
     how = f"in {duration:g} ps from {temperature:g} K by steps of {timestep:g} fs"
     note = f"{how}; are forces smooth, and those of the energy?"
     bound = DRIFT + _uncertainty(fluctuation, duration)
-    yield Finding.measured("drift", "energy", drift, bound, "meV/atom/ps", note)
+    yield CheckResult.measured("drift", "energy", drift, bound, "meV/atom/ps", note)
 
 
 def _uncertainty(fluctuation: float, duration: float) -> float:
@@ -64,7 +64,12 @@ def _uncertainty(fluctuation: float, duration: float) -> float:
 
 
 def _batched(
-    subject: Subject, structures: list[Data], duration: float, timestep: float, temperature: float, seed: int
+    subject: ModelAdapter,
+    structures: list[Data],
+    duration: float,
+    timestep: float,
+    temperature: float,
+    seed: int,
 ) -> tuple[float, float, str]:
     """Run what users run."""
     found = run_md_batched(
@@ -83,7 +88,12 @@ def _batched(
 
 
 def _verlet(
-    subject: Subject, structures: list[Data], duration: float, timestep: float, temperature: float, seed: int
+    subject: ModelAdapter,
+    structures: list[Data],
+    duration: float,
+    timestep: float,
+    temperature: float,
+    seed: int,
 ) -> tuple[float, float, str]:
     """Move structures by velocity Verlet, for models that are called with (z, pos, batch)."""
     rng = np.random.default_rng(seed)
@@ -116,6 +126,8 @@ def _explosion(moved: float, step: int) -> str:
     return f"an atom moved {moved:.1f} Å in step {step}; are energies in eV, and lengths in Å?"
 
 
-def checks(duration: float, temperature: float) -> dict[str, Callable[[Subject, Samples], Iterator[Finding]]]:
+def checks(
+    duration: float, temperature: float
+) -> dict[str, Callable[[ModelAdapter, Samples], Iterator[CheckResult]]]:
     """Give the check with its settings."""
     return {"drift": partial(check_drift, duration=duration, temperature=temperature)}

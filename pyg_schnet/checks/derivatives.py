@@ -9,9 +9,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from pyg_schnet.checks.finding import SKIP, Finding
+from pyg_schnet.checks.model_adapter import ModelAdapter
+from pyg_schnet.checks.result import SKIP, CheckResult
 from pyg_schnet.checks.samples import Samples, moved
-from pyg_schnet.checks.subject import Subject
 
 _COORDINATES = 24  # of each structure, drawn by chance
 # Points of a closed way, for few atoms and for many: the sum over a period converges faster than any power of
@@ -22,7 +22,7 @@ _STRAIN = 1e-5
 _WEIGHTS = torch.tensor([1, -8, 8, -1], dtype=torch.float64) / 12  # of a slope from four points
 
 
-def check_forces(subject: Subject, samples: Samples) -> Iterator[Finding]:
+def check_forces(subject: ModelAdapter, samples: Samples) -> Iterator[CheckResult]:
     """Compare forces with differences of the energy, of four points: N2's bond is too stiff for two."""
     step, worst, largest, energy = subject.tolerance.step, 0.0, 1.0, 0.0
     for data in samples.structures:
@@ -41,15 +41,15 @@ def check_forces(subject: Subject, samples: Samples) -> Iterator[Finding]:
         worst, largest = max(worst, float(error)), max(largest, float(forces.abs().max()))
     bound = subject.tolerance.slope * largest + subject.rounding * energy / step
     note = "forces must be minus the slope of the energy; is a gradient cut, or are they predicted apart?"
-    yield Finding.measured("forces", "finite differences", worst, bound, "eV/Å", note)
+    yield CheckResult.measured("forces", "finite differences", worst, bound, "eV/Å", note)
 
 
-def check_stress(subject: Subject, samples: Samples) -> Iterator[Finding]:
+def check_stress(subject: ModelAdapter, samples: Samples) -> Iterator[CheckResult]:
     """Compare stresses with central differences of the energy by strain."""
     crystals = [data for data in samples.crystals if float(data.cell.det().abs()) > 0]
     if not crystals or not subject.is_ours:
         reason = "there are no crystals with a volume" if subject.is_ours else "only a Potential has stresses"
-        yield Finding("stress", "", SKIP, note=reason)
+        yield CheckResult("stress", "", SKIP, note=reason)
         return
     worst, largest, rounding = 0.0, 1e-2, 0.0
     for data in crystals:
@@ -69,10 +69,12 @@ def check_stress(subject: Subject, samples: Samples) -> Iterator[Finding]:
             rounding = max(rounding, subject.rounding * abs(plus) / (_STRAIN * volume))
         largest = max(largest, float(stress.abs().max()))
     note = "the stress must be the slope of the energy by strain"
-    yield Finding.measured("stress", "finite differences", worst, 1e-6 * largest + rounding, "eV/Å³", note)
+    yield CheckResult.measured(
+        "stress", "finite differences", worst, 1e-6 * largest + rounding, "eV/Å³", note
+    )
 
 
-def check_closed_loop(subject: Subject, samples: Samples) -> Iterator[Finding]:
+def check_closed_loop(subject: ModelAdapter, samples: Samples) -> Iterator[CheckResult]:
     """Add up the work of the forces around a closed way of all atoms; without a curl they do none."""
     worst, way = 0.0, 0.0
     for data in samples.structures:
@@ -90,10 +92,10 @@ def check_closed_loop(subject: Subject, samples: Samples) -> Iterator[Finding]:
         "forces that do work on a closed way heat or cool a simulation; do they come from one energy, and "
         "one that does not jump (smoothness)?"
     )
-    yield Finding.measured("loop", "work", worst, bound, "eV", note)
+    yield CheckResult.measured("loop", "work", worst, bound, "eV", note)
 
 
-CHECKS: dict[str, Callable[[Subject, Samples], Iterator[Finding]]] = {
+CHECKS: dict[str, Callable[[ModelAdapter, Samples], Iterator[CheckResult]]] = {
     "forces": check_forces,
     "stress": check_stress,
     "loop": check_closed_loop,

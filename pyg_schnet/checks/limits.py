@@ -12,17 +12,17 @@ from ase.data import chemical_symbols
 from torch import Tensor
 from torch_geometric.data import Data
 
-from pyg_schnet.checks.answers import ModelError, NotFinite
-from pyg_schnet.checks.finding import FAIL, LIMIT, PASS, Finding
+from pyg_schnet.checks.model_adapter import ModelAdapter
+from pyg_schnet.checks.model_output import ModelError, NotFinite
+from pyg_schnet.checks.result import FAIL, LIMIT, PASS, CheckResult
 from pyg_schnet.checks.samples import Samples, diameter, is_periodic, moved
-from pyg_schnet.checks.subject import Subject
 
 _FAR = 100.0  # Å; SchNet's Gaussians end at 30
 _MANY = 200  # atoms of many copies
 _FOREIGN = (2, 10, 18, 36, 54)  # noble gases, which hardly any training set holds, and no molecule
 
 
-def check_extensivity(subject: Subject, samples: Samples) -> Iterator[Finding]:
+def check_extensivity(subject: ModelAdapter, samples: Samples) -> Iterator[CheckResult]:
     """Add up: copies far apart have the energy of each, and so have the cells of a crystal.
 
     Of each structure there are two copies, of the smallest so many that there are hundreds of atoms, too.
@@ -37,16 +37,16 @@ def check_extensivity(subject: Subject, samples: Samples) -> Iterator[Finding]:
         worst, largest = max(worst, error), max(largest, abs(all_of_them))
     bound = subject.tolerance.energy + subject.tolerance.relative * largest
     note = "what is far apart must add up; is there a cutoff, or are all pairs connected?"
-    finding = Finding.measured("extensivity", "energy", worst, bound, "eV/atom", note)
+    finding = CheckResult.measured("extensivity", "energy", worst, bound, "eV/atom", note)
     if finding.verdict == FAIL and subject.connects_all:
         note = (
             "without a cutoff all atoms see each other: for one molecule; train with model.cutoff for several"
         )
-        finding = Finding("extensivity", "energy", LIMIT, worst, bound, "eV/atom", note)
+        finding = CheckResult("extensivity", "energy", LIMIT, worst, bound, "eV/atom", note)
     yield finding
 
 
-def _copies(subject: Subject, data: Data, number: int) -> Data:
+def _copies(subject: ModelAdapter, data: Data, number: int) -> Data:
     """Place copies of a molecule on a grid, out of each other's reach, or repeat a cell along one vector."""
     pos, places = cast(Tensor, data.pos), torch.arange(number, dtype=torch.float64)[:, None]
     cell = None
@@ -62,7 +62,7 @@ def _copies(subject: Subject, data: Data, number: int) -> Data:
     return moved(data, (shifts[:, None] + pos).reshape(-1, 3), data.z.repeat(number), cell)
 
 
-def check_elements(subject: Subject, samples: Samples) -> Iterator[Finding]:
+def check_elements(subject: ModelAdapter, samples: Samples) -> Iterator[CheckResult]:
     """Put an element in that training had not: it must be refused, not guessed."""
     data = samples.structures[0]
     known = set(samples.elements if subject.elements is None else subject.elements)
@@ -78,17 +78,17 @@ def check_elements(subject: Subject, samples: Samples) -> Iterator[Finding]:
         accepted.append(chemical_symbols[element])
     if not tried:
         note = "it accepts all elements; Potential(elements=…) refuses those that training had not"
-        yield Finding("elements", "foreign", FAIL, 5, 0, "of 5", note)
+        yield CheckResult("elements", "foreign", FAIL, 5, 0, "of 5", note)
         return
     note = (
         f"it gives energies to {', '.join(accepted)}, which the structures do not hold; unless trained "
         "on them, it must refuse them, as Potential(elements=…) does"
     )
-    finding = Finding.measured("elements", "foreign", len(accepted), 0, f"of {len(tried)}", note)
+    finding = CheckResult.measured("elements", "foreign", len(accepted), 0, f"of {len(tried)}", note)
     yield _limit_of_others(finding, subject)
 
 
-def check_padding(subject: Subject, samples: Samples) -> Iterator[Finding]:
+def check_padding(subject: ModelAdapter, samples: Samples) -> Iterator[CheckResult]:
     """Add an atom of number 0, as padded batches have: it must be refused, or change nothing."""
     data = samples.structures[0]
     z = torch.cat([data.z, torch.tensor([0])])
@@ -99,19 +99,19 @@ def check_padding(subject: Subject, samples: Samples) -> Iterator[Finding]:
     except NotFinite:
         raise
     except ModelError:
-        yield Finding("padding", "", PASS)
+        yield CheckResult("padding", "", PASS)
         return
     bound = subject.tolerance.energy
     note = "an atom of number 0 changes the energy; do not pad, or mask such atoms"
-    yield _limit_of_others(Finding.measured("padding", "energy", change, bound, "eV", note), subject)
+    yield _limit_of_others(CheckResult.measured("padding", "energy", change, bound, "eV", note), subject)
 
 
-def _limit_of_others(finding: Finding, subject: Subject) -> Finding:
+def _limit_of_others(finding: CheckResult, subject: ModelAdapter) -> CheckResult:
     """Turn a failure into a limit, where the model is a plain network: an embedding takes any number."""
     return finding if subject.is_ours or finding.verdict != FAIL else replace(finding, verdict=LIMIT)
 
 
-CHECKS: dict[str, Callable[[Subject, Samples], Iterator[Finding]]] = {
+CHECKS: dict[str, Callable[[ModelAdapter, Samples], Iterator[CheckResult]]] = {
     "extensivity": check_extensivity,
     "elements": check_elements,
     "padding": check_padding,

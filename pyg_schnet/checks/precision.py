@@ -8,20 +8,20 @@ import torch
 from torch import nn
 from torch_geometric.data import Data
 
-from pyg_schnet.checks.answers import Result
-from pyg_schnet.checks.finding import FAIL, SKIP, Finding
+from pyg_schnet.checks.model_adapter import ModelAdapter, potentials_of
+from pyg_schnet.checks.model_output import Result
+from pyg_schnet.checks.result import FAIL, SKIP, CheckResult
 from pyg_schnet.checks.samples import Samples
-from pyg_schnet.checks.subject import Subject, potentials_of
 
 # A hundredth of what good models err by (0.1 meV an atom, 5 meV/Å).
 _ENERGY = 1e-2  # meV/atom
 _FORCES = 0.1  # meV/Å
 
 
-def check_float32(subject: Subject, samples: Samples) -> Iterator[Finding]:
+def check_float32(subject: ModelAdapter, samples: Samples) -> Iterator[CheckResult]:
     """Compare float32 with float64."""
     if not isinstance(subject.model, nn.Module) or subject.dtype != torch.float64:
-        yield Finding("float32", "", SKIP, note=subject.why_single or "it has no weights to convert")
+        yield CheckResult("float32", "", SKIP, note=subject.why_single or "it has no weights to convert")
         return
     single = subject.variant(torch.float32)
     after = subject.compute(single, samples.structures, torch.float32)
@@ -29,34 +29,34 @@ def check_float32(subject: Subject, samples: Samples) -> Iterator[Finding]:
     yield from _changes("float32", subject.exact(samples.structures), after, samples.structures, note)
 
 
-def check_compiled(subject: Subject, samples: Samples) -> Iterator[Finding]:
+def check_compiled(subject: ModelAdapter, samples: Samples) -> Iterator[CheckResult]:
     """Compare the compiled potential with the same one run step by step, both in float32."""
     if not subject.is_ours:
-        yield Finding("compiled", "", SKIP, note="only a Potential is compiled")
+        yield CheckResult("compiled", "", SKIP, note="only a Potential is compiled")
         return
     eager, compiled = (subject.variant(torch.float32, "auto", compiled=on) for on in (False, True))
     own = potentials_of(compiled)
     reason = next((reason for one in own if (reason := one.why_eager()) is not None), None)
     if reason is not None:
-        yield Finding("compiled", "", SKIP, note=reason)
+        yield CheckResult("compiled", "", SKIP, note=reason)
         return
     before = subject.compute(eager, samples.structures, torch.float32)
     after = subject.compute(compiled, samples.structures, torch.float32)
     for one in own:
         if one.compiled is not None and one.compiled.failure is not None:
-            yield Finding("compiled", "", FAIL, note=one.compiled.failure)
+            yield CheckResult("compiled", "", FAIL, note=one.compiled.failure)
             return
     note = "the program differs from the model; please report it"
     yield from _changes("compiled", before, after, samples.structures, note)
 
 
-def check_splines(subject: Subject, samples: Samples) -> Iterator[Finding]:
+def check_splines(subject: ModelAdapter, samples: Samples) -> Iterator[CheckResult]:
     """Compare filters from splines with exact ones, both in float64."""
     if not subject.networks:
-        yield Finding("splines", "", SKIP, note="only SchNet has splines of filters")
+        yield CheckResult("splines", "", SKIP, note="only SchNet has splines of filters")
         return
     if all(network.filters == "exact" for network in subject.networks):
-        yield Finding("splines", "", SKIP, note="this model has filters='exact'")
+        yield CheckResult("splines", "", SKIP, note="this model has filters='exact'")
         return
     splines = subject.variant(torch.float64, "spline")
     after = subject.compute(splines, samples.structures, torch.float64)
@@ -66,16 +66,16 @@ def check_splines(subject: Subject, samples: Samples) -> Iterator[Finding]:
 
 def _changes(
     check: str, before: Result, after: Result, structures: list[Data], note: str
-) -> Iterator[Finding]:
+) -> Iterator[CheckResult]:
     atoms = torch.tensor([len(one.z) for one in structures])
     energy = 1e3 * ((after.energy - before.energy).abs() / atoms).max()
     forces = 1e3 * (after.forces - before.forces).abs().max()
     largest = max(1.0, float(before.forces.abs().max()))
-    yield Finding.measured(check, "energy", float(energy), _ENERGY, "meV/atom", note)
-    yield Finding.measured(check, "forces", float(forces), _FORCES * largest, "meV/Å", note)
+    yield CheckResult.measured(check, "energy", float(energy), _ENERGY, "meV/atom", note)
+    yield CheckResult.measured(check, "forces", float(forces), _FORCES * largest, "meV/Å", note)
 
 
-CHECKS: dict[str, Callable[[Subject, Samples], Iterator[Finding]]] = {
+CHECKS: dict[str, Callable[[ModelAdapter, Samples], Iterator[CheckResult]]] = {
     "float32": check_float32,
     "compiled": check_compiled,
     "splines": check_splines,

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from pyg_schnet.checks.finding import Finding
+from pyg_schnet.checks.model_adapter import ModelAdapter
+from pyg_schnet.checks.result import CheckResult
 from pyg_schnet.checks.samples import Samples, diameter, moved
-from pyg_schnet.checks.subject import Subject
 
 _SPACING = 0.05  # Å between the points of a crowd's way, at first
 _CLOSE = 0.02  # of a pair's, which costs little
@@ -52,7 +52,7 @@ class Way:
         return moved(self.start, cast(Tensor, self.start.pos) + t * self.direction)
 
 
-def check_smoothness(subject: Subject, samples: Samples) -> Iterator[Finding]:
+def check_smoothness(subject: ModelAdapter, samples: Samples) -> Iterator[CheckResult]:
     """Draw atoms apart through the cutoff, and let a crowd grow; part intervals where something jumps."""
     width = subject.tolerance.width
     rows = [(way, _intervals(subject, way)) for way in _ways(subject, samples)]
@@ -67,13 +67,13 @@ def check_smoothness(subject: Subject, samples: Samples) -> Iterator[Finding]:
     energies, slopes = (torch.cat([own[:, k] for _, own in rows]).abs() for k in (1, 2))
     note = "dynamics does not conserve an energy that jumps; is there an envelope that ends at the cutoff?"
     bound = subject.tolerance.energy + subject.tolerance.relative * float(energies.max())
-    yield Finding.measured("smoothness", "energy", jumps["energy"], bound, "eV", note)
+    yield CheckResult.measured("smoothness", "energy", jumps["energy"], bound, "eV", note)
     note = "forces must not jump; an envelope needs no slope at the cutoff"
     bound = max(1e-6, 1e3 * width) * max(1.0, float(slopes.max()))  # forces change by some 100 eV/Å² anyway
-    yield Finding.measured("smoothness", "forces", jumps["forces"], bound, "eV/Å", note)
+    yield CheckResult.measured("smoothness", "forces", jumps["forces"], bound, "eV/Å", note)
 
 
-def _ways(subject: Subject, samples: Samples) -> Iterator[Way]:
+def _ways(subject: ModelAdapter, samples: Samples) -> Iterator[Way]:
     reach = _REACH if subject.cutoff is None else subject.cutoff + 1
     apart = torch.tensor([[0.0, 0, 0], [1, 0, 0]], dtype=torch.float64)
     for pair in combinations_with_replacement(samples.elements, 2):
@@ -87,7 +87,7 @@ def _ways(subject: Subject, samples: Samples) -> Iterator[Way]:
         yield Way(data, (pos - pos.mean(0)) / diameter(pos) if len(pos) > 1 else pos, _SWELLING)
 
 
-def _along(subject: Subject, places: list[tuple[Way, float]]) -> tuple[Tensor, Tensor]:
+def _along(subject: ModelAdapter, places: list[tuple[Way, float]]) -> tuple[Tensor, Tensor]:
     """Give energies and their slopes along the ways, from the forces."""
     result = subject.exact([way.at(t) for way, t in places])
     sizes = [len(way.start.z) for way, _ in places]
@@ -96,7 +96,7 @@ def _along(subject: Subject, places: list[tuple[Way, float]]) -> tuple[Tensor, T
     return result.energy, torch.stack(slopes)
 
 
-def _intervals(subject: Subject, way: Way) -> Tensor:
+def _intervals(subject: ModelAdapter, way: Way) -> Tensor:
     """Give place, energy and slope of both ends of each interval of a way, ``(intervals, 6)``."""
     places = way.places
     points = torch.stack([places, *_along(subject, [(way, t) for t in places.tolist()])], dim=1)
@@ -125,7 +125,9 @@ def _excess(jumps: Tensor) -> Tensor:
     return nn.functional.pad((here + (a - 4 * b - 4 * c + d) / 6).abs(), (2, 2))
 
 
-def _narrowed(subject: Subject, intervals: list[tuple[Way, Tensor]], quantity: str, width: float) -> float:
+def _narrowed(
+    subject: ModelAdapter, intervals: list[tuple[Way, Tensor]], quantity: str, width: float
+) -> float:
     """Part intervals, each time keeping the part that is unlike the others; give the largest jump left."""
     ways = [way for way, _ in intervals]
     rows = torch.stack([row for _, row in intervals])
@@ -137,7 +139,7 @@ def _narrowed(subject: Subject, intervals: list[tuple[Way, Tensor]], quantity: s
     return float(_jump(quantity, rows).abs().max())
 
 
-def _parted(subject: Subject, ways: list[Way], rows: Tensor, number: int) -> Tensor:
+def _parted(subject: ModelAdapter, ways: list[Way], rows: Tensor, number: int) -> Tensor:
     """Part intervals ``(intervals, 6)`` into equal ones, ``(intervals, number, 6)``."""
     inner = torch.arange(1, number, dtype=torch.float64) / number
     places = rows[:, :1] + inner * (rows[:, 3:4] - rows[:, :1])
@@ -147,4 +149,4 @@ def _parted(subject: Subject, ways: list[Way], rows: Tensor, number: int) -> Ten
     return torch.cat([points[:, :-1], points[:, 1:]], dim=2)
 
 
-CHECKS: dict[str, Callable[[Subject, Samples], Iterator[Finding]]] = {"smoothness": check_smoothness}
+CHECKS: dict[str, Callable[[ModelAdapter, Samples], Iterator[CheckResult]]] = {"smoothness": check_smoothness}

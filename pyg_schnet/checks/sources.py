@@ -9,10 +9,10 @@ from typing import Any
 from ase.units import Bohr
 
 from pyg_schnet.datasets import AtomsDataset
-from pyg_schnet.datasets.frame_readers import read_structures
-from pyg_schnet.datasets.reading import has_own_reader
-from pyg_schnet.datasets.structure_files import check_kind
-from pyg_schnet.units import Units
+from pyg_schnet.io.formats.frame_readers import read_structures
+from pyg_schnet.io.formats.reading import has_own_reader
+from pyg_schnet.io.formats.structure_files import check_kind
+from pyg_schnet.io.units import Units
 
 
 def open_structures(path: str, units: str | None = None) -> Sequence[Any] | AtomsDataset:

@@ -1,3 +1,3 @@
 """The command ``pyg-schnet``: one module a verb."""
 
-from pyg_schnet.cli.command import main as main
+from pyg_schnet.cli.app import main as main

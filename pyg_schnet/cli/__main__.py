@@ -2,7 +2,7 @@
 
 import sys
 
-from pyg_schnet.cli.command import main
+from pyg_schnet.cli.app import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -18,10 +18,10 @@ from rich.text import Text
 
 from pyg_schnet.cli.files import checkpoints, split_models, units_of_runs
 from pyg_schnet.cli.options import add_talk, with_model
-from pyg_schnet.cli.terminal import out
+from pyg_schnet.io.console import out
 
 if TYPE_CHECKING:
-    from pyg_schnet.checks import Finding, Report
+    from pyg_schnet.checks import CheckResult, Report
 
 _STYLES = {"pass": "green", "fail": "bold red", "limit": "yellow", "skip": "dim"}
 
@@ -115,7 +115,7 @@ def _table(report: Report, title: str) -> Table:
     return table
 
 
-def _tell_notes(findings: Sequence[Finding]) -> None:
+def _tell_notes(findings: Sequence[CheckResult]) -> None:
     """Say why, once for what fails for one reason."""
     reasons: dict[tuple[str, str, str], None] = {}
     for finding in findings:

@@ -16,12 +16,12 @@ from rich.text import Text
 
 from pyg_schnet.cli.files import check_picture
 from pyg_schnet.cli.options import add_talk, parser_of
-from pyg_schnet.cli.terminal import out
-from pyg_schnet.files import check_distinct, check_replaceable
+from pyg_schnet.io.atomic import check_distinct, check_replaceable
+from pyg_schnet.io.console import out
 
 if TYPE_CHECKING:
-    from pyg_schnet.datasets.dataset import MoleculeDataset
-    from pyg_schnet.datasets.summary import Summary
+    from pyg_schnet.datasets.base import MoleculeDataset
+    from pyg_schnet.datasets.report.summary import Summary
 
 # Published sets: the class, and the options that it takes beside root and source.
 _PUBLISHED = {
@@ -71,8 +71,8 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
 
 def run(options: Namespace) -> int:
     """Open a data set, print what it holds, draw it."""
-    from pyg_schnet.claim import claimed
-    from pyg_schnet.datasets.summary import summarise
+    from pyg_schnet.datasets.report.summary import summarise
+    from pyg_schnet.io.locks import claimed
     from pyg_schnet.plots import plot_data_set
 
     if options.plot is not None:
@@ -127,7 +127,7 @@ def _open_published(options: Namespace) -> MoleculeDataset:
 
 def _open_files(options: Namespace) -> MoleculeDataset:
     from pyg_schnet.datasets import AtomsDataset
-    from pyg_schnet.spelling import nearest
+    from pyg_schnet.io.spelling import nearest
 
     first, *others = options.name_or_file
     if not others and not Path(first).exists():
@@ -167,7 +167,7 @@ def _as_dict(
 
 
 def _card(name: str) -> Any:
-    from pyg_schnet.datasets.card import read_card
+    from pyg_schnet.datasets.cards.card import read_card
 
     return read_card(name)
 

@@ -19,12 +19,12 @@ from pyg_schnet.cli.files import (
     units_of_runs,
 )
 from pyg_schnet.cli.options import add_talk, with_model
-from pyg_schnet.cli.terminal import out
-from pyg_schnet.files import check_distinct
+from pyg_schnet.io.atomic import check_distinct
+from pyg_schnet.io.console import out
 
 if TYPE_CHECKING:
-    from pyg_schnet.calibration import Calibration
-    from pyg_schnet.evaluation import Evaluation
+    from pyg_schnet.potentials.calibration import Calibration
+    from pyg_schnet.potentials.metrics import Evaluation
 
 
 def build(full: bool) -> tuple[str, ArgumentParser]:
@@ -68,7 +68,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
 
 def run(options: Namespace) -> int:
     """Compare a potential with labels."""
-    from pyg_schnet.claim import claimed
+    from pyg_schnet.io.locks import claimed
 
     models = split_models(options.model)
     paths = checkpoints(models)
@@ -79,10 +79,10 @@ def run(options: Namespace) -> int:
 
 
 def _evaluate(options: Namespace, models: list[str], paths: list[str]) -> int:
-    from pyg_schnet.calibration import FEWEST, calibrations, with_factors
     from pyg_schnet.datasets import AtomsDataset
-    from pyg_schnet.evaluation import evaluate
     from pyg_schnet.plots import plot_calibration, plot_parity
+    from pyg_schnet.potentials.calibration import FEWEST, calibrations, with_factors
+    from pyg_schnet.potentials.metrics import evaluate
     from pyg_schnet.simulation.calculator import for_evaluation
 
     potential = for_evaluation(models, options.device)
@@ -167,7 +167,7 @@ def _check(options: Namespace, potentials: int) -> None:
 
 
 def _table(evaluation: Evaluation) -> Table:
-    from pyg_schnet.units import GPa, kcal_per_mol
+    from pyg_schnet.io.units import GPa, kcal_per_mol
 
     title = f"Errors on {evaluation.n:,} structures"
     table = Table(title=title, title_justify="left")

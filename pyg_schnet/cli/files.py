@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyg_schnet.files import check_replaceable, sha256_of
+from pyg_schnet.io.atomic import check_replaceable, sha256_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,7 +129,7 @@ def model_files(text: str) -> list[str]:
 
 def checkpoints(models: list[str]) -> list[str]:
     """Give the paths of all checkpoints: those that an ensemble's file names, if it is one."""
-    from pyg_schnet.ensemble import is_ensemble_file, members
+    from pyg_schnet.potentials.ensemble import is_ensemble_file, members
 
     return [str(path) for path in members(models[0])] if is_ensemble_file(models[0]) else models
 
@@ -152,7 +152,7 @@ def units_of_runs(models: list[str], file: str) -> str | None:
     Raises:
         ValueError: If the runs had different units.
     """
-    from pyg_schnet.checkpoint import provenance
+    from pyg_schnet.potentials.checkpoint import provenance
 
     found = {}
     for model in models:

@@ -15,8 +15,8 @@ from jsonargparse import ArgumentParser, Namespace
 
 from pyg_schnet.cli.files import model_files, split_models, what_loses_results
 from pyg_schnet.cli.options import add_files, add_talk, with_model
-from pyg_schnet.cli.terminal import out
-from pyg_schnet.files import check_distinct, check_replaceable
+from pyg_schnet.io.atomic import check_distinct, check_replaceable
+from pyg_schnet.io.console import out
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -95,7 +95,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
 
 def run(options: Namespace) -> int:
     """Run molecular dynamics."""
-    from pyg_schnet.cli.source import Source
+    from pyg_schnet.io.formats.structure_stream import Source
 
     path = Path(options.out)
     check_replaceable(path)

@@ -10,7 +10,7 @@ from typing import Any, Union, get_args, get_origin
 from jsonargparse import ArgumentError, ArgumentParser
 
 from pyg_schnet.cli.help import name_of, usage_of
-from pyg_schnet.spelling import nearest
+from pyg_schnet.io.spelling import nearest
 
 _SHOWN = 200  # characters of a value in a message
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from jsonargparse import Namespace
     from torch import Tensor
 
-    from pyg_schnet.evaluation import Evaluation
     from pyg_schnet.nn import SchNet
-    from pyg_schnet.potential import Potential
+    from pyg_schnet.potentials.metrics import Evaluation
+    from pyg_schnet.potentials.potential import Potential
 
 PICTURES = ("learning_curve", "parity", "errors", "filters", "filter_profiles", "atoms", "elements")
 _OF_LABELS = ("parity", "errors")
@@ -139,7 +139,7 @@ class Pictures:
 
     def _draw_atoms(self, path: str) -> str:
         from pyg_schnet.plots import plot_atomic_energies
-        from pyg_schnet.plots.atoms import element_means
+        from pyg_schnet.plots.atomic_energies import element_means
 
         assert self.structures is not None
         assert self.potential is not None
@@ -177,7 +177,7 @@ class Pictures:
         return pair_distances(self.structures.some(_FOR_MEANS), self._model().config.cutoff), 0.0
 
     def _evaluate(self) -> Evaluation:
-        from pyg_schnet.evaluation import evaluate
+        from pyg_schnet.potentials.metrics import evaluate
 
         if self.evaluation is None:
             assert self.structures is not None
@@ -194,7 +194,7 @@ def _structures(options: Namespace, source: Source) -> Structures:
 
 
 def _load(source: Source, device: str) -> Potential:
-    from pyg_schnet.checkpoint import read
+    from pyg_schnet.potentials.checkpoint import read
     from pyg_schnet.simulation.calculator import for_evaluation
 
     if source.run is not None and not source.model.is_file():
@@ -212,7 +212,7 @@ def _load(source: Source, device: str) -> Potential:
 
 def _impossible(potential: Potential) -> dict[str, str]:
     """Say which pictures cannot be drawn of a potential, and why."""
-    from pyg_schnet.molecules import MAX_ATOMIC_NUMBER
+    from pyg_schnet.graph.validation import MAX_ATOMIC_NUMBER
 
     found, config = {}, cast("SchNet", potential.model).config
     if config.dipole or config.readout == "mean":

@@ -12,8 +12,8 @@ from rich.table import Table
 from pyg_schnet.cli.options import add_talk, parser_of
 from pyg_schnet.cli.pictures import PICTURES, Pictures
 from pyg_schnet.cli.plot_source import Source
-from pyg_schnet.cli.terminal import out
-from pyg_schnet.files import check_replaceable
+from pyg_schnet.io.atomic import check_replaceable
+from pyg_schnet.io.console import out
 
 _FORMATS = ("png", "pdf", "svg")
 
@@ -85,7 +85,7 @@ def run(options: Namespace) -> int:
 
 
 def _names(only: list[str] | None) -> list[str]:
-    from pyg_schnet.spelling import nearest
+    from pyg_schnet.io.spelling import nearest
 
     asked = [name for text in only or PICTURES for name in text.split(",")]
     for name in asked:

@@ -30,7 +30,7 @@ class Source:
             FileNotFoundError: If there is no such thing.
             ValueError: If it is a folder that is no run, or several models.
         """
-        from pyg_schnet.ensemble import is_ensemble_file
+        from pyg_schnet.potentials.ensemble import is_ensemble_file
         from pyg_schnet.training import RunDirectory
 
         path = Path(target)

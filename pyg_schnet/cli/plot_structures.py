@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch_geometric.data import Data
 
     from pyg_schnet.datasets import AtomsDataset
-    from pyg_schnet.potential import Potential
+    from pyg_schnet.potentials.potential import Potential
 
 KEYS = ("energy_key", "forces_key", "stress_key", "units")
 
@@ -132,7 +132,7 @@ def choose(index: str | None, structures: Structures) -> list[int]:
     """
     from ase.utils import string2index
 
-    from pyg_schnet.plots.atoms import MOST
+    from pyg_schnet.plots.atomic_energies import MOST
 
     if index is None:
         return structures.numbers[:1].tolist()
@@ -157,7 +157,7 @@ def atomic_energies(
     potential: Potential, structures: Structures, numbers: Sequence[int]
 ) -> tuple[list[Atoms], list[np.ndarray]]:
     """Give structures and what their atoms add to the energy, in eV."""
-    from pyg_schnet.structures import to_ase
+    from pyg_schnet.transforms.ase_atoms import to_ase
 
     items = [cast("Data", structures.whole[number]) for number in numbers]
     device = potential.scale.device
@@ -177,8 +177,8 @@ def _without_labels(path: str, error: ValueError) -> Structures:
     """Read structures that could not be read with labels."""
     import torch
 
-    from pyg_schnet.cli.source import Source as Frames
-    from pyg_schnet.structures import from_ase
+    from pyg_schnet.io.formats.structure_stream import Source as Frames
+    from pyg_schnet.transforms.ase_atoms import from_ase
 
     try:
         items = [from_ase(atoms) for _, atoms in Frames(path)]

@@ -17,9 +17,9 @@ from pyg_schnet.cli.files import check_holds_results, check_output
 from pyg_schnet.cli.options import add_files, add_resume, add_talk, with_model
 
 if TYPE_CHECKING:
-    from pyg_schnet.cli.batch_run import BatchRun
-    from pyg_schnet.cli.job import Row
-    from pyg_schnet.cli.share import Share
+    from pyg_schnet.prediction.run import BatchRun
+    from pyg_schnet.prediction.shard_spec import Share
+    from pyg_schnet.prediction.task import Row
 
 
 def build(full: bool) -> tuple[str, ArgumentParser]:
@@ -53,9 +53,9 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
 
 def run(options: Namespace) -> int:
     """Predict energies, forces and stresses of structures."""
-    from pyg_schnet.cli.batch_run import BatchRun, has_same_places
-    from pyg_schnet.cli.shards import Shards, remove_shards
-    from pyg_schnet.cli.share import Share
+    from pyg_schnet.prediction.run import BatchRun, has_same_places
+    from pyg_schnet.prediction.shard_spec import Share
+    from pyg_schnet.prediction.shards import Shards, remove_shards
 
     _check(options)
     share = Share.parse(options.shard, options.batch_size)
@@ -99,8 +99,8 @@ def _check(options: Namespace) -> None:
 @contextmanager
 def _computed(options: Namespace, work: BatchRun, share: Share, begin: int) -> Iterator[Iterator[Row]]:
     """Compute what is left, here or in several processes."""
-    from pyg_schnet.cli.job import Job
-    from pyg_schnet.cli.workers import Workers
+    from pyg_schnet.prediction.task import Job
+    from pyg_schnet.prediction.workers import Workers
 
     job = Job(
         work.models,

@@ -10,13 +10,13 @@ from jsonargparse import ArgumentParser, Namespace
 
 from pyg_schnet.cli.files import split_models
 from pyg_schnet.cli.options import add_files, add_resume, add_talk, with_model
-from pyg_schnet.cli.terminal import out
+from pyg_schnet.io.console import out
 
 if TYPE_CHECKING:
     from ase import Atoms
     from rich.table import Table
 
-    from pyg_schnet.cli.batch_run import BatchRun
+    from pyg_schnet.prediction.run import BatchRun
     from pyg_schnet.simulation import Relaxation
 
 _ROWS = 20  # of the table
@@ -48,7 +48,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
 
 def run(options: Namespace) -> int:
     """Relax structures."""
-    from pyg_schnet.cli.batch_run import BatchRun, has_same_start
+    from pyg_schnet.prediction.run import BatchRun, has_same_start
     from pyg_schnet.simulation.relaxation import check_goal, check_method
 
     check_goal(options.fmax, options.steps)
@@ -139,7 +139,7 @@ def _row(frame: Atoms) -> dict[str, Any]:
 
 
 def _frames_of(path: str) -> Iterator[Atoms]:
-    from pyg_schnet.cli.source import Source
+    from pyg_schnet.io.formats.structure_stream import Source
 
     return (atoms for _, atoms in Source(path))
 

@@ -10,8 +10,8 @@ from jsonargparse import ArgumentParser, Namespace
 
 from pyg_schnet.cli.files import check_holds_many, check_output, checkpoints, model_files, split_models
 from pyg_schnet.cli.options import add_files, add_talk, with_model
-from pyg_schnet.cli.terminal import out
-from pyg_schnet.files import check_distinct
+from pyg_schnet.io.atomic import check_distinct
+from pyg_schnet.io.console import out
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -33,7 +33,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
 
 def run(options: Namespace) -> int:
     """Choose structures."""
-    from pyg_schnet.claim import claimed
+    from pyg_schnet.io.locks import claimed
 
     check_distinct({"MODEL": model_files(options.model), "IN": [options.input]}, {"OUT": options.out})
     check_output(options.out, options.overwrite)
@@ -52,8 +52,8 @@ def run(options: Namespace) -> int:
 def _select(options: Namespace, models: list[str]) -> int:
     from ase.io import write
 
-    from pyg_schnet.cli.source import Source
-    from pyg_schnet.files import replacing
+    from pyg_schnet.io.atomic import replacing
+    from pyg_schnet.io.formats.structure_stream import Source
     from pyg_schnet.simulation import StructureError, select
 
     source, size = Source(options.input), 0

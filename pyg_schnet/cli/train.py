@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 
 from pyg_schnet.cli.options import add_talk, parser_of
-from pyg_schnet.cli.terminal import out
+from pyg_schnet.io.console import out
 
 if TYPE_CHECKING:
     from pyg_schnet.training import RunDirectory
@@ -63,7 +63,7 @@ def run(options: Namespace) -> int:
 
 def _as_dict(run: RunDirectory) -> dict[str, Any]:
     """Give what --json prints: the files, and the validation of the potential that was kept."""
-    from pyg_schnet.checkpoint import provenance
+    from pyg_schnet.potentials.checkpoint import provenance
 
     rows = run.read_metrics()
     best = provenance(run.model)["validation"] if run.model.exists() else None

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyg_schnet.datasets.chunks import Chunk
-from pyg_schnet.datasets.dataset import MoleculeDataset
-from pyg_schnet.datasets.frames import merged_labels
-from pyg_schnet.datasets.labels import Keys
-from pyg_schnet.datasets.presentation import present
-from pyg_schnet.datasets.reading import list_files, parts_of, read_frames
-from pyg_schnet.datasets.stamp import stamp
-from pyg_schnet.units import Units
+from pyg_schnet.datasets.base import MoleculeDataset
+from pyg_schnet.datasets.label_selection import present
+from pyg_schnet.io.formats.chunks import Chunk
+from pyg_schnet.io.formats.frames import merged_labels
+from pyg_schnet.io.formats.labels import Keys
+from pyg_schnet.io.formats.reading import list_files, parts_of, read_frames
+from pyg_schnet.io.hashes import stamp
+from pyg_schnet.io.units import Units
 
 
 class AtomsDataset(MoleculeDataset):

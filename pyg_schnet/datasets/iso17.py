@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from pyg_schnet.datasets.archives import extract
-from pyg_schnet.datasets.card import read_card
-from pyg_schnet.datasets.dataset import MoleculeDataset
-from pyg_schnet.datasets.download import download
+from pyg_schnet.datasets.base import MoleculeDataset
+from pyg_schnet.datasets.cards.card import read_card
 from pyg_schnet.datasets.iso17_files import read_database, read_ids
 from pyg_schnet.datasets.splits import Split
-from pyg_schnet.datasets.stamp import stamp
-from pyg_schnet.datasets.storage import Chunk
-from pyg_schnet.spelling import nearest
+from pyg_schnet.datasets.storage.processed_file import Chunk
+from pyg_schnet.io.hashes import stamp
+from pyg_schnet.io.remote.archive import extract
+from pyg_schnet.io.remote.download import download
+from pyg_schnet.io.spelling import nearest
 
 FOLDS = ("reference", "reference_eq", "test_within", "test_other", "test_eq")
 _ARCHIVE = "iso17.tar.gz"

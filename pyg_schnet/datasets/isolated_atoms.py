@@ -9,8 +9,8 @@ from ase.data import chemical_symbols
 from torch import Tensor
 from torch_geometric.data import Data
 
-from pyg_schnet.datasets.dataset import MoleculeDataset
-from pyg_schnet.datasets.records import is_isolated
+from pyg_schnet.datasets.base import MoleculeDataset
+from pyg_schnet.io.formats.records import is_isolated
 
 _ALIKE = 1e-3  # eV
 

@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from numpy.lib.npyio import NpzFile
 
-from pyg_schnet.datasets.archives import extract
-from pyg_schnet.datasets.card import CardFile, read_card
-from pyg_schnet.datasets.chunks import Chunk
-from pyg_schnet.datasets.dataset import MoleculeDataset
-from pyg_schnet.datasets.download import download
-from pyg_schnet.datasets.npz import open_npz, read_array
-from pyg_schnet.datasets.reading import read_frames
+from pyg_schnet.datasets.base import MoleculeDataset
+from pyg_schnet.datasets.cards.card import CardFile, read_card
 from pyg_schnet.datasets.splits import Split
-from pyg_schnet.datasets.stamp import stamp
-from pyg_schnet.spelling import nearest
+from pyg_schnet.io.formats.chunks import Chunk
+from pyg_schnet.io.formats.npz import open_npz, read_array
+from pyg_schnet.io.formats.reading import read_frames
+from pyg_schnet.io.hashes import stamp
+from pyg_schnet.io.remote.archive import extract
+from pyg_schnet.io.remote.download import download
+from pyg_schnet.io.spelling import nearest
 
 _log = logging.getLogger(__name__)
 _SPLITS = range(1, 6)  # of the revised set

@@ -12,14 +12,15 @@ import torch
 from ase.data import atomic_numbers
 from torch import Tensor
 
-from pyg_schnet.datasets import bonds, storage
-from pyg_schnet.datasets.card import read_card
-from pyg_schnet.datasets.chunks import Chunk
-from pyg_schnet.datasets.dataset import MoleculeDataset
+from pyg_schnet.datasets import qm9_bonds as bonds
+from pyg_schnet.datasets.base import MoleculeDataset
+from pyg_schnet.datasets.cards.card import read_card
 from pyg_schnet.datasets.qm9_files import MOLECULES, TARGETS, Records
 from pyg_schnet.datasets.qm9_sources import SOURCES, is_whole, open_source, stamps
 from pyg_schnet.datasets.splits import Split, random_split
-from pyg_schnet.units import Bohr
+from pyg_schnet.datasets.storage import processed_file as storage
+from pyg_schnet.io.formats.chunks import Chunk
+from pyg_schnet.io.units import Bohr
 
 _SPLITS = {"schnet": (110_462, 1_000), "custom": (110_000, 10_000)}  # to train and validate on
 # PyG's order of its nineteen targets; those that end in _atom are relative to the isolated atoms.

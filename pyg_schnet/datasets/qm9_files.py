@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from pyg_schnet.datasets.archives import stream
+from pyg_schnet.io.remote.archive import stream
 
 MOLECULES = 133_885  # of GDB-9
 TARGETS = ("A", "B", "C", "mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "U0", "U", "H", "G", "Cv")

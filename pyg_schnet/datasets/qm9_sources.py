@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pyg_schnet.datasets import qm9_files
-from pyg_schnet.datasets.archives import extract
-from pyg_schnet.datasets.card import Card
-from pyg_schnet.datasets.download import DownloadError, RemoteFile, download, verify
+from pyg_schnet.datasets.cards.card import Card
 from pyg_schnet.datasets.qm9_files import Records
-from pyg_schnet.datasets.stamp import stamp
+from pyg_schnet.io.hashes import stamp
+from pyg_schnet.io.remote.archive import extract
+from pyg_schnet.io.remote.download import DownloadError, RemoteFile, download, verify
 
 _log = logging.getLogger(__name__)
 SOURCES = ("figshare", "sdf", "qm9pack")  # in the order in which "auto" tries them

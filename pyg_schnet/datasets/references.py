@@ -9,7 +9,7 @@ from ase.data import chemical_symbols
 from ase.formula import Formula
 from torch import Tensor
 
-from pyg_schnet.molecules import MAX_ATOMIC_NUMBER
+from pyg_schnet.graph.validation import MAX_ATOMIC_NUMBER
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyg_schnet.datasets.npz import open_npz, read_array
 from pyg_schnet.datasets.splits import Split
+from pyg_schnet.io.formats.npz import open_npz, read_array
 
 
 def read_split(path: Path) -> Split:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from pyg_schnet.datasets.dataset import MoleculeDataset
+from pyg_schnet.datasets.base import MoleculeDataset
 from pyg_schnet.loader import collate
 
 _ATOMS_AT_ONCE = 2**18  # some ten numbers each: 20 MB

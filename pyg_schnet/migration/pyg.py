@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn.models import schnet as pyg
 
+from pyg_schnet.graph.neighbors import radius_graph
 from pyg_schnet.migration.pickled_module import PickledObject
 from pyg_schnet.migration.weight_file import WeightFile, read_weights
-from pyg_schnet.neighbors import radius_graph
 from pyg_schnet.nn.readout import AtomicMean, AtomicSum, DipoleMagnitude, element_table
 from pyg_schnet.nn.schnet import SchNet
 

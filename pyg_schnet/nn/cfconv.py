@@ -12,7 +12,7 @@ from torch_geometric.typing import Adj
 from torch_geometric.utils import is_sparse
 
 from pyg_schnet.nn.adjacency import edges_of
-from pyg_schnet.nn.spline import Knots, SplineFilters, convolve
+from pyg_schnet.nn.filter_table import Knots, SplineFilters, convolve
 
 
 class CFConv(MessagePassing):

@@ -8,9 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pyg_schnet.nn.cfconv import CFConv
+from pyg_schnet.nn.filter_table import Knots
 from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.nn.radial import ShiftedSoftplus
-from pyg_schnet.nn.spline import Knots
 
 
 class Interaction(nn.Module):

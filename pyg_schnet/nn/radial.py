@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pyg_schnet.native import has_kernels, shifted_softplus, silu
+from pyg_schnet.kernels import has_kernels, shifted_softplus, silu
 
 
 class ShiftedSoftplus(nn.Module):

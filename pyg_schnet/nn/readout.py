@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch_geometric.nn.inits import reset
 
-from pyg_schnet.molecules import MAX_ATOMIC_NUMBER
+from pyg_schnet.graph.validation import MAX_ATOMIC_NUMBER
 from pyg_schnet.nn.radial import ShiftedSoftplus, SiLU
 
 _ACTIVATIONS = {"shifted_softplus": ShiftedSoftplus, "silu": SiLU, "tanh": nn.Tanh}

@@ -12,15 +12,15 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from pyg_schnet.molecules import MAX_ATOMIC_NUMBER, check_molecules
+from pyg_schnet.graph.pair_graph import Geometry, measure
+from pyg_schnet.graph.validation import MAX_ATOMIC_NUMBER, check_molecules
 from pyg_schnet.nn.cfconv import CFConv
 from pyg_schnet.nn.config import SchNetConfig
-from pyg_schnet.nn.geometry import Geometry, measure
+from pyg_schnet.nn.filter_table import KnotFeatures, Knots, takes_splines
 from pyg_schnet.nn.interaction import Interaction
 from pyg_schnet.nn.pyg_names import PyGNames
 from pyg_schnet.nn.radial import CosineEnvelope, GaussianSmearing, PolynomialEnvelope
 from pyg_schnet.nn.readout import AtomicMean, AtomicSum, AtomwiseNetwork, DipoleMagnitude
-from pyg_schnet.nn.spline import KnotFeatures, Knots, takes_splines
 from pyg_schnet.nn.structure import Structure
 
 _ENVELOPES = {"cosine": CosineEnvelope, "polynomial": PolynomialEnvelope}
@@ -66,9 +66,10 @@ class SchNet(PyGNames, nn.Module):
         final_activation: Whether a shifted softplus ends the filter network.
         zero_output: Whether the last layer starts at zero.
         filters: ``"exact"`` evaluates the filter networks for each pair of atoms, ``"spline"`` at a few
-            hundred knots of a quintic spline (:mod:`pyg_schnet.nn.spline`; exact to 1e-6 of the energies'
-            spread and 1e-5 of the forces, with as many knots as this takes), ``"auto"`` at knots in float32
-            where there are more pairs than knots. The attribute ``filters`` of a model may be changed.
+            hundred knots of a quintic spline (:mod:`pyg_schnet.nn.filter_table`; exact to 1e-6 of the
+            energies' spread and 1e-5 of the forces, with as many knots as this takes), ``"auto"`` at
+            knots in float32 where there are more pairs than knots. The attribute ``filters`` of a
+            model may be changed.
         readout_activation: ``"shifted_softplus"``, ``"silu"`` (as in SchNetPack 2) or ``"tanh"``, between
             the two layers of the readout.
 

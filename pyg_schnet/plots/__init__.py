@@ -1,10 +1,10 @@
 """Pictures of a data set, of a training run, of a potential's errors and of what a SchNet has learned."""
 
-from pyg_schnet.plots.atoms import plot_atomic_energies as plot_atomic_energies
+from pyg_schnet.plots.atomic_energies import plot_atomic_energies as plot_atomic_energies
 from pyg_schnet.plots.calibration import plot_calibration as plot_calibration
 from pyg_schnet.plots.data_set import plot_data_set as plot_data_set
 from pyg_schnet.plots.distances import pair_distances as pair_distances
-from pyg_schnet.plots.elements import plot_elements as plot_elements
+from pyg_schnet.plots.embeddings import plot_elements as plot_elements
 from pyg_schnet.plots.errors import plot_errors as plot_errors
 from pyg_schnet.plots.filter_profiles import plot_filter_profiles as plot_filter_profiles
 from pyg_schnet.plots.filters import plot_filters as plot_filters

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 
-from pyg_schnet.calibration import Calibration
 from pyg_schnet.plots.style import BLUE, VERMILION, save, tidy
+from pyg_schnet.potentials.calibration import Calibration
 
 _LOOK = {  # name, unit in thousandths of ours, color, marker
     "energy": ("energy", "meV/atom", BLUE, "o"),
@@ -30,7 +30,7 @@ def plot_calibration(calibrations: Mapping[str, Calibration], path: str | os.Pat
     numbers, hollow before and full after, with standard errors. Perfect deviations lie on the diagonal.
 
     Args:
-        calibrations: See :func:`~pyg_schnet.calibration.calibrations`.
+        calibrations: See :func:`~pyg_schnet.potentials.calibration.calibrations`.
         path: The picture.
     """
     panels = len(calibrations) + 1

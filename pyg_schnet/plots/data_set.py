@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from pyg_schnet.datasets.dataset import MoleculeDataset
+from pyg_schnet.datasets.base import MoleculeDataset
 from pyg_schnet.datasets.references import formula
+from pyg_schnet.datasets.report.structure_statistics import Survey, survey
 from pyg_schnet.datasets.streaming import stream
-from pyg_schnet.datasets.survey import Survey, survey
+from pyg_schnet.io.units import kcal_per_mol
 from pyg_schnet.plots.style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, element_styles, save, tidy
-from pyg_schnet.units import kcal_per_mol
 
 _WIDTH, _HEIGHT = 3.35, 2.2  # inches a panel: one column of a journal, 8.5 cm
 _FONT = 8  # points, in print as here

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from pyg_schnet.molecules import molecules_of
-from pyg_schnet.neighbors import neighbor_list
+from pyg_schnet.graph.neighbors import neighbor_list
+from pyg_schnet.graph.validation import molecules_of
 
 
 def pair_distances(data: Data, cutoff: float | None = None) -> Tensor:

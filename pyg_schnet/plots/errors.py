@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 from torch import Tensor
 
-from pyg_schnet.evaluation import Evaluation
 from pyg_schnet.plots.style import BLUE, GRAY, PAGE, SMALL, element_styles, letter, paper, save, tidy
+from pyg_schnet.potentials.metrics import Evaluation
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
 _HEIGHT = 2.3  # inches a row

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from pyg_schnet.evaluation import Evaluation
+from pyg_schnet.io.units import GPa, kcal_per_mol
 from pyg_schnet.nn.readout import sum_by_molecule
 from pyg_schnet.plots.style import BLUE, GRAY, PAGE, SMALL, VERMILION, element_styles, paper, save, tidy
-from pyg_schnet.units import GPa, kcal_per_mol
+from pyg_schnet.potentials.metrics import Evaluation
 
 
 def plot_parity(

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from pyg_schnet.files import replacing
+from pyg_schnet.io.atomic import replacing
 
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a journal, and two
 SMALL = 7  # points, of numbers and legends; labels have one more

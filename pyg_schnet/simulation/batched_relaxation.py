@@ -8,12 +8,12 @@ import torch
 from ase import Atoms
 from ase.constraints import FixAtoms
 
-from pyg_schnet.ensemble import Ensemble
-from pyg_schnet.potential import Potential
+from pyg_schnet.potentials.ensemble import Ensemble
+from pyg_schnet.potentials.potential import Potential
+from pyg_schnet.simulation.batched_system import BatchedSystem, check_known, count_pairs
 from pyg_schnet.simulation.calculator import Model, compile_for_evaluation, for_evaluation
 from pyg_schnet.simulation.fire import Fire
 from pyg_schnet.simulation.relaxation import Relaxation, check_goal
-from pyg_schnet.simulation.replicas import Replicas, check_known, count_pairs
 from pyg_schnet.simulation.start import check_start
 from pyg_schnet.simulation.structures import StructureError, check_structure
 
@@ -156,7 +156,7 @@ class _Queue:
         structures = dict(zip(numbers, frames, strict=True)) | newcomers
         while structures:
             try:
-                replicas = Replicas(self.potential, list(structures.values()), list(structures))
+                replicas = BatchedSystem(self.potential, list(structures.values()), list(structures))
             except StructureError as error:
                 for each in (error, *error.others):
                     self._refuse(each)

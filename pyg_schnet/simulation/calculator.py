@@ -16,12 +16,12 @@ from ase.outputs import Properties, all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress
 from torch_geometric.data import Data
 
-from pyg_schnet.checkpoint import load
-from pyg_schnet.ensemble import Ensemble, is_ensemble_file
-from pyg_schnet.molecules import check_predictions
-from pyg_schnet.potential import Potential
-from pyg_schnet.simulation.verlet_list import VerletList
-from pyg_schnet.structures import from_ase
+from pyg_schnet.graph.validation import check_predictions
+from pyg_schnet.graph.verlet_list import VerletList
+from pyg_schnet.potentials.checkpoint import load
+from pyg_schnet.potentials.ensemble import Ensemble, is_ensemble_file
+from pyg_schnet.potentials.potential import Potential
+from pyg_schnet.transforms.ase_atoms import from_ase
 
 Model: TypeAlias = Potential | Ensemble | str | os.PathLike | Sequence[str | os.PathLike]
 _EVALUATIONS_TO_COMPILE_AFTER = 50  # eager ones take a millisecond longer than compiled ones

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pyg_schnet.simulation.batched_system import BatchedSystem
 from pyg_schnet.simulation.relaxation import Relaxation, outside, why_stop
-from pyg_schnet.simulation.replicas import Replicas
 
 # FIRE's parameters, ASE's.
 _START, _LONGEST, _FARTHEST = 0.1, 1.0, 0.2
@@ -27,7 +27,7 @@ class Fire:
         Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006), as in ASE.
     """
 
-    def __init__(self, replicas: Replicas, earlier: Fire | None = None, kept: Sequence[int] = ()):
+    def __init__(self, replicas: BatchedSystem, earlier: Fire | None = None, kept: Sequence[int] = ()):
         self.replicas = replicas
         one = replicas.energy.new_ones(len(replicas))
         self.velocity = torch.zeros_like(replicas.pos)

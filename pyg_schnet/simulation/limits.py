@@ -12,11 +12,11 @@ from ase.calculators.calculator import BaseCalculator
 from torch import Tensor
 from torch_geometric.data import Data
 
-from pyg_schnet.domain import FARTHER, Domain, NearPairs
-from pyg_schnet.molecules import check_atomic_numbers
+from pyg_schnet.graph.validation import check_atomic_numbers
+from pyg_schnet.potentials.training_domain import SKIN, NearPairs, TrainingDomain
 from pyg_schnet.simulation.settings import check_quantity
 from pyg_schnet.simulation.structures import results_of
-from pyg_schnet.structures import from_ase
+from pyg_schnet.transforms.ase_atoms import from_ase
 
 _FORCES = 3.0  # of the largest in training: halves of one ensemble differ by 1.3, explosions by thousands
 _FEW = 100  # atoms of a molecule up to which all distances take less than a search: 8 µs for 9
@@ -51,7 +51,7 @@ class Limits:
             check_atomic_numbers(torch.from_numpy(atoms.numbers))
             table = self._domain.limits(closest or 0.0).numpy()
             own = np.unique(atoms.numbers)
-            self._reach = float(table[np.ix_(own, own)].max()) + FARTHER
+            self._reach = float(table[np.ix_(own, own)].max()) + SKIN
             if len(atoms) <= _FEW and not atoms.pbc.any():
                 self._dense = table[np.ix_(atoms.numbers, atoms.numbers)] - np.diag([math.inf] * len(atoms))
         self._room = 0.0
@@ -78,7 +78,7 @@ class Limits:
             return str(error)
         return None  # by rounding, neither is right
 
-    def _look(self, frame: Atoms, domain: Domain, closest: float) -> float:
+    def _look(self, frame: Atoms, domain: TrainingDomain, closest: float) -> float:
         if self._dense is None:
             return domain.room(from_ase(frame), closest)
         vector = frame.positions[:, None] - frame.positions  # (atoms, atoms, 3)
@@ -112,7 +112,7 @@ class BatchLimits:
         ValueError: If an argument is out of range.
     """
 
-    def __init__(self, domain: Domain | None, closest: float | None, max_force: float | str | None):
+    def __init__(self, domain: TrainingDomain | None, closest: float | None, max_force: float | str | None):
         self._max_force, self._why = _check_limits(domain, closest, max_force)
         self._domain, self._closest = (None, None) if closest is None else (domain, closest)
         self._near: NearPairs | None = None
@@ -128,7 +128,7 @@ class BatchLimits:
         found = {}
         if self._domain is not None and self._closest is not None:
             pos = cast(Tensor, data.pos)
-            if self._near is None or not bool((pos - self._pos).square().sum(1).amax() < (FARTHER / 2) ** 2):
+            if self._near is None or not bool((pos - self._pos).square().sum(1).amax() < (SKIN / 2) ** 2):
                 self._near, self._pos = self._domain.near(data, self._closest), pos.clone()
             found = self._near.breaches(data)
         if self._max_force is not None:
@@ -142,7 +142,7 @@ class BatchLimits:
 
 
 def _check_limits(
-    domain: Domain | None, closest: float | None, max_force: float | str | None
+    domain: TrainingDomain | None, closest: float | None, max_force: float | str | None
 ) -> tuple[float | None, str]:
     """Give the largest force in eV/Å, and where it comes from."""
     if closest is not None:
@@ -164,6 +164,6 @@ def _too_strong(atom: int, force: float, largest: float, why: str) -> str:
     return f"the force on atom {atom} is {force:.3g} eV/Å, more than {largest:.3g}{why}"
 
 
-def domain_of(calculator: BaseCalculator | None) -> Domain | None:
+def domain_of(calculator: BaseCalculator | None) -> TrainingDomain | None:
     """Give what the potential of a calculator was trained on, if it is known."""
     return getattr(getattr(calculator, "potential", None), "domain", None)

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from types import TracebackType
 
-from pyg_schnet.claim import Claim
-from pyg_schnet.files import check_appendable, check_replaceable
-from pyg_schnet.simulation.growing_file import GrowingFile
+from pyg_schnet.io.append_only import GrowingFile
+from pyg_schnet.io.atomic import check_appendable, check_replaceable
+from pyg_schnet.io.locks import Claim
 
 COLUMNS = {
     "step": "d",

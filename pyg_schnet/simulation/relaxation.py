@@ -14,13 +14,13 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import BFGS, FIRE, LBFGS
 from torch import Tensor
 
-from pyg_schnet.domain import Domain
+from pyg_schnet.io.units import GPa
+from pyg_schnet.potentials.training_domain import TrainingDomain
 from pyg_schnet.simulation.limits import domain_of
 from pyg_schnet.simulation.start import check_start
 from pyg_schnet.simulation.structures import check_structure, own_copy, snapshot
 from pyg_schnet.simulation.trajectory import FrameWriter
-from pyg_schnet.structures import from_ase
-from pyg_schnet.units import GPa
+from pyg_schnet.transforms.ase_atoms import from_ase
 
 _OPTIMIZERS = {"BFGS": BFGS, "LBFGS": LBFGS, "FIRE": FIRE}
 # No crystal is bound by more than the 9 eV an atom of tungsten: what falls farther falls into a hole of the
@@ -68,7 +68,8 @@ def relax(
 
     It stops, not converged, where energy or forces are not finite, where the energy fell by 20 eV an atom,
     or where the potential refuses the atoms; a structure without forces whose atoms are closer than
-    :class:`~pyg_schnet.domain.Domain` allows is not converged, either: see ``stopped``.
+    :class:`~pyg_schnet.potentials.training_domain.TrainingDomain` allows is not converged, either:
+    see ``stopped``.
 
     Args:
         atoms: With a calculator; not modified, constraints are respected.
@@ -192,7 +193,7 @@ def why_stop(energy: Tensor, longest: Tensor, depth: Tensor, among: Tensor) -> d
     return reasons
 
 
-def outside(domain: Domain | None, frame: Atoms) -> str | None:
+def outside(domain: TrainingDomain | None, frame: Atoms) -> str | None:
     """Return why a minimum is none: its atoms are closer than in training, where the potential knows nothing.
 
     Args:

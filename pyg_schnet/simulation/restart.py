@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from ase import Atoms
 
-from pyg_schnet import checkpoint
-from pyg_schnet.ensemble import Ensemble
-from pyg_schnet.files import flush, flush_folder, remove_leftovers
+from pyg_schnet.io.append_only import not_written
+from pyg_schnet.io.atomic import flush, flush_folder, remove_leftovers
 from pyg_schnet.nn import SchNet
-from pyg_schnet.potential import Potential
-from pyg_schnet.simulation.growing_file import not_written
+from pyg_schnet.potentials import checkpoint
+from pyg_schnet.potentials.ensemble import Ensemble
+from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.simulation.settings import Settings
 from pyg_schnet.simulation.statistics import Statistics
 from pyg_schnet.simulation.structures import constraint_to_dict, hash_structure, results_of

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 from ase import Atoms
 
-from pyg_schnet.spelling import nearest
+from pyg_schnet.io.spelling import nearest
 
 _THERMOSTATS = ("nve", "langevin")
 

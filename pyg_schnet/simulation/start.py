@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from ase import Atoms
 
-from pyg_schnet.neighbors import neighbor_list
-from pyg_schnet.structures import from_ase
+from pyg_schnet.graph.neighbors import neighbor_list
+from pyg_schnet.transforms.ase_atoms import from_ase
 
 _OVERLAP = 0.1  # Å; a mistake of the file, whatever the calculator: the shortest bond, of H2, has 0.74
 

@@ -14,10 +14,10 @@ from ase.io import read, write
 from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat, ioformats
 from ase.io.trajectory import TrajectoryReader, TrajectoryWriter
 
-from pyg_schnet.claim import claimed
-from pyg_schnet.datasets.ase_files import FAILURES
-from pyg_schnet.files import check_appendable, check_replaceable, replacing
-from pyg_schnet.simulation.growing_file import GrowingFile, not_written
+from pyg_schnet.io.append_only import GrowingFile, not_written
+from pyg_schnet.io.atomic import check_appendable, check_replaceable, replacing
+from pyg_schnet.io.formats.ase import FAILURES
+from pyg_schnet.io.locks import claimed
 
 _GROWING = (".traj", ".extxyz", ".xyz")
 

@@ -9,8 +9,8 @@ from statistics import median
 import torch
 from torch_geometric.data import Data
 
-from pyg_schnet.evaluation import labelled
-from pyg_schnet.potential import Potential
+from pyg_schnet.potentials.metrics import labelled
+from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.training.config import TrainerConfig
 from pyg_schnet.training.loss import potential_loss
 from pyg_schnet.training.progress import Report

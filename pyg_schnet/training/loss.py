@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from pyg_schnet.graph.strain import virial_per_atom
 from pyg_schnet.nn.readout import sum_by_molecule
-from pyg_schnet.strain import virial_per_atom
 
 
 def potential_loss(

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from pyg_schnet.units import GPa, kcal_per_mol
+from pyg_schnet.io.units import GPa, kcal_per_mol
 
 
 class Report:

@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from pyg_schnet.spelling import nearest
+from pyg_schnet.io.spelling import nearest
 from pyg_schnet.training.config import TrainConfig
 
 _INSTALLED = Path(__file__).parents[1] / "datasets" / "recipes"  # filled by the wheel, see pyproject.toml

@@ -13,12 +13,12 @@ import numpy as np
 import yaml
 from torch import Tensor
 
-from pyg_schnet import checkpoint
-from pyg_schnet.claim import Claim
-from pyg_schnet.datasets.npz import open_npz, read_array
 from pyg_schnet.datasets.split_files import read_split
 from pyg_schnet.datasets.splits import Split
-from pyg_schnet.files import is_leftover, remove_leftovers, written_whole
+from pyg_schnet.io.atomic import is_leftover, remove_leftovers, written_whole
+from pyg_schnet.io.formats.npz import open_npz, read_array
+from pyg_schnet.io.locks import Claim
+from pyg_schnet.potentials import checkpoint
 
 
 class RunDirectory:

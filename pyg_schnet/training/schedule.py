@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
-from pyg_schnet.sampler import EdgeBudgetSampler, shuffled
+from pyg_schnet.loader.sampler import EdgeBudgetSampler, shuffled
 from pyg_schnet.training.config import TrainerConfig
 
 

@@ -11,7 +11,7 @@ from torch_geometric.data import InMemoryDataset
 
 from pyg_schnet.loader import DataLoader
 from pyg_schnet.nn import SchNet
-from pyg_schnet.potential import Potential
+from pyg_schnet.potentials.potential import Potential
 
 ENERGY_BOUND = 1e-6  # of the energies' standard deviation
 FORCES_BOUND = 1e-5  # of the forces' root mean square

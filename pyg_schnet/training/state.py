@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from pyg_schnet import checkpoint
-from pyg_schnet.potential import Potential
-from pyg_schnet.training.flat import FlatParameters
+from pyg_schnet.potentials import checkpoint
+from pyg_schnet.potentials.potential import Potential
+from pyg_schnet.training.flat_parameters import FlatParameters
 from pyg_schnet.training.soap import Soap
 
 _KIND = "training state"

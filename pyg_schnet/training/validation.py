@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch_geometric.data import InMemoryDataset
 
-from pyg_schnet import checkpoint
-from pyg_schnet.evaluation import Evaluation, evaluate
+from pyg_schnet.potentials import checkpoint
+from pyg_schnet.potentials.metrics import Evaluation, evaluate
 from pyg_schnet.training.config import TrainerConfig
+from pyg_schnet.training.distributed import Processes
 from pyg_schnet.training.finite import require_finite
-from pyg_schnet.training.processes import Processes
 from pyg_schnet.training.progress import Report
 from pyg_schnet.training.run_directory import RunDirectory
 from pyg_schnet.training.schedule import learning_rate

@@ -14,9 +14,9 @@ from torch import nn
 from torch_geometric.data import Batch
 
 from pyg_schnet import Ensemble, Potential, SchNet
-from pyg_schnet.checks import CHECKS, Finding, Report, check
-from pyg_schnet.nn import spline
-from pyg_schnet.structures import from_ase
+from pyg_schnet.checks import CHECKS, CheckResult, Report, check
+from pyg_schnet.nn import filter_table as spline
+from pyg_schnet.transforms.ase_atoms import from_ase
 
 REACH = 4.0  # Å
 WELL = {1: 0.6, 6: 1.1, 8: 1.0}  # of Morse's potential: half the length of a bond, roughly
@@ -224,12 +224,12 @@ def test_splines_that_change_the_filters_are_found(molecules, monkeypatch):
 def test_knots_that_are_too_far_apart_for_the_filters_are_not_used(molecules, monkeypatch):
     torch.manual_seed(0)
     model = SchNet(hidden_channels=8, num_filters=8, num_interactions=1, cutoff=4.0)
-    monkeypatch.setattr("pyg_schnet.nn.spline.knot_spacing", lambda _: 0.5)
+    monkeypatch.setattr("pyg_schnet.nn.filter_table.knot_spacing", lambda _: 0.5)
     assert check(Potential(model), molecules, ["splines"]).passed
 
 
 def test_a_program_that_differs_is_found(molecules, monkeypatch):
-    monkeypatch.setattr("pyg_schnet.compilation.compiled.difference", lambda *_: "energies differ by 1 eV")
+    monkeypatch.setattr("pyg_schnet.compile.compiled.difference", lambda *_: "energies differ by 1 eV")
     model = SchNet(hidden_channels=8, num_filters=8, num_interactions=1, cutoff=4.0, filters="spline")
     report = check(Potential(model), molecules, ["compiled"])
     assert "energies differ by 1 eV" in report["compiled"].note
@@ -253,7 +253,7 @@ def test_large_energies_in_float32_are_found(molecules):
 
 
 def test_an_ensemble_and_a_checkpoint_are_examined_like_a_potential(molecules, tmp_path):
-    from pyg_schnet.checkpoint import save
+    from pyg_schnet.potentials.checkpoint import save
 
     members = []
     for seed in (0, 1):
@@ -319,8 +319,8 @@ def test_a_failed_report_fails_a_test_and_says_why(molecules):
 
 
 def test_what_is_not_a_number_fails():
-    assert Finding.measured("x", "", math.nan, 1.0, "eV").verdict == "fail"
-    assert Finding.measured("x", "", math.nan, 1.0, "eV", at_least=True).verdict == "fail"
+    assert CheckResult.measured("x", "", math.nan, 1.0, "eV").verdict == "fail"
+    assert CheckResult.measured("x", "", math.nan, 1.0, "eV", at_least=True).verdict == "fail"
 
 
 def test_an_error_of_the_model_is_a_finding(molecules):

@@ -10,8 +10,8 @@ from ase.build import molecule
 from ase.io import write
 
 from pyg_schnet import Potential, SchNet
-from pyg_schnet.checkpoint import save
 from pyg_schnet.cli import main
+from pyg_schnet.potentials.checkpoint import save
 
 OTHER = """
 from __future__ import annotations

@@ -10,8 +10,9 @@ import pytest
 import torch
 from ase.build import molecule
 
-from pyg_schnet import Potential, SchNet, checkpoint, cli
-from pyg_schnet.claim import claimed
+from pyg_schnet import Potential, SchNet, cli
+from pyg_schnet.io.locks import claimed
+from pyg_schnet.potentials import checkpoint
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "datasets" / "md17" / "ethanol_gfn2_xtb.npz"

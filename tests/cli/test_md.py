@@ -14,8 +14,9 @@ import pytest
 import torch
 from ase.build import bulk, molecule
 
-from pyg_schnet import Potential, SchNet, checkpoint, cli
-from pyg_schnet.domain import Domain
+from pyg_schnet import Potential, SchNet, cli
+from pyg_schnet.potentials import checkpoint
+from pyg_schnet.potentials.training_domain import TrainingDomain
 
 TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 1, "num_gaussians": 12, "cutoff": 4.0}
 
@@ -28,7 +29,7 @@ def model(tmp_path_factory):
         torch.manual_seed(0)
         potential = Potential(SchNet(**TINY), scale=0.1, elements=[1, 6, 8, 14])
     met = {(1, 1): 1.0, (6, 6): 1.0, (6, 8): 1.0, (8, 8): 1.0}
-    potential.domain = Domain({**met, (1, 6): 1.0, (1, 8): 0.9, (14, 14): 2.0}, largest_force=5.0)
+    potential.domain = TrainingDomain({**met, (1, 6): 1.0, (1, 8): 0.9, (14, 14): 2.0}, largest_force=5.0)
     checkpoint.save(potential, path)
     return str(path)
 

@@ -16,7 +16,7 @@ import yaml
 from ase.build import molecule
 
 from pyg_schnet import Potential, SchNet, cli
-from pyg_schnet.checkpoint import save
+from pyg_schnet.potentials.checkpoint import save
 from pyg_schnet.training import RunDirectory
 
 ROOT = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ import tarfile
 import zipfile
 from dataclasses import replace
 
-from pyg_schnet.datasets.card import CardFile, read_card
+from pyg_schnet.datasets.cards.card import CardFile, read_card
 
 XYZ = {
     1: """5

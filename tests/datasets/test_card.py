@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pyg_schnet.datasets import card as cards
-from pyg_schnet.datasets.card import CardFile, card_names, read_card, read_card_file
-from pyg_schnet.datasets.download import RemoteFile
+from pyg_schnet.datasets.cards import card as cards
+from pyg_schnet.datasets.cards.card import CardFile, card_names, read_card, read_card_file
+from pyg_schnet.io.remote.download import RemoteFile
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -342,20 +342,9 @@ def test_a_sample_has_the_hash_of_its_card(name):
     assert hashlib.sha256(content).hexdigest() == sample.sha256
 
 
-def test_a_wheel_carries_every_card():
-    build = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
-    folder = "pyg_schnet/datasets/cards"
-    assert cards._INSTALLED.as_posix().endswith(f"/{folder}")
-    included = build["targets"]["wheel"]["force-include"]
-    assert {source: target for source, target in included.items() if source.endswith(".toml")} == {
-        f"datasets/{path.parent.name}/card.toml": f"{folder}/{path.parent.name}.toml"
-        for path in ROOT.glob("datasets/*/card.toml")
-    }
-
-
-def test_an_installed_package_reads_its_own_cards(tmp_path, monkeypatch):
+def test_cards_are_the_toml_files_of_a_folder(tmp_path, monkeypatch):
     (tmp_path / "toy.toml").write_text(TOY, encoding="utf-8")
-    monkeypatch.setattr(cards, "_INSTALLED", tmp_path)
+    monkeypatch.setattr(cards, "_FOLDER", tmp_path)
     assert card_names() == ("toy",)
     assert read_card("toy").title == "A toy"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 import logging
 import os
@@ -19,16 +18,13 @@ import torch
 import torch_geometric.datasets
 
 from pyg_schnet import RadiusGraph
-from pyg_schnet.datasets import download as downloads
 from pyg_schnet.datasets import md17
-from pyg_schnet.datasets.archives import extract
-from pyg_schnet.datasets.card import read_card
-from pyg_schnet.datasets.download import DownloadError
+from pyg_schnet.datasets.cards.card import read_card
 from pyg_schnet.datasets.md17 import MD17, MD22, check_fingerprint
-
-_spec = importlib.util.spec_from_file_location("http_server", Path(__file__).with_name("http_server.py"))
-http_server = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(http_server)
+from pyg_schnet.io.remote import download as downloads
+from pyg_schnet.io.remote.archive import extract
+from pyg_schnet.io.remote.download import DownloadError
+from tests.io.remote import http_server
 
 SAMPLE = Path(__file__).parents[2] / "datasets/md17/ethanol_gfn2_xtb.npz"
 SHARED = Path(__file__).parents[2] / "../shared/data/rmd17"

@@ -21,14 +21,11 @@ from torch_geometric.loader import DataLoader
 
 from pyg_schnet import RadiusGraph
 from pyg_schnet.datasets import qm9
-from pyg_schnet.datasets.card import read_card
+from pyg_schnet.datasets.cards.card import read_card
 from pyg_schnet.datasets.qm9 import QM9
 from pyg_schnet.datasets.qm9_files import TARGETS
 from pyg_schnet.datasets.splits import random_split
-
-_spec = importlib.util.spec_from_file_location("qm9_small", Path(__file__).with_name("qm9_small.py"))
-small = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(small)
+from tests.datasets import qm9_small as small
 
 SAMPLE = Path(__file__).parents[2] / "datasets/qm9/sample.xyz.tar.bz2"
 SHARED = Path(__file__).parents[2] / "../shared/data/qm9"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import importlib.util
 import io
 import re
 import tarfile
@@ -22,10 +21,7 @@ from pyg_schnet.datasets.qm9_files import (
     read_uncharacterized,
     read_xyz_archive,
 )
-
-_spec = importlib.util.spec_from_file_location("qm9_small", Path(__file__).with_name("qm9_small.py"))
-small = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(small)
+from tests.datasets import qm9_small as small
 
 SHARED = Path(__file__).parents[2] / "../shared/data/qm9"
 SAMPLE = Path(__file__).parents[2] / "datasets/qm9/sample.xyz.tar.bz2"

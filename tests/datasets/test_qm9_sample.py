@@ -53,7 +53,9 @@ def molecules():
 
 @pytest.fixture(scope="module")
 def card():
-    return tomllib.loads((FOLDER / "card.toml").read_text(encoding="utf-8"))
+    return tomllib.loads(
+        (FOLDER.parents[1] / "pyg_schnet/datasets/cards/qm9.toml").read_text(encoding="utf-8")
+    )
 
 
 @pytest.fixture

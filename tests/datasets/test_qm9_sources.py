@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import sys
-from pathlib import Path
 
 import pytest
 
-from pyg_schnet.datasets import download as downloads
 from pyg_schnet.datasets import qm9
-from pyg_schnet.datasets.download import DownloadError
 from pyg_schnet.datasets.qm9 import QM9
+from pyg_schnet.io.remote import download as downloads
+from pyg_schnet.io.remote.download import DownloadError
+from tests.datasets import qm9_small as small
+from tests.io.remote import http_server
 
-
-def _beside(name):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-http_server, small = _beside("http_server"), _beside("qm9_small")
 ARCHIVE, LIST, ZIP = "dsgdb9nsd.xyz.tar.bz2", "uncharacterized.txt", "qm9.zip"
 BY_HAND = {
     "figshare": {ARCHIVE: small.FILES[ARCHIVE]},

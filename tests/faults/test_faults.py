@@ -17,8 +17,9 @@ import pytest
 import torch
 from ase.build import molecule
 
-from pyg_schnet import Potential, SchNet, checkpoint, cli
+from pyg_schnet import Potential, SchNet, cli
 from pyg_schnet.datasets import AtomsDataset
+from pyg_schnet.potentials import checkpoint
 from pyg_schnet.simulation.log import RunLog
 from pyg_schnet.simulation.trajectory import FrameWriter
 
@@ -160,7 +161,7 @@ def test_a_signal_ends_dynamics_side_by_side(model, here, capsys, monkeypatch):
 
 
 def test_a_signal_ends_relaxations_and_they_go_on(model, here, capsys, monkeypatch):
-    from pyg_schnet.cli.results import ResultFile
+    from pyg_schnet.prediction.results import ResultFile
 
     options = ["--steps", "10", "--quiet"]
     with monkeypatch.context() as patch:
@@ -175,7 +176,7 @@ def test_a_signal_ends_relaxations_and_they_go_on(model, here, capsys, monkeypat
 
 
 def test_a_signal_while_a_set_is_processed_leaves_nothing_half(here, capsys, monkeypatch):
-    from pyg_schnet.datasets.storage_writer import StorageWriter
+    from pyg_schnet.datasets.storage.writer import StorageWriter
 
     with monkeypatch.context() as patch:
         send(patch, signal.SIGTERM, StorageWriter, "finish", 1)

@@ -17,11 +17,11 @@ SLOPPY = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from benchmarks.faults import kills
-from benchmarks.faults.comparison import Lost
-from benchmarks.faults.subjects import Subject
+from tests.faults import kills
+from tests.faults.comparison import Lost
+from tests.faults.subjects import ModelAdapter
 
-class Sloppy(Subject):
+class Sloppy(ModelAdapter):
     def act(self):
         for number in range(40):
             with open("rows.txt", "a") as file:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="n
 @pytest.fixture
 def steadiness(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
-    from benchmarks.faults import steadiness
+    from tests.faults import steadiness
 
     return steadiness
 

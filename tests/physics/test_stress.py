@@ -6,7 +6,7 @@ from torch.testing import assert_close
 from torch_geometric.data import Batch, Data
 
 from pyg_schnet import Potential, RadiusGraph, SchNet
-from pyg_schnet.structures import from_ase
+from pyg_schnet.transforms.ase_atoms import from_ase
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))  # ASE's
 

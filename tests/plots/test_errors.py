@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from pyg_schnet.evaluation import Evaluation
 from pyg_schnet.plots import plot_errors, plot_parity
 from pyg_schnet.plots.errors import error_quantiles, worst_structures
+from pyg_schnet.potentials.metrics import Evaluation
 
 
 def evaluation(energy_errors, force_errors=None, z=(8, 1, 1)):

@@ -9,12 +9,12 @@ from ase.build import bulk
 from ase.eos import EquationOfState
 
 from pyg_schnet import load
-from pyg_schnet.cli.command import main
+from pyg_schnet.cli.app import main
 from pyg_schnet.datasets import AtomsDataset
-from pyg_schnet.evaluation import evaluate
+from pyg_schnet.io.units import GPa
+from pyg_schnet.potentials.metrics import evaluate
 from pyg_schnet.simulation import SchNetCalculator
-from pyg_schnet.structures import from_ase
-from pyg_schnet.units import GPa
+from pyg_schnet.transforms.ase_atoms import from_ase
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data" / "periodic" / "Si"

@@ -8,7 +8,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.constraints import FixAtoms
 
-from pyg_schnet.domain import Domain
+from pyg_schnet.potentials.training_domain import TrainingDomain
 from pyg_schnet.simulation import SchNetCalculator, run_md
 
 OPTIONS = {"thermostat": "langevin", "friction": 0.02, "timestep": 4.0, "pressure_time": 200.0}
@@ -201,9 +201,9 @@ def test_a_calculator_without_stress_is_refused(copper, springs):
 def test_a_model_that_was_not_trained_on_stress_is_warned_of(potential, crystal):
     crystal = crystal.repeat(2)
     crystal.calc = SchNetCalculator(potential)
-    crystal.calc.potential.domain = Domain({}, None, stress=False)
+    crystal.calc.potential.domain = TrainingDomain({}, None, stress=False)
     options = {"thermostat": "langevin", "pressure": 0.0, "duration": 0.002, "max_force": None}
     with pytest.warns(UserWarning, match="the potential was not trained on stresses"):
         run_md(crystal, **options)
-    crystal.calc.potential.domain = Domain({}, None, stress=True)
+    crystal.calc.potential.domain = TrainingDomain({}, None, stress=True)
     assert run_md(crystal, **options).volume == pytest.approx(crystal.get_volume(), rel=0.01)

@@ -14,12 +14,12 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
 
 from pyg_schnet import Ensemble, Potential
-from pyg_schnet.domain import Domain
+from pyg_schnet.potentials.training_domain import TrainingDomain
 from pyg_schnet.simulation import SchNetCalculator, relax, relax_batched, relax_stream, run_md_batched
+from pyg_schnet.simulation.batched_system import BatchedSystem, by_size
 from pyg_schnet.simulation.conservation import fit_drift
-from pyg_schnet.simulation.replicas import Replicas, by_size
 from pyg_schnet.simulation.velocities import draw_momenta
-from pyg_schnet.structures import from_ase
+from pyg_schnet.transforms.ase_atoms import from_ase
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_what_leaves_the_training_set_stops_alone(potential, several):
     known = copy.deepcopy(potential)
     lengths = {(1, 8): 0.94 / 0.9, (1, 1): 1.0, (8, 8): 1.0}  # Å; water's bonds begin at 0.97 Å and vibrate
     water, oxygen = molecule("H2O"), Atoms("O2", [[0, 0, 0], [0, 0, 3.0]])
-    known.domain = Domain(lengths)
+    known.domain = TrainingDomain(lengths)
     result = run_md_batched(known, [water, oxygen], temperature=2000, duration=0.1, closest=0.9)
     assert re.search(r"at step \d+ atoms 0 and [12] \(atomic numbers 8 and 1\) are 0\.9", result.stopped[0])
     assert result.stopped[1] is None
@@ -148,7 +148,7 @@ def test_what_leaves_the_training_set_stops_alone(potential, several):
 @pytest.mark.parametrize("seed", range(3))
 def test_the_last_frame_of_what_left_the_training_set_is_within_it(potential, seed):
     known = copy.deepcopy(potential)
-    known.domain = Domain({(1, 8): 1.0, (1, 1): 1.5})
+    known.domain = TrainingDomain({(1, 8): 1.0, (1, 1): 1.5})
     waters = 4 * [molecule("H2O")]
     result = run_md_batched(known, waters, temperature=1500, duration=0.03, timestep=0.7, seed=seed)
     assert any(result.stopped)
@@ -324,15 +324,15 @@ def test_nothing_is_computed_before_all_structures_are_known_to_be_sound(
     potential, several, function, bad, monkeypatch
 ):
     calls = []
-    monkeypatch.setattr(Replicas, "evaluate", lambda self: calls.append(len(self)))
+    monkeypatch.setattr(BatchedSystem, "evaluate", lambda self: calls.append(len(self)))
     with pytest.raises(ValueError, match="structure 6: "):
         function(potential, [*several, bad], max_pairs=1)
     assert calls == []
 
 
 def test_many_refused_structures_cost_one_batch(potential, several, monkeypatch):
-    made, make = [], Replicas.__init__
-    monkeypatch.setattr(Replicas, "__init__", lambda self, *args: made.append(1) or make(self, *args))
+    made, make = [], BatchedSystem.__init__
+    monkeypatch.setattr(BatchedSystem, "__init__", lambda self, *args: made.append(1) or make(self, *args))
     near = Atoms("H2", positions=np.zeros((2, 3)))  # which only the potential refuses
     refused = []
     found = relax_stream(

@@ -13,10 +13,10 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
 from pyg_schnet import Potential, SchNet, neighbor_list
-from pyg_schnet.checkpoint import save
+from pyg_schnet.potentials.checkpoint import save
 from pyg_schnet.simulation import SchNetCalculator
 from pyg_schnet.simulation.velocities import draw_momenta
-from pyg_schnet.structures import from_ase
+from pyg_schnet.transforms.ase_atoms import from_ase
 
 
 def test_energy_and_forces_are_those_of_the_model(potential, calculator, ethanol):

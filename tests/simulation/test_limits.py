@@ -9,7 +9,7 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
 
-from pyg_schnet.domain import Domain
+from pyg_schnet.potentials.training_domain import TrainingDomain
 from pyg_schnet.simulation import SchNetCalculator, run_md
 from pyg_schnet.simulation.limits import Limits
 
@@ -27,7 +27,7 @@ def spring_molecule(ethanol, springs):
     for i, j in zip(*np.triu_indices(9, 1), strict=True):
         pair = tuple(sorted(map(int, ethanol.numbers[[i, j]])))
         near[pair] = min(near.get(pair, 9.0), 0.95 * ethanol.get_distance(i, j))
-    ethanol.calc.potential.domain = Domain(near, largest_force=1.0)
+    ethanol.calc.potential.domain = TrainingDomain(near, largest_force=1.0)
     return ethanol
 
 
@@ -65,7 +65,7 @@ def test_distances_are_allowed_by_hand(spring_molecule):
     ],
 )
 def test_a_force_beyond_a_limit_ends_the_run(spring_molecule, limit, message):
-    spring_molecule.calc.potential.domain = Domain({}, largest_force=0.05)
+    spring_molecule.calc.potential.domain = TrainingDomain({}, largest_force=0.05)
     result = run_md(spring_molecule, temperature=1000, duration=1.0, max_force=limit)
     assert re.match(message, result.stopped), result.stopped
     assert np.linalg.norm(result.atoms.get_forces(), axis=1).max() <= (0.15 if limit == "auto" else limit)
@@ -102,7 +102,7 @@ def test_without_a_domain_there_is_no_limit(ethanol, calculator):
 
 
 def test_the_domain_of_a_potential_reaches_its_calculator(potential, ethanol):
-    potential.domain = Domain({(a, b): 1.5 for a in (1, 6, 8) for b in (1, 6, 8) if a <= b})
+    potential.domain = TrainingDomain({(a, b): 1.5 for a in (1, 6, 8) for b in (1, 6, 8) if a <= b})
     try:
         ethanol.calc = SchNetCalculator(potential)
     finally:
@@ -133,7 +133,7 @@ def test_distances_that_are_not_looked_at_could_not_be_too_short(system):
         atoms.pbc = False
     else:
         atoms = bulk("Si", cubic=True).repeat(2)
-    domain = Domain({(14, 14): 2.2})
+    domain = TrainingDomain({(14, 14): 2.2})
     limits = Limits(_with_domain(atoms, domain), 0.9, None)
     seen = 0
     for step in range(60):

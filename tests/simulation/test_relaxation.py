@@ -9,7 +9,7 @@ from ase.constraints import FixAtoms
 from ase.io import read
 from ase.units import GPa
 
-from pyg_schnet.domain import Domain
+from pyg_schnet.potentials.training_domain import TrainingDomain
 from pyg_schnet.simulation import SchNetCalculator, StructureError, relax, relax_batched, relax_stream
 
 
@@ -195,7 +195,7 @@ def known(potential):
     """Return the potential as if it had been trained on ordinary ethanol."""
     own = copy.deepcopy(potential)
     pairs = {(1, 1): 1.4, (1, 6): 1.0, (1, 8): 0.9, (6, 6): 1.4, (6, 8): 1.3}
-    own.domain = Domain(pairs)
+    own.domain = TrainingDomain(pairs)
     return own
 
 

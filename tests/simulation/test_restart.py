@@ -15,7 +15,8 @@ from ase.constraints import FixAtoms, FixBondLengths, FixCom, FixConstraint, Hoo
 from ase.io import read
 from safetensors.torch import save_file
 
-from pyg_schnet import Ensemble, Potential, SchNet, checkpoint
+from pyg_schnet import Ensemble, Potential, SchNet
+from pyg_schnet.potentials import checkpoint
 from pyg_schnet.simulation import SchNetCalculator, restart, run_md
 from pyg_schnet.simulation.trajectory import FrameWriter
 
@@ -179,7 +180,7 @@ def test_a_run_begins_where_there_is_none(run, tmp_path):
 
 
 def _kill_before_a_frame(run, monkeypatch):
-    from pyg_schnet.simulation import dynamics
+    from pyg_schnet.simulation import md as dynamics
 
     def fail(*arguments, **options):
         raise Killed

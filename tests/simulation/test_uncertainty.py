@@ -10,10 +10,10 @@ from ase.build import molecule
 from ase.calculators.calculator import PropertyNotImplementedError
 
 from pyg_schnet import Ensemble
-from pyg_schnet.checkpoint import save
 from pyg_schnet.cli import main
+from pyg_schnet.potentials.checkpoint import save
 from pyg_schnet.simulation import SchNetCalculator, run_md, select
-from pyg_schnet.structures import from_ase
+from pyg_schnet.transforms.ase_atoms import from_ase
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyg_schnet import neighbor_list
+from pyg_schnet.graph.verlet_list import VerletList
 from pyg_schnet.simulation import SchNetCalculator
 from pyg_schnet.simulation.velocities import draw_momenta
-from pyg_schnet.simulation.verlet_list import VerletList
-from pyg_schnet.structures import from_ase
+from pyg_schnet.transforms.ase_atoms import from_ase
 
 CUTOFF, SKIN = 4.0, 0.8
 

@@ -92,7 +92,7 @@ class Recorded(Report):
 @pytest.fixture
 def run(monkeypatch):
     """Train in silence, and without the picture, which takes longer than the steps."""
-    module = sys.modules["pyg_schnet.training.train"]  # as an attribute, the function hides it
+    module = sys.modules["pyg_schnet.training.run"]  # as an attribute, the function hides it
     monkeypatch.setattr(module, "plot_learning_curve", lambda rows, path: None)
 
     def start(config, interrupt_after=None, **kwargs):

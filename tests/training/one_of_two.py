@@ -12,15 +12,8 @@ import torch
 from rich.console import Console
 
 from pyg_schnet.nn import SchNetConfig
-from pyg_schnet.training import (
-    DataConfig,
-    FabricConfig,
-    Report,
-    TrainConfig,
-    TrainerConfig,
-    train,
-)
-from pyg_schnet.training.processes import ProcessLostError
+from pyg_schnet.training import DataConfig, FabricConfig, Report, TrainConfig, TrainerConfig, train
+from pyg_schnet.training.distributed import ProcessLostError
 
 NOT_FOR_ALL = "only process 0 sees "
 

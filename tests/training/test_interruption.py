@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pyg_schnet import checkpoint
+from pyg_schnet.potentials import checkpoint
 from pyg_schnet.training.interruption import interruption
 
 

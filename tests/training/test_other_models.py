@@ -7,7 +7,7 @@ from torch_geometric.nn.models import ViSNet
 
 from pyg_schnet import load
 from pyg_schnet.datasets import AtomsDataset
-from pyg_schnet.evaluation import evaluate
+from pyg_schnet.potentials.metrics import evaluate
 
 
 def all_pairs(pos, batch):

@@ -5,8 +5,8 @@ import pytest
 import torch
 import yaml
 
-from pyg_schnet import checkpoint
 from pyg_schnet.datasets.splits import Split
+from pyg_schnet.potentials import checkpoint
 from pyg_schnet.training import RunDirectory
 
 UNLISTED = {".lock", ".pyg-schnet-run"}

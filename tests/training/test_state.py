@@ -138,7 +138,7 @@ def test_the_state_of_another_model_is_refused(tmp_path, changes):
 
 
 def test_a_potential_is_no_state(tmp_path):
-    from pyg_schnet import checkpoint
+    from pyg_schnet.potentials import checkpoint
 
     checkpoint.save(make(0).potential, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match=r"must hold a training state, got a potential$"):

@@ -11,11 +11,11 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from pyg_schnet import load
-from pyg_schnet.cli.command import main
+from pyg_schnet.cli.app import main
 from pyg_schnet.datasets import AtomsDataset
-from pyg_schnet.evaluation import evaluate
+from pyg_schnet.io.units import GPa
+from pyg_schnet.potentials.metrics import evaluate
 from pyg_schnet.training import train
-from pyg_schnet.units import GPa
 
 
 @pytest.fixture

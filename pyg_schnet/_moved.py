@@ -1,0 +1,50 @@
+"""Modules and names under the addresses of version 0.1, imported from where they are now."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+MODULES = {
+    "calibration": "potentials.calibration",
+    "checkpoint": "potentials.checkpoint",
+    "domain": "potentials.training_domain",
+    "ensemble": "potentials.ensemble",
+    "evaluation": "potentials.metrics",
+    "neighbors": "graph.neighbors",
+    "potential": "potentials.potential",
+    "sampler": "loader.sampler",
+    "smiles": "transforms.smiles",
+    "structures": "transforms.ase_atoms",
+    "units": "io.units",
+}
+
+
+class _Finder(MetaPathFinder, Loader):
+    """Finds moved modules; ``import pyg_schnet.units`` gives ``pyg_schnet.io.units``."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        package, _, name = fullname.rpartition(".")
+        moved = package == __package__ and name in MODULES
+        return ModuleSpec(fullname, self) if moved else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        new = f"{__package__}.{MODULES[spec.name.rpartition('.')[2]]}"
+        warnings.warn(f"{spec.name} has moved to {new}", DeprecationWarning, stacklevel=2)
+        return import_module(new)
+
+    def exec_module(self, module: ModuleType) -> None:
+        pass
+
+
+def install() -> None:
+    """Let moved modules be imported by their old names."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.append(_Finder())

@@ -1,0 +1,93 @@
+"""Weights of a potential: where they are, and whether it still computes the same function of them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+
+from pyg_schnet.nn.structure import Structure, why_unknown
+
+if TYPE_CHECKING:
+    from pyg_schnet.nn import SchNet
+    from pyg_schnet.potentials.potential import Potential
+
+
+class Weights:
+    """Finds the parameters, then the buffers, of a potential; walking through its modules takes longer.
+
+    Args:
+        potential: The potential, of a SchNet.
+
+    Attributes:
+        names: Those of the tensors.
+        parameters: How many of the tensors are parameters.
+        key: Equal for potentials that compute the same function of their tensors, of which all have the same
+            types and shapes.
+        unknown: Why there are no programs for this function, in one line; ``None`` if there may be some.
+    """
+
+    def __init__(self, potential: Potential):
+        self._structure = Structure({"model": potential.model}, around=[potential])
+        self._root = potential._modules
+        parameters = {name: True for name, _ in potential.named_parameters()}
+        self.names = [*parameters, *(name for name, _ in potential.named_buffers())]
+        self.parameters = len(parameters)
+        self._slots: list[tuple[dict[str, Any], str]] = []
+        for name in self.names:
+            path, _, own = name.rpartition(".")
+            module = potential.get_submodule(path)
+            self._slots.append((module._parameters if name in parameters else module._buffers, own))
+        tensors = self.tensors()
+        self._kinds = [*map(_kind, tensors)]
+        self._none = [None] * len(tensors)
+        self.key: Hashable = (
+            type(potential),
+            self._structure.key,
+            self.parameters,
+            *zip(self.names, self._kinds, strict=True),
+        )
+        self.unknown = why_unknown(type(potential), "") or self._structure.unknown or _why_not(potential)
+
+    def tensors(self) -> list[Tensor]:
+        """Return what they are now."""
+        return [tensors[name] for tensors, name in self._slots]
+
+    def tensors_of(self, potential: Potential, thoroughly: bool) -> list[Tensor] | None:
+        """Return what they are now; ``None`` if the potential has another structure than before."""
+        if potential._modules is not self._root or not self._structure.holds(thoroughly):
+            return None
+        try:
+            tensors = self.tensors()
+        except KeyError:  # a module has lost one
+            return None
+        return None if any(map(operator.is_, tensors, self._none)) else tensors
+
+    def fit(self, tensors: list[Tensor]) -> bool:
+        """Whether tensors have the types and shapes that these had."""
+        return [*map(_kind, tensors)] == self._kinds
+
+
+def _kind(tensor: Tensor | None) -> tuple | None:
+    return None if tensor is None else (tensor.shape, tensor.dtype, tensor.device)
+
+
+def _why_not(potential: Potential) -> str | None:
+    seen: set[int] = set()
+    for module in potential.modules():
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            if tensor is not None and id(tensor) in seen:
+                return "one tensor is the weight of two modules, which is not compiled"
+            seen.add(id(tensor))
+    model = cast("SchNet", potential.model)
+    dtype = model.embedding.weight.dtype
+    if model.filters == "exact":
+        return "filters='exact' is not compiled"
+    if model.filters == "auto" and dtype != torch.float32:
+        return f"filters='auto' is exact in {dtype}, which is not compiled; use filters='spline'"
+    if not model.has_splines():
+        return "its filter networks have no splines"
+    return None if model.knot_features().known else "its radial basis or envelope has no splines"

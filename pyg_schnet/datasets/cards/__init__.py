@@ -1,0 +1,1 @@
+"""Cards of published data sets: files, hashes, units and sizes."""

@@ -1,0 +1,68 @@
+"""Dataclasses from tables of TOML, where every key and type must fit."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from pyg_schnet.io.spelling import nearest
+
+_T = TypeVar("_T")
+_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def from_table(cls: type[_T], table: Mapping[str, Any]) -> _T:
+    """Build a dataclass from a table with its fields as keys.
+
+    Lists become tuples, and tables the dataclasses that the fields are annotated with.
+
+    Args:
+        cls: A dataclass; its fields may be text, numbers, booleans, tuples and dictionaries of these, other
+            such dataclasses, or any of these or ``None``.
+        table: Its fields.
+
+    Raises:
+        ValueError: If a key is unknown or missing, or a value of another type; it names the key.
+    """
+    known = {entry.name: entry for entry in fields(cls)}  # pyright: ignore[reportArgumentType]
+    for key in table:
+        if key not in known:
+            raise ValueError(f"`{key}` must be one of the keys {', '.join(known)}.{nearest(key, known)}")
+    for key, entry in known.items():
+        if key not in table and entry.default is MISSING and entry.default_factory is MISSING:
+            raise ValueError(f"`{key}` must be given, got none")
+    hints = get_type_hints(cls)
+    return cls(**{key: _value(hints[key], value, key) for key, value in table.items()})
+
+
+def _value(hint: Any, value: Any, key: str) -> Any:
+    if get_origin(hint) in (Union, types.UnionType):  # with None, which TOML cannot write
+        hint = get_args(hint)[0]
+    origin = get_origin(hint)
+    if origin is tuple:
+        _require(isinstance(value, list), key, "a list", value)
+        return tuple(_value(get_args(hint)[0], item, _label(key, item, i)) for i, item in enumerate(value))
+    if origin is dict:
+        _require(isinstance(value, dict), key, "a table", value)
+        return {name: _value(get_args(hint)[1], item, f"{key}.{name}") for name, item in value.items()}
+    if is_dataclass(hint):
+        _require(isinstance(value, dict), key, "a table", value)
+        try:
+            return from_table(hint, value)  # pyright: ignore[reportArgumentType]
+        except ValueError as error:
+            raise ValueError(f"in {key}: {error}") from None
+    accepted = (int, float) if hint is float else (hint,)
+    _require(type(value) in accepted, key, _NAMES[hint], value)  # a boolean is no number here
+    return hint(value)
+
+
+def _label(key: str, item: Any, index: int) -> str:
+    name = item.get("name") if isinstance(item, dict) else None
+    return f"{key} {name!r}" if isinstance(name, str) else f"{key}[{index}]"
+
+
+def _require(true: bool, key: str, kind: str, value: Any) -> None:
+    if not true:
+        raise ValueError(f"`{key}` must be {kind}, got {value!r}")

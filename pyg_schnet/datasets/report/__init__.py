@@ -1,0 +1,1 @@
+"""What `pyg-schnet data` shows: statistics of a data set and sanity checks of its numbers."""

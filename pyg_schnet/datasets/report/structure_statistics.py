@@ -1,0 +1,128 @@
+"""What is to be known of each structure of a data set: a few numbers each, from one pass over it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from pyg_schnet.datasets.base import MoleculeDataset
+from pyg_schnet.datasets.fingerprints import fingerprints
+from pyg_schnet.datasets.references import Compositions, References
+from pyg_schnet.datasets.streaming import stream
+from pyg_schnet.graph.validation import MAX_ATOMIC_NUMBER
+
+_FIELDS = ("pos", "energy", "forces", "stress", "cell", "pbc")
+_ELEMENTS = 256  # atomic numbers are stored in a byte
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Numbers of each structure, shape ``(structures,)``, in float64 unless told.
+
+    Attributes:
+        atoms: Number of atoms, int64.
+        fingerprint: Equal for copies, int64.
+        periodic: Whether a direction is periodic, bool.
+        energy: In eV.
+        forces_squares: Sum of the squares of all components of the forces, in eV²/Å²; ``None`` without.
+        forces_largest: Magnitude of the largest component, in eV/Å; ``None`` without.
+        net_force_squares: Square of the sum of the forces, in eV²/Å²; ``None`` without.
+        stress_squares: Sum of the squares of the nine components, in eV²/Å⁶; ``None`` without.
+        stress_largest: Magnitude of the largest component, in eV/Å³; ``None`` without.
+        composition: Which of the compositions, int64.
+        counts: Atoms of each element in the compositions, shape ``(compositions, 256)``, int64.
+    """
+
+    atoms: Tensor
+    fingerprint: Tensor
+    periodic: Tensor
+    energy: Tensor
+    composition: Tensor
+    counts: Tensor
+    forces_squares: Tensor | None = None
+    forces_largest: Tensor | None = None
+    net_force_squares: Tensor | None = None
+    stress_squares: Tensor | None = None
+    stress_largest: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.energy)
+
+    def frequencies(self) -> Tensor:
+        """Count the structures of each composition, shape ``(compositions,)``, int64."""
+        return torch.bincount(self.composition, minlength=len(self.counts))
+
+    def elements(self) -> list[int]:
+        """Atomic numbers that occur, sorted."""
+        return self.counts.sum(0).nonzero().flatten().tolist()
+
+    def relative_energy(self) -> Tensor:
+        """Energies an atom relative to fitted atomic references, in eV, shape ``(structures,)``."""
+        frequencies = self.frequencies().double()
+        total = torch.zeros_like(frequencies).index_add_(0, self.composition, self.energy)
+        counts = self.counts[:, : MAX_ATOMIC_NUMBER + 1].double()
+        fitted = References.fit(Compositions(counts, frequencies, total / frequencies)).energy
+        return (self.energy - (counts @ fitted)[self.composition]) / self.atoms
+
+
+def survey(dataset: MoleculeDataset) -> Survey:
+    """Pass once over a data set.
+
+    Args:
+        dataset: At least one structure; its ``transform`` is not applied.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    if len(dataset) == 0:
+        raise ValueError("`dataset` must hold at least one structure, got 0")
+    parts = [_columns(batch) for _, batch in stream(dataset, _FIELDS)]
+    columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    code, composition = columns.pop("composition_code").unique(return_inverse=True)
+    first = torch.full_like(code, len(dataset)).scatter_reduce_(
+        0, composition, torch.arange(len(dataset)), "amin"
+    )
+    counts = torch.cat([_counts(batch) for _, batch in stream(dataset, (), first)])
+    return Survey(**columns, composition=composition, counts=counts)
+
+
+def _columns(batch: Data) -> dict[str, Tensor]:
+    molecule, ptr = cast(Tensor, batch.batch), cast(Tensor, batch.ptr)
+    structures = len(ptr) - 1
+    columns = {
+        "atoms": ptr.diff(),
+        "fingerprint": fingerprints(batch),
+        "composition_code": torch.zeros(structures, dtype=torch.int64).index_add_(
+            0, molecule, _CODES[batch.z]
+        ),
+        "periodic": batch.pbc.any(1) if "pbc" in batch else torch.zeros(structures, dtype=torch.bool),
+        "energy": batch.energy.double(),
+    }
+    if "forces" in batch:
+        forces = batch.forces.double()
+        net = torch.zeros(structures, 3, dtype=torch.float64).index_add_(0, molecule, forces)
+        columns["net_force_squares"] = net.square().sum(1)
+        columns["forces_squares"] = torch.zeros(structures, dtype=torch.float64).index_add_(
+            0, molecule, forces.square().sum(1)
+        )
+        columns["forces_largest"] = torch.zeros(structures, dtype=torch.float64).scatter_reduce_(
+            0, molecule, forces.abs().amax(1), "amax"
+        )
+    if "stress" in batch:
+        stress = batch.stress.double().flatten(1)
+        columns |= {"stress_squares": stress.square().sum(1), "stress_largest": stress.abs().amax(1)}
+    return columns
+
+
+def _counts(batch: Data) -> Tensor:
+    structures = len(batch.ptr) - 1
+    flat = torch.bincount(cast(Tensor, batch.batch) * _ELEMENTS + batch.z, minlength=structures * _ELEMENTS)
+    return flat.view(structures, _ELEMENTS)
+
+
+# Sums of these tell compositions apart: two have the same with a probability of 2⁻⁶³.
+_CODES = torch.randint(-(2**62), 2**62, (_ELEMENTS,), generator=torch.Generator().manual_seed(0))

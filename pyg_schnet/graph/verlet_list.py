@@ -1,0 +1,113 @@
+"""Verlet's list: neighbors a little beyond the cutoff, good for many steps."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from pyg_schnet.graph.images import Images, find_images
+from pyg_schnet.graph.neighbors import neighbor_list
+
+
+class _Search(NamedTuple):
+    """The systems that were searched, and the neighbors found."""
+
+    pos: Tensor
+    lattice: tuple[Tensor, Tensor] | None
+    found: dict[str, Tensor | Images]
+
+
+class VerletList:
+    r"""Neighbors of systems side by side, searched again only when some may be missing.
+
+    A pair at :math:`\mathbf r` was listed if :math:`|\mathbf r| < r_c + s`. Since then the lattice was
+    deformed by :math:`D = A_0^{-1} A`, and atoms moved by at most :math:`u` beside it. A pair that is now
+    within the cutoff was within :math:`(r_c + 2u) \, \| D^{-1} \|`, and is listed as long as that is less
+    than :math:`r_c + s`. Strained cells, barostats, wrapped atoms and atoms that change places need no rule
+    of their own. What one system needs, all get: they are searched together.
+
+    Args:
+        cutoff: :math:`r_c` in Å.
+        skin: :math:`s` in Å; with 0 each structure is searched anew.
+
+    Attributes:
+        searches: How many there were.
+
+    Raises:
+        ValueError: If the skin is negative.
+
+    Source:
+        Verlet, Phys. Rev. 159, 98 (1967).
+    """
+
+    def __init__(self, cutoff: float, skin: float):
+        if not 0 <= skin < float("inf"):
+            raise ValueError(f"`skin` must be at least 0 and in Å, got {skin}")
+        self.cutoff, self.skin = cutoff, skin
+        self.searches = 0
+        self._last: _Search | None = None  # replaced as a whole
+
+    def add_to(self, data: Data) -> None:
+        """Give systems their ``edge_index`` and, where they are periodic, ``shift`` and ``images``.
+
+        Images are left out where some edge has no reverse.
+
+        Args:
+            data: One system or several, with ``pos`` and, where there is a lattice, ``cell`` and ``pbc``;
+                ``batch`` stays the same from call to call.
+        """
+        fields = data.to_dict()  # once: each attribute of data costs some µs
+        pos, batch = fields["pos"], fields.get("batch")
+        lattice = (fields["cell"].view(-1, 3, 3), fields["pbc"].view(-1, 3)) if "pbc" in fields else None
+        last = self._last
+        if last is None or not self._holds(last, pos, batch, lattice):
+            last = self._last = self._search(pos, batch, lattice)
+            self.searches += 1
+        if "images" in fields and "images" not in last.found:
+            del data.images  # of an earlier search
+        data.update(last.found)
+
+    def _search(self, pos: Tensor, batch: Tensor | None, lattice: tuple[Tensor, Tensor] | None) -> _Search:
+        cell, pbc = lattice or (None, None)
+        edge_index, shift = neighbor_list(pos, self.cutoff + self.skin, batch, cell, pbc)
+        if lattice is None:
+            return _Search(pos.clone(), None, {"edge_index": edge_index})
+        found: dict[str, Tensor | Images] = {"edge_index": edge_index, "shift": shift}
+        number = edge_index.new_zeros(len(pos)) if batch is None else batch
+        if (images := find_images(edge_index, shift, number)) is not None:
+            found["images"] = images
+        return _Search(pos.clone(), (lattice[0].clone(), lattice[1].clone()), found)
+
+    def _holds(
+        self, last: _Search, pos: Tensor, batch: Tensor | None, lattice: tuple[Tensor, Tensor] | None
+    ) -> bool:
+        old = last.lattice
+        if self.skin == 0 or pos.shape != last.pos.shape or (lattice is None) != (old is None):
+            return False
+        if lattice is None or old is None:
+            return self._has_moved_little(pos - last.pos)
+        if lattice[0].shape != old[0].shape or not torch.equal(lattice[1], old[1]):
+            return False
+        if torch.equal(lattice[0], old[0]):
+            return self._has_moved_little(pos - last.pos)
+        return self._is_deformed_little(last.pos, pos, batch, lattice[0], old[0], lattice[1])
+
+    def _has_moved_little(self, moved: Tensor) -> bool:
+        if len(moved) == 0:
+            return True
+        return float(moved.square().sum(dim=1).amax()) < (self.skin / 2) ** 2  # false for NaN
+
+    def _is_deformed_little(
+        self, before: Tensor, pos: Tensor, batch: Tensor | None, cell: Tensor, old: Tensor, pbc: Tensor
+    ) -> bool:
+        if not bool(pbc.all()) or not bool((cell.det().abs() > 0).all()):
+            return False  # open directions may have no lattice vector to tell a deformation by
+        batch = torch.zeros_like(pos[:, 0], dtype=torch.long) if batch is None else batch
+        own = torch.linalg.solve(old, cell).index_select(0, batch)
+        length = (pos - (before[:, None] @ own).squeeze(1)).square().sum(dim=1).sqrt()
+        farthest = length.new_zeros(len(cell)).scatter_reduce(0, batch, length, "amax")
+        stretch = torch.linalg.matrix_norm(torch.linalg.solve(cell, old), ord=2)
+        return bool(((self.cutoff + 2 * farthest) * stretch < self.cutoff + self.skin).all())  # false for NaN

@@ -1,0 +1,1 @@
+"""Files and terminals: atomic writes, locks, hashes, units and console output."""

@@ -1,0 +1,32 @@
+"""Kernels in C for CPUs, as differentiable operations; all of them have a plain form in torch elsewhere."""
+
+from pyg_schnet.kernels.activation import shifted_softplus, silu
+from pyg_schnet.kernels.convolution import (
+    combine_rows,
+    positions_only,
+    spline_convolution,
+    weights_are_frozen,
+    weights_only,
+)
+from pyg_schnet.kernels.library import Watch, has_kernels, library, why_not
+from pyg_schnet.kernels.operations import DIRECT
+from pyg_schnet.kernels.pairs import find_pairs, is_symmetric, pair_distances, prepare
+
+__all__ = [
+    "DIRECT",
+    "Watch",
+    "combine_rows",
+    "find_pairs",
+    "has_kernels",
+    "is_symmetric",
+    "library",
+    "pair_distances",
+    "positions_only",
+    "prepare",
+    "shifted_softplus",
+    "silu",
+    "spline_convolution",
+    "weights_are_frozen",
+    "weights_only",
+    "why_not",
+]

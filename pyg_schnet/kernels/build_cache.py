@@ -1,0 +1,104 @@
+"""The folder of compiled kernels: the user's own, each library named by what it was made of and its digest.
+
+A library is code that runs as the user. One that somebody else could have written is not loaded, nor is one
+that is damaged, as by a full disk or a power cut: it would end the process by a signal.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import logging
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import pooch
+
+from pyg_schnet.io.atomic import flush
+
+_log = logging.getLogger(__name__)
+
+
+def cached_libraries(stem: str) -> Iterator[Path]:
+    """Find the whole libraries of the user's own whose names begin with a stem; damaged ones are removed."""
+    folder = _users_folder()
+    if folder is None:
+        return
+    for path in sorted(folder.glob(f"{stem}-*.so")):
+        try:
+            status = path.lstat()
+            if not stat.S_ISREG(status.st_mode) or _why_unsafe(status) is not None:
+                continue
+            digest = _digest(path)
+        except OSError:
+            continue
+        if path.stem.endswith(f"-{digest}"):
+            yield path
+        else:
+            with suppress(OSError):  # a folder that cannot be written to
+                path.unlink()
+
+
+def folder_to_write() -> Path:
+    """Return the folder for new libraries: the user's, or one of this process alone where there is none."""
+    folder = _users_folder()
+    if folder is not None and os.access(folder, os.W_OK | os.X_OK):
+        return folder
+    return _own_folder()
+
+
+def keep(library: Path, stem: str) -> None:
+    """Give a new library in :func:`folder_to_write` its name, once its content is on the disk."""
+    os.chmod(library, 0o700)  # compilers write as the umask says, which may let others change it
+    flush(library)
+    os.replace(library, library.with_name(f"{stem}-{_digest(library)}.so"))
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+
+
+def _users_folder() -> Path | None:
+    """Return the user's folder, made if necessary; ``None`` if it cannot be, or others may write to it."""
+    folder = Path(os.environ.get("PYG_SCHNET_CACHE") or pooch.os_cache("pyg_schnet"))
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        reason = _why_unsafe(folder.stat())
+    except OSError:
+        return None  # a home that cannot be written to
+    if reason is not None:
+        _warn(folder, reason)
+        return None
+    return folder
+
+
+def _why_unsafe(status: os.stat_result) -> str | None:
+    """Return why a file or folder may hold what somebody else wrote; ``None`` if it is the user's alone."""
+    if not hasattr(os, "geteuid"):  # Windows, where a profile is private
+        return None
+    if status.st_uid != os.geteuid():
+        return f"it belongs to the user with the number {status.st_uid}"
+    return "others may write to it" if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) else None
+
+
+@cache
+def _warn(folder: Path, reason: str) -> None:
+    _log.warning(
+        "the cache %s is not used, because %s: kernels are compiled again by each process; set "
+        "PYG_SCHNET_CACHE to a folder of your own (chmod go-w)",
+        *(folder, reason),
+    )
+
+
+@cache
+def _own_folder() -> Path:
+    """Return a folder for this process alone, removed at its end."""
+    folder = tempfile.mkdtemp(prefix="pyg_schnet-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)

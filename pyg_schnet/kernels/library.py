@@ -1,0 +1,239 @@
+"""The kernels in C: compiled by the machine's own compiler at first use, kept, and loaded."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pyg_schnet.kernels.build_cache import cached_libraries, folder_to_write, keep
+
+_SOURCES = ("activation.c", "convolution.c", "fingerprint.c", "pairs.c", "tape.c")
+_FLAGS = [
+    "-std=c11",
+    "-O3",
+    "-fPIC",
+    "-shared",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+]
+_FLAGS += ["-fno-signed-zeros", "-fassociative-math"]  # sums over channels as vectors; NaN stays NaN
+_TYPES = {torch.float32: "float", torch.float64: "double"}
+_PROCESSOR = (  # lines of /proc/cpuinfo that tell instruction sets apart, on x86, ARM, POWER and RISC-V
+    *("flags", "vendor_id", "cpu family", "model", "Features", "CPU implementer", "CPU variant", "CPU part"),
+    *("cpu\t", "isa"),
+)
+_TIMEOUT = 120  # seconds; a compilation takes about one
+
+# Functions that are called most often, so that addresses and numbers pass as they are: a is an address, n an
+# integer, d a number in double precision.
+_KINDS = {"a": ctypes.c_void_p, "n": ctypes.c_int64, "d": ctypes.c_double}
+_SIGNATURES = {
+    "count_pairs": (ctypes.c_int64, "an"),
+    "find_pairs": (ctypes.c_int64, "aandaaa"),
+    "fingerprint": (ctypes.c_uint64, "aan"),
+    "prepare": (ctypes.c_int64, "aanaandannaaa"),
+    "tape_plan": (ctypes.c_int64, "aaaaaa"),
+    "tape_run": (ctypes.c_int, "aaaannnaaaaaan"),
+}
+LIBRARY = torch.library.Library("pyg_schnet", "DEF")  # the operations, as torch knows them
+_log = logging.getLogger(__name__)
+
+
+@cache
+def library(dtype: torch.dtype) -> ctypes.CDLL | None:
+    """Load the kernels for a floating-point type, compiling them if that was never done here.
+
+    Nothing else is needed than a C compiler: ``cc``, or what the variable ``CC`` names. Libraries are kept in
+    the user's cache (``PYG_SCHNET_CACHE``), by source, processor and compiler; without a compiler, one that
+    any compiler has made is used. Where kernels are missing, this is logged as a warning, once.
+
+    Args:
+        dtype: ``torch.float32`` or ``torch.float64``.
+
+    Returns:
+        The library, or ``None`` where there is no compiler, or it fails: then :func:`why_not` tells.
+    """
+    if dtype not in _TYPES:
+        return None
+    with _LOADING:
+        if os.environ.get("PYG_SCHNET_NATIVE") == "0":
+            _reasons[dtype] = "switched off by PYG_SCHNET_NATIVE=0"
+            return None
+        try:
+            loaded = _load(_TYPES[dtype])
+        except (OSError, subprocess.SubprocessError) as error:
+            reason = _reason(error)
+            if not _reasons:
+                _log.warning("kernels in C are not in use; plain PyTorch is, which is slower: %s", reason)
+            _reasons[dtype] = reason
+            return None
+    for name, (result, arguments) in _SIGNATURES.items():
+        function = getattr(loaded, name)
+        function.restype, function.argtypes = result, [_KINDS[kind] for kind in arguments]
+    return loaded
+
+
+_LOADING = threading.Lock()  # one thread compiles, the others wait
+_reasons: dict[torch.dtype, str] = {}
+
+
+def _reason(error: OSError | subprocess.SubprocessError) -> str:
+    """Return one line of what went wrong, without the options of the compiler."""
+    match error:
+        case subprocess.CalledProcessError():
+            lines = str(error.stderr or "").split("\n")
+            first = next((f": {line.strip()}" for line in lines if line.strip()), "")
+            return f"the C compiler '{error.cmd[0]}' failed with exit status {error.returncode}{first}"
+        case subprocess.TimeoutExpired():
+            return f"the C compiler '{error.cmd[0]}' had not ended after {error.timeout:g} s"
+        case _:
+            return str(error)
+
+
+def why_not(like: Tensor) -> str:
+    """Say why there are no kernels for a tensor, in one line."""
+    if like.device.type != "cpu":
+        return f"there are kernels for CPUs only, not for {like.device}"
+    dtype = like.dtype
+    return _reasons.get(dtype, f"there are kernels for float32 and float64 only, not for {dtype}")
+
+
+def _load(real: str) -> ctypes.CDLL:
+    """Load a library of this compiler from the cache, or make it; failing that, one of any compiler."""
+    options = [*_FLAGS, f"-Dreal={real}", *_machine_flags()]
+    stem = f"kernels-{real}-{_key(options)}"
+    try:
+        compiler = _compiler()
+        own = f"{stem}-{_hash(repr((compiler, _stamp(compiler[0]))).encode())[:8]}"
+        return _loaded(own) or _compiled([*compiler, *options], own)
+    except (OSError, subprocess.SubprocessError):
+        if (loaded := _loaded(stem)) is None:
+            raise
+        return loaded
+
+
+def _loaded(stem: str) -> ctypes.CDLL | None:
+    for path in cached_libraries(stem):
+        with suppress(OSError):  # as of another machine's system
+            return ctypes.CDLL(str(path))
+    return None
+
+
+def _compiled(command: list[str], stem: str) -> ctypes.CDLL:
+    handle, temporary = tempfile.mkstemp(dir=folder_to_write(), suffix=".so")
+    os.close(handle)
+    try:
+        subprocess.run(
+            [*command, "-o", temporary, *map(str, _sources()), "-lm"],
+            check=True,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT,
+        )
+        loaded = ctypes.CDLL(temporary)  # what cannot be loaded is not kept
+        keep(Path(temporary), stem)
+        return loaded
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _compiler() -> list[str]:
+    """Return the compiler's path and the arguments that belong to it."""
+    named = os.environ.get("CC", "cc")
+    try:
+        words = shlex.split(named) or ["cc"]
+    except ValueError as error:
+        raise OSError(f"the variable CC must name a compiler, got {named!r} ({error})") from None
+    path = shutil.which(words[0])
+    if path is None:
+        raise FileNotFoundError("no C compiler was found; install gcc or clang, or set the variable CC")
+    return [path, *words[1:]]
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
+
+
+def _sources() -> list[Path]:
+    return [Path(__file__).parent / "c" / name for name in _SOURCES]
+
+
+def _machine_flags() -> list[str]:
+    # torch's own OpenMP threads serve here too: libraries of one name are loaded once.
+    flags = ["-fopenmp"] if sys.platform.startswith("linux") else []
+    return [*flags, "-march=native" if platform.machine() in ("x86_64", "AMD64") else "-mcpu=native"]
+
+
+def _key(options: list[str]) -> str:
+    """Hash what a library depends on beside its compiler: sources, options, system and processor."""
+    parts = [repr((options, platform.system(), platform.machine(), *platform.libc_ver())), _processor()]
+    content = [part.encode() for part in parts] + [source.read_bytes() for source in _sources()]
+    return _hash(b"\0".join(content))[:16]
+
+
+def _processor() -> str:
+    """Describe the processor, for whose instructions a library is made; machines may share a home."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return f"{platform.processor()} of {platform.node()}"
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(sorted({line for line in lines if line.startswith(_PROCESSOR)}))
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def has_kernels(like: Tensor) -> bool:
+    """Whether there are compiled kernels for such a tensor, here and now."""
+    transformed = torch._C._are_functorch_transforms_active()  # vmap and torch.func.grad see plain operations
+    if like.device.type != "cpu" or torch.compiler.is_compiling() or transformed:
+        return False
+    return library(like.dtype) is not None
+
+
+def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    """Give a tensor's address to C."""
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+class Watch:
+    """Gives a number that differs, but for one chance in 2³², after any change of tensors.
+
+    Autograd need not know of the change. It remembers where the tensors are, which takes longer to find out
+    than to read them; types and shapes must stay as they are.
+    """
+
+    def __init__(self):
+        self._known: tuple[list[int], tuple] = ([], ())  # replaced as a whole, for threads read it
+
+    def look(self, tensors: Sequence[Tensor]) -> int:
+        """Read them all."""
+        plain = not all(t.is_cpu and t.is_contiguous() for t in tensors)
+        if plain or (loaded := library(torch.float32)) is None:
+            flat = (t.detach().contiguous().view(-1).view(torch.uint8) for t in tensors)
+            return hash(tuple(t.cpu().numpy().tobytes() for t in flat))
+        known, places = self._known, [*map(Tensor.data_ptr, tensors)]
+        if places != known[0] or not places:
+            addresses = (ctypes.c_void_p * len(tensors))(*places)
+            sizes = (ctypes.c_int64 * len(tensors))(*(t.numel() * t.element_size() for t in tensors))
+            known = self._known = (places, (addresses, sizes, len(tensors)))
+        return loaded.fingerprint(*known[1])

@@ -1,0 +1,228 @@
+"""Pairs of atoms and their distances, twice differentiable: what `pairs.c` computes, for autograd."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+
+import torch
+from torch import Tensor
+
+from pyg_schnet.graph.validation import check_positions, raise_coincident
+from pyg_schnet.kernels.convolution import differentiable, distance_is_wanted
+from pyg_schnet.kernels.library import LIBRARY, library, pointer
+
+_COINCIDENT = -1
+_MOST_PAIRS = 2**22  # compared at once: beyond, trees and cells are faster
+
+
+def find_pairs(pos: Tensor, batch: Tensor | None, cutoff: float | None) -> Tensor | None:
+    """Find all pairs of atoms of one molecule closer than a cutoff.
+
+    Args:
+        pos: Positions in Å, ``(atoms, 3)``.
+        batch: Number of the molecule of each atom, sorted; one molecule if ``None``.
+        cutoff: In Å; all pairs if ``None``.
+
+    Returns:
+        The pairs, ``(2, pairs)``, each once and with the lower number first; or ``None`` where there are no
+        kernels, or comparing all pairs is not the way to find them.
+
+    Raises:
+        ValueError: If positions are not finite, the batch is not sorted, or two atoms coincide.
+    """
+    if pos.device.type != "cpu" or (loaded := library(pos.dtype)) is None:
+        return None
+    if batch is not None and (batch.dtype != torch.long or batch.shape != pos.shape[:1]):
+        check_positions(pos, batch)
+        batch = batch.long()
+    pos, atoms = pos.detach().contiguous(), ctypes.c_int64(len(pos))
+    batch = None if batch is None else batch.contiguous()
+    possible = loaded.count_pairs(pointer(batch), atoms)
+    if possible > _MOST_PAIRS:
+        return None
+    out = torch.empty(2, max(possible, 0), dtype=torch.long, device="cpu")
+    wrong = (ctypes.c_int64 * 2)()
+    rows = (ctypes.c_void_p(out.data_ptr()), ctypes.c_void_p(out.data_ptr() + 8 * max(possible, 0)))
+    distance = ctypes.c_double(math.inf if cutoff is None else cutoff)
+    count = possible
+    if possible >= 0:
+        count = loaded.find_pairs(pointer(pos), pointer(batch), atoms, distance, *rows, wrong)
+    if count == _COINCIDENT:
+        raise_coincident(*wrong)
+    if count < 0:
+        check_positions(pos, batch)  # it says what is wrong, and where
+    return out[:, :count]
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def prepare(
+    z: Tensor,
+    allowed: Tensor,
+    pos: Tensor,
+    batch: Tensor | None,
+    cutoff: float | None,
+    edge_index: Tensor | None,
+) -> tuple[Tensor, float, float] | None:
+    """Check a batch and find its pairs, all in one call.
+
+    Args:
+        z: Atomic numbers, ``(atoms,)``, int64.
+        allowed: Which of them are known, by number, bool.
+        pos: Positions in Å, ``(atoms, 3)``.
+        batch: Number of the molecule of each atom, int64; one molecule if ``None``.
+        cutoff: In Å; all pairs if ``None``.
+        edge_index: Edges, ``(2, edges)``, if they are known.
+
+    Returns:
+        The pairs, ``(2, pairs)``, and the shortest and the longest distance in Å; or ``None`` where anything
+        is unusual, wrong input included.
+    """
+    tensors = (z, allowed, pos, *(t for t in (batch, edge_index) if t is not None))
+    if (loaded := library(pos.dtype)) is None or not all(t.is_contiguous() for t in tensors):
+        return None
+    atoms = len(pos)
+    if edge_index is None:
+        rows, edges = loaded.count_pairs(_address(batch), atoms), -1
+        if not 0 < rows <= _MOST_PAIRS:
+            return None
+    else:
+        edges = edge_index.size(1)
+        rows = edges // 2
+    out = torch.empty(2 * rows, dtype=torch.long, device="cpu")
+    reach = (ctypes.c_double * 2)()
+    address = out.data_ptr()
+    count = loaded.prepare(
+        *(z.data_ptr(), allowed.data_ptr(), len(allowed), pos.data_ptr(), _address(batch), atoms),
+        *(math.inf if cutoff is None else cutoff, _address(edge_index), edges, rows),
+        *(address, address + 8 * rows, reach),
+    )
+    if count <= 0:
+        return None
+    pairs = out.view(2, rows)
+    return (pairs if count == rows else pairs[:, :count].contiguous()), *reach
+
+
+def is_symmetric(edge_index: Tensor) -> bool:
+    """Whether each edge has its reverse, and none is a loop, with a certainty of all but 2⁻⁶⁴.
+
+    Args:
+        edge_index: ``(2, edges)``, int64, on the CPU, where there are kernels.
+    """
+    source, target = edge_index[0].contiguous(), edge_index[1].contiguous()
+    loaded = library(torch.float32)
+    assert loaded is not None
+    return bool(loaded.is_symmetric(pointer(source), pointer(target), ctypes.c_int64(len(source))))
+
+
+_GIVEN = "Tensor pos, Tensor first, Tensor second"
+LIBRARY.define(f"distances({_GIVEN}) -> Tensor")
+LIBRARY.define(f"distances_adjoint(Tensor g, {_GIVEN}) -> Tensor")
+LIBRARY.define(f"distances_adjoint_adjoint(Tensor a, Tensor g, {_GIVEN}, bool by_pos) -> (Tensor, Tensor)")
+
+
+def _loaded(like: Tensor) -> ctypes.CDLL:
+    loaded = library(like.dtype)
+    assert loaded is not None  # `has_kernels` was asked
+    return loaded
+
+
+def distances(pos: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Measure pairs."""
+    out = pos.new_empty(len(first))
+    pairs = ctypes.c_int64(len(first))
+    _loaded(pos).distances(pointer(pos), pointer(first), pointer(second), pairs, pointer(out))
+    return out
+
+
+def distances_adjoint(g: Tensor, pos: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """Differentiate ``(g * distances).sum()`` by positions."""
+    g, out = g.contiguous(), torch.empty_like(pos)
+    sizes = ctypes.c_int64(len(first)), ctypes.c_int64(len(pos))
+    inputs = map(pointer, (g, pos, first, second))
+    _loaded(pos).distances_adjoint(*inputs, *sizes, pointer(out))
+    return out
+
+
+def distances_adjoint_adjoint(
+    a: Tensor, g: Tensor, pos: Tensor, first: Tensor, second: Tensor, by_pos: bool
+) -> tuple[Tensor, Tensor]:
+    """Differentiate ``(a * distances_adjoint).sum()`` by g and positions."""
+    a, g, to_g = a.contiguous(), g.contiguous(), torch.empty_like(g, memory_format=torch.contiguous_format)
+    to_pos = torch.empty_like(pos) if by_pos else pos.new_empty(0)
+    sizes = ctypes.c_int64(len(first)), ctypes.c_int64(len(pos))
+    inputs = map(pointer, (a, g, pos, first, second))
+    outputs = pointer(to_g), pointer(to_pos if by_pos else None)
+    _loaded(pos).distances_adjoint_adjoint(*inputs, *sizes, *outputs)
+    return to_g, to_pos
+
+
+for _kernel in (distances, distances_adjoint, distances_adjoint_adjoint):
+    LIBRARY.impl(_kernel.__name__, _kernel, "CPU")
+
+
+@torch.library.register_fake("pyg_schnet::distances", lib=LIBRARY)
+def _(pos, first, second):
+    return pos.new_empty(first.size(0))
+
+
+@torch.library.register_fake("pyg_schnet::distances_adjoint", lib=LIBRARY)
+def _(g, pos, first, second):
+    return torch.empty_like(pos)
+
+
+@torch.library.register_fake("pyg_schnet::distances_adjoint_adjoint", lib=LIBRARY)
+def _(a, g, pos, first, second, by_pos):
+    return torch.empty_like(g), torch.empty_like(pos) if by_pos else pos.new_empty(0)
+
+
+class _Distances(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, pos, first, second):
+        ctx.save_for_backward(pos, first, second)
+        return torch.ops.pyg_schnet.distances(pos, first, second)
+
+    @staticmethod
+    def backward(ctx, g):
+        if not distance_is_wanted():
+            return None, None, None
+        return _DistancesAdjoint.apply(g, *ctx.saved_tensors), None, None
+
+
+class _DistancesAdjoint(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, g, pos, first, second):
+        ctx.save_for_backward(g, pos, first, second)
+        return torch.ops.pyg_schnet.distances_adjoint(g, pos, first, second)
+
+    @staticmethod
+    def backward(ctx, a):
+        if torch.is_grad_enabled():  # somebody may differentiate a third time
+            return *_plain_backward(a, *ctx.saved_tensors), None, None
+        by_pos = ctx.needs_input_grad[1] and distance_is_wanted()
+        to_g, to_pos = torch.ops.pyg_schnet.distances_adjoint_adjoint(a, *ctx.saved_tensors, by_pos)
+        return to_g, to_pos if by_pos else None, None, None
+
+
+def _plain_backward(a: Tensor, g: Tensor, pos: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, ...]:
+    """Differentiate ``(a * distances_adjoint).sum()`` by g and positions, by plain operations."""
+    inputs = [*map(differentiable, (g, pos))]
+    distance = (inputs[1].index_select(0, first) - inputs[1].index_select(0, second)).norm(dim=1)
+    (by_pos,) = torch.autograd.grad(distance, inputs[1], inputs[0], create_graph=True)
+    return torch.autograd.grad(by_pos, inputs, a, create_graph=True)
+
+
+def pair_distances(pos: Tensor, pairs: Tensor) -> Tensor:
+    """Measure pairs of atoms, twice differentiable by positions.
+
+    Args:
+        pos: In Å, ``(atoms, 3)``.
+        pairs: ``(2, pairs)``.
+
+    Returns:
+        Distances in Å, ``(pairs,)``.
+    """
+    return _Distances.apply(pos.contiguous(), pairs[0].contiguous(), pairs[1].contiguous())  # pyright: ignore[reportReturnType]

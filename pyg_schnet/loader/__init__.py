@@ -1,0 +1,6 @@
+"""Mini-batches of molecules: PyG's DataLoader, faster, and samplers of equal work."""
+
+from pyg_schnet.loader.dataloader import DataLoader as DataLoader
+from pyg_schnet.loader.dataloader import collate as collate
+from pyg_schnet.loader.sampler import EdgeBudgetSampler as EdgeBudgetSampler
+from pyg_schnet.loader.sampler import count_edges as count_edges

@@ -1,0 +1,125 @@
+"""The picture of what each atom adds to the energy, drawn on the molecule."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+
+from pyg_schnet.plots.structure_view import View
+from pyg_schnet.plots.style import COLUMN, DIVERGING, PAGE, SMALL, paper, readable_on, save
+
+MOST = 12  # structures in a picture
+_TALLEST = 3.4  # inches a structure
+_BOND, _HALO = 0.2, 0.28  # Å, widths
+_HALVES = np.array([-0.5, 0.5])
+_LEAST_LABEL = 3.5  # points; smaller labels are left out
+
+
+def plot_atomic_energies(
+    structures: Sequence[Atoms],
+    energies: Sequence[np.ndarray],
+    path: str | os.PathLike,
+    means: Mapping[int, float] | None = None,
+    titles: Sequence[str] | None = None,
+) -> None:
+    """Draw molecules whose atoms have the color of what they add to the energy.
+
+    Colors are energies in eV relative to the mean of the element: white is the mean, red above, blue below.
+    Only sums have a physical meaning: how a potential shares the energy out is its own way. Structures are
+    turned so that little is hidden (molecules by their principal axes, crystals by their lattice), and what
+    is nearer covers what is farther. Lines are drawn between atoms closer than 1.25 times the sum of their
+    covalent radii. Atoms are labelled by element and number, from 0, where there is room.
+
+    Args:
+        structures: 1 to 12; several are drawn side by side to one scale.
+        energies: Of their atoms, in eV, see :meth:`~pyg_schnet.Potential.atomic_energies`.
+        path: The picture: one column of a journal wide for one structure, else two.
+        means: By atomic number, in eV; by default of all atoms of an element in ``structures``.
+        titles: Of the structures; none by default.
+
+    Raises:
+        ValueError: If there are no structures, or more than 12.
+
+    Source:
+        Covalent radii: Cordero et al., Dalton Trans. 2008, 2832, as in ASE.
+    """
+    if not 1 <= len(structures) <= MOST:
+        raise ValueError(f"`structures` must be 1 to {MOST}, which fit a picture, got {len(structures)}")
+    relative = relative_energies(structures, energies, means)
+    top = max(float(np.abs(np.concatenate(relative)).max()), 1e-6)
+    views = [View.of(atoms) for atoms in structures]
+    reach = np.max([np.ptp(view.box(), axis=0) for view in views], axis=0)  # right and up
+    columns = 2 if len(structures) == 4 else min(3, len(structures))
+    rows = -(-len(structures) // columns)
+    width = COLUMN if columns == 1 else PAGE
+    height = min(0.85 * width / columns * np.clip(reach[1] / reach[0], 0.35, 1.2), _TALLEST)
+    with paper():
+        figure = Figure(figsize=(width, rows * height + 0.6), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).flatten()
+        for one, view in zip(axes, views, strict=False):
+            middle = view.box().mean(axis=0)
+            one.set(xlim=middle[0] + reach[0] * _HALVES, ylim=middle[1] + reach[1] * _HALVES, aspect="equal")
+        for one, title in zip(axes, titles or (), strict=False):
+            one.set_title(title, fontsize=SMALL)
+        for one in axes:
+            one.set_axis_off()
+        colors = ScalarMappable(Normalize(-top, top), DIVERGING)
+        shrink = 0.7 if columns == 1 else 0.5
+        below = {"orientation": "horizontal", "shrink": shrink, "aspect": 30, "pad": 0.02}
+        bar = figure.colorbar(colors, ax=list(axes), **below)
+        bar.set_label("energy of the atom − mean of its element (eV)")
+        figure.draw_without_rendering()  # settles how large an Å is, and with it lines and labels
+        for one, atoms, view, values in zip(axes, structures, views, relative, strict=False):
+            _draw(one, atoms, view, np.asarray(colors.norm(values)))
+        save(figure, path)
+
+
+def relative_energies(
+    structures: Sequence[Atoms], energies: Sequence[np.ndarray], means: Mapping[int, float] | None = None
+) -> list[np.ndarray]:
+    """Subtract from energies of atoms the mean of their element, given or of all structures together."""
+    if means is None:
+        means = element_means(structures, energies)
+    return [
+        np.asarray(values) - np.array([means[z] for z in atoms.numbers.tolist()])
+        for atoms, values in zip(structures, energies, strict=True)
+    ]
+
+
+def element_means(structures: Sequence[Atoms], energies: Sequence[np.ndarray]) -> dict[int, float]:
+    """Average energies of atoms by atomic number."""
+    z, values = np.concatenate([atoms.numbers for atoms in structures]), np.concatenate(list(energies))
+    return {int(one): float(values[z == one].mean()) for one in np.unique(z)}
+
+
+def _draw(axes: Axes, atoms: Atoms, view: View, shades: np.ndarray) -> None:
+    """Draw a structure; ``shades`` are places in the color map, from 0 to 1."""
+    scale = 72 / axes.figure.dpi * axes.transData.get_matrix()[0, 0]  # points an Å
+    for (x1, y1, _), (x2, y2, _) in view.cell:
+        axes.plot([x1, x2], [y1, y2], color="#999999", linewidth=0.6, zorder=1)
+    layer = 2 + 2 * view.positions[:, 2].argsort(kind="stable").argsort()  # those behind first
+    for first, second in view.bonds:
+        x, y, _ = view.positions[[first, second]].T
+        under = min(layer[first], layer[second])
+        axes.plot(x, y, color="white", linewidth=_HALO * scale, zorder=under - 0.5, solid_capstyle="butt")
+        axes.plot(x, y, color="#7f7f7f", linewidth=_BOND * scale, zorder=under - 0.4)
+    labels = [f"{chemical_symbols[z]}{number}" for number, z in enumerate(atoms.numbers)]
+    longest = max(map(len, labels))
+    for number, (x, y, _) in enumerate(view.positions):
+        color, radius = colormaps[DIVERGING](float(shades[number])), view.radii[number]
+        edge = {"edgecolor": "#333333", "linewidth": min(0.6, 0.04 * scale)}
+        axes.add_patch(Circle((x, y), radius, facecolor=color, zorder=layer[number], **edge))
+        size = min(SMALL, 2 * radius * scale / (0.75 * longest))
+        if size >= _LEAST_LABEL:
+            look = {"ha": "center", "va": "center", "fontsize": size, "color": readable_on(color)}
+            axes.text(x, y, labels[number], zorder=layer[number] + 0.1, **look)

@@ -1,0 +1,1 @@
+"""Predictions for many structures: streamed, sharded and resumed."""

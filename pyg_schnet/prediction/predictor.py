@@ -1,0 +1,210 @@
+"""Energies, forces and stresses of many structures, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count, islice
+from typing import Any, cast
+
+import torch
+from ase import Atoms
+from ase.stress import full_3x3_to_voigt_6_stress
+from torch import Tensor
+from torch_geometric.data import Batch, Data
+
+from pyg_schnet.graph.memory import PAIRS_AT_ONCE, check_pairs, is_out_of_memory, most_pairs, too_large
+from pyg_schnet.graph.validation import check_predictions
+from pyg_schnet.potentials.ensemble import Ensemble
+from pyg_schnet.potentials.potential import Potential
+from pyg_schnet.simulation.calculator import Model, for_evaluation
+from pyg_schnet.simulation.structures import StructureError, check_structure, has_volume, with_results
+from pyg_schnet.transforms.ase_atoms import from_ase
+
+_BATCHES_TO_COMPILE_AFTER = 8  # making a program takes as long as some hundred molecules
+
+
+def predict(
+    potential: Model,
+    frames: Iterable[Atoms],
+    batch_size: int = 32,
+    forces: bool = True,
+    device: str | torch.device | None = None,
+    stress: bool = False,
+    on_refused: Callable[[StructureError], None] | None = None,
+) -> Iterator[Atoms]:
+    """Predict energies in eV and forces in eV/Å of structures, of any sizes and periodic or not.
+
+    Frames are read as results are asked for: a file larger than the memory may pass through.
+
+    Args:
+        potential: A potential or an ensemble, which is copied, or paths of checkpoints.
+        frames: Structures, for instance ``ase.io.iread(path)``; not modified.
+        batch_size: Structures evaluated at once.
+        forces: Whether forces are wanted; energies alone cost no gradient.
+        device: Where to compute; by default where the potential is, the CPU for a path.
+        stress: Whether to add stresses in eV/Å³ to periodic structures whose cells have a volume.
+        on_refused: Called with what is wrong with a structure, which then is left out; without it, this
+            is raised.
+
+    Returns:
+        Copies in the same order, ``info`` and ``arrays`` included; a predicted energy is
+        ``frame.get_potential_energy()``. An ensemble adds ``info["energy_deviation"]`` in eV,
+        ``arrays["forces_deviation"]`` in eV/Å and its largest, ``info["max_forces_deviation"]``.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint.
+        StructureError: While iterating, if the potential refuses a structure or what it predicts is not
+            finite: a ``ValueError`` that tells its number. All before it were given.
+        TypeError: If ``frames`` is one structure, or holds something else.
+        ValueError: If ``batch_size`` is below one.
+    """
+    if isinstance(frames, Atoms):
+        raise TypeError("`frames` must be an iterable of ase.Atoms, got one Atoms; use [atoms]")
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}")
+    predictor = Predictor(potential, forces, device, stress)
+    return _predict(predictor, iter(frames), batch_size, on_refused)
+
+
+def _predict(
+    predictor: Predictor,
+    frames: Iterator[Atoms],
+    batch_size: int,
+    on_refused: Callable[[StructureError], None] | None,
+) -> Iterator[Atoms]:
+    for number in count():
+        batch = list(islice(frames, batch_size))
+        if not batch:
+            return
+        for result in predictor.of_batch(batch, number, number * batch_size):
+            if not isinstance(result, StructureError):
+                yield result
+            elif on_refused is None:
+                raise result
+            else:
+                on_refused(result)
+
+
+class Predictor:
+    """A potential that predicts some batches of a stream: each to the bit as if it predicted all.
+
+    Args:
+        potential: A potential or an ensemble, which is copied, or paths of checkpoints.
+        forces: Whether forces are wanted; energies alone cost no gradient.
+        device: Where to compute; by default where the potential is, the CPU for a path.
+        stress: Whether to add stresses to periodic structures whose cells have a volume.
+    """
+
+    def __init__(
+        self,
+        potential: Model,
+        forces: bool = True,
+        device: str | torch.device | None = None,
+        stress: bool = False,
+    ):
+        self._potential = for_evaluation(potential, device)
+        self._forces, self._stress = forces, stress
+
+    def of_batch(self, frames: list[Atoms], number: int, first: int) -> Iterator[Atoms | StructureError]:
+        """Predict a batch, or tell what is wrong with which structure.
+
+        Args:
+            frames: The batch.
+            number: Of the batch in the stream, from 0, ascending from call to call.
+            first: Number of its first structure, for the errors.
+        """
+        if number >= _BATCHES_TO_COMPILE_AFTER and self._potential.compiled is None:
+            self._potential.compile(constant=True)  # a copy of our own
+        return _evaluate_or_name(self._potential, frames, first, self._forces, self._stress)
+
+
+def batch_of(frames: list[Atoms], device: torch.device) -> Data:
+    """Join structures to a batch; periodic ones and others may be mixed.
+
+    Raises:
+        ValueError: If one is empty, or a periodic direction has no lattice vector.
+    """
+    lattice = any(frame.pbc.any() for frame in frames)
+    batch = cast(Data, Batch.from_data_list([from_ase(frame, lattice) for frame in frames]))
+    return batch.to(str(device))
+
+
+def _evaluate_or_name(
+    potential: Potential | Ensemble, frames: list[Atoms], first: int, forces: bool, stress: bool
+) -> Iterator[Atoms | StructureError]:
+    """Evaluate structures in parts that fit into the memory."""
+    for start, stop in _parts(frames, potential.cutoff):
+        yield from _evaluate_part(potential, frames[start:stop], first + start, forces, stress)
+
+
+def _parts(frames: list[Atoms], cutoff: float) -> Iterator[tuple[int, int]]:
+    """Cut a batch where it would have too many pairs of atoms; a function of the batch alone."""
+    start, pairs = 0, 0.0
+    for number, frame in enumerate(frames):
+        own = most_pairs(len(frame), cutoff, bool(frame.pbc.any())) if isinstance(frame, Atoms) else 0.0
+        if number > start and pairs + own > PAIRS_AT_ONCE:
+            yield start, number
+            start, pairs = number, 0.0
+        pairs += own
+    yield start, len(frames)
+
+
+def _evaluate_part(
+    potential: Potential | Ensemble, frames: list[Atoms], first: int, forces: bool, stress: bool
+) -> Iterator[Atoms | StructureError]:
+    """Evaluate structures together; if one is refused, each alone, to know which."""
+    try:
+        for number, frame in enumerate(frames, first):
+            check_structure(frame, number)
+            check_pairs(len(frame), potential.cutoff)
+        results: list[Atoms] | str = _evaluate(potential, frames, forces, stress)
+    except StructureError as error:
+        results = error.reason
+    except ValueError as error:
+        results = str(error)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        results = too_large(len(frames[0]), potential.cutoff)
+    if not isinstance(results, str):
+        yield from results
+    elif len(frames) == 1:
+        yield StructureError(first, results)
+    else:
+        for number, frame in enumerate(frames, first):
+            yield from _evaluate_part(potential, [frame], number, forces, stress)
+
+
+def _evaluate(
+    potential: Potential | Ensemble, frames: list[Atoms], forces: bool, stress: bool
+) -> list[Atoms]:
+    batch = batch_of(frames, potential.scale.device)
+    have_volume = [has_volume(frame) for frame in frames]
+    out = potential(batch, forces=forces, stress=stress and any(have_volume))
+    check_predictions(out if "stress" not in out else {**out, "stress": out["stress"][have_volume]})
+    sizes = [len(frame) for frame in frames]
+    energies = out["energy"].tolist()
+    rows: dict[str, Any] = {name: [None] * len(frames) for name in ("forces", "stress", "doubt", "doubts")}
+    if "forces" in out:
+        rows["forces"] = _by_structure(out["forces"], sizes)
+    if "stress" in out:
+        rows["stress"] = [full_3x3_to_voigt_6_stress(value) for value in out["stress"].cpu().numpy()]
+    if "energy_deviation" in out:
+        rows["doubt"] = out["energy_deviation"].tolist()
+    if "forces_deviation" in out:
+        rows["doubts"] = _by_structure(out["forces_deviation"], sizes)
+    results = []
+    for k, frame in enumerate(frames):
+        voigt = rows["stress"][k] if have_volume[k] else None
+        result = with_results(frame, energies[k], rows["forces"][k], voigt)
+        if rows["doubt"][k] is not None:
+            result.info["energy_deviation"] = rows["doubt"][k]
+        if rows["doubts"][k] is not None:
+            result.info["max_forces_deviation"] = float(rows["doubts"][k].max())
+            result.arrays["forces_deviation"] = rows["doubts"][k]
+        results.append(result)
+    return results
+
+
+def _by_structure(values: Tensor, sizes: list[int]) -> list[Any]:
+    return [part.numpy() for part in values.double().cpu().split(sizes)]

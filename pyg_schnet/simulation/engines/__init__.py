@@ -1,0 +1,1 @@
+"""Molecular-dynamics engines that a potential plugs into."""

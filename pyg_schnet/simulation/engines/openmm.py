@@ -1,0 +1,129 @@
+"""OpenMM: a potential as one of its forces."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from ase import Atoms, units
+
+from pyg_schnet.potentials.potential import Potential
+from pyg_schnet.simulation.calculator import SchNetCalculator
+from pyg_schnet.transforms.ase_atoms import check_lattice
+
+if TYPE_CHECKING:
+    import openmm
+
+_kJ_per_mol = units.kJ / units.mol  # eV
+
+
+def openmm_force(potential: Potential | str | os.PathLike, atoms: Atoms, **options) -> openmm.PythonForce:
+    """Turn a potential into a force of OpenMM 8.5 or later.
+
+    Add it to a system whose particles are these atoms in this order. OpenMM's units are converted both ways:
+    positions from nm, energies to kJ/mol and forces to kJ/mol/nm.
+
+    Args:
+        potential: A potential or the path of a checkpoint; a copy is evaluated.
+        atoms: Elements and periodicity; positions and lattice vectors come from OpenMM.
+        **options: Of :class:`~pyg_schnet.simulation.SchNetCalculator`: ``device``, ``dtype``, ``compile`` and
+            ``skin``.
+
+    Raises:
+        ImportError: If OpenMM is missing.
+        ValueError: If there are no atoms, only some directions are periodic, or lattice vectors are missing.
+            What is wrong in a run, as NaN, comes as an ``OpenMMException`` with our text.
+
+    Example:
+        >>> from ase.build import molecule
+        >>> from pyg_schnet import SchNet
+        >>> water = molecule("H2O")
+        >>> system = openmm_system(Potential(SchNet.paper()), water)  # with masses, and this force
+        >>> system.getNumParticles()
+        3
+    """
+    openmm = _openmm()
+    if len(atoms) == 0:
+        raise ValueError("`atoms` must hold at least one atom, got none")
+    if atoms.pbc.any() and not atoms.pbc.all():
+        raise ValueError(
+            f"`atoms.pbc` must be true or false in all directions for OpenMM, got {atoms.pbc.tolist()}; use "
+            "ASE for slabs and wires"
+        )
+    check_lattice(atoms)
+    force = openmm.PythonForce(_Computation(potential, atoms, options))
+    force.setName("SchNet")
+    force.setUsesPeriodicBoundaryConditions(bool(atoms.pbc.all()))
+    return force
+
+
+def openmm_system(potential: Potential | str | os.PathLike, atoms: Atoms, **options) -> openmm.System:
+    """Make a system of OpenMM that moves by a potential: masses, lattice vectors and the force.
+
+    Args:
+        potential: See :func:`openmm_force`, and so ``options``.
+        atoms: Elements, masses, lattice vectors and periodicity; give the context
+            ``atoms.positions / 10`` for positions, in nm.
+        **options: Of the calculator.
+
+    Raises:
+        ImportError: If OpenMM is missing.
+        ValueError: If lattice vectors are not in OpenMM's form, or as for :func:`openmm_force`.
+    """
+    openmm = _openmm()
+    system = openmm.System()
+    for mass in atoms.get_masses():
+        system.addParticle(float(mass))
+    system.addForce(openmm_force(potential, atoms, **options))
+    if atoms.pbc.all():
+        _check_reduced(atoms.cell.array)
+        vectors = [openmm.Vec3(*map(float, row)) for row in atoms.cell.array / 10]
+        system.setDefaultPeriodicBoxVectors(*vectors)
+    return system
+
+
+class _Computation:
+    """What OpenMM calls; it is pickled where a system is written to a file."""
+
+    def __init__(self, potential: Potential | str | os.PathLike, atoms: Atoms, options: dict[str, Any]):
+        self.atoms = Atoms(atoms.numbers, cell=atoms.cell, pbc=atoms.pbc)
+        self.atoms.calc = SchNetCalculator(potential, **options)
+
+    def __call__(self, state: Any) -> tuple[float, np.ndarray]:
+        atoms = self.atoms
+        positions = 10 * state.getPositions(asNumpy=True)._value  # nm to Å
+        if len(positions) != len(atoms):
+            raise ValueError(
+                f"the system must have the {len(atoms)} particles that the force was made for, got "
+                f"{len(positions)}; make the force of all of them"
+            )
+        atoms.positions = positions
+        if atoms.pbc.all():
+            atoms.set_cell(10 * state.getPeriodicBoxVectors(asNumpy=True)._value)
+        with torch.enable_grad():  # OpenMM's threads have a mode of their own
+            forces = atoms.get_forces()
+        return atoms.get_potential_energy() / _kJ_per_mol, forces * (10 / _kJ_per_mol)
+
+
+def _check_reduced(cell: np.ndarray) -> None:
+    (ax, ay, az), (bx, by, bz), (cx, cy, cz) = cell
+    triangular = not any((ay, az, bz)) and min(ax, by, cz) > 0
+    if not triangular or 2 * max(abs(bx), abs(cx)) > ax + 1e-9 or 2 * abs(cy) > by + 1e-9:
+        raise ValueError(
+            f"`atoms.cell` must be in OpenMM's reduced form, got {cell.tolist()}: lower triangular, and each "
+            "vector beside another by half of that at most; a supercell of the conventional cell has it"
+        )
+
+
+def _openmm() -> Any:
+    try:
+        import openmm
+    except ImportError:
+        raise ImportError("OpenMM is missing: pip install 'pyg-schnet[openmm]'") from None
+    if not hasattr(openmm, "PythonForce"):
+        raise ImportError(
+            f"OpenMM 8.5 or later is needed, this is {openmm.__version__}: pip install --upgrade openmm"
+        )
+    return openmm

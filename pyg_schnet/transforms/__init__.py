@@ -1,0 +1,6 @@
+"""Transforms: from positions to edges, and from ASE's structures and SMILES to PyG's data."""
+
+from pyg_schnet.transforms.ase_atoms import from_ase as from_ase
+from pyg_schnet.transforms.ase_atoms import to_ase as to_ase
+from pyg_schnet.transforms.radius_graph import RadiusGraph as RadiusGraph
+from pyg_schnet.transforms.smiles import from_smiles as from_smiles
