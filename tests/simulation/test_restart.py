@@ -3,8 +3,10 @@
 import copy
 import itertools
 import json
+import shutil
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from pyg_schnet.potentials import checkpoint
 from pyg_schnet.simulation import SchNetCalculator, restart, run_md
 from pyg_schnet.simulation.trajectory import FrameWriter
 
+DATA = Path(__file__).parent / "data"
 KINDS = {
     "nve": {"equilibration": 0.005},
     "langevin": {"thermostat": "langevin", "friction": 0.1},
@@ -283,6 +286,32 @@ def test_a_restart_file_of_an_earlier_version_goes_on(run, tmp_path, ethanol, po
     del header["potential"]
     save_file(tensors, tmp_path / "run.extxyz.restart", metadata={"pyg_schnet": json.dumps(header)})
     assert run(atoms=ethanol, resume=True).steps == 40
+
+
+def test_a_stored_run_of_version_0_1_goes_on(tmp_path):
+    """Files of commit fcd9648: a run of 40 steps that was killed at step 23, and the log of one that was not.
+
+    The checkpoint holds ``SchNet(hidden_channels=4, num_filters=4, num_interactions=1, num_gaussians=6,
+    cutoff=4.0, envelope="polynomial")`` with random weights.
+    """
+    for name in ("run.extxyz", "run.extxyz.restart", "run.csv"):
+        shutil.copy(DATA / name, tmp_path)
+    water = read(DATA / "water.traj")
+    water.calc = SchNetCalculator(DATA / "water.safetensors")
+    path = tmp_path / "run.extxyz"
+    settings = {
+        "thermostat": "langevin",
+        "friction": 0.1,
+        "duration": 0.02,
+        "equilibration": 0.005,
+        "seed": 3,
+    }
+    run_md(water, trajectory=path, log=tmp_path / "run.csv", interval=5, resume=True, **settings)
+    found, expected = (
+        np.genfromtxt(folder, delimiter=",") for folder in (tmp_path / "run.csv", DATA / "whole.csv")
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
+    assert [frame.info["step"] for frame in read(path, ":")] == list(range(0, 41, 5))
 
 
 @pytest.mark.parametrize(
