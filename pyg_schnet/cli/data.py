@@ -176,7 +176,7 @@ def _recognised(dataset: Any) -> Table:
     """Say from where the labels were taken."""
     from ase.data import chemical_symbols
 
-    from pyg_schnet.datasets.isolated_atoms import isolated_atoms
+    from pyg_schnet.datasets.references import isolated_atoms
 
     table = Table.grid()
     table.add_row(Text(dataset.path, style="bold", overflow="fold"))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pyg_schnet.datasets.base import MoleculeDataset
 from pyg_schnet.datasets.label_selection import present
-from pyg_schnet.io.formats.chunks import Chunk
+from pyg_schnet.datasets.storage.chunks import Chunk
 from pyg_schnet.io.formats.frames import merged_labels
 from pyg_schnet.io.formats.labels import Keys
 from pyg_schnet.io.formats.reading import list_files, parts_of, read_frames
@@ -143,7 +143,7 @@ class AtomsDataset(MoleculeDataset):
             self.labels = merged_labels([self.labels, frames.labels])
             skipped += frames.skipped
             self.charged += frames.charged
-            yield (frames.loaded() if self.in_memory else frames).chunk()
+            yield Chunk.from_frames(frames.loaded() if self.in_memory else frames)
         if skipped:
             self.labels["left out"] = f"{skipped} structures without labels (NaN)"
 

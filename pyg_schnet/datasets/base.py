@@ -17,13 +17,12 @@ from torch_geometric.data import Data, InMemoryDataset
 from torch_geometric.data.data import BaseData
 from torch_geometric.data.separate import separate
 
-from pyg_schnet.datasets.fingerprints import fingerprints
 from pyg_schnet.datasets.references import Compositions, References
-from pyg_schnet.datasets.splits import Split
+from pyg_schnet.datasets.splits import Split, fingerprints
 from pyg_schnet.datasets.storage import processed_file as storage
+from pyg_schnet.datasets.storage.chunks import Chunk, join
 from pyg_schnet.datasets.storage.mapped import MappedTensors
 from pyg_schnet.datasets.storage.preparation import Prepared, describe, flat
-from pyg_schnet.io.formats.chunks import Chunk, join
 from pyg_schnet.io.locks import waited_for
 from pyg_schnet.io.progress import counted
 from pyg_schnet.io.remote.archive import remove_leftovers

@@ -16,7 +16,7 @@ from pyg_schnet.datasets.base import MoleculeDataset
 from pyg_schnet.datasets.cards.card import read_card
 from pyg_schnet.datasets.iso17_files import read_database, read_ids
 from pyg_schnet.datasets.splits import Split
-from pyg_schnet.datasets.storage.processed_file import Chunk
+from pyg_schnet.datasets.storage.chunks import Chunk
 from pyg_schnet.io.hashes import stamp
 from pyg_schnet.io.remote.archive import extract
 from pyg_schnet.io.remote.download import download
@@ -121,7 +121,7 @@ class ISO17(MoleculeDataset):
         name = f"{self.fold}.db"
         for rows, frames in read_database(self._folder / name, f"{self._place}/{name}"):
             self._rows.append(rows)
-            yield frames.chunk()
+            yield Chunk.from_frames(frames)
 
     def official_splits(self) -> dict[str, Split]:
         if self.fold != "reference":

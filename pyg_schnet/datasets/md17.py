@@ -17,7 +17,7 @@ from numpy.lib.npyio import NpzFile
 from pyg_schnet.datasets.base import MoleculeDataset
 from pyg_schnet.datasets.cards.card import CardFile, read_card
 from pyg_schnet.datasets.splits import Split
-from pyg_schnet.io.formats.chunks import Chunk
+from pyg_schnet.datasets.storage.chunks import Chunk
 from pyg_schnet.io.formats.npz import open_npz, read_array
 from pyg_schnet.io.formats.reading import read_frames
 from pyg_schnet.io.hashes import stamp
@@ -121,7 +121,7 @@ class MD17(MoleculeDataset):
             count = 0
             for frames in read_frames(path, *self.keys):
                 count += len(frames)
-                yield (frames.loaded() if self.in_memory else frames).chunk()
+                yield Chunk.from_frames(frames.loaded() if self.in_memory else frames)
             check_fingerprint(path)  # last: what is no npz file is told by its reader
             self._counts.append(count)
         total, published = sum(self._counts), self.file.records

@@ -19,7 +19,7 @@ from pyg_schnet.datasets.qm9_files import MOLECULES, TARGETS, Records
 from pyg_schnet.datasets.qm9_sources import SOURCES, is_whole, open_source, stamps
 from pyg_schnet.datasets.splits import Split, random_split
 from pyg_schnet.datasets.storage import processed_file as storage
-from pyg_schnet.io.formats.chunks import Chunk
+from pyg_schnet.datasets.storage.chunks import Chunk
 from pyg_schnet.io.units import Bohr
 
 _SPLITS = {"schnet": (110_462, 1_000), "custom": (110_000, 10_000)}  # to train and validate on

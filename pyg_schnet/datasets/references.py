@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
 
 import torch
 from ase.data import chemical_symbols
 from ase.formula import Formula
 from torch import Tensor
+from torch_geometric.data import Data
 
 from pyg_schnet.graph.validation import MAX_ATOMIC_NUMBER
+from pyg_schnet.io.formats.records import is_isolated
+
+if TYPE_CHECKING:
+    from pyg_schnet.datasets.base import MoleculeDataset
+
+_ALIKE = 1e-3  # eV
 
 
 @dataclass(frozen=True)
@@ -191,3 +199,40 @@ def formula(counts: Tensor) -> str:
     """Write a row of element counts as a formula in Hill's order."""
     numbers = {chemical_symbols[z]: int(counts[z]) for z in counts.nonzero().flatten().tolist()}
     return Formula.from_dict(numbers).format("hill")
+
+
+def isolated_atoms(dataset: MoleculeDataset) -> dict[int, float]:
+    """Find the isolated atoms, unless there is nothing else.
+
+    Returns:
+        Their energies in eV, by their numbers in the data set.
+    """
+    counts = cast(dict[str, Tensor], dataset.slices)["z"].diff()[torch.tensor(list(dataset.indices()))]
+    single = (counts == 1).nonzero().flatten().tolist()
+    if len(single) == len(counts):
+        return {}
+    found = {}
+    for number in single:
+        item = cast(Data, dataset[number])
+        cell, pbc = (item[key][0].numpy() if key in item else None for key in ("cell", "pbc"))
+        if is_isolated(cell, pbc):
+            found[number] = float(item.energy)
+    return found
+
+
+def energies_of(dataset: MoleculeDataset, numbers: dict[int, float]) -> dict[int, float]:
+    """Return the energy of each element's isolated atom, in eV by atomic number.
+
+    Raises:
+        ValueError: If two of an element differ.
+    """
+    energies: dict[int, float] = {}
+    for number, energy in numbers.items():
+        z = int(cast(Data, dataset[number]).z)
+        other = energies.setdefault(z, energy)
+        if abs(energy - other) > _ALIKE:
+            raise ValueError(
+                f"structure {number}: an isolated {chemical_symbols[z]} must have the energy of the others, "
+                f"{other:.4f} eV, got {energy:.4f} eV; leave one of them, or set `references`"
+            )
+    return energies

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch_geometric.data import Data
+
+from pyg_schnet.io.formats.npz import open_npz, read_array
+
+# Odd constants of splitmix64 (Steele, Lea, Flood 2014) as signed integers; products wrap around.
+_MULTIPLIERS = (-7046029254386353131, -4658895280553007687, -7723592293110705685)
+_ORDER = 3202034522624059733
 
 
 class Split(NamedTuple):
@@ -98,3 +106,53 @@ def without_copies(val: Tensor, train: Tensor) -> Tensor:
 def _as_bytes(rows: Tensor) -> np.ndarray:
     flat = np.ascontiguousarray(rows.numpy().reshape(len(rows), math.prod(rows.shape[1:])))
     return flat.view(np.dtype((np.void, flat.shape[1] * flat.itemsize))).reshape(len(rows))
+
+
+def read_split(path: Path) -> Split:
+    """Read a split; whether there are such structures is not known here, see :meth:`Split.check`.
+
+    Raises:
+        ValueError: If the file is damaged, or does not hold the three arrays.
+    """
+    with open_npz(path) as file:
+        if missing := [part for part in Split._fields if part not in file.files]:
+            raise ValueError(
+                f"{path}: must be an npz file of the arrays train, val and test, and has no '{missing[0]}'"
+            )
+        return Split(*(_numbers(path, part, read_array(path, file, part)) for part in Split._fields))
+
+
+def _numbers(path: Path, part: str, values: np.ndarray) -> Tensor:
+    if values.ndim != 1 or (values.dtype.kind not in "iu" and len(values)):  # NumPy's empty list is of floats
+        raise ValueError(
+            f"{path}: '{part}' must be one row of integers, got {values.dtype} of shape {values.shape}"
+        )
+    return torch.from_numpy(values.astype(np.int64))
+
+
+def fingerprints(batch: Data) -> Tensor:
+    """Compute a 64-bit number for each molecule from its atomic numbers and the bits of its positions.
+
+    Two molecules that differ anywhere, in the order of their atoms too, have the same one with a
+    probability of 2⁻⁶⁴.
+
+    Args:
+        batch: With ``z``, ``pos``, ``batch`` and ``ptr``.
+
+    Returns:
+        Shape ``(molecules,)``, int64.
+    """
+    molecule, ptr = cast(Tensor, batch.batch), cast(Tensor, batch.ptr)
+    place = torch.arange(len(molecule), device=molecule.device) - ptr[molecule]
+    bits = (cast(Tensor, batch.pos).double() + 0.0).view(torch.int64)  # + 0.0: no negative zeros
+    code = _mixed(place * _ORDER + cast(Tensor, batch.z))
+    for axis, multiplier in enumerate(_MULTIPLIERS):
+        code = _mixed((code ^ bits[:, axis]) * multiplier)
+    total = torch.zeros(len(ptr) - 1, dtype=torch.int64, device=molecule.device)
+    return total.index_add_(0, molecule, code)
+
+
+def _mixed(code: Tensor) -> Tensor:
+    code = (code ^ (code >> 30)) * _MULTIPLIERS[1]
+    code = (code ^ (code >> 27)) * _MULTIPLIERS[2]
+    return code ^ (code >> 31)

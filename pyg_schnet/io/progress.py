@@ -1,22 +1,22 @@
-"""Bars on terminals, for what takes minutes: downloads, and reading what was downloaded."""
+"""Progress bars on terminals for downloads and for reading large files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import Progress, ProgressColumn, SpinnerColumn, TimeElapsedColumn
 
-from pyg_schnet.io.formats.chunks import Chunk
-
+_Piece = TypeVar("_Piece", bound=Sized)
 _silent = ContextVar("silent", default=False)
 
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Show no bars meanwhile, on terminals neither."""
+    """Hide all progress bars within the context."""
     token = _silent.set(True)
     try:
         yield
@@ -25,22 +25,25 @@ def silence() -> Iterator[None]:
 
 
 def bar(*columns: str | ProgressColumn, hidden: bool = False, transient: bool = False) -> Progress:
-    """Make a bar on standard error, which is hidden unless that is a terminal."""
+    """Build a progress bar on standard error, hidden unless standard error is a terminal."""
     console = Console(stderr=True)
     disable = hidden or _silent.get() or not console.is_terminal
     return Progress(*columns, console=console, disable=disable, transient=transient)
 
 
-def counted(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
-    """Give chunks on, and show how many structures they hold from the second on: the first may download."""
-    whole = iter(chunks)
-    first = next(whole, None)
+def counted(pieces: Iterable[_Piece]) -> Iterator[_Piece]:
+    """Yield the pieces, and show the number of structures read so far.
+
+    The bar appears with the second piece, because reading the first one may show a download bar.
+    """
+    remaining = iter(pieces)
+    first = next(remaining, None)
     if first is None:
         return
     yield first
     columns = SpinnerColumn(), "{task.completed:,} structures processed", TimeElapsedColumn()
     with bar(*columns, transient=True) as shown:
         task = shown.add_task("", total=None, completed=len(first))
-        for chunk in whole:
-            shown.advance(task, len(chunk))
-            yield chunk
+        for piece in remaining:
+            shown.advance(task, len(piece))
+            yield piece

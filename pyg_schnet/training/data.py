@@ -14,11 +14,9 @@ from torch import Tensor
 
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.datasets.cards.card import card_names, read_card
-from pyg_schnet.datasets.isolated_atoms import energies_of, isolated_atoms
-from pyg_schnet.datasets.references import References
+from pyg_schnet.datasets.references import References, energies_of, isolated_atoms
 from pyg_schnet.datasets.report.summary import Summary, summarise
-from pyg_schnet.datasets.split_files import read_split
-from pyg_schnet.datasets.splits import Split, random_split, without_copies
+from pyg_schnet.datasets.splits import Split, random_split, read_split, without_copies
 from pyg_schnet.io.atomic import sha256_of
 from pyg_schnet.io.formats.reading import list_files, parts_of
 from pyg_schnet.training.config import DataConfig

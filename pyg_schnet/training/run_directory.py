@@ -13,8 +13,7 @@ import numpy as np
 import yaml
 from torch import Tensor
 
-from pyg_schnet.datasets.split_files import read_split
-from pyg_schnet.datasets.splits import Split
+from pyg_schnet.datasets.splits import Split, read_split
 from pyg_schnet.io.atomic import is_leftover, remove_leftovers, written_whole
 from pyg_schnet.io.formats.npz import open_npz, read_array
 from pyg_schnet.io.locks import Claim

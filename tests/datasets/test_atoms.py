@@ -18,7 +18,7 @@ from pyg_schnet import RadiusGraph
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.datasets.splits import Split
 from pyg_schnet.datasets.storage import processed_file as storage
-from pyg_schnet.io.formats.chunks import Chunk
+from pyg_schnet.datasets.storage.chunks import Chunk
 from pyg_schnet.io.units import Units
 
 EV = 0.0433641042418009  # eV in a kcal/mol

@@ -21,7 +21,7 @@ from pyg_schnet.datasets.splits import Split
 from pyg_schnet.datasets.storage import checksums
 from pyg_schnet.datasets.storage import mapped as mapping
 from pyg_schnet.datasets.storage import processed_file as storage
-from pyg_schnet.io.formats.chunks import Chunk
+from pyg_schnet.datasets.storage.chunks import Chunk
 from pyg_schnet.loader import DataLoader, collate
 
 # Name, atomic numbers, energy in eV.

@@ -3,7 +3,7 @@
 import torch
 from torch_geometric.data import Batch, Data
 
-from pyg_schnet.datasets.fingerprints import fingerprints
+from pyg_schnet.datasets.splits import fingerprints
 
 
 def of(*items):

@@ -6,8 +6,8 @@ import pytest
 import torch
 from rich.console import Console
 
+from pyg_schnet.datasets.storage.chunks import Chunk
 from pyg_schnet.io import progress as display
-from pyg_schnet.io.formats.chunks import Chunk
 
 CHUNKS = [Chunk({"energy": torch.zeros(size)}) for size in (2000, 3000, 500)]
 

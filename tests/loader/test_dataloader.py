@@ -15,7 +15,7 @@ from pyg_schnet import RadiusGraph, SchNet, radius_graph
 from pyg_schnet import loader as loaders
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.datasets.base import MoleculeDataset
-from pyg_schnet.io.formats.chunks import Chunk
+from pyg_schnet.datasets.storage.chunks import Chunk
 from pyg_schnet.loader import DataLoader, collate
 
 

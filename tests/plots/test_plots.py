@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pyg_schnet.datasets.base import MoleculeDataset
+from pyg_schnet.datasets.storage.chunks import Chunk
 from pyg_schnet.io.formats.frames import Frames
 from pyg_schnet.plots import plot_calibration, plot_data_set, plot_learning_curve, plot_parity
 from pyg_schnet.potentials.calibration import Calibration
@@ -127,7 +128,7 @@ class InMemory(MoleculeDataset):
         super().__init__(None)
 
     def chunks(self):
-        yield self.frames.chunk()
+        yield Chunk.from_frames(self.frames)
 
 
 def alkanes(sizes, seed=0):

@@ -12,7 +12,7 @@ import torch
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.datasets.splits import Split
 from pyg_schnet.datasets.storage import processed_file as storage
-from pyg_schnet.io.formats.chunks import Chunk
+from pyg_schnet.datasets.storage.chunks import Chunk
 from pyg_schnet.training import DataConfig
 from pyg_schnet.training.data import hash_files, read_data
 

@@ -11,7 +11,7 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from pyg_schnet.datasets import AtomsDataset
-from pyg_schnet.datasets.isolated_atoms import isolated_atoms
+from pyg_schnet.datasets.references import isolated_atoms
 from pyg_schnet.training import DataConfig
 from pyg_schnet.training.data import read_data
 

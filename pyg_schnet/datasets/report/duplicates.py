@@ -33,7 +33,7 @@ def find_copies(dataset: MoleculeDataset, fingerprint: Tensor) -> Copies:
 
     Args:
         dataset: Its ``transform`` is not applied.
-        fingerprint: Equal for copies, see :func:`~pyg_schnet.datasets.fingerprints.fingerprints`.
+        fingerprint: Equal for copies, see :func:`~pyg_schnet.datasets.splits.fingerprints`.
     """
     _, group = fingerprint.unique(return_inverse=True)
     number = torch.arange(len(group))

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from pyg_schnet.datasets.base import MoleculeDataset
-from pyg_schnet.datasets.fingerprints import fingerprints
 from pyg_schnet.datasets.references import Compositions, References
+from pyg_schnet.datasets.splits import fingerprints
 from pyg_schnet.datasets.streaming import stream
 from pyg_schnet.graph.validation import MAX_ATOMIC_NUMBER
 

@@ -16,7 +16,7 @@ from torch_geometric.data.data import BaseData
 from torch_geometric.data.separate import separate
 
 from pyg_schnet.datasets.splits import Split
-from pyg_schnet.io.formats.chunks import Chunk, join
+from pyg_schnet.datasets.storage.chunks import Chunk, join
 
 
 class Prepared:

@@ -27,10 +27,10 @@ from torch import Tensor
 
 from pyg_schnet.datasets.splits import Split
 from pyg_schnet.datasets.storage.checksums import verify
+from pyg_schnet.datasets.storage.chunks import Chunk, is_index
 from pyg_schnet.datasets.storage.mapped import MappedTensors
 from pyg_schnet.datasets.storage.writer import KEY, PER_ATOM, StorageWriter
 from pyg_schnet.io.atomic import rename_durably
-from pyg_schnet.io.formats.chunks import Chunk, is_index
 
 KIND = "data set"
 FORMAT = 1  # raise it when an older pyg_schnet could not read the file

@@ -16,8 +16,8 @@ from torch import Tensor
 from pyg_schnet.datasets.splits import Split
 from pyg_schnet.datasets.storage import checksums
 from pyg_schnet.datasets.storage.checksums import BlockWriter
+from pyg_schnet.datasets.storage.chunks import Chunk, is_index, offsets
 from pyg_schnet.datasets.storage.mapped import DTYPES
-from pyg_schnet.io.formats.chunks import Chunk, is_index, offsets
 
 # Bytes that wait in memory. A set of one chunk, or smaller than this, is written once; others go through one
 # file a field.

@@ -7,12 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 import numpy as np
-import torch
 from ase.data import atomic_numbers as number_of
-from torch import Tensor
 
 from pyg_schnet.graph.validation import MAX_ATOMIC_NUMBER
-from pyg_schnet.io.formats.chunks import Chunk
 from pyg_schnet.io.units import Units
 
 PER_ATOM = ("numbers", "positions", "forces")
@@ -91,20 +88,6 @@ class Frames:
             if isinstance(value := getattr(self, name), np.memmap)
         }
         return replace(self, **mapped)
-
-    def chunk(self) -> Chunk:
-        """Lay the frames out for storage; ``idx``, the number of a structure, is left to the data set."""
-        counts = torch.from_numpy(self.counts)
-        tensors: dict[str, Tensor | list[str]] = {
-            "z": torch.from_numpy(self.numbers),
-            "pos": torch.from_numpy(self.positions),
-            "energy": torch.from_numpy(self.energy),
-        }
-        for name in ("forces", "stress", "cell", "pbc"):
-            value = getattr(self, name)
-            if value is not None:
-                tensors[name] = torch.from_numpy(value)
-        return Chunk(tensors, {name: counts for name in ("z", "pos", "forces") if name in tensors})
 
     def part(self, start: int, stop: int) -> Frames:
         """Give the frames from ``start`` to before ``stop``, without a copy."""

@@ -12,6 +12,7 @@ from ase.build import bulk
 from pyg_schnet.datasets.base import MoleculeDataset
 from pyg_schnet.datasets.report import distances
 from pyg_schnet.datasets.report.distances import measure
+from pyg_schnet.datasets.storage.chunks import Chunk
 from pyg_schnet.io.formats.frames import Frames
 
 
@@ -24,9 +25,10 @@ class InMemory(MoleculeDataset):
     def chunks(self):
         counts = np.array([len(pos) for pos in self.structures])
         numbers = np.ones(counts.sum(), dtype=np.uint8)
-        yield Frames(
-            numbers, np.concatenate(self.structures), counts, np.arange(len(counts)) * 1.0, **self.lattice
-        ).chunk()
+        energy = np.arange(len(counts)) * 1.0
+        yield Chunk.from_frames(
+            Frames(numbers, np.concatenate(self.structures), counts, energy, **self.lattice)
+        )
 
     def measured(self):
         pbc = self.lattice["pbc"]

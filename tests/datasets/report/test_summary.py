@@ -14,6 +14,7 @@ from rich.console import Console
 from pyg_schnet.datasets import AtomsDataset, streaming
 from pyg_schnet.datasets.base import MoleculeDataset
 from pyg_schnet.datasets.report.summary import summarise
+from pyg_schnet.datasets.storage.chunks import Chunk
 from pyg_schnet.io.formats.frames import Frames
 from pyg_schnet.io.units import Units, kcal_per_mol
 
@@ -32,7 +33,7 @@ class InMemory(MoleculeDataset):
         super().__init__(None, dtype=torch.float64, **options)
 
     def chunks(self):
-        yield self.frames.chunk()
+        yield Chunk.from_frames(self.frames)
 
 
 def springs(pos: np.ndarray, rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

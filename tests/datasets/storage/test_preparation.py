@@ -11,8 +11,8 @@ from torch_geometric.transforms import Compose
 
 from pyg_schnet import RadiusGraph
 from pyg_schnet.datasets.splits import Split
+from pyg_schnet.datasets.storage.chunks import Chunk, join
 from pyg_schnet.datasets.storage.preparation import Prepared, describe, flat
-from pyg_schnet.io.formats.chunks import Chunk, join
 
 SIZES = [3, 1, 2, 5, 1, 4]
 

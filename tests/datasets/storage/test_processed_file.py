@@ -21,7 +21,7 @@ from pyg_schnet.datasets.splits import Split
 from pyg_schnet.datasets.storage import checksums
 from pyg_schnet.datasets.storage import processed_file as storage
 from pyg_schnet.datasets.storage import writer as storage_writer
-from pyg_schnet.io.formats.chunks import Chunk, join
+from pyg_schnet.datasets.storage.chunks import Chunk, join
 from pyg_schnet.potentials import checkpoint
 
 DTYPES = [

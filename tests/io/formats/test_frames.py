@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pyg_schnet.datasets.storage.chunks import Chunk
 from pyg_schnet.io.formats.frames import Frames, atomic_numbers, joined, merged_labels, scaled
 from pyg_schnet.io.units import Units
 
@@ -144,7 +145,7 @@ def test_labels_that_differ_are_all_told_once():
 
 def test_a_chunk_has_the_fields_that_are_there():
     frames = make(units=Units("eV")).check("a")
-    chunk = frames.chunk()
+    chunk = Chunk.from_frames(frames)
     assert len(chunk) == 3
     assert set(chunk.fields) == {"z", "pos", "energy", "forces"}
     assert chunk.counts["forces"].tolist() == [2, 1, 3]

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyg_schnet.io.formats.frames import Frames
+
 
 @dataclass(frozen=True)
 class Chunk:
@@ -21,6 +23,17 @@ class Chunk:
 
     fields: dict[str, Tensor | list[str]]
     counts: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def from_frames(cls, frames: Frames) -> Chunk:
+        """Build a chunk that shares the memory of frames; the data set adds ``idx``."""
+        counts = torch.from_numpy(frames.counts)
+        arrays = {"z": frames.numbers, "pos": frames.positions}
+        arrays |= {name: getattr(frames, name) for name in ("energy", "forces", "stress", "cell", "pbc")}
+        fields: dict[str, Tensor | list[str]] = {
+            name: torch.from_numpy(array) for name, array in arrays.items() if array is not None
+        }
+        return cls(fields, {name: counts for name in ("z", "pos", "forces") if name in fields})
 
     def __len__(self) -> int:
         name, value = next(iter(self.fields.items()))

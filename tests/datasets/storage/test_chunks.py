@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from pyg_schnet.io.formats.chunks import Chunk, is_index, join
+from pyg_schnet.datasets.storage.chunks import Chunk, is_index, join
 
 
 def chunk(sizes, edges=None, start=0):
