@@ -78,8 +78,8 @@ class Source:
         Raises:
             ValueError: If the file is another program's.
         """
+        from pyg_schnet.io.yaml_file import read_yaml
         from pyg_schnet.training import RunDirectory
-        from pyg_schnet.training.recipe import read_yaml
 
         config = RunDirectory(self.model.parent).config
         if not config.is_file():

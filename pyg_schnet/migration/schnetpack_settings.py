@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pyg_schnet.io.yaml_file import read_yaml
 from pyg_schnet.migration.pickled_module import PickledObject, name_of
 
 _PLACES = (".", "..")  # of config.yaml: beside best_model, above checkpoints/last.ckpt
@@ -200,8 +201,6 @@ def find_config(path: str | os.PathLike) -> Path | None:
 
 def _values(path: Path) -> Any:
     """Read a configuration; ``None`` if it is none."""
-    from pyg_schnet.training.recipe import read_yaml  # which imports much
-
     try:
         return read_yaml(path)
     except ValueError:

@@ -18,6 +18,7 @@ from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.datasets.splits import Split
 from pyg_schnet.datasets.streaming import sizes
 from pyg_schnet.io.units import kcal_per_mol
+from pyg_schnet.io.yaml_file import read_yaml
 from pyg_schnet.nn import SchNet, SchNetConfig
 from pyg_schnet.plots import plot_learning_curve
 from pyg_schnet.potentials.checkpoint import load
@@ -29,7 +30,6 @@ from pyg_schnet.training.domain_statistics import measure_domain
 from pyg_schnet.training.interruption import interruption
 from pyg_schnet.training.loop import fit
 from pyg_schnet.training.progress import Report
-from pyg_schnet.training.recipe import read_yaml
 from pyg_schnet.training.run_directory import RunDirectory
 from pyg_schnet.training.spline_error import spline_error
 from pyg_schnet.training.state import Counters
@@ -226,12 +226,12 @@ def _describe(config: TrainConfig, potential: Potential, data: TrainingData, rep
 _FREE = ("max_steps", "max_minutes", "val_every", "patience", "threads", "compile", "save_minutes")
 _FREE += ("root", "memory_map")
 _BEFORE = {"optimizer": "adam"}  # of versions that had no choice; other options did not exist
-_LARGEST_CONFIG = 2**26  # bytes; it may name every file of a large data set
+_MAX_CONFIG_BYTES = 2**26  # it may name every file of a large data set
 _PATHS = ("path", "val_path", "split")  # compared by their content
 
 
 def _check_same(config: TrainConfig, run: RunDirectory, split: Split, provenance: dict[str, Any]) -> None:
-    before, sections = read_yaml(run.config, _LARGEST_CONFIG), ("data", "model", "trainer")
+    before, sections = read_yaml(run.config, _MAX_CONFIG_BYTES), ("data", "model", "trainer")
     if not isinstance(before, dict) or not all(isinstance(before.get(name, {}), dict) for name in sections):
         raise ValueError(
             f"{run.config}: must hold the options of the run, in sections, to resume it; restore it or "
