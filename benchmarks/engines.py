@@ -37,7 +37,7 @@ from pyg_schnet.simulation import (
     run_md_batched,
     start_lammps,
 )
-from pyg_schnet.simulation.conservation import fit_drift
+from pyg_schnet.simulation.statistics import fit_drift
 from pyg_schnet.simulation.velocities import draw_momenta
 
 TEMPERATURE, TIMESTEP, FRICTION, INTERVAL = 300.0, 0.5, 0.01, 10  # K, fs, 1/fs, steps

@@ -17,8 +17,8 @@ from pyg_schnet.checks.model_adapter import ModelAdapter
 from pyg_schnet.checks.result import FAIL, SKIP, CheckResult
 from pyg_schnet.checks.samples import Samples
 from pyg_schnet.simulation.batched_md import run_md_batched
-from pyg_schnet.simulation.conservation import fit_drift
-from pyg_schnet.simulation.integration import FARTHEST
+from pyg_schnet.simulation.limits import MAX_DISPLACEMENT
+from pyg_schnet.simulation.statistics import fit_drift
 from pyg_schnet.simulation.velocities import draw_momenta
 from pyg_schnet.transforms.ase_atoms import to_ase
 
@@ -111,7 +111,7 @@ def _verlet(
             momenta = momenta + dt / 2 * result.forces
             moved = dt * momenta / mass
             batch.pos = cast(Tensor, batch.pos) + moved
-            if not float(moved.abs().max()) < FARTHEST:  # nan is not, either
+            if not float(moved.abs().max()) < MAX_DISPLACEMENT:  # nan is not, either
                 return math.inf, 0.0, _explosion(float(moved.abs().max()), step)
             result = subject.used(batch)
             momenta = momenta + dt / 2 * result.forces

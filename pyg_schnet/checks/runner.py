@@ -17,8 +17,8 @@ from pyg_schnet.checks.result import FAIL, PASS, CheckResult, Report
 from pyg_schnet.checks.samples import Samples
 from pyg_schnet.checks.sources import open_structures
 from pyg_schnet.io.spelling import nearest
-from pyg_schnet.simulation.calculator import for_evaluation
-from pyg_schnet.simulation.settings import check_quantity
+from pyg_schnet.simulation.calculator import evaluation_copy
+from pyg_schnet.simulation.integrators import check_positive
 from pyg_schnet.transforms.ase_atoms import from_ase
 
 Check: TypeAlias = Callable[[ModelAdapter, Samples], Iterator[CheckResult]]
@@ -70,8 +70,8 @@ def check(
         ValueError: If there is no structure, no such check, or a setting is out of range; or if a structure
             is periodic and the model is called with ``(z, pos, batch)``.
     """
-    check_quantity("duration", duration, "ps")
-    check_quantity("temperature", temperature, "K", zero=True)
+    check_positive("duration", duration, "ps")
+    check_positive("temperature", temperature, "K", zero=True)
     checks = _checks(duration, temperature)
     only = [only] if isinstance(only, str) else only
     names = [_FIRST, *checks]
@@ -83,7 +83,7 @@ def check(
                 f"`only` must name checks ({', '.join(names)}), got {name!r}.{nearest(name, names)}"
             )
     if isinstance(model, str | os.PathLike):
-        model = for_evaluation(model)
+        model = evaluation_copy(model)
     with torch.inference_mode(False):  # which would leave no forces
         subject = ModelAdapter(model)
         samples = Samples(_chosen(structures, number), seed)

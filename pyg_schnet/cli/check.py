@@ -132,11 +132,11 @@ def _units_of_run(text: str, file: str) -> str | None:
 
 def _model(text: str, device: str) -> Any:
     """Load potentials, or what a name in a Python file or module stands for."""
-    from pyg_schnet.simulation.calculator import for_evaluation
+    from pyg_schnet.simulation.calculator import evaluation_copy
 
     place, colon, name = text.rpartition(":")
     if not colon or Path(text).exists():
-        return for_evaluation(split_models(text), device)
+        return evaluation_copy(split_models(text), device)
     module = _module(place)
     if not hasattr(module, name):
         raise ValueError(f"`model` names {name!r}, which {place} does not hold")

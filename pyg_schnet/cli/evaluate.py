@@ -83,9 +83,9 @@ def _evaluate(options: Namespace, models: list[str], paths: list[str]) -> int:
     from pyg_schnet.plots import plot_calibration, plot_parity
     from pyg_schnet.potentials.calibration import FEWEST, calibrations, with_factors
     from pyg_schnet.potentials.metrics import evaluate
-    from pyg_schnet.simulation.calculator import for_evaluation
+    from pyg_schnet.simulation.calculator import evaluation_copy
 
-    potential = for_evaluation(models, options.device)
+    potential = evaluation_copy(models, options.device)
     units = units_of_runs(paths, options.file) if options.units is None else None
     dataset = AtomsDataset(
         path=options.file,

@@ -116,10 +116,10 @@ def run(options: Namespace) -> int:
 
 def _check_outputs(options: Namespace, log: Path | None) -> None:
     """Raise if files of the command are the same, or if the log, not named by the user, is of another run."""
-    from pyg_schnet.simulation.trajectory import growing_path
+    from pyg_schnet.simulation.trajectory import append_only_path
 
     path = Path(options.out)
-    frames, restart = growing_path(path), path.with_name(f"{path.name}.restart")
+    frames, restart = append_only_path(path), path.with_name(f"{path.name}.restart")
     inputs = {"MODEL": model_files(options.model), "IN": [options.input]}
     outputs = {"OUT": path, "OUT.extxyz": None if frames == path else frames, "OUT.restart": restart}
     check_distinct(inputs, {**outputs, "--log": log})
@@ -145,11 +145,12 @@ def _index(text: str) -> int | str:
 
 def _run_one(atoms: Atoms, options: Namespace) -> int:
     from pyg_schnet.simulation import SchNetCalculator, run_md
-    from pyg_schnet.simulation.limits import domain_of
+    from pyg_schnet.simulation.limits import training_domain_of
 
     atoms.calc = SchNetCalculator(split_models(options.model), device=options.device)
     said = not (options.quiet or options.json)
-    if said and options.pressure is not None and (domain := domain_of(atoms.calc)) and not domain.stress:
+    domain = training_domain_of(atoms.calc)
+    if said and options.pressure is not None and domain is not None and not domain.stress:
         out.print("The model was not trained on stresses: its pressure may be far off.")
     settings = {name: options[name] for name in (*_SHARED, *_ALONE)}
     with _telling_what_is_saved(options), _Progress(options, said) as progress, warnings.catch_warnings():
@@ -174,14 +175,14 @@ def _run_one(atoms: Atoms, options: Namespace) -> int:
 @contextmanager
 def _telling_what_is_saved(options: Namespace) -> Iterator[None]:
     """Say how far OUT can be resumed where a run is ended from outside, or by a full disk."""
-    from pyg_schnet.simulation.restart import saved_step
+    from pyg_schnet.simulation.restart import resumable_step
 
     restart = f"{options.out}.restart"
     before = _changed(restart)
     try:
         yield
     except (KeyboardInterrupt, OSError):
-        if _changed(restart) != before and (step := saved_step(options.out)) is not None:
+        if _changed(restart) != before and (step := resumable_step(options.out)) is not None:
             text = f"{step:,} steps ({step * options.timestep / 1000:g} ps) are done, in {options.out}"
             print(f"pyg-schnet: {text}; --resume goes on", file=sys.stderr)
         raise
@@ -198,7 +199,7 @@ class _Progress:
     def __init__(self, options: Namespace, said: bool):
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        from pyg_schnet.simulation.settings import number_of_steps
+        from pyg_schnet.simulation.integrators import number_of_steps
 
         columns = (BarColumn(), "{task.completed}/{task.total} steps", TextColumn("{task.description}"))
         self._bar = Progress(

@@ -195,7 +195,7 @@ def _structures(options: Namespace, source: Source) -> Structures:
 
 def _load(source: Source, device: str) -> Potential:
     from pyg_schnet.potentials.checkpoint import read
-    from pyg_schnet.simulation.calculator import for_evaluation
+    from pyg_schnet.simulation.calculator import evaluation_copy
 
     if source.run is not None and not source.model.is_file():
         raise FileNotFoundError(
@@ -207,7 +207,7 @@ def _load(source: Source, device: str) -> Potential:
             f"{source.model}: is of {header['class']}, which is not a SchNet and has no filters to draw; "
             "its learning curve can be, by --only learning_curve"
         )
-    return for_evaluation(source.model, device)
+    return evaluation_copy(source.model, device)
 
 
 def _impossible(potential: Potential) -> dict[str, str]:

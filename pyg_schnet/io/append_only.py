@@ -8,12 +8,12 @@ from pathlib import Path
 from pyg_schnet.io.atomic import check_appendable
 
 
-def not_written(path: str | os.PathLike, error: OSError) -> OSError:
+def append_error(path: str | os.PathLike, error: OSError) -> OSError:
     """Name the file that a full disk, or another reason, kept from growing; the system names none."""
     return OSError(f"{os.fspath(path)}: cannot be written ({error.strerror or error}); what it had is kept")
 
 
-class GrowingFile:
+class AppendOnlyFile:
     """A file whose pieces are there in whole or not: what a full disk cuts off is taken back.
 
     Only the kill of the process may leave a part of the last one.
@@ -47,7 +47,7 @@ class GrowingFile:
         except BaseException as error:
             self._file.seek(self._file.truncate(self.size))
             if isinstance(error, OSError):
-                raise not_written(self._path, error) from error
+                raise append_error(self._path, error) from error
             raise
         self.size = size
 

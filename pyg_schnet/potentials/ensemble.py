@@ -164,7 +164,9 @@ class Ensemble(nn.Module):
     @property
     def domain(self) -> TrainingDomain | None:
         """What all of them were trained on; ``None`` if it is not known of one."""
-        return TrainingDomain.common([cast(Potential, potential).domain for potential in self.potentials])
+        return TrainingDomain.intersection(
+            [cast(Potential, potential).domain for potential in self.potentials]
+        )
 
     @property
     def atomref(self) -> Tensor:

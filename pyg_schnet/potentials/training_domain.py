@@ -103,7 +103,7 @@ class TrainingDomain:
         return cls(shortest, None if force is None else float(force), bool(entry["stress"]))
 
     @classmethod
-    def common(cls, domains: Sequence[TrainingDomain | None]) -> TrainingDomain | None:
+    def intersection(cls, domains: Sequence[TrainingDomain | None]) -> TrainingDomain | None:
         """Give what all of several potentials were trained on; nothing is known if it is not of one."""
         known = [domain for domain in domains if domain is not None]
         if not known or len(known) < len(domains):

@@ -16,9 +16,9 @@ from ase.io import write
 from ase.io.extxyz import read_xyz
 from ase.io.trajectory import TrajectoryReader, TrajectoryWriter
 
-from pyg_schnet.io.append_only import GrowingFile
+from pyg_schnet.io.append_only import AppendOnlyFile
 from pyg_schnet.io.formats.ase import FAILURES
-from pyg_schnet.simulation.trajectory import keep_frames
+from pyg_schnet.simulation.trajectory import truncate_frames
 
 _NUMBER = re.compile(rb"(?:^|\s)input_frame=(\d+)(?:\s|$)")
 _RUN = re.compile(rb"(?<=\srun=)\S+")
@@ -34,7 +34,7 @@ class Part:
     def __init__(self, path: Path):
         self.path = path
         self.is_text = path.suffix != ".traj"
-        self._file: TrajectoryWriter | GrowingFile | None = None
+        self._file: TrajectoryWriter | AppendOnlyFile | None = None
 
     @property
     def is_open(self) -> bool:
@@ -44,7 +44,7 @@ class Part:
     def open(self) -> None:
         """Prepare to append; makes the file if there is none."""
         if self._file is None and self.is_text:
-            self._file = GrowingFile(self.path, self.path.stat().st_size if self.path.exists() else 0)
+            self._file = AppendOnlyFile(self.path, self.path.stat().st_size if self.path.exists() else 0)
         elif self._file is None:
             self._file = TrajectoryWriter(self.path, "a")
 
@@ -55,7 +55,7 @@ class Part:
             OSError: If the disk is full.
         """
         self.open()
-        if isinstance(self._file, GrowingFile):
+        if isinstance(self._file, AppendOnlyFile):
             self._file.append(cast(bytes, frame))
         else:
             cast(TrajectoryWriter, self._file).write(frame)
@@ -120,7 +120,7 @@ class Part:
 
     def _cut_trajectory(self, count: int) -> None:
         if count:
-            keep_frames(self.path, count)
+            truncate_frames(self.path, count)
         else:
             self.path.unlink()
 

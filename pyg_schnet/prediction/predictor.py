@@ -16,7 +16,7 @@ from pyg_schnet.graph.memory import PAIRS_AT_ONCE, check_pairs, is_out_of_memory
 from pyg_schnet.graph.validation import check_predictions
 from pyg_schnet.potentials.ensemble import Ensemble
 from pyg_schnet.potentials.potential import Potential
-from pyg_schnet.simulation.calculator import Model, for_evaluation
+from pyg_schnet.simulation.calculator import Model, evaluation_copy
 from pyg_schnet.simulation.structures import StructureError, check_structure, has_volume, with_results
 from pyg_schnet.transforms.ase_atoms import from_ase
 
@@ -102,7 +102,7 @@ class Predictor:
         device: str | torch.device | None = None,
         stress: bool = False,
     ):
-        self._potential = for_evaluation(potential, device)
+        self._potential = evaluation_copy(potential, device)
         self._forces, self._stress = forces, stress
 
     def of_batch(self, frames: list[Atoms], number: int, first: int) -> Iterator[Atoms | StructureError]:

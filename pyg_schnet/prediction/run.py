@@ -301,4 +301,4 @@ def has_same_places(frame: Atoms, atoms: Atoms) -> bool:
 
 def _common_domain(models: list[str]) -> TrainingDomain | None:
     """Give what all models were trained on, if it is known."""
-    return TrainingDomain.common([load(model).domain for model in models if Path(model).is_file()])
+    return TrainingDomain.intersection([load(model).domain for model in models if Path(model).is_file()])

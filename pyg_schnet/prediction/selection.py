@@ -9,7 +9,7 @@ from ase import Atoms
 
 from pyg_schnet.potentials.ensemble import Ensemble
 from pyg_schnet.prediction.predictor import predict
-from pyg_schnet.simulation.calculator import Model, for_evaluation
+from pyg_schnet.simulation.calculator import Model, evaluation_copy
 
 
 def select(
@@ -41,7 +41,7 @@ def select(
     """
     if k < 1:
         raise ValueError(f"`k` must be at least 1, got {k}")
-    ensemble = for_evaluation(potentials, device)
+    ensemble = evaluation_copy(potentials, device)
     if not isinstance(ensemble, Ensemble):
         raise TypeError("`potentials` must be several, to disagree; got one")
     found = [frame.info["max_forces_deviation"] for frame in predict(ensemble, pool, batch_size)]

@@ -1,7 +1,8 @@
 """Simulations with a trained potential: in ASE, OpenMM and LAMMPS."""
 
-from pyg_schnet.prediction.predictor import predict as predict
-from pyg_schnet.prediction.selection import select as select
+from importlib import import_module
+from typing import Any
+
 from pyg_schnet.simulation.batched_md import BatchedDynamics as BatchedDynamics
 from pyg_schnet.simulation.batched_md import run_md_batched as run_md_batched
 from pyg_schnet.simulation.batched_relaxation import relax_batched as relax_batched
@@ -16,3 +17,12 @@ from pyg_schnet.simulation.md import run_md as run_md
 from pyg_schnet.simulation.relaxation import Relaxation as Relaxation
 from pyg_schnet.simulation.relaxation import relax as relax
 from pyg_schnet.simulation.structures import StructureError as StructureError
+
+_MOVED = {"predict": "pyg_schnet.prediction.predictor", "select": "pyg_schnet.prediction.selection"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name that version 0.1 had here from its present module."""
+    if name in _MOVED:
+        return getattr(import_module(_MOVED[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

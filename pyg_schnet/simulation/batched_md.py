@@ -18,13 +18,12 @@ from pyg_schnet.potentials.ensemble import Ensemble
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.potentials.training_domain import MIN_DISTANCE_RATIO
 from pyg_schnet.simulation.batched_system import BatchedSystem, by_size, check_known, check_structures
-from pyg_schnet.simulation.calculator import Model, compile_for_evaluation, for_evaluation
-from pyg_schnet.simulation.integration import FARTHEST
-from pyg_schnet.simulation.limits import BatchLimits
-from pyg_schnet.simulation.settings import check_settings, number_of_steps
+from pyg_schnet.simulation.calculator import Model, compile_copy, evaluation_copy
+from pyg_schnet.simulation.integrators import check_settings, number_of_steps
+from pyg_schnet.simulation.limits import MAX_DISPLACEMENT, BatchedLimits
 from pyg_schnet.simulation.statistics import Statistics
 from pyg_schnet.simulation.structures import StructureError
-from pyg_schnet.simulation.trajectory import FrameWriter
+from pyg_schnet.simulation.trajectory import TrajectoryFile
 from pyg_schnet.simulation.velocities import degrees_of_freedom, draw_momenta
 from pyg_schnet.transforms.ase_atoms import from_ase
 
@@ -117,17 +116,17 @@ def run_md_batched(
     """
     check_settings(thermostat, interval, temperature, timestep, duration, friction)
     check_structures(structures)
-    own = for_evaluation(potential, device)
-    compile_for_evaluation(own)
-    BatchLimits(own.domain, closest, max_force)  # which refuses wrong ones before the work
+    own = evaluation_copy(potential, device)
+    compile_copy(own)
+    BatchedLimits(own.domain, closest, max_force)  # which refuses wrong ones before the work
     for number, atoms in enumerate(structures):
         _check_start(own, atoms, number, thermostat == "langevin", closest)
     steps, found = number_of_steps(duration, timestep), []
-    with FrameWriter(trajectory, overwrite) as writer:
+    with TrajectoryFile(trajectory, overwrite) as writer:
         for group in by_size(own, structures, max_pairs):
             bath = friction if thermostat == "langevin" else None
             own_structures = [structures[k] for k in group]
-            limits = BatchLimits(own.domain, closest, max_force)
+            limits = BatchedLimits(own.domain, closest, max_force)
             moves = _Moves(own, own_structures, group, temperature, timestep, seed, bath, limits)
             found += moves.run(steps, writer, interval)
     atoms, stopped, temperatures, energies, drifts, fluctuations = zip(*found, strict=True)
@@ -174,7 +173,7 @@ class _Moves:
         timestep: float,
         seed: int,
         friction: float | None,
-        limits: BatchLimits,
+        limits: BatchedLimits,
     ):
         self.friction, self.limits = friction, limits
         self.timestep, self.temperature = timestep, temperature
@@ -200,7 +199,7 @@ class _Moves:
             )
         self.statistics = Statistics()
 
-    def run(self, steps: int, writer: FrameWriter, interval: int) -> list[tuple]:
+    def run(self, steps: int, writer: TrajectoryFile, interval: int) -> list[tuple]:
         """Move for some steps; give last frames, reasons, mean temperatures and energies, and drifts."""
         replicas, dt = self.replicas, self.timestep * units.fs
         self._measure(0)
@@ -245,14 +244,16 @@ class _Moves:
     def _breaches(self, moved: Tensor) -> dict[int, str]:
         """Say which of the moving structures cannot be where they are, and why."""
         replicas = self.replicas
-        exploded = ~(replicas.forces.isfinite().all(dim=1) & (moved.square().sum(dim=1) < FARTHEST**2))
+        exploded = ~(
+            replicas.forces.isfinite().all(dim=1) & (moved.square().sum(dim=1) < MAX_DISPLACEMENT**2)
+        )
         found = self.limits.breaches(replicas.data, replicas.forces)
         for place in replicas.batch[exploded].unique().tolist():
-            found[place] = f"it exploded: forces are not finite, or an atom moved {FARTHEST:g} Å"
+            found[place] = f"it exploded: forces are not finite, or an atom moved {MAX_DISPLACEMENT:g} Å"
         return {place: reason for place, reason in found.items() if place not in self.ended}
 
     def _end(
-        self, reasons: dict[int, str], step: int, velocity: Tensor, writer: FrameWriter, interval: int
+        self, reasons: dict[int, str], step: int, velocity: Tensor, writer: TrajectoryFile, interval: int
     ) -> None:
         """Stop structures at the step before, where they have been put back."""
         frames = self._frames(step - 1, list(reasons), velocity)
@@ -282,7 +283,7 @@ class _Moves:
             frame.info |= {"system": self.replicas.numbers[place], "step": step}
         return frames
 
-    def _write(self, step: int, writer: FrameWriter) -> None:
+    def _write(self, step: int, writer: TrajectoryFile) -> None:
         if writer.path is not None:
             places = [place for place in range(len(self.replicas)) if place not in self.ended]
             for frame in self._frames(step, places, self.velocity):

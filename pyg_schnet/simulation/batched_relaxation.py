@@ -11,11 +11,10 @@ from ase.constraints import FixAtoms
 from pyg_schnet.potentials.ensemble import Ensemble
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.simulation.batched_system import BatchedSystem, check_known, count_pairs
-from pyg_schnet.simulation.calculator import Model, compile_for_evaluation, for_evaluation
+from pyg_schnet.simulation.calculator import Model, compile_copy, evaluation_copy
 from pyg_schnet.simulation.fire import Fire
 from pyg_schnet.simulation.relaxation import Relaxation, check_goal
-from pyg_schnet.simulation.start import check_start
-from pyg_schnet.simulation.structures import StructureError, check_structure
+from pyg_schnet.simulation.structures import StructureError, check_initial_structure, check_structure
 
 _DONE_TO_REFILL_AT = 0.25  # of a batch: making another one takes as long as a step
 
@@ -57,7 +56,7 @@ def relax_batched(
         raise TypeError("`structures` must be a list of ase.Atoms, got one Atoms; use [atoms]")
     if len(structures) == 0:
         raise ValueError("`structures` must hold at least one ase.Atoms, got none")
-    own = for_evaluation(potential, device)
+    own = evaluation_copy(potential, device)
     for number, atoms in enumerate(structures):  # before the work, not in the middle of it
         _check(own, atoms, number)
     return list(relax_stream(own, structures, fmax=fmax, steps=steps, max_pairs=max_pairs))
@@ -101,8 +100,8 @@ def relax_stream(
     check_goal(fmax, steps)
     if max_pairs < 1:
         raise ValueError(f"`max_pairs` must be at least 1, got {max_pairs}")
-    own = for_evaluation(potential, device)
-    compile_for_evaluation(own)
+    own = evaluation_copy(potential, device)
+    compile_copy(own)
     return _in_order(_Queue(own, structures, max_pairs, on_refused), fmax, steps)
 
 
@@ -204,7 +203,7 @@ def _check(potential: Potential | Ensemble, atoms: Atoms, number: int) -> None:
     """Refuse what cannot be relaxed side by side, without computing it."""
     check_structure(atoms, number)
     try:
-        check_start(atoms)
+        check_initial_structure(atoms)
     except ValueError as error:
         raise StructureError(number, str(error)) from error
     for constraint in atoms.constraints:

@@ -16,8 +16,12 @@ from pyg_schnet.graph.verlet_list import VerletList
 from pyg_schnet.nn.readout import sum_by_molecule
 from pyg_schnet.potentials.ensemble import Ensemble
 from pyg_schnet.potentials.potential import Potential
-from pyg_schnet.simulation.start import check_start
-from pyg_schnet.simulation.structures import StructureError, check_structure, with_results
+from pyg_schnet.simulation.structures import (
+    StructureError,
+    check_initial_structure,
+    check_structure,
+    with_results,
+)
 from pyg_schnet.transforms.ase_atoms import from_ase
 
 _SKIN = 0.75  # Å beyond the cutoff
@@ -194,7 +198,7 @@ def check_structures(structures: Sequence[Atoms]) -> None:
     """Refuse what cannot be simulated side by side.
 
     Raises:
-        StructureError: If one is empty, has constraints, or cannot be meant, see :func:`check_start`.
+        StructureError: If one is empty, has constraints, or fails :func:`check_initial_structure`.
         TypeError: If it is not a list of structures.
         ValueError: If there are none.
     """
@@ -210,7 +214,7 @@ def check_structures(structures: Sequence[Atoms]) -> None:
                 f"side by side there are no constraints, got {atoms.constraints[0]}; simulate it alone",
             )
         try:
-            check_start(atoms)
+            check_initial_structure(atoms)
         except ValueError as error:
             raise StructureError(number, str(error)) from error
 

@@ -78,7 +78,7 @@ class SchNetCalculator(Calculator):
         if compile not in (True, False, "auto"):
             raise ValueError(f"`compile` must be 'auto', True or False, got {compile!r}")
         super().__init__(**kwargs)
-        self.potential = for_evaluation(potential, device, dtype)
+        self.potential = evaluation_copy(potential, device, dtype)
         neighbors = VerletList(self.potential.cutoff, skin)
         self.neighbors = neighbors if neighbors.cutoff < math.inf else None  # of periodic systems
         self._stress_is_wanted = False
@@ -193,8 +193,8 @@ class SchNetCalculator(Calculator):
         return data
 
 
-def compile_for_evaluation(own: Potential | Ensemble) -> None:
-    """Compile what :func:`for_evaluation` gave; programs that the caller's potential has are used again."""
+def compile_copy(own: Potential | Ensemble) -> None:
+    """Compile what :func:`evaluation_copy` gave; programs that the caller's potential has are used again."""
     for potential in own.potentials if isinstance(own, Ensemble) else [own]:
         potential = cast(Potential, potential)
         if potential.compiled is None:
@@ -208,7 +208,7 @@ def _has_stress(data: Data) -> bool:
     return "pbc" in data and bool(data.pbc.any()) and bool(data.cell.det().abs() > 0)
 
 
-def for_evaluation(
+def evaluation_copy(
     potential: Model,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,

@@ -14,10 +14,11 @@ from torch_geometric.data import Data
 
 from pyg_schnet.graph.validation import check_atomic_numbers
 from pyg_schnet.potentials.training_domain import SKIN, NearPairs, TrainingDomain
-from pyg_schnet.simulation.settings import check_quantity
-from pyg_schnet.simulation.structures import results_of
+from pyg_schnet.simulation.integrators import check_positive
+from pyg_schnet.simulation.structures import stored_results
 from pyg_schnet.transforms.ase_atoms import from_ase
 
+MAX_DISPLACEMENT = 1.0  # Å in a step; a hydrogen atom at 300 K moves 0.014 Å in 0.5 fs
 _FORCES = 3.0  # of the largest in training: halves of one ensemble differ by 1.3, explosions by thousands
 _FEW = 100  # atoms of a molecule up to which all distances take less than a search: 8 µs for 9
 
@@ -43,7 +44,7 @@ class Limits:
     """
 
     def __init__(self, atoms: Atoms, closest: float | None, max_force: float | str | None):
-        domain = domain_of(atoms.calc)
+        domain = training_domain_of(atoms.calc)
         self._max_force, self._why = _check_limits(domain, closest, max_force)
         self._domain, self._closest = (None, None) if closest is None else (domain, closest)
         self._dense = None
@@ -61,7 +62,7 @@ class Limits:
     def breach(self, frame: Atoms) -> str | None:
         """Say what is beyond the limits, if anything is."""
         if self._max_force is not None:
-            square = (results_of(frame)["forces"] ** 2).sum(axis=1)
+            square = (stored_results(frame)["forces"] ** 2).sum(axis=1)
             atom = int(square.argmax())
             if not square[atom] <= self._max_force**2:
                 return _too_strong(atom, math.sqrt(square[atom]), self._max_force, self._why)
@@ -97,7 +98,7 @@ class Limits:
         return 2 * farthest + strain * self._reach < self._room  # false for NaN, as at first
 
 
-class BatchLimits:
+class BatchedLimits:
     """Limits of structures side by side, whose cells stay.
 
     Pairs of atoms near their limits are listed, and their distances looked at in each step; they are listed
@@ -146,7 +147,7 @@ def _check_limits(
 ) -> tuple[float | None, str]:
     """Give the largest force in eV/Å, and where it comes from."""
     if closest is not None:
-        check_quantity("closest", closest, "parts of the distance in training")
+        check_positive("closest", closest, "parts of the distance in training")
     if max_force is None:
         return None, ""
     if isinstance(max_force, str):
@@ -156,7 +157,7 @@ def _check_limits(
         return (
             (None, "") if known is None else (_FORCES * known, f", {_FORCES:g} times the longest in training")
         )
-    check_quantity("max_force", max_force, "eV/Å")
+    check_positive("max_force", max_force, "eV/Å")
     return max_force, ""
 
 
@@ -164,6 +165,28 @@ def _too_strong(atom: int, force: float, largest: float, why: str) -> str:
     return f"the force on atom {atom} is {force:.3g} eV/Å, more than {largest:.3g}{why}"
 
 
-def domain_of(calculator: BaseCalculator | None) -> TrainingDomain | None:
+def training_domain_of(calculator: BaseCalculator | None) -> TrainingDomain | None:
     """Give what the potential of a calculator was trained on, if it is known."""
     return getattr(getattr(calculator, "potential", None), "domain", None)
+
+
+def check_frame(frame: Atoms, previous: Atoms | None = None) -> None:
+    """Refuse what no potential may say, and what no step may do.
+
+    Raises:
+        ValueError: If energy or forces are not finite, or an atom moved 1 Å.
+    """
+    energy = stored_results(frame)["energy"]
+    if not math.isfinite(energy):
+        raise ValueError(f"`atoms.calc` returned the energy {energy}")
+    forces = stored_results(frame)["forces"]
+    finite = np.isfinite(forces).all(axis=1)
+    if not finite.all():
+        atom = int(np.argmin(finite))
+        raise ValueError(f"`atoms.calc` returned the force {forces[atom].tolist()} on atom {atom}")
+    if previous is None:
+        return
+    moved = np.linalg.norm(frame.positions - previous.positions, axis=1)
+    if not (moved < MAX_DISPLACEMENT).all():
+        atom = int(np.argmax(moved))  # the first nan, if there is one
+        raise ValueError(f"atom {atom} moved {moved[atom]:.3g} Å in one step")

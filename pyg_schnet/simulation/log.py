@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from types import TracebackType
 
-from pyg_schnet.io.append_only import GrowingFile
+from pyg_schnet.io.append_only import AppendOnlyFile
 from pyg_schnet.io.atomic import check_appendable, check_replaceable
 from pyg_schnet.io.locks import Claim
 
@@ -49,7 +49,7 @@ class RunLog:
         energy: float | None = None,
     ):
         self.path = None if path is None else Path(path)
-        self._file: GrowingFile | None = None
+        self._file: AppendOnlyFile | None = None
         self._kept = 0  # bytes
         self._overwrite, self._after, self._energy = overwrite, after, energy
         if self.path is None:
@@ -83,7 +83,7 @@ class RunLog:
         if self.path is None:
             return
         if self._file is None:
-            self._file = GrowingFile(self.path, self._kept)
+            self._file = AppendOnlyFile(self.path, self._kept)
             if not self._kept:
                 self._file.append(_HEADER)
         cells = ((values.get(name), form) for name, form in COLUMNS.items())

@@ -11,20 +11,30 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms, units
+from ase.md.md import MolecularDynamics
 
 from pyg_schnet.io.atomic import check_distinct
 from pyg_schnet.potentials.ensemble import Ensemble
 from pyg_schnet.potentials.training_domain import MIN_DISTANCE_RATIO
-from pyg_schnet.simulation.integration import check_frame, guarded_frames
-from pyg_schnet.simulation.integrators import integrator_of, memory_of, remember
-from pyg_schnet.simulation.limits import Limits, domain_of
+from pyg_schnet.simulation.integrators import (
+    MDSettings,
+    check_positive,
+    integrator_of,
+    memory_of,
+    number_of_steps,
+    remember,
+)
+from pyg_schnet.simulation.limits import Limits, check_frame, training_domain_of
 from pyg_schnet.simulation.log import RunLog
 from pyg_schnet.simulation.restart import RestartFile
-from pyg_schnet.simulation.settings import Settings, check_quantity, number_of_steps
-from pyg_schnet.simulation.start import check_start
 from pyg_schnet.simulation.statistics import Statistics
-from pyg_schnet.simulation.structures import own_copy, results_of, snapshot
-from pyg_schnet.simulation.trajectory import FrameWriter
+from pyg_schnet.simulation.structures import (
+    check_initial_structure,
+    copy_with_calculator,
+    snapshot,
+    stored_results,
+)
+from pyg_schnet.simulation.trajectory import TrajectoryFile
 from pyg_schnet.simulation.velocities import (
     degrees_of_freedom,
     draw_momenta,
@@ -123,7 +133,7 @@ def run_md(
         seed: Of velocities and bath; the same seed gives the same run.
         trajectory: A file of frames, with velocities, energies and forces; ``atoms.info["step"]`` numbers
             them. ``*.traj`` and ``*.extxyz`` grow frame by frame; for other formats of ASE see
-            :class:`~pyg_schnet.simulation.trajectory.FrameWriter`.
+            :class:`~pyg_schnet.simulation.trajectory.TrajectoryFile`.
         interval: Steps between two frames, and two rows of ``log``; the first is the start.
         log: A CSV file of energies, temperature and drift so far; with a barostat, pressure and volume.
         overwrite: Whether ``trajectory`` and ``log`` may replace files.
@@ -158,18 +168,18 @@ def run_md(
         (nine atoms at 500 K: 650 to 730 K), so it is not used. Barostat: Quigley and Probert, J. Chem. Phys.
         120, 11432 (2004), as ASE's ``LangevinBAOAB``, whose bath moves the center of mass.
     """
-    settings = Settings(
+    settings = MDSettings(
         temperature, timestep, thermostat, friction, pressure, pressure_time, equilibration, seed, interval
     )
-    system = own_copy(atoms)
+    system = copy_with_calculator(atoms)
     settings.check(duration, system)
-    check_start(system)
+    check_initial_structure(system)
     _check_doubt(stop_if_uncertain, atoms)
     limits = Limits(system, closest, max_force)
     restart = RestartFile(None if trajectory is None else Path(trajectory), settings, system, log)
     point = restart.read() if resume else None
     replace = overwrite or (resume and restart.has_begun)
-    writer = FrameWriter(trajectory, replace, None if point is None else point.size)
+    writer = TrajectoryFile(trajectory, replace, None if point is None else point.size)
     after, energy = (-1, None) if point is None else (point.step, point.energy)
     # Another log is no part of the run.
     table = RunLog(log, overwrite, after if restart.has_log else None, energy)
@@ -183,7 +193,7 @@ def run_md(
     count = degrees_of_freedom(system, rotation, drift=piston)
     draw = partial(_randomness, seed)
     steps, first, statistics = number_of_steps(duration, timestep), 0, Statistics()
-    if piston and (domain := domain_of(system.calc)) is not None and not domain.stress:
+    if piston and (domain := training_domain_of(system.calc)) is not None and not domain.stress:
         warnings.warn(_NO_STRESS, stacklevel=2)
     restart.companions = [path for path in (writer.growing, table.path) if path is not None]
     with writer, table, restart:
@@ -215,7 +225,7 @@ def run_md(
             # Now: the calculator is the caller's, who may use it in `on_step`.
             doubt = None if stop_if_uncertain is None else _doubt(system, stop_if_uncertain, step)
             if point is not None and step == first:
-                point.check_energy(results_of(frame)["energy"], len(system))
+                point.check_energy(stored_results(frame)["energy"], len(system))
                 last = frame  # which was counted and written
                 if stopped := stopped or doubt:
                     break
@@ -252,6 +262,57 @@ def run_md(
     )
 
 
+def guarded_frames(
+    integrator: MolecularDynamics,
+    steps: range,
+    constraints: list,
+    writer: TrajectoryFile,
+    rng: Callable[[int], np.random.Generator],
+    stress: bool = False,
+    part: str = "",
+) -> Iterator[Atoms]:
+    """Integrate, and stop with an error when the system explodes.
+
+    Args:
+        integrator: ASE's, at its start.
+        steps: Numbers of the time steps, the first of which is the start.
+        constraints: What the frames keep of the system's constraints.
+        writer: Where the last good frame goes on an explosion, unless it is there already.
+        rng: Gives the randomness of each step, so that a run may go on at any.
+        stress: Whether the frames have it.
+        part: What the steps are of, where not of the run: " of the equilibration".
+
+    Yields:
+        The start and each step, with velocities, energy and forces.
+
+    Raises:
+        RuntimeError: If energy or forces are not finite, an atom moves 1 Å in a step, or the
+            potential refuses the positions.
+        ValueError: If the start is refused.
+    """
+    good = None
+    for step in steps:
+        try:
+            if step > steps.start:
+                if hasattr(integrator, "rng"):
+                    integrator.rng = rng(step)  # pyright: ignore[reportAttributeAccessIssue]
+                integrator.run(1)
+            frame = snapshot(integrator.atoms, stress)
+            check_frame(frame, good)
+        except ValueError as error:  # ours, or the potential's, which refuses positions
+            if good is None:
+                raise
+            writer.write(good)
+            raise RuntimeError(
+                f"the system exploded at step {step}{part}, step {step - 1} is the last good frame: "
+                f"{error}; reduce `timestep` or `temperature`, or train on such structures"
+            ) from error
+        frame.set_constraint(constraints)  # without the bath's own
+        frame.info["step"] = step
+        yield frame
+        good = frame
+
+
 def _randomness(seed: int, part: int, step: int) -> np.random.Generator:
     """Give the randomness of a step, which depends on no step before it: 12 µs."""
     return np.random.default_rng([seed, part, step])
@@ -268,7 +329,7 @@ def _check_limits(system: Atoms, limits: Limits) -> None:
         )
 
 
-def _equilibrate(frames: Iterator[Atoms], limits: Limits, writer: FrameWriter) -> None:
+def _equilibrate(frames: Iterator[Atoms], limits: Limits, writer: TrajectoryFile) -> None:
     last = None
     for frame in frames:
         if reason := limits.breach(frame):
@@ -283,7 +344,7 @@ def _equilibrate(frames: Iterator[Atoms], limits: Limits, writer: FrameWriter) -
 
 def _measure(frame: Atoms, count: int, piston: bool) -> dict[str, float]:
     """Measure what a row of the log has."""
-    potential = results_of(frame)["energy"]
+    potential = stored_results(frame)["energy"]
     own = float(frame.get_kinetic_energy())
     values = {
         "potential_eV": potential,
@@ -293,7 +354,7 @@ def _measure(frame: Atoms, count: int, piston: bool) -> dict[str, float]:
     }
     if piston:
         volume = float(frame.get_volume())
-        pressure = 2 * own / (3 * volume) - float(results_of(frame)["stress"][:3].mean())
+        pressure = 2 * own / (3 * volume) - float(stored_results(frame)["stress"][:3].mean())
         values |= {"pressure_GPa": pressure / units.GPa, "volume_A3": volume}
     return values
 
@@ -301,7 +362,7 @@ def _measure(frame: Atoms, count: int, piston: bool) -> dict[str, float]:
 def _check_doubt(limit: float | None, atoms: Atoms) -> None:
     if limit is None:
         return
-    check_quantity("stop_if_uncertain", limit, "eV/Å")
+    check_positive("stop_if_uncertain", limit, "eV/Å")
     if not isinstance(getattr(atoms.calc, "potential", None), Ensemble):
         raise ValueError(
             "`stop_if_uncertain` needs a calculator of several potentials, which may disagree; use "

@@ -16,10 +16,14 @@ from torch import Tensor
 
 from pyg_schnet.io.units import GPa
 from pyg_schnet.potentials.training_domain import TrainingDomain
-from pyg_schnet.simulation.limits import domain_of
-from pyg_schnet.simulation.start import check_start
-from pyg_schnet.simulation.structures import check_structure, own_copy, snapshot
-from pyg_schnet.simulation.trajectory import FrameWriter
+from pyg_schnet.simulation.limits import training_domain_of
+from pyg_schnet.simulation.structures import (
+    check_initial_structure,
+    check_structure,
+    copy_with_calculator,
+    snapshot,
+)
+from pyg_schnet.simulation.trajectory import TrajectoryFile
 from pyg_schnet.transforms.ase_atoms import from_ase
 
 _OPTIMIZERS = {"BFGS": BFGS, "LBFGS": LBFGS, "FIRE": FIRE}
@@ -95,10 +99,10 @@ def relax(
     """
     check_goal(fmax, steps)
     check_method(optimizer, cell, pressure)
-    writer = FrameWriter(trajectory, overwrite)
-    system = own_copy(atoms)
+    writer = TrajectoryFile(trajectory, overwrite)
+    system = copy_with_calculator(atoms)
     check_structure(system, 0)
-    check_start(system)
+    check_initial_structure(system)
     if cell and not system.pbc.all():
         raise ValueError(
             f"`cell` relaxes the lattice of a crystal, periodic in all directions; got pbc "
@@ -131,7 +135,7 @@ def relax(
                 break
             last, step, converged = frame, search.nsteps, bool(arrived)
     if converged and not stopped:
-        stopped = outside(domain_of(system.calc), last)
+        stopped = outside(training_domain_of(system.calc), last)
     last.info = system.info
     return Relaxation(
         atoms=last,

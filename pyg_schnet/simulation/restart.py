@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from ase import Atoms
 
-from pyg_schnet.io.append_only import not_written
+from pyg_schnet.io.append_only import append_error
 from pyg_schnet.io.atomic import flush, flush_folder, remove_leftovers
 from pyg_schnet.nn import SchNet
 from pyg_schnet.potentials import checkpoint
 from pyg_schnet.potentials.ensemble import Ensemble
 from pyg_schnet.potentials.potential import Potential
-from pyg_schnet.simulation.settings import Settings
+from pyg_schnet.simulation.integrators import MDSettings
 from pyg_schnet.simulation.statistics import Statistics
-from pyg_schnet.simulation.structures import constraint_to_dict, hash_structure, results_of
+from pyg_schnet.simulation.structures import constraint_to_dict, hash_structure, stored_results
 
 _KIND = "dynamics"
 _SAME = 1e-4  # eV an atom; a float32 network is reproduced to 1e-6
@@ -34,7 +34,7 @@ class Point:
 
     Attributes:
         step: Its number.
-        size: Of the trajectory with its frame, see :attr:`FrameWriter.size`.
+        size: Of the trajectory with its frame, see :attr:`TrajectoryFile.size`.
         energy: Potential energy in eV.
         statistics: Up to it, itself included.
         memory: What the integrator knows beside the structure.
@@ -82,7 +82,11 @@ class RestartFile:
     """
 
     def __init__(
-        self, trajectory: Path | None, settings: Settings, atoms: Atoms, log: str | os.PathLike | None = None
+        self,
+        trajectory: Path | None,
+        settings: MDSettings,
+        atoms: Atoms,
+        log: str | os.PathLike | None = None,
     ):
         self.path = None if trajectory is None else trajectory.with_name(f"{trajectory.name}.restart")
         self._trajectory, self._settings = trajectory, settings
@@ -112,7 +116,7 @@ class RestartFile:
         header = {
             "step": step,
             "size": size,
-            "energy": results_of(frame)["energy"],
+            "energy": stored_results(frame)["energy"],
             "memory": memory,
             "statistics": asdict(statistics),
         }
@@ -197,7 +201,7 @@ class RestartFile:
                 try:
                     flush(path)
                 except OSError as error:
-                    raise not_written(path, error) from error
+                    raise append_error(path, error) from error
                 flush_folder(path.parent)
             self._write(*self._pending)
             self._pending, self._written = None, monotonic()
@@ -235,7 +239,7 @@ def _point(header: Mapping[str, Any], arrays: Mapping[str, torch.Tensor], atoms:
     return Point(step, size, energy, statistics, memory, arrays)
 
 
-def saved_step(trajectory: str | os.PathLike) -> int | None:
+def resumable_step(trajectory: str | os.PathLike) -> int | None:
     """Read up to which step a run can be resumed; ``None`` if it has none, or no restart file."""
     trajectory = Path(trajectory)
     path = trajectory.with_name(f"{trajectory.name}.restart")

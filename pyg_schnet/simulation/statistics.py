@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
+import numpy as np
 from torch import Tensor
 
 
@@ -70,3 +72,22 @@ class Statistics:
             return None
         about = max(0.0, self.energies - self.products**2 / self.steps)  # below 0 by rounding
         return 1e3 * math.sqrt(about / self.count) / atoms
+
+
+def fit_drift(total: Sequence[float], timestep: float, atoms: int) -> tuple[float, float]:
+    """Fit a line to a total energy.
+
+    Args:
+        total: In eV, at every step; two at least.
+        timestep: In fs.
+        atoms: Number of atoms.
+
+    Returns:
+        Slope in meV per atom and ps, and standard deviation about the line in meV per atom.
+    """
+    energy = 1000 * (np.asarray(total) - total[0]) / atoms  # meV per atom
+    energy -= energy.mean()
+    time = timestep / 1000 * np.arange(len(energy))  # ps
+    time -= time.mean()
+    slope = (time @ energy) / (time @ time)
+    return float(slope), float(np.std(energy - slope * time))

@@ -11,6 +11,11 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.jsonio import encode
 
+from pyg_schnet.graph.neighbors import neighbor_list
+from pyg_schnet.transforms.ase_atoms import from_ase
+
+_OVERLAP = 0.1  # Å; a mistake of the file, whatever the calculator: the shortest bond, of H2, has 0.74
+
 
 class StructureError(ValueError):
     """One structure of many that cannot be computed.
@@ -72,6 +77,39 @@ def _wrong_constraint(atoms: Atoms) -> str | None:
     return None
 
 
+def check_initial_structure(atoms: Atoms) -> None:
+    """Refuse a structure whose numbers cannot be meant, whatever the calculator.
+
+    Raises:
+        ValueError: If positions, momenta or masses are not finite, the cell is singular, left-handed or
+            absent where it is periodic, or atoms overlap.
+    """
+    for name, values in (("positions", atoms.positions), ("momenta", atoms.get_momenta())):
+        wrong = ~np.isfinite(values).all(axis=1)
+        if wrong.any():
+            atom = int(wrong.argmax())
+            raise ValueError(
+                f"`atoms` must have finite {name}, got {values[atom].tolist()} of atom {atom}; set them anew"
+            )
+    masses = atoms.get_masses()
+    if not (masses > 0).all():
+        atom = int((~(masses > 0)).argmax())
+        raise ValueError(f"`atoms` must have positive masses, got {masses[atom]} of atom {atom}")
+    data = from_ase(atoms)  # which refuses a periodic direction without a lattice vector
+    if atoms.pbc.all() and np.linalg.det(atoms.cell.array) < 0:
+        raise ValueError(
+            f"`atoms.cell` must be right-handed, got {atoms.cell.array.tolist()}; exchange two of its "
+            "vectors by ase.build.make_supercell(atoms, [[0, 1, 0], [1, 0, 0], [0, 0, 1]])"
+        )
+    assert data.pos is not None
+    (source, target), _ = neighbor_list(data.pos, _OVERLAP, None, data.get("cell"), data.get("pbc"))
+    if len(source):
+        raise ValueError(
+            f"`atoms` must not overlap, got atoms {int(target[0])} and {int(source[0])} closer than "
+            f"{_OVERLAP} Å; check positions and cell"
+        )
+
+
 def has_volume(atoms: Atoms) -> bool:
     """Whether a structure is periodic and has a volume, to which a stress refers."""
     return bool(atoms.pbc.any()) and atoms.cell.volume > 0
@@ -105,7 +143,7 @@ def snapshot(atoms: Atoms, stress: bool = False) -> Atoms:
     return with_results(atoms, energy, forces, None if own is None else np.array(own))
 
 
-def results_of(frame: Atoms) -> dict[str, Any]:
+def stored_results(frame: Atoms) -> dict[str, Any]:
     """Give the results of a snapshot; its calculator itself compares two structures first, for 80 µs."""
     assert isinstance(frame.calc, SinglePointCalculator)
     return frame.calc.results
@@ -135,7 +173,7 @@ def constraint_to_dict(constraint: Any) -> dict[str, Any] | None:
         return None
 
 
-def own_copy(atoms: Atoms) -> Atoms:
+def copy_with_calculator(atoms: Atoms) -> Atoms:
     """Copy a structure, sharing its calculator, so that the caller's keeps its positions.
 
     Raises:

@@ -14,7 +14,7 @@ from ase.io import read, write
 from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat, ioformats
 from ase.io.trajectory import TrajectoryReader, TrajectoryWriter
 
-from pyg_schnet.io.append_only import GrowingFile, not_written
+from pyg_schnet.io.append_only import AppendOnlyFile, append_error
 from pyg_schnet.io.atomic import check_appendable, check_replaceable, replacing
 from pyg_schnet.io.formats.ase import FAILURES
 from pyg_schnet.io.locks import claimed
@@ -22,7 +22,7 @@ from pyg_schnet.io.locks import claimed
 _GROWING = (".traj", ".extxyz", ".xyz")
 
 
-class FrameWriter:
+class TrajectoryFile:
     """A trajectory file, complete after each frame; the file opens, and changes, with the first.
 
     ``*.traj``, ``*.extxyz`` and ``*.xyz`` (extended) grow themselves. ASE writes other formats only whole:
@@ -47,7 +47,7 @@ class FrameWriter:
 
     def __init__(self, path: str | os.PathLike | None, overwrite: bool = False, resume: int | None = None):
         self.path = self.growing = None if path is None else Path(path)
-        self._file: TrajectoryWriter | GrowingFile | None = None
+        self._file: TrajectoryWriter | AppendOnlyFile | None = None
         self._last = None
         self._format: str | None = None  # of one that is written whole
         self._resume: int | None = None
@@ -57,7 +57,7 @@ class FrameWriter:
             return
         if self.path.suffix not in _GROWING:
             self._format = _format_of(self.path)
-            self.growing = growing_path(self.path)
+            self.growing = append_only_path(self.path)
         if not self.path.parent.is_dir():
             raise FileNotFoundError(
                 f"`trajectory` must be in a folder that exists; create {self.path.parent}"
@@ -113,7 +113,7 @@ class FrameWriter:
             self._file = None
             cast(Any, file.backend).fd.raw.close()
             if isinstance(error, OSError):
-                raise not_written(self.growing, error) from error
+                raise append_error(self.growing, error) from error
             raise
 
     def _write_whole(self, frames: Atoms | list[Atoms]) -> None:
@@ -122,7 +122,7 @@ class FrameWriter:
         with replacing(self.path) as part:
             write(part, frames, format=self._format)
 
-    def __enter__(self) -> FrameWriter:
+    def __enter__(self) -> TrajectoryFile:
         if self.path is None or self.growing is None:
             return self
         self._claims.enter_context(claimed(*dict.fromkeys((self.path, self.growing))))
@@ -150,7 +150,7 @@ class FrameWriter:
             self._claims.close()
 
 
-def growing_path(path: Path) -> Path:
+def append_only_path(path: Path) -> Path:
     """Return the file that grows frame by frame, where a trajectory is written as ``path``."""
     return path if path.suffix in _GROWING else path.with_name(f"{path.name}.extxyz")
 
@@ -186,7 +186,7 @@ def _check_length(path: Path, size: int) -> None:
         )
 
 
-def keep_frames(path: Path, number: int) -> None:
+def truncate_frames(path: Path, number: int) -> None:
     """Cut a ``*.traj`` after some frames; what follows may be what a kill left."""
     with replacing(path) as part, path.open("rb") as file, TrajectoryWriter(part) as writer:
         stored = cast(Any, TrajectoryReader(file))
@@ -194,15 +194,15 @@ def keep_frames(path: Path, number: int) -> None:
             writer.write(stored[place])
 
 
-def _opened(path: Path, size: int | None) -> TrajectoryWriter | GrowingFile:
+def _opened(path: Path, size: int | None) -> TrajectoryWriter | AppendOnlyFile:
     """Open a new file, or one to append to, without what is beyond a size."""
     if path.suffix != ".traj":
-        return GrowingFile(path, size or 0)
+        return AppendOnlyFile(path, size or 0)
     if size is None:
         path.unlink(missing_ok=True)  # ASE would empty it, whatever other names it has
         return TrajectoryWriter(path)
     if _frames(path) > size:
-        keep_frames(path, size)
+        truncate_frames(path, size)
     return TrajectoryWriter(path, "a")
 
 

@@ -27,14 +27,14 @@ from pyg_schnet.io.remote.archive import stream
 from pyg_schnet.potentials import checkpoint
 from pyg_schnet.potentials.ensemble import Ensemble
 from pyg_schnet.potentials.training_domain import TrainingDomain
+from pyg_schnet.simulation.integrators import MDSettings
 from pyg_schnet.simulation.restart import RestartFile
-from pyg_schnet.simulation.settings import Settings
 from pyg_schnet.simulation.statistics import Statistics
 from pyg_schnet.training.run_directory import RunDirectory
 from pyg_schnet.training.state import TrainingState
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = Settings(300.0, 0.5, "langevin", 0.02, None, 100.0, 0.0, 0, 5)
+SETTINGS = MDSettings(300.0, 0.5, "langevin", 0.02, None, 100.0, 0.0, 0, 5)
 
 
 def water(shift: float = 0.0) -> Atoms:

@@ -21,7 +21,7 @@ from pyg_schnet import Potential, SchNet, cli
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.potentials import checkpoint
 from pyg_schnet.simulation.log import RunLog
-from pyg_schnet.simulation.trajectory import FrameWriter
+from pyg_schnet.simulation.trajectory import TrajectoryFile
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "datasets" / "md17" / "ethanol_gfn2_xtb.npz"
@@ -129,7 +129,7 @@ def test_a_signal_ends_a_dynamics_in_order_and_it_goes_on(
 
 def test_a_second_sigterm_does_not_break_the_end_of_the_first(model, here, monkeypatch):
     send(monkeypatch, signal.SIGTERM, RunLog, "write", 3)
-    send(monkeypatch, signal.SIGTERM, FrameWriter, "__exit__", 1)
+    send(monkeypatch, signal.SIGTERM, TrajectoryFile, "__exit__", 1)
     assert cli.main(["md", model, "in.xyz", "out.extxyz", *MD]) == 143
     assert checkpoint.read("out.extxyz.restart", "dynamics")[0]["step"] >= 5
 
@@ -152,7 +152,7 @@ def test_a_signal_ends_the_true_command(model, here):
 
 
 def test_a_signal_ends_dynamics_side_by_side(model, here, capsys, monkeypatch):
-    send(monkeypatch, signal.SIGTERM, FrameWriter, "write", 100)
+    send(monkeypatch, signal.SIGTERM, TrajectoryFile, "write", 100)
     assert cli.main(["md", model, "frames.extxyz", "out.extxyz", *MD, "--index", ":20"]) == 143
     assert said(capsys)[0] == (
         "pyg-schnet: out.extxyz holds the frames so far; runs side by side cannot be resumed"
@@ -267,7 +267,7 @@ def test_a_folder_that_takes_no_files_is_told_by_name(models, here, capsys, verb
 def test_a_second_dynamics_into_one_trajectory_is_refused(model, here, capsys):
     assert cli.main(["md", model, "in.xyz", "out.extxyz", *MD]) == 0
     before = Path("out.extxyz").read_bytes()
-    with FrameWriter("out.extxyz", overwrite=True):
+    with TrajectoryFile("out.extxyz", overwrite=True):
         for option in ("--resume", "--overwrite"):
             assert cli.main(["md", model, "in.xyz", "out.extxyz", *MD, option]) == 2
             (line,) = said(capsys)

@@ -17,7 +17,7 @@ from pyg_schnet import Ensemble, Potential
 from pyg_schnet.potentials.training_domain import TrainingDomain
 from pyg_schnet.simulation import SchNetCalculator, relax, relax_batched, relax_stream, run_md_batched
 from pyg_schnet.simulation.batched_system import BatchedSystem, by_size
-from pyg_schnet.simulation.conservation import fit_drift
+from pyg_schnet.simulation.statistics import fit_drift
 from pyg_schnet.simulation.velocities import draw_momenta
 from pyg_schnet.transforms.ase_atoms import from_ase
 

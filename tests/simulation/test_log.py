@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 
 from pyg_schnet.simulation import run_md
-from pyg_schnet.simulation.conservation import fit_drift
 from pyg_schnet.simulation.log import COLUMNS, RunLog
-from pyg_schnet.simulation.statistics import Statistics
+from pyg_schnet.simulation.statistics import Statistics, fit_drift
 
 
 def test_a_row_is_in_the_file_at_once(tmp_path):

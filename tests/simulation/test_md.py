@@ -6,7 +6,7 @@ from ase.constraints import FixAtoms
 from ase.io import read
 
 from pyg_schnet.simulation import relax, run_md
-from pyg_schnet.simulation.conservation import fit_drift
+from pyg_schnet.simulation.statistics import fit_drift
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from pyg_schnet import Ensemble, Potential, SchNet
 from pyg_schnet.potentials import checkpoint
 from pyg_schnet.simulation import SchNetCalculator, restart, run_md
-from pyg_schnet.simulation.trajectory import FrameWriter
+from pyg_schnet.simulation.trajectory import TrajectoryFile
 
 DATA = Path(__file__).parent / "data"
 KINDS = {
@@ -452,7 +452,7 @@ def test_a_log_is_no_other_file_of_the_run(run, tmp_path, log):
 @pytest.mark.parametrize("first", ["run.pdb", "run.pdb.extxyz"])
 def test_the_frames_beside_a_trajectory_are_claimed_too(run, tmp_path, first):
     with (
-        FrameWriter(tmp_path / first),
+        TrajectoryFile(tmp_path / first),
         pytest.raises(FileExistsError, match="another process"),
     ):
         run({"run.pdb": "run.pdb.extxyz", "run.pdb.extxyz": "run.pdb"}[first], log=None)

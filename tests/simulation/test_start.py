@@ -7,7 +7,7 @@ from ase.build import bulk, make_supercell
 from ase.calculators.emt import EMT
 
 from pyg_schnet.simulation import run_md
-from pyg_schnet.simulation.start import check_start
+from pyg_schnet.simulation.structures import check_initial_structure
 
 
 @pytest.fixture
@@ -61,4 +61,4 @@ def test_no_atoms_are_refused():
 
 def test_the_advice_for_a_left_handed_cell_is_good(copper):
     copper.set_cell([[0, 4, 0], [4, 0, 0], [0, 0, 4]])
-    check_start(make_supercell(copper, [[0, 1, 0], [1, 0, 0], [0, 0, 1]]))
+    check_initial_structure(make_supercell(copper, [[0, 1, 0], [1, 0, 0], [0, 0, 1]]))

@@ -5,7 +5,7 @@ from ase.constraints import FixAtoms, FixBondLength
 from pyg_schnet.simulation.structures import (
     StructureError,
     check_structure,
-    own_copy,
+    copy_with_calculator,
     snapshot,
     with_results,
 )
@@ -31,7 +31,7 @@ def test_a_snapshot_keeps_what_its_calculator_said(ethanol, springs):
 
 def test_an_own_copy_shares_the_calculator_and_not_the_positions(ethanol, springs):
     ethanol.calc = springs(ethanol)
-    copy = own_copy(ethanol)
+    copy = copy_with_calculator(ethanol)
     before = ethanol.positions.copy()
     copy.positions += 1
     assert copy.calc is ethanol.calc
@@ -45,7 +45,7 @@ def test_a_constraint_of_an_atom_that_is_not_there_is_refused(ethanol, springs, 
     with pytest.raises(StructureError, match=r"`atoms.constraints`.* of its 9 atoms"):
         check_structure(ethanol, 0)
     with pytest.raises(ValueError, match=r"`atoms.constraints`.* of its 9 atoms"):
-        own_copy(ethanol)
+        copy_with_calculator(ethanol)
 
 
 def test_a_constraint_of_the_last_atom_is_none_of_a_missing_one(ethanol):
