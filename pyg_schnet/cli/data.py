@@ -72,7 +72,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
 def run(options: Namespace) -> int:
     """Open a data set, print what it holds, draw it."""
     from pyg_schnet.datasets.report.summary import summarise
-    from pyg_schnet.io.locks import claimed
+    from pyg_schnet.io.locks import locked
     from pyg_schnet.plots import plot_data_set
 
     if options.plot is not None:
@@ -85,7 +85,7 @@ def run(options: Namespace) -> int:
         check_replaceable(picture)
     summary = summarise(dataset)
     if picture is not None:
-        with claimed(picture, wait=True):
+        with locked(picture, wait=True):
             plot_data_set(dataset, picture)
     if options.json:
         print(json.dumps(_as_dict(options, dataset, summary, picture)))

@@ -68,12 +68,12 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
 
 def run(options: Namespace) -> int:
     """Compare a potential with labels."""
-    from pyg_schnet.io.locks import claimed
+    from pyg_schnet.io.locks import locked
 
     models = split_models(options.model)
     paths = checkpoints(models)
     _check(options, len(paths))
-    with claimed(options.plot, options.plot_calibration, options.calibrate):
+    with locked(options.plot, options.plot_calibration, options.calibrate):
         _check(options, len(paths))  # again: another process may just have written them
         return _evaluate(options, models, paths)
 

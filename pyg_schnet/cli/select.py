@@ -33,7 +33,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
 
 def run(options: Namespace) -> int:
     """Choose structures."""
-    from pyg_schnet.io.locks import claimed
+    from pyg_schnet.io.locks import locked
 
     check_distinct({"MODEL": model_files(options.model), "IN": [options.input]}, {"OUT": options.out})
     check_output(options.out, options.overwrite)
@@ -44,7 +44,7 @@ def run(options: Namespace) -> int:
     models = split_models(options.model)
     if len(checkpoints(models)) < 2:
         raise ValueError("`model` must be two checkpoints or more, joined by commas, to disagree; got one")
-    with claimed(options.out):
+    with locked(options.out):
         check_output(options.out, options.overwrite)  # again: another process may just have written it
         return _select(options, models)
 

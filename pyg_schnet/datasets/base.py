@@ -23,7 +23,7 @@ from pyg_schnet.datasets.storage import processed_file as storage
 from pyg_schnet.datasets.storage.chunks import Chunk, join
 from pyg_schnet.datasets.storage.mapped import MappedTensors
 from pyg_schnet.datasets.storage.preparation import Prepared, describe, flat
-from pyg_schnet.io.locks import waited_for
+from pyg_schnet.io.locks import locked
 from pyg_schnet.io.progress import counted
 from pyg_schnet.io.remote.archive import remove_leftovers
 from pyg_schnet.loader import collate
@@ -205,7 +205,7 @@ class MoleculeDataset(InMemoryDataset):
         if self.in_memory or (self._is_current() and not self._reload):
             return
         Path(self.processed_dir).mkdir(parents=True, exist_ok=True)
-        with waited_for(self.processed_dir, is_folder=True):
+        with locked(self.processed_dir, is_folder=True, wait=True):
             if self._is_current() and not self._reload:
                 return  # another process made it while this one waited
             Path(self.raw_dir).mkdir(parents=True, exist_ok=True)

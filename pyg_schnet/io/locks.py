@@ -1,111 +1,129 @@
-"""Claims: of two processes, one writes a file or a folder, and the other is told."""
+"""Locks that keep two processes from writing the same file or folder."""
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, SoftFileLock, Timeout
+import filelock
+from filelock import SoftFileLock, Timeout
 
 from pyg_schnet.io.atomic import remove_leftovers
 
-_PATIENCE = 1.0  # s, after which a process that waits says so
+_NOTICE_AFTER = 1.0  # s; a process that waits longer logs what it waits for
 _log = logging.getLogger(__name__)
 
 
-class Claim:
-    """Keeps other processes off what this one writes, until it is given back or the process ends.
+class FileLock:
+    """Lock of a file or folder that is being written, held until release or the end of the process.
 
-    An empty file stays behind, ``.NAME.lock`` beside a file and ``.lock`` in a folder: removing it would let
-    in two of those that have opened it meanwhile. One that a killed process left holds nobody off, but where
-    the file system has no locks: there the file itself is the lock.
+    The lock is an operating-system lock (``flock``) on an empty hidden file: ``.NAME.lock`` beside a file,
+    ``.lock`` inside a folder. Because that file lies where the output lies, the lock holds between processes,
+    users and hosts that share the file system, and under every name of the output (links are resolved).
+    :meth:`release` removes the file before it unlocks it; a process that opened it before gets the lock of a
+    file without a name, which ``filelock`` discards. A killed process leaves the empty file behind; it blocks
+    nobody, and the next release removes it.
+
+    Not covered: programs that do not ask for the lock; an output that is renamed or replaced by a link while
+    it is written; network file systems that are mounted without locks across hosts (NFS with ``nolock``).
+    Where a file system has no locks at all, the existence of the file is the lock: one that a killed process
+    left then blocks the next process, whose error names the file to remove.
 
     Args:
-        path: What is written, by any name; its folder must be there when it is claimed.
-        is_folder: Whether it is a folder.
+        path: File or folder that is written.
+        is_folder: Whether ``path`` is a folder.
 
     Attributes:
-        place: The file that stays.
+        lock_file: The hidden file that is locked.
     """
 
     def __init__(self, path: str | os.PathLike, is_folder: bool = False):
         self._path = os.fspath(path)
-        whole = Path(os.path.realpath(path))
-        self.place = whole / ".lock" if is_folder else whole.with_name(f".{whole.name}.lock")
-        self._lock = FileLock(self.place)
+        resolved = Path(os.path.realpath(path))
+        self.lock_file = resolved / ".lock" if is_folder else resolved.with_name(f".{resolved.name}.lock")
+        self._lock = filelock.FileLock(self.lock_file)
 
-    def take(self, wait: bool = False) -> None:
-        """Claim it.
+    def acquire(self, wait: bool = False) -> None:
+        """Acquire the lock.
 
         Args:
-            wait: Wait while another process has it, and log whom for after a second.
+            wait: Wait while another process holds the lock, and log this after a second.
 
         Raises:
-            FileExistsError: If another process has, and ``wait`` is not set.
-            OSError: If nothing can be written there.
+            FileExistsError: If another process holds the lock and ``wait`` is not set.
+            OSError: If the folder is not writable.
         """
         try:
-            if self.place.is_symlink():  # older versions of filelock empty what it leads to
-                raise FileExistsError(0, f"{self.place.name} is a link")
-            try:
-                self._lock.acquire(timeout=_PATIENCE if wait else 0)
-            except Timeout:
-                if not wait:
-                    raise
-                _log.warning(
-                    "%s: waiting for another process that is writing to it and holds %s%s",
-                    self._path,
-                    self.place,
-                    self._advice(),
-                )
-                self._lock.acquire()
+            self._acquire(_NOTICE_AFTER if wait else 0)
         except Timeout:
-            raise FileExistsError(
-                f"{self._path}: another process is writing to it; wait until that ends, or give another name"
-                f"{self._advice()}"
-            ) from None
-        except OSError as error:
-            reason = error.strerror or error
-            raise type(error)(
-                f"{self._path}: nothing can be written there ({reason}); give another folder"
-            ) from None
+            if not wait:
+                raise FileExistsError(
+                    f"{self._path}: another process is writing to it; wait until that ends, or give another "
+                    f"name{self._advice()}"
+                ) from None
+            _log.warning(
+                "%s: waiting for another process that is writing to it and holds %s%s",
+                self._path,
+                self.lock_file,
+                self._advice(),
+            )
+            self._acquire(-1)
 
-    def give_back(self) -> None:
-        """Let others write, if it was claimed."""
+    def _acquire(self, timeout: float) -> None:
+        """Acquire the lock within ``timeout`` seconds; -1 waits forever."""
+        while True:
+            try:
+                self._lock.acquire(timeout)
+                return
+            except Timeout:
+                raise
+            except OSError as error:
+                if error.errno == getattr(errno, "ESTALE", None):
+                    continue  # NFS: another host removed the file between our opening and locking it
+                reason = error.strerror or error
+                raise type(error)(
+                    f"{self._path}: nothing can be written there ({reason}); choose another folder"
+                ) from None
+
+    def release(self) -> None:
+        """Release the lock, if it is held, and remove its file."""
+        if not self._lock.is_locked:
+            return
+        if not isinstance(self._lock, SoftFileLock):  # which removes its file itself
+            with suppress(OSError):  # Windows does not remove an open file
+                self.lock_file.unlink(missing_ok=True)
         self._lock.release(force=True)
 
     def _advice(self) -> str:
-        """Return what helps where the lock is a file, which a killed process leaves."""
+        """Return what to do where the existence of the file is the lock, which a killed process leaves."""
         if not isinstance(self._lock, SoftFileLock):
             return ""
-        return f"; if none is, a killed one left {self.place}, as this file system has no locks: remove it"
+        return (
+            f"; if there is none, a killed process left {self.lock_file} on this file system without locks: "
+            "remove it"
+        )
 
 
 @contextmanager
-def waited_for(path: str | os.PathLike, is_folder: bool = False) -> Iterator[None]:
-    """Wait until no other process writes a file or folder, and keep others off; see :meth:`Claim.take`."""
-    claim = Claim(path, is_folder)
-    claim.take(wait=True)
-    try:
-        yield
-    finally:
-        claim.give_back()
+def locked(*paths: str | os.PathLike | None, is_folder: bool = False, wait: bool = False) -> Iterator[None]:
+    """Hold the locks of some outputs; remove what killed processes left of files among them.
 
-
-@contextmanager
-def claimed(*paths: str | os.PathLike | None, wait: bool = False) -> Iterator[None]:
-    """Keep other processes off some files, and remove what killed ones left of them.
-
-    See :meth:`Claim.take` for what it raises.
+    Args:
+        *paths: Files or folders that are written; ``None`` for none.
+        is_folder: Whether the paths are folders.
+        wait: As for :meth:`FileLock.acquire`, which also states the errors.
     """
     with ExitStack() as stack:
         for path in paths:
-            if path is not None:
-                claim = Claim(path)
-                claim.take(wait)
-                stack.callback(claim.give_back)
+            if path is None:
+                continue
+            lock = FileLock(path, is_folder)
+            lock.acquire(wait)
+            stack.callback(lock.release)
+            if not is_folder:
                 remove_leftovers(Path(path))
         yield

@@ -20,7 +20,7 @@ from ase.io.formats import filetype
 from pyg_schnet.cli.files import check_output
 from pyg_schnet.io.atomic import check_appendable, remove_leftovers, replacing
 from pyg_schnet.io.formats.ase import FAILURES, check_database
-from pyg_schnet.io.locks import Claim
+from pyg_schnet.io.locks import FileLock
 from pyg_schnet.prediction import conversion
 from pyg_schnet.prediction.partial_output import Part, encoded, parsed, whole_texts
 
@@ -33,7 +33,7 @@ class ResultFile:
     Frames are appended to ``OUT.part.extxyz``, or to ``OUT.part.traj`` for a trajectory, which ASE reads at
     any time; ``OUT.part.json`` beside it tells what makes them. OUT itself appears when :meth:`finish`
     renames or converts the part: nothing that is incomplete ever has its name. While it is written, a
-    :class:`~pyg_schnet.io.locks.Claim` keeps other processes off.
+    :class:`~pyg_schnet.io.locks.FileLock` keeps other processes off.
 
     Args:
         path: OUT, in any format of ASE.
@@ -79,9 +79,9 @@ class ResultFile:
         self.part = part_path(path)
         self.content = Part(self.part)
         self._about = self.path.with_name(f"{self.path.name}.part.json")
-        claim = Claim(self.path)
-        claim.take()
-        self._unlock = weakref.finalize(self, claim.give_back)
+        lock = FileLock(self.path)
+        lock.acquire()
+        self._unlock = weakref.finalize(self, lock.release)
         try:
             self._prepare(overwrite, resume)
         except BaseException:

@@ -8,7 +8,7 @@ from types import TracebackType
 
 from pyg_schnet.io.append_only import AppendOnlyFile
 from pyg_schnet.io.atomic import check_appendable, check_replaceable
-from pyg_schnet.io.locks import Claim
+from pyg_schnet.io.locks import FileLock
 
 COLUMNS = {
     "step": "d",
@@ -56,7 +56,7 @@ class RunLog:
             return
         if not self.path.parent.is_dir():
             raise FileNotFoundError(f"`log` must be in a folder that exists; create {self.path.parent}")
-        self._claim = Claim(self.path)
+        self._lock = FileLock(self.path)
         self._check()
 
     def _check(self) -> None:
@@ -92,11 +92,11 @@ class RunLog:
 
     def __enter__(self) -> RunLog:
         if self.path is not None:
-            self._claim.take()
+            self._lock.acquire()
             try:
                 self._check()  # again: another process may just have written it
             except BaseException:
-                self._claim.give_back()
+                self._lock.release()
                 raise
         return self
 
@@ -109,7 +109,7 @@ class RunLog:
         if self._file is not None:
             self._file.close()
         if self.path is not None:
-            self._claim.give_back()
+            self._lock.release()
 
 
 def _is_log(path: Path) -> bool:

@@ -17,7 +17,7 @@ from ase.io.trajectory import TrajectoryReader, TrajectoryWriter
 from pyg_schnet.io.append_only import AppendOnlyFile, append_error
 from pyg_schnet.io.atomic import check_appendable, check_replaceable, replacing
 from pyg_schnet.io.formats.ase import FAILURES
-from pyg_schnet.io.locks import claimed
+from pyg_schnet.io.locks import locked
 
 _GROWING = (".traj", ".extxyz", ".xyz")
 
@@ -51,7 +51,7 @@ class TrajectoryFile:
         self._last = None
         self._format: str | None = None  # of one that is written whole
         self._resume: int | None = None
-        self._claims = ExitStack()
+        self._locks = ExitStack()
         self._overwrite = overwrite
         if self.path is None or self.growing is None:
             return
@@ -125,11 +125,11 @@ class TrajectoryFile:
     def __enter__(self) -> TrajectoryFile:
         if self.path is None or self.growing is None:
             return self
-        self._claims.enter_context(claimed(*dict.fromkeys((self.path, self.growing))))
+        self._locks.enter_context(locked(*dict.fromkeys((self.path, self.growing))))
         try:
             self._check()  # again: another process may just have written it
         except BaseException:
-            self._claims.close()
+            self._locks.close()
             raise
         return self
 
@@ -147,7 +147,7 @@ class TrajectoryFile:
                 if self._format is not None and self.growing is not None:
                     self._write_whole(read(self.growing, ":"))
         finally:
-            self._claims.close()
+            self._locks.close()
 
 
 def append_only_path(path: Path) -> Path:

@@ -16,7 +16,7 @@ from torch import Tensor
 from pyg_schnet.datasets.splits import Split, read_split
 from pyg_schnet.io.atomic import is_leftover, remove_leftovers, written_whole
 from pyg_schnet.io.formats.npz import open_npz, read_array
-from pyg_schnet.io.locks import Claim
+from pyg_schnet.io.locks import FileLock
 from pyg_schnet.potentials import checkpoint
 
 
@@ -31,7 +31,7 @@ class RunDirectory:
     ``metrics.csv``               a row a validation
     ``tensorboard/``              the same for TensorBoard
     ``learning_curve.png``        drawn at the end
-    ``.lock``                     held while a process trains
+    ``.lock``                     empty; there only while a process trains
     ``.pyg-schnet-run``           empty; marks the files above as those of a run
     ============================  ===================================================================
 
@@ -50,7 +50,7 @@ class RunDirectory:
         self.learning_curve = self.path / "learning_curve.png"
         self._mark = self.path / ".pyg-schnet-run"
         self._files = (self.model, self.last, self.split, self.metrics, self.learning_curve, self.config)
-        self._claim = Claim(self.path, is_folder=True)
+        self._lock = FileLock(self.path, is_folder=True)
 
     def prepare(self, resume: bool, overwrite: bool) -> None:
         """Make the directory and keep other runs out of it until :meth:`release`, or refuse.
@@ -71,7 +71,7 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OSError(f"{self.path}: cannot be made ({error.strerror}); give another --out") from None
-        self._claim.take()
+        self._lock.acquire()
         try:
             self._check(resume, overwrite)
             self._refuse_links()
@@ -89,7 +89,7 @@ class RunDirectory:
 
     def release(self) -> None:
         """Let others write to the directory."""
-        self._claim.give_back()
+        self._lock.release()
 
     def _check(self, resume: bool, overwrite: bool) -> None:
         if not self.path.exists():
@@ -136,7 +136,7 @@ class RunDirectory:
 
     def _is_passed_over(self, path: Path) -> bool:
         """Return whether a file is none of a run, or one that a kill left while it was written."""
-        own = (self._claim.place.name, self._mark.name)
+        own = (self._lock.lock_file.name, self._mark.name)
         return path.name in own or any(is_leftover(path, file.name) for file in self._files)
 
     def _clear(self) -> None:

@@ -96,7 +96,6 @@ def test_numbers_that_are_not_finite_are_no_success(verb, kind, run, tmp_path, c
 def test_train_writes_the_files_of_a_run(run):
     files = {path.name for path in run.iterdir()}
     assert files == {
-        ".lock",
         ".pyg-schnet-run",
         "model.safetensors",
         "last.safetensors",

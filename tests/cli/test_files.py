@@ -11,7 +11,7 @@ import torch
 from ase.build import molecule
 
 from pyg_schnet import Potential, SchNet, cli
-from pyg_schnet.io.locks import claimed
+from pyg_schnet.io.locks import locked
 from pyg_schnet.potentials import checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -176,6 +176,6 @@ def test_overwriting_a_trajectory_takes_no_log_of_another_run(here, capsys):
     ],
 )
 def test_of_two_that_write_one_file_one_is_refused(here, capsys, command, out):
-    with claimed(out):
+    with locked(out):
         assert f"{out}: another process is writing" in fails(capsys, command.replace("OUT", out))
     assert not Path(out).exists()

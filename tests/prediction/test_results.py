@@ -84,7 +84,7 @@ def test_a_file_is_there_when_it_is_complete(suffix, frames, tmp_path):
             assert not out.exists()
             assert len(ase.io.read(file.part, ":")) == file.written
         file.finish()
-    assert {path.name for path in tmp_path.iterdir()} == {out.name, f".{out.name}.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {out.name}
     found = ase.io.read(out, ":")
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):

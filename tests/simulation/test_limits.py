@@ -77,7 +77,7 @@ def test_a_start_outside_is_refused_before_work(spring_molecule, tmp_path):
         ValueError, match="`atoms` must be within what the potential was trained on, but atoms 7"
     ):
         run_md(spring_molecule, trajectory=tmp_path / "run.traj", max_force=None)
-    assert [path.name for path in tmp_path.iterdir()] == [".run.traj.lock"]
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match=r"trained on, but the force on atom \d is .*; relax the structure"):
         run_md(spring_molecule, max_force=0.1)
 

@@ -42,7 +42,7 @@ def test_a_run_writes_its_files(recipe, report, forces_key):
     directory = train(recipe(data={"forces_key": forces_key}), report())
     assert {path.name for path in directory.path.iterdir()} == {
         "model.safetensors", "last.safetensors", "config.yaml", "split.npz", "metrics.csv", "tensorboard",
-        "learning_curve.png", ".lock", ".pyg-schnet-run",
+        "learning_curve.png", ".pyg-schnet-run",
     }  # fmt: skip
     assert directory.learning_curve.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert directory.learning_curve.stat().st_size > 10_000

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
 from urllib3.exceptions import HTTPError
 
 from pyg_schnet.io.atomic import rename_durably
-from pyg_schnet.io.locks import waited_for
+from pyg_schnet.io.locks import locked
 from pyg_schnet.io.progress import bar
 
 _LABELS = {"sha256": "SHA-256", "md5": "MD5"}
@@ -135,7 +135,7 @@ def download(
         reason = "PYG_SCHNET_OFFLINE is set, which forbids downloads" if offline else "it has no address"
         raise DownloadError(_by_hand(file, folder, f"is not there, and {reason}", file.urls))
     folder.mkdir(parents=True, exist_ok=True)
-    with waited_for(path), _display(file.name, progress) as show:
+    with locked(path, wait=True), _display(file.name, progress) as show:
         if not path.exists():  # else another process was first
             _from_sources(_Transfer(file, path, timeout, retries, show))
     return path

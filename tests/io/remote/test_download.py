@@ -83,8 +83,7 @@ def child(server):
 
 
 def names(folder):
-    """The files of a folder, less the lock."""
-    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
+    return sorted(path.name for path in folder.iterdir())
 
 
 def failure(file, folder, **options):
