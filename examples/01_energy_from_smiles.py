@@ -1,4 +1,4 @@
-"""The energy of a molecule from its SMILES: RDKit makes the structure, SchNet predicts.
+"""The energy of a molecule from its SMILES: RDKit builds the structure, SchNet predicts.
 
 python examples/01_energy_from_smiles.py CCO --model runs/demo/model.safetensors
 

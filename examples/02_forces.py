@@ -1,4 +1,4 @@
-"""Forces, and that they are minus the slope of the energy: what they do as work, the energy loses.
+"""Forces, and a check that they are the negative gradient of the energy.
 
 python examples/02_forces.py
 """
@@ -25,4 +25,4 @@ ahead = Data(z=data.z, pos=data.pos + step)
 behind = Data(z=data.z, pos=data.pos - step)
 energies = [potential(moved, forces=False)["energy"].item() for moved in (ahead, behind)]
 print(f"energy lost along the forces:   {energies[1] - energies[0]:.12f} eV")
-print(f"work of the forces on this way: {2 * (out['forces'] * step).sum().item():.12f} eV")
+print(f"work of the forces on this path: {2 * (out['forces'] * step).sum().item():.12f} eV")

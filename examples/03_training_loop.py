@@ -1,4 +1,4 @@
-"""Training on energies and forces in plain PyG code: a loop to copy into a project of one's own.
+"""Training on energies and forces in plain PyG code: a loop to copy into your own project.
 
 python examples/03_training_loop.py --steps 1000
 """
@@ -19,7 +19,7 @@ SAMPLE = Path(__file__).parents[1] / "datasets" / "md17" / "ethanol_gfn2_xtb.npz
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--steps", type=int, default=1000)
-parser.add_argument("--out", help="write the potential here")
+parser.add_argument("--out", help="file to write the potential to")
 options = parser.parse_args()
 
 torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Molecular dynamics in ASE with a trained potential: relax, heat, and watch the energy.
+"""Molecular dynamics in ASE with a trained potential: relax, heat, and monitor the energy.
 
 python examples/04_molecular_dynamics.py runs/demo/model.safetensors
 """
@@ -14,8 +14,8 @@ from ase.optimize import BFGS
 from pyg_schnet.simulation import SchNetCalculator
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("model", help="a checkpoint that knows H, C and O")
-parser.add_argument("--steps", type=int, default=1000, help="of 0.5 fs")
+parser.add_argument("model", help="checkpoint of a potential for H, C and O")
+parser.add_argument("--steps", type=int, default=1000, help="number of steps of 0.5 fs")
 options = parser.parse_args()
 
 atoms = molecule("CH3CH2OH")
@@ -23,7 +23,7 @@ atoms.calc = SchNetCalculator(options.model)
 BFGS(atoms, logfile=None).run(fmax=0.01, steps=200)
 print(f"relaxed: {atoms.get_potential_energy():.4f} eV")
 
-# Maxwell and Boltzmann's momenta, the center of mass at rest. Half of the energy goes into the springs:
+# Maxwell-Boltzmann momenta, center of mass at rest. Half of the kinetic energy becomes potential energy:
 # start with twice the temperature to arrive at 300 K.
 masses = atoms.get_masses()[:, None]
 momenta = np.sqrt(masses * units.kB * 600) * np.random.default_rng(0).standard_normal((len(atoms), 3))

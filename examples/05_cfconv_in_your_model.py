@@ -1,4 +1,4 @@
-"""`CFConv` in a PyG model of one's own, away from chemistry: the radius of a sphere from points on it.
+"""`CFConv` in your own PyG model, outside of chemistry: the radius of a sphere from points on it.
 
 python examples/05_cfconv_in_your_model.py
 
@@ -30,7 +30,7 @@ def points_on_a_sphere(generator: torch.Generator) -> Data:
 
 
 def distance(pos: torch.Tensor, edge_index: torch.Tensor) -> torch.Tensor:
-    """Measure the length of each edge."""
+    """Compute the length of each edge."""
     return (pos[edge_index[0]] - pos[edge_index[1]]).norm(dim=1)
 
 

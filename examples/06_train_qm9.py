@@ -19,7 +19,7 @@ from pyg_schnet.training import Soap
 SAMPLE = Path(__file__).parents[1] / "datasets" / "qm9" / "sample.xyz.tar.bz2"
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--root", help="folder of the real QM9, which is downloaded if it is not there")
+parser.add_argument("--root", help="folder of the full QM9, downloaded if absent")
 parser.add_argument("--n_train", type=int, default=90)
 parser.add_argument("--steps", type=int, default=200)
 options = parser.parse_args()
@@ -29,7 +29,7 @@ dataset = QM9(options.root) if options.root else QM9(source=SAMPLE)  # `energy` 
 order = torch.randperm(len(dataset))
 train, test = dataset[order[: options.n_train]], dataset[order[options.n_train :]]
 
-# Energies relative to fitted ones of the atoms, in units of what is left an atom.
+# Energies relative to fitted atomic references, in units of the residual for each atom.
 references = train.references()
 potential = Potential(SchNet.paper(), train.scale(), references.energy, references.elements)
 potential.compile()  # the same numbers, several times faster

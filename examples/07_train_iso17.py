@@ -21,9 +21,7 @@ from pyg_schnet.potentials.metrics import evaluate
 SAMPLE = Path(__file__).parents[1] / "datasets" / "iso17" / "iso17_standin_sample.tar.gz"
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument(
-    "--root", help="folder of the real ISO17, which is downloaded if it is not there (0.8 GB)"
-)
+parser.add_argument("--root", help="folder of the full ISO17, downloaded if absent (0.8 GB)")
 parser.add_argument("--steps", type=int, default=100)
 options = parser.parse_args()
 

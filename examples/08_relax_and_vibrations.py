@@ -1,4 +1,4 @@
-"""Relax ethanol and find its vibrations, beside those of GFN2-xTB where tblite is installed.
+"""Relax ethanol and compute its vibrations, compared with GFN2-xTB if tblite is installed.
 
 python examples/08_relax_and_vibrations.py --model runs/demo/model.safetensors
 
@@ -20,8 +20,8 @@ from pyg_schnet.simulation import SchNetCalculator, relax
 ROOT = Path(__file__).parents[1] / "datasets" / "md17"
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--model", help="a checkpoint that knows H, C and O")
-parser.add_argument("--steps", type=int, default=1500, help="of the training without --model")
+parser.add_argument("--model", help="checkpoint of a potential for H, C and O")
+parser.add_argument("--steps", type=int, default=1500, help="training steps, without --model")
 parser.add_argument("--out", type=Path, help="folder for the trained model")
 options = parser.parse_args()
 out = options.out or Path(tempfile.mkdtemp())
@@ -35,7 +35,7 @@ if options.model is None:
 
 
 def minimum_and_frequencies(atoms: Atoms) -> tuple[Atoms, np.ndarray]:
-    """Relax, then displace each atom by 0.01 Å both ways; frequencies in 1/cm, imaginary ones negative."""
+    """Relax, then displace each atom by ±0.01 Å; frequencies in 1/cm, imaginary ones negative."""
     relaxation = relax(atoms, fmax=0.001)
     relaxed = relaxation.atoms
     print(f"{relaxation.steps} steps to {relaxation.energy:.4f} eV, forces below {relaxation.fmax:.1e} eV/Å")
@@ -56,7 +56,7 @@ print(f"C-C {relaxed.get_distance(0, 1):.3f} Å, C-O {relaxed.get_distance(1, 2)
 try:
     from tblite.ase import TBLite
 except ImportError:
-    print("tblite is missing, no reference to compare with: pip install 'pyg-schnet[tblite]'")
+    print("tblite is not installed, so there is no reference: pip install 'pyg-schnet[tblite]'")
     print("frequencies in 1/cm:", " ".join(f"{one:.0f}" for one in ours))
 else:
     ethanol.calc = TBLite(method="GFN2-xTB", verbosity=0)

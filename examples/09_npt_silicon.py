@@ -26,12 +26,12 @@ from pyg_schnet import cli
 from pyg_schnet.simulation import SchNetCalculator
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--model", help="a checkpoint that knows silicon, trained on stresses")
-parser.add_argument("--temperature", type=float, default=300.0, help="in K")
-parser.add_argument("--pressure", type=float, default=0.0, help="in GPa")
-parser.add_argument("--duration", type=float, default=3.0, help="in ps")
-parser.add_argument("--n_train", type=int, default=200, help="structures labelled without --model")
-parser.add_argument("--steps", type=int, default=1000, help="of the training without --model")
+parser.add_argument("--model", help="checkpoint of a potential for silicon, trained on stresses")
+parser.add_argument("--temperature", type=float, default=300.0, help="temperature in K")
+parser.add_argument("--pressure", type=float, default=0.0, help="pressure in GPa")
+parser.add_argument("--duration", type=float, default=3.0, help="duration in ps")
+parser.add_argument("--n_train", type=int, default=200, help="number of labelled structures, without --model")
+parser.add_argument("--steps", type=int, default=1000, help="training steps, without --model")
 parser.add_argument("--out", type=Path, help="folder for structures, trained model and trajectory")
 options = parser.parse_args()
 out = options.out or Path(tempfile.mkdtemp())
@@ -46,7 +46,7 @@ tersoff = Tersoff({("Si", "Si", "Si"): parameters})
 
 
 def lattice_constant(calculator: Calculator) -> float:
-    """Relax the cubic cell; in Å."""
+    """Return the lattice constant of the relaxed cubic cell in Å."""
     atoms = bulk("Si", cubic=True)
     atoms.calc = calculator
     BFGS(FrechetCellFilter(atoms, hydrostatic_strain=True), logfile=None).run(fmax=1e-3, steps=100)
@@ -58,7 +58,9 @@ def shaken(rng: np.random.Generator) -> Atoms:
     atoms = bulk("Si", cubic=True)
     atoms.set_cell(atoms.cell.array @ (np.eye(3) + rng.normal(scale=0.02, size=(3, 3))), scale_atoms=True)
     atoms.positions += rng.normal(scale=rng.uniform(0, 0.1), size=(len(atoms), 3))
-    atoms.calc = Tersoff({("Si", "Si", "Si"): parameters})  # of its own, which keeps the results
+    atoms.calc = Tersoff(
+        {("Si", "Si", "Si"): parameters}
+    )  # a separate calculator for each structure, which keeps the results
     atoms.get_forces()
     atoms.get_stress()
     return atoms
@@ -73,10 +75,10 @@ if options.model is None:
     steps = ["--trainer.max_steps", str(options.steps), "--quiet", "--out", str(out / "run")]
     if cli.main(["train", str(recipe), *data, *steps, "--model.cutoff", "4.5"]) != 0:
         raise SystemExit(1)
-    print(f"Tersoff's potential at rest: a = {lattice_constant(tersoff):.3f} Å")
+    print(f"Tersoff potential, relaxed: a = {lattice_constant(tersoff):.3f} Å")
 
 calculator = SchNetCalculator(model)
-print(f"SchNet at rest:              a = {lattice_constant(calculator):.3f} Å")
+print(f"SchNet, relaxed:            a = {lattice_constant(calculator):.3f} Å")
 
 atoms = bulk("Si", cubic=True).repeat(2)
 atoms.calc = calculator

@@ -1,4 +1,4 @@
-"""Active learning: dynamics finds where potentials disagree, GFN2-xTB labels it, they learn it.
+"""Active learning: label with GFN2-xTB where potentials disagree, then retrain.
 
 python examples/10_active_learning.py --rounds 3 --out runs/active
 
@@ -30,13 +30,15 @@ ROOT = Path(__file__).parents[1] / "datasets" / "md17"
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--rounds", type=int, default=3)
-parser.add_argument("--start", type=int, default=20, help="labelled frames at the start")
-parser.add_argument("--k", type=int, default=20, help="frames labelled a round")
+parser.add_argument("--start", type=int, default=20, help="number of initial labelled frames")
+parser.add_argument("--k", type=int, default=20, help="frames labelled in each round")
 parser.add_argument("--potentials", type=int, default=3)
-parser.add_argument("--steps", type=int, default=1000, help="of each training")
-parser.add_argument("--temperature", type=float, default=500.0, help="of the dynamics, in K")
-parser.add_argument("--duration", type=float, default=2.0, help="of the dynamics at most, in ps")
-parser.add_argument("--limit", type=float, default=1.0, help="deviation of a force that stops it, in eV/Å")
+parser.add_argument("--steps", type=int, default=1000, help="steps of each training")
+parser.add_argument("--temperature", type=float, default=500.0, help="temperature of the dynamics in K")
+parser.add_argument("--duration", type=float, default=2.0, help="maximum duration of the dynamics in ps")
+parser.add_argument(
+    "--limit", type=float, default=1.0, help="force deviation that stops the dynamics, in eV/Å"
+)
 parser.add_argument("--out", type=Path, help="folder for frames, models and trajectories")
 options = parser.parse_args()
 out = options.out or Path(tempfile.mkdtemp())
@@ -83,7 +85,7 @@ for number in range(options.rounds):
         thermostat="langevin",
         seed=number,
         trajectory=folder / "dynamics.extxyz",
-        interval=20,  # 10 fs: neighboring frames teach nearly the same
+        interval=20,  # 10 fs: successive frames are nearly redundant
         stop_if_uncertain=options.limit,
     )
     pool = read(folder / "dynamics.extxyz", ":")

@@ -1,4 +1,4 @@
-"""Ethanol in OpenMM: at constant energy and in a heat bath, by the energies and forces that ASE has.
+"""Ethanol in OpenMM: at constant energy and with a thermostat, with the same energies and forces as in ASE.
 
 python examples/11_openmm.py runs/demo/model.safetensors
 """
@@ -19,16 +19,16 @@ except ImportError:
 kJ_per_mol = units.kJ / units.mol  # eV; OpenMM computes in nm, ps and kJ/mol
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("model", help="a checkpoint that knows H, C and O")
-parser.add_argument("--steps", type=int, default=2000, help="of 0.5 fs")
-parser.add_argument("--temperature", type=float, default=300.0, help="in K")
+parser.add_argument("model", help="checkpoint of a potential for H, C and O")
+parser.add_argument("--steps", type=int, default=2000, help="number of steps of 0.5 fs")
+parser.add_argument("--temperature", type=float, default=300.0, help="temperature in K")
 options = parser.parse_args()
 
 atoms = molecule("CH3CH2OH")
 atoms.calc = SchNetCalculator(options.model)
 atoms.positions = relax(atoms, fmax=0.01).atoms.positions
 
-# Half of the energy goes into the springs: without a bath, start with twice the temperature.
+# Half of the kinetic energy becomes potential energy: without a thermostat, start with twice the temperature.
 runs = {
     "constant energy": (openmm.VerletIntegrator(0.0005), 2 * options.temperature),
     "Langevin": (openmm.LangevinMiddleIntegrator(options.temperature, 10.0, 0.0005), options.temperature),

@@ -1,4 +1,4 @@
-"""Many molecules at once: relax conformers from SMILES, then move them, in one call of the model a step.
+"""Many molecules in one batch: relax conformers from SMILES, then run dynamics.
 
 python examples/12_many_molecules.py CCO --model runs/demo/model.safetensors --n 64
 
@@ -16,10 +16,10 @@ from pyg_schnet.transforms.smiles import from_smiles
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("smiles", nargs="*", default=["CCO"])
-parser.add_argument("--model", required=True, help="a checkpoint that knows the elements")
+parser.add_argument("--model", required=True, help="checkpoint of a potential for the elements")
 parser.add_argument("--n", type=int, default=64, help="conformers of each molecule")
-parser.add_argument("--duration", type=float, default=0.2, help="of the dynamics, in ps")
-parser.add_argument("--temperature", type=float, default=300.0, help="in K")
+parser.add_argument("--duration", type=float, default=0.2, help="duration of the dynamics in ps")
+parser.add_argument("--temperature", type=float, default=300.0, help="temperature of the dynamics in K")
 options = parser.parse_args()
 
 names = [smiles for smiles in options.smiles for _ in range(options.n)]
@@ -46,5 +46,5 @@ begin = time.perf_counter()
 minima[0].calc = SchNetCalculator(options.model, compile=True)
 alone = run_md(minima[0], **settings)
 single = alone.steps / (time.perf_counter() - begin)
-print(f"dynamics of one: {single:,.0f} steps/s; side by side {batched / single:.1f} times as many")
-print("Compiling counts in both; it is soon forgotten in a longer --duration.")
+print(f"dynamics of one: {single:,.0f} steps/s; batched {batched / single:.1f} times as many")
+print("Both include compilation, which is negligible for a longer --duration.")

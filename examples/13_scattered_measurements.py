@@ -1,4 +1,4 @@
-"""`CFConv` on measurements scattered in space and time: a temperature where and when nobody measured.
+"""`CFConv` on measurements scattered in space and time: interpolation of temperatures.
 
 python examples/13_scattered_measurements.py
 
@@ -24,16 +24,18 @@ from pyg_schnet import CFConv
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--steps", type=int, default=1200)
-parser.add_argument("--neighbors", type=int, default=32, help="measurements that a prediction depends on")
+parser.add_argument(
+    "--neighbors", type=int, default=32, help="number of measurements that a prediction depends on"
+)
 options = parser.parse_args()
 generator = torch.Generator().manual_seed(0)
-WIND = torch.tensor([9.0, -4.0])  # km/h; neither the model nor the baselines are told
+WIND = torch.tensor([9.0, -4.0])  # km/h; unknown to the model and the baselines
 NOISE = 0.2  # °C, of a reading
-SCALE = torch.tensor([15.0, 15.0, 1.5])  # km, km, h: what counts as near, and the unit of edge features
+SCALE = torch.tensor([15.0, 15.0, 1.5])  # km, km, h: length scales, and units of the edge features
 
 
 def temperature(points: Tensor, generator: torch.Generator) -> Tensor:
-    """Let 30 waves of 30 to 80 km drift with the wind, over a day's warming and cooling; in °C."""
+    """Return temperatures in °C: 30 waves of 30 to 80 km that drift with the wind, and a daily cycle."""
     wavelength = 30 + 50 * torch.rand(30, generator=generator)
     angle, phase = 2 * math.pi * torch.rand(2, 30, generator=generator)
     drifting = points[:, :2] - points[:, 2:] * WIND
@@ -43,7 +45,7 @@ def temperature(points: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class Edges:
-    """From the nearest sources to each target, without the nearest of all where that is itself."""
+    """Edges from the nearest sources to each target, excluding the target itself."""
 
     def __init__(self, targets: Tensor, sources: Tensor, itself: bool):
         distance = torch.cdist(targets / SCALE, sources / SCALE)
@@ -52,7 +54,7 @@ class Edges:
         self.offset = (sources[near] - targets[:, None]) / SCALE  # (targets, neighbors, 3)
 
     def of(self, targets: Tensor) -> Data:
-        """Give the edges to some of the targets, which are numbered anew."""
+        """Return the edges of some targets, renumbered."""
         source = self.source[targets]
         target = torch.arange(len(targets))[:, None].expand_as(source)
         edge_index = torch.stack([source.flatten(), target.flatten()])
@@ -60,7 +62,7 @@ class Edges:
 
 
 class Interpolation(nn.Module):
-    """Means of the measurements, weighed by learned functions of place and time, and joined by a network."""
+    """Weighted means of the measurements, with learned weights, combined by a network."""
 
     def __init__(self, channels: int = 32):
         super().__init__()
@@ -78,7 +80,7 @@ class Interpolation(nn.Module):
 
 
 def inverse_distance(values: Tensor, edges: Edges, speed: float, power: float) -> Tensor:
-    """Weigh by a power of the distance, with a speed that makes km of hours; a high power is the nearest."""
+    """Interpolate with weights by a power of the distance; a speed converts hours to km."""
     offset = edges.offset * SCALE
     distance = (offset[..., :2].square().sum(2) + (speed * offset[..., 2]).square()).sqrt()
     weight = (-power * distance.clamp(min=0.1).log()).softmax(dim=1)
@@ -106,16 +108,16 @@ for step in range(1, options.steps + 1):
     optimizer.step()
     schedule.step()
     if step % 200 == 0:
-        print(f"step {step:5}  each measurement from the others: {loss.sqrt() * std:.2f} °C")
+        print(f"step {step:5}  leave-one-out error: {loss.sqrt() * std:.2f} °C")
 
 
 def error(prediction: Tensor) -> float:
-    """Root mean square error at the points that were asked for, in °C."""
+    """Return the root mean square error at the test points in °C."""
     return (prediction * std + mean - truth[2500:]).square().mean().sqrt().item()
 
 
 def best(powers: list[float]) -> float:
-    """The error of the baseline that is best for the measurements among themselves."""
+    """Return the error of the baseline with the lowest leave-one-out error."""
     choices = [(speed, power) for speed in (1.0, 2.0, 5.0, 10.0, 20.0, 40.0) for power in powers]
     scores = [(inverse_distance(values, among, *choice) - values).square().mean() for choice in choices]
     return error(inverse_distance(values, to_asked, *choices[int(torch.stack(scores).argmin())]))

@@ -1,4 +1,4 @@
-"""Other models with our data, loss, errors and files: PyG's SchNet and ViSNet beside ours.
+"""Other models with our data, loss, metrics and checkpoints: PyG's SchNet and ViSNet next to ours.
 
 python examples/14_other_models.py --steps 100
 python examples/14_other_models.py --root data/md17 --molecule ethanol --n_train 1000 --steps 20000
@@ -33,13 +33,13 @@ SAMPLE = Path(__file__).parents[1] / "datasets" / "md17" / "ethanol_gfn2_xtb.npz
 CUTOFF = 5.0  # Å
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--root", help="folder of the real MD17, which is downloaded if it is not there")
-parser.add_argument("--molecule", default="ethanol", help="of MD17")
+parser.add_argument("--root", help="folder of the full MD17, downloaded if absent")
+parser.add_argument("--molecule", default="ethanol", help="molecule of MD17")
 parser.add_argument("--n_train", type=int, default=400)
 parser.add_argument("--n_test", type=int, default=200)
 parser.add_argument("--steps", type=int, default=100)
 parser.add_argument("--channels", type=int, default=32)
-parser.add_argument("--out", help="write the potentials into this folder")
+parser.add_argument("--out", help="folder to write the potentials to")
 options = parser.parse_args()
 
 
@@ -50,7 +50,7 @@ def edges(pos: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Distance(nn.Module):
-    """What PyG's module of this name finds for ViSNet: vectors beside, and a loop for each atom."""
+    """Edges for ViSNet as PyG's module of this name: with vectors, and a loop for each atom."""
 
     def forward(self, pos: Tensor, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         edge_index, distance = edges(pos, batch)
@@ -60,7 +60,7 @@ class Distance(nn.Module):
 
 
 def pyg_visnet() -> ViSNet:
-    """Make PyG's ViSNet with our neighbors."""
+    """Build PyG's ViSNet with our neighbor search."""
     model = ViSNet(hidden_channels=options.channels, num_layers=2, num_heads=4, cutoff=CUTOFF)
     model.representation_model.distance = Distance()
     return model
@@ -81,7 +81,7 @@ rows = []
 for name, make in models.items():
     torch.manual_seed(0)
     potential = Potential(make(), train.scale(), train.atomref(), train.elements())
-    potential.compile()  # of the three, only our SchNet has a program; the others run as they are
+    potential.compile()  # only our SchNet is compiled; the other two run eagerly
     optimizer = torch.optim.Adam(potential.parameters(), lr=4e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.steps)
     milliseconds = []
@@ -99,7 +99,7 @@ for name, make in models.items():
     print(f"{name}: loss {loss.item():.3f} after {options.steps:,} steps", flush=True)
     file = out / f"{type(potential.model).__name__}_{len(rows)}.safetensors"
     save(potential, file)
-    errors = evaluate(load(file, model=make()), test)  # what the file holds, in a model that is new
+    errors = evaluate(load(file, model=make()), test)  # load into a new model
     weights = sum(parameter.numel() for parameter in potential.parameters())
     rows.append((name, weights, errors.energy_mae, errors.forces_mae, median(milliseconds)))
 
@@ -114,4 +114,4 @@ for name, weights, energy, forces, step in rows:
     )
 energy, forces = errors.energy[0], errors.forces[0]  # the labels
 guess = 1e3 * (energy - energy.mean()).abs().mean(), 1e3 * forces.abs().mean()
-print(f"guessing the mean energy and no forces: {guess[0]:.1f} meV, {guess[1]:.0f} meV/Å")
+print(f"baseline, mean energy and zero forces: {guess[0]:.1f} meV, {guess[1]:.0f} meV/Å")

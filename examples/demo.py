@@ -34,10 +34,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="directory of the run")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier demo")
-    parser.add_argument("--minutes", type=float, default=2.0, help="of training")
-    parser.add_argument("--duration", type=float, default=1.0, help="of the dynamics, in ps")
+    parser.add_argument("--minutes", type=float, default=2.0, help="training time in minutes")
+    parser.add_argument("--duration", type=float, default=1.0, help="duration of the dynamics in ps")
     options = parser.parse_args()
-    torch.set_num_threads(1)  # the molecule is small: a second thread costs more than it brings
+    torch.set_num_threads(1)  # the molecule is too small for a second thread to help
 
     console.rule("1/3  Training on energies and forces of 1,000 frames of ethanol (GFN2-xTB)")
     train = ["train", str(RECIPE), "--data.path", str(SAMPLE), "--out", str(options.out)]
@@ -77,7 +77,7 @@ def main() -> int:
 
 
 def report(evaluation: Evaluation, dynamics: Dynamics, run: RunDirectory) -> None:
-    """Print what came out."""
+    """Print the results."""
     table = Table(title="Ethanol, 1,000 training frames: mean absolute errors", title_justify="left")
     for name in ("labels", "energy", "", "forces", ""):
         table.add_column(name, justify="left" if name == "labels" else "right")

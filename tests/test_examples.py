@@ -51,7 +51,7 @@ def test_the_energy_of_a_smiles_is_printed(model):
 def test_forces_are_the_slope_of_the_energy():
     text = run("02_forces.py")
     change = float(re.search(r"energy lost along the forces: *(\S+) eV", text)[1])
-    work = float(re.search(r"work of the forces on this way: *(\S+) eV", text)[1])
+    work = float(re.search(r"work of the forces on this path: *(\S+) eV", text)[1])
     assert change == pytest.approx(work, rel=1e-6)  # float64, step 1e-4 Å: measured 2e-8
     assert change > 0
 
@@ -116,7 +116,7 @@ def test_vibrations_are_listed_beside_the_reference(tmp_path):
 def test_silicon_has_a_lattice_constant_under_the_barostat(tmp_path):
     few = ["--n_train", "20", "--steps", "30", "--duration", "0.02"]
     text = run("09_npt_silicon.py", *few, "--out", str(tmp_path))
-    assert "Tersoff's potential at rest: a = 5.43" in text  # published: 5.431 Å
+    assert "Tersoff potential, relaxed: a = 5.43" in text  # published: 5.431 Å
     assert len(re.findall(r"ps  T +\d+ K  a \d\.\d{3} Å  pressure [+-]\d+\.\d\d GPa", text)) == 10
     assert 5 < float(re.search(r"SchNet at 300 K: a = (\S+) Å", text)[1]) < 6
     assert (tmp_path / "npt.traj").stat().st_size > 1000
@@ -147,7 +147,7 @@ def test_many_molecules_move_side_by_side(model):
     for smiles in ("CO", "CCO"):
         assert f"{smiles}: lowest energy" in text
     assert re.search(r"dynamics of 4: \d+ K, [\d,]+ molecules' steps/s", text)
-    assert re.search(r"dynamics of one: [\d,]+ steps/s; side by side \S+ times as many", text)
+    assert re.search(r"dynamics of one: [\d,]+ steps/s; batched \S+ times as many", text)
 
 
 def test_other_models_learn_and_come_back_from_their_files(tmp_path):
