@@ -122,7 +122,7 @@ def test_the_number_of_charged_structures_is_kept(labelled, tmp_path):
 
 
 def test_unknown_units_are_refused(md17, write):
-    with pytest.raises(ValueError, match=r"`units` must name an energy unit .* Did you mean 'kcal/mol'\?"):
+    with pytest.raises(ValueError, match=r"`units`.*energy.*unit.*'kcal/mol'"):
         AtomsDataset(path=write(md17), units="kcalmol")
 
 
@@ -228,7 +228,7 @@ def test_a_root_that_is_a_file_is_refused(md17, write):
 
 
 def test_a_missing_file_is_told(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no\.npz: no such file"):
+    with pytest.raises(FileNotFoundError, match=r"no\.npz.*no such"):
         AtomsDataset(path=tmp_path / "no.npz")
 
 
@@ -478,10 +478,10 @@ def test_reading_is_silent_when_all_is_well(md17, write, caplog):
     [
         (
             {"z": torch.tensor([200, 1], dtype=torch.uint8)},
-            "`z` must hold atomic numbers 1 to 99, got others",
+            "`z`.*numbers.*1.*99",
         ),
-        ({"z": torch.tensor([8.0, 1.0])}, "`z` must hold atomic numbers 1 to 99, got others"),
-        ({"pos": torch.zeros(2, 2)}, r"`pos` must have shape \(2, 3\), a row an atom, got \(2, 2\)"),
+        ({"z": torch.tensor([8.0, 1.0])}, "`z`.*numbers.*1.*99"),
+        ({"pos": torch.zeros(2, 2)}, r"`pos`.*shape.*\(2, 3\).*row.*atom.*\(2, 2\)"),
     ],
 )
 def test_a_processed_file_that_is_no_set_of_molecules_is_refused(tmp_path, changes, message):

@@ -398,7 +398,7 @@ def test_a_set_without_published_splits_says_so():
         def official_splits(self):
             return {}
 
-    with pytest.raises(ValueError, match=r"published splits, none; got 'own'$"):
+    with pytest.raises(ValueError, match=r"published.*'own'"):
         Plain().split("own")
 
 
@@ -494,9 +494,7 @@ def test_an_empty_subset_has_no_statistics(make):
         nothing.scale,
         nothing.fingerprints,
     ):
-        with pytest.raises(
-            ValueError, match=r"^a data set must hold at least one structure to compute this of it"
-        ):
+        with pytest.raises(ValueError, match=r"at least.*structure"):
             compute()
 
 
@@ -505,7 +503,7 @@ def test_fields_can_be_asked_of_the_whole_set(make):
     assert dataset.energy.tolist() == [energy for _, _, energy in MOLECULES]
     assert (dataset.z.dtype, dataset.pos.dtype) == (torch.int64, torch.float32)
     assert torch.equal(dataset[[1, 2]].z, torch.tensor([6, 1, 1, 1, 1, 8]))
-    with pytest.raises(AttributeError, match="'Small' object has no attribute 'charges'"):
+    with pytest.raises(AttributeError, match=r"'Small'.*'charges'"):
         _ = dataset.charges
 
 
@@ -595,14 +593,14 @@ def test_chunks_are_the_subclasss_to_give():
 
 def test_a_split_is_asked_of_the_whole_set(make):
     dataset = make()
-    with pytest.raises(ValueError, match="`split` numbers the structures of the whole set, got 'own'"):
+    with pytest.raises(ValueError, match=r"`split`.*numbers.*structures.*whole.*'own'"):
         dataset[[1, 0]].split("own")
     assert dataset.copy().split("own") is not None
     assert dataset.copy([1, 0]).splits == dataset[[1, 0]].copy().splits == {}
 
 
 def test_a_set_in_memory_alone_cannot_stay_on_disk():
-    with pytest.raises(ValueError, match="`memory_map` must be False without `root`"):
+    with pytest.raises(ValueError, match=r"`memory_map`.*`root`"):
         Small(None, memory_map=True)
 
 
@@ -613,5 +611,5 @@ def test_a_set_of_another_revision_is_processed_again(root, monkeypatch):
 
 
 def test_a_set_without_a_name_of_its_folder_is_refused():
-    with pytest.raises(ValueError, match="`root` must name a folder"):
+    with pytest.raises(ValueError, match=r"`root`.*folder"):
         Small("")

@@ -359,7 +359,7 @@ def test_the_hash_of_a_download_is_sha256_else_md5_else_none():
 
 def test_a_member_of_an_archive_is_nothing_to_download(toy):
     file = toy().file("toy/one.npz")
-    with pytest.raises(ValueError, match=r"toy/one\.npz: has no address, for it is a part of toy\.zip"):
+    with pytest.raises(ValueError, match=r"toy/one\.npz.*address.*toy\.zip"):
         _ = file.remote
 
 
@@ -407,9 +407,7 @@ def test_an_unknown_card_is_refused_with_the_nearest_name(name, message):
 
 
 def test_an_unknown_property_is_refused_with_the_nearest_name():
-    with pytest.raises(
-        ValueError, match=r"`property` must be one of 'z', .*; got 'u0'\. Did you mean 'U0'\?"
-    ):
+    with pytest.raises(ValueError, match=r"`property`.*'z'.*'u0'.*'U0'"):
         read_card("qm9").factor("u0")
 
 
@@ -487,14 +485,14 @@ def test_an_unknown_property_is_refused_with_the_nearest_name():
 )
 def test_a_mistake_in_a_card_is_named_with_file_and_key(toy, tmp_path, old, new, message):
     with pytest.raises(
-        ValueError, match=f"^{re.escape(str(tmp_path / 'card.toml'))}: .*{message}".replace("?", r"\?")
+        ValueError, match=rf"^{re.escape(str(tmp_path / 'card.toml'))}: .*{message}".replace("?", r"\?")
     ):
         toy(old, new)
 
 
 def test_a_card_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "card.toml").write_bytes(b'name = "\xff"')
-    with pytest.raises(ValueError, match=r"card\.toml: 'utf-8' codec can't decode"):
+    with pytest.raises(ValueError, match=r"card\.toml.*'utf-8'"):
         read_card_file(tmp_path / "card.toml")
 
 

@@ -182,13 +182,13 @@ def test_the_names_are_pygs():
     ],
 )
 def test_another_name_is_refused_with_the_nearest(name, hint, tmp_path):
-    with pytest.raises(ValueError, match=r"^`name` must be one of 'aspirin', 'benzene', ") as caught:
+    with pytest.raises(ValueError, match=r"^`name`.*'aspirin'.*'benzene'") as caught:
         MD17(tmp_path, name)
     assert str(caught.value).endswith(f", 'toluene CCSD(T)'; got {name!r}.{hint}")
 
 
 def test_md17s_names_are_not_md22s(tmp_path):
-    with pytest.raises(ValueError, match=r"one of 'Ac-Ala3-NHMe', .*; got 'dha'. Did you mean 'DHA'\?"):
+    with pytest.raises(ValueError, match=r"'Ac-Ala3-NHMe'.*'dha'.*'DHA'"):
         MD22(tmp_path, "dha")
 
 
@@ -302,9 +302,7 @@ def test_a_split_that_does_not_fit_is_refused(publish, tmp_path, content):
 
 def test_an_archive_without_the_molecule_is_refused(publish, tmp_path):
     publish(**{TAR: revised()})
-    with pytest.raises(
-        ValueError, match=r"rmd17\.tar\.bz2: has no file 'rmd17/npz_data/rmd17_uracil\.npz'; it"
-    ):
+    with pytest.raises(ValueError, match=r"rmd17\.tar\.bz2.*'rmd17/npz_data/rmd17_uracil\.npz'"):
         MD17(tmp_path, "revised uracil")
 
 
@@ -331,15 +329,13 @@ def test_the_parts_of_a_coupled_cluster_set_may_be_put_there_by_hand(server, tmp
 
 def test_a_coupled_cluster_archive_lacks_a_part(publish, tmp_path):
     publish(**{"toluene_ccsd_t.zip": zipped({"toluene_ccsd_t-train.npz": npz(original())})})
-    with pytest.raises(
-        ValueError, match=r"toluene_ccsd_t\.zip: has no file 'toluene_ccsd_t-test\.npz'; it has"
-    ):
+    with pytest.raises(ValueError, match=r"toluene_ccsd_t\.zip.*'toluene_ccsd_t-test\.npz'"):
         MD17(tmp_path, "toluene CCSD(T)")
 
 
 def test_sets_without_a_published_split_say_so(publish, tmp_path):
     publish(**{"md17_ethanol.npz": npz(original())})
-    with pytest.raises(ValueError, match="`split` must be one of the set's published splits, none; got '1'"):
+    with pytest.raises(ValueError, match=r"`split`.*published.*'1'"):
         MD17(tmp_path, "ethanol").split("1")
 
 
@@ -384,7 +380,7 @@ def test_other_labels_are_stored_beside(publish, tmp_path):
 
 def test_a_key_is_no_path(publish, tmp_path):
     publish(**{"md17_ethanol.npz": npz(original())})
-    with pytest.raises(ValueError, match=r"root/raw/md17_ethanol\.npz: .*'\.\./\.\./E'"):
+    with pytest.raises(ValueError, match=r"root/raw/md17_ethanol\.npz.*'\.\./\.\./E'"):
         MD17(tmp_path / "root", "ethanol", energy_key="../../E")
     assert [path.name for path in (tmp_path / "root/processed").iterdir()] == []
 
@@ -417,7 +413,7 @@ def test_a_source_that_is_no_npz_file_is_told(tmp_path, name):
 
 
 def test_downloads_need_a_folder():
-    with pytest.raises(ValueError, match="`root` must be given, a folder for the downloaded files, got None"):
+    with pytest.raises(ValueError, match=r"`root`.*folder"):
         MD17(None, "ethanol")
 
 
@@ -477,7 +473,7 @@ def test_a_fingerprint_that_is_no_text_is_refused_and_not_executed(tmp_path, kin
     pickled[0] = Creates(trap)
     md5 = {"pickle": pickled, "two texts": np.array(["a", "b"]), "number": np.array(1)}[kind]
     np.savez(tmp_path / "own.npz", allow_pickle=True, **{**original(), "md5": md5})
-    with pytest.raises(ValueError, match=r"own\.npz: 'md5' must be a text, got another thing; download the"):
+    with pytest.raises(ValueError, match=r"own\.npz.*'md5'.*another"):
         MD17(None, "ethanol", source=tmp_path / "own.npz")
     assert not trap.exists()
 

@@ -262,9 +262,7 @@ def test_isolated_atoms_have_a_heat_capacity_and_no_vibrations(sample):
 
 @pytest.mark.parametrize("target", ["mu", "energy", "u0"])
 def test_isolated_atoms_of_other_targets_are_refused(sample, target):
-    with pytest.raises(
-        ValueError, match=r"`target` must have published values of isolated atoms, "
-    ) as caught:
+    with pytest.raises(ValueError, match=r"`target`.*published.*isolated.*atoms") as caught:
         sample.isolated_atoms(target)
     assert str(caught.value).endswith(f"atoms, zpve, U0, U, H, G, Cv; got '{target}'")
 
@@ -292,9 +290,7 @@ def test_a_part_of_qm9_does_not_tell_the_uncharacterized(sample):
 @pytest.mark.parametrize(("records", "count"), [(3, 2), (1, 2)])
 def test_an_incomplete_set_is_refused_and_not_stored(published, records, count):
     root = published(records=records)
-    with pytest.raises(
-        ValueError, match=f"figshare: must hold {records} characterized molecules, got {count}; download it"
-    ):
+    with pytest.raises(ValueError, match=rf"{records}.*molecules.*{count}"):
         QM9(root)
     assert not list((root / "processed").glob("*.safetensors"))
 
@@ -306,9 +302,7 @@ def test_qm9_has_130831_molecules():
 def test_a_molecule_that_is_there_twice_is_refused(tmp_path):
     path = tmp_path / "twice.tar"
     path.write_bytes(small.tar([("a.xyz", small.XYZ[3].encode()), ("b.xyz", small.XYZ[3].encode())], "w"))
-    with pytest.raises(
-        ValueError, match=r"twice\.tar: must hold each molecule once, got gdb_3 twice; get it"
-    ):
+    with pytest.raises(ValueError, match=r"twice\.tar.*molecule.*once.*gdb_3.*twice"):
         QM9(source=path)
 
 
@@ -370,7 +364,7 @@ def test_the_splits_are_stored(published):
 
 
 def test_a_part_of_qm9_has_no_splits(sample):
-    with pytest.raises(ValueError, match="`split` must be one of the set's published splits, none; got"):
+    with pytest.raises(ValueError, match=r"`split`.*published"):
         sample.split("schnet")
 
 
@@ -439,9 +433,7 @@ def test_smiles_of_another_molecule_are_refused_with_its_number(tmp_path):
     path = tmp_path / "a.tar"
     path.write_bytes(small.tar([("1.xyz", small.XYZ[1].replace("C\tC\t", "CC\tCC\t").encode())], "w"))
     assert len(QM9(source=path)) == 1  # nobody looks at the bonds
-    with pytest.raises(
-        ValueError, match=r"^a\.tar: gdb_1: `smiles` must be the molecule of its geometry, got"
-    ):
+    with pytest.raises(ValueError, match=r"^a\.tar.*gdb_1.*`smiles`.*molecule"):
         QM9(source=path, features=True)
 
 
@@ -449,28 +441,28 @@ def test_smiles_of_another_molecule_are_refused_with_its_number(tmp_path):
 def test_a_block_that_is_no_molecule_is_refused_with_its_number(tmp_path, features):
     (tmp_path / "a.sdf.csv").write_text(small.TABLE)
     (tmp_path / "a.sdf").write_text(small.SDF.replace("  1  5  1  0", "  1  9  1  0"))
-    with pytest.raises(ValueError, match=r"^a\.sdf: gdb_1: the MDL block must be a molecule, got another"):
+    with pytest.raises(ValueError, match=r"^a\.sdf.*gdb_1.*MDL.*molecule.*another"):
         QM9(source=tmp_path / "a.sdf", features=features)
 
 
 def test_a_bond_of_another_kind_is_refused_with_its_number(tmp_path):
     (tmp_path / "a.sdf.csv").write_text(small.TABLE)
     (tmp_path / "a.sdf").write_text(small.SDF.replace("  1  5  1  0", "  1  5  8  0"))
-    with pytest.raises(ValueError, match=r"^a\.sdf: gdb_1: bonds must be single, double, triple or aromatic"):
+    with pytest.raises(ValueError, match=r"^a\.sdf.*gdb_1.*bonds"):
         QM9(source=tmp_path / "a.sdf", features=True)
 
 
 def test_a_damaged_number_is_refused_with_its_file(tmp_path):
     path = tmp_path / "a.tar"
     path.write_bytes(small.tar([("1.xyz", small.XYZ[1].replace("13.21", "nan").encode())], "w"))
-    with pytest.raises(ValueError, match=r"^a\.tar: gdb_1 must have 15 finite numbers of targets, got 'nan'"):
+    with pytest.raises(ValueError, match=r"^a\.tar.*gdb_1.*15.*finite.*numbers.*'nan'"):
         QM9(source=path)
 
 
 @pytest.mark.parametrize("root", [None, "folder"])
 def test_a_file_without_molecules_is_refused(tmp_path, root):
     (tmp_path / "a.csv").write_text(small.PACKAGE.split("\n")[0])
-    with pytest.raises(ValueError, match="a data set must hold at least one structure, got none"):
+    with pytest.raises(ValueError, match=r"at least.*structure"):
         QM9(None if root is None else tmp_path / root, source=tmp_path / "a.csv")
 
 

@@ -288,7 +288,7 @@ def test_a_number_too_few_or_too_many_is_refused_with_the_molecule(archive):
 
 def test_numbers_do_not_slip_from_one_molecule_to_the_next():
     records = Records([1, 2], [["H"], ["H"]], ["0,0", "0,0,0,0"], ["0" + 14 * ",0"] * 2, ["", ""])
-    with pytest.raises(ValueError, match=r"here: gdb_1 must have 3 finite numbers of positions, got 2;"):
+    with pytest.raises(ValueError, match=r"gdb_1.*3.*finite.*numbers.*positions.*2"):
         records.arrays("here")
 
 
@@ -470,7 +470,5 @@ def test_another_file_than_the_list_is_refused(tmp_path, content):
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the reference data of QM9 are not beside the repository")
 def test_the_values_of_the_atoms_are_not_the_list():
-    with pytest.raises(
-        ValueError, match="must be QM9's list of uncharacterized molecules; download it again"
-    ):
+    with pytest.raises(ValueError, match=r"QM9's.*molecules"):
         read_uncharacterized(SHARED / "atomref.txt")

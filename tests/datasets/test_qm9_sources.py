@@ -201,9 +201,7 @@ def test_a_source_that_is_asked_for_replaces_what_came_from_another(publish, ser
 def test_a_source_that_is_asked_for_and_not_had_is_not_replaced_by_another(publish, package, root):
     publish([LIST, ZIP])
     package()
-    with pytest.raises(
-        DownloadError, match=r"QM9: no source gives it\nfigshare: dsgdb9nsd\.xyz\.tar\.bz2: no"
-    ):
+    with pytest.raises(DownloadError, match=r"QM9.*source.*\n.*figshare.*dsgdb9nsd\.xyz\.tar\.bz2"):
         QM9(root, source="figshare")
 
 
@@ -239,16 +237,14 @@ def test_without_any_archive_one_message_tells_all(publish, server, root):
 def test_offline_the_message_says_so(publish, root, monkeypatch):
     publish([ARCHIVE, LIST, ZIP])
     monkeypatch.setenv("PYG_SCHNET_OFFLINE", "1")
-    with pytest.raises(
-        DownloadError, match=rf"figshare: {LIST}: is not there, and PYG_SCHNET_OFFLINE is set"
-    ):
+    with pytest.raises(DownloadError, match=rf"{LIST}.*PYG_SCHNET_OFFLINE"):
         QM9(root)
 
 
 @pytest.mark.parametrize("source", ["figshare", "sdf"])
 def test_downloads_need_a_folder(publish, source):
     publish([ARCHIVE, LIST, ZIP])
-    with pytest.raises(DownloadError, match=f"{source}: `root` must be given, a folder for the downloaded"):
+    with pytest.raises(DownloadError, match=rf"{source}.*`root`.*folder"):
         QM9(source=source)
 
 
@@ -257,28 +253,28 @@ def test_another_file_put_there_by_hand_stops_the_run(publish, package, root, na
     publish([ARCHIVE, LIST, ZIP])
     package()
     put(root, {LIST: small.FILES[LIST], ARCHIVE: small.FILES[ARCHIVE], name: b"another"})
-    with pytest.raises(ValueError, match=rf"{name}: SHA-256 is .*; delete the file and download again"):
+    with pytest.raises(ValueError, match=rf"{name}.*SHA-256"):
         QM9(root)
 
 
 def test_a_damaged_archive_without_a_hash_stops_the_run(publish, root):
     publish()
     put(root, {LIST: small.FILES[LIST], ZIP: small.FILES[ZIP][:-30]})
-    with pytest.raises(ValueError, match=r"qm9\.zip: is damaged \(.*\); delete it and download again"):
+    with pytest.raises(ValueError, match=r"qm9\.zip.*damaged.*\(.*\)"):
         QM9(root)
 
 
 def test_pygs_archive_must_hold_both_files(publish, root):
     publish(files={**small.FILES, ZIP: small.zipped({"gdb9.sdf": small.SDF})})
     put(root, {LIST: small.FILES[LIST], ZIP: small.zipped({"gdb9.sdf": small.SDF})})
-    with pytest.raises(ValueError, match=r"qm9\.zip: has no file 'gdb9\.sdf\.csv'; it has 'gdb9\.sdf'"):
+    with pytest.raises(ValueError, match=r"qm9\.zip.*'gdb9\.sdf\.csv'.*'gdb9\.sdf'"):
         QM9(root)
 
 
 def test_a_package_with_another_csv_is_refused(publish, package, root):
     publish()
     path = package(small.PACKAGE.replace("-40.47893", "-40.47894"))
-    with pytest.raises(ValueError, match=rf"{path}: SHA-256 is \w+…, expected \w+…; delete the file"):
+    with pytest.raises(ValueError, match=rf"{path}.*SHA-256.*\w+….*\w+…"):
         QM9(root)
 
 
@@ -287,7 +283,7 @@ def test_a_package_without_its_csv_is_none(publish, package, root):
     path = package(None)
     with pytest.raises(
         DownloadError,
-        match=rf"qm9pack: {path}: no such file; pip install --force-reinstall qm9pack==1\.0\.3 brings it",
+        match=rf"qm9pack.*{path}.*no such.*install.*--force-reinstall.*qm9pack==1\.0\.3",
     ):
         QM9(root)
 
@@ -298,7 +294,7 @@ def test_a_folder_that_is_called_like_the_package_is_none(publish, tmp_path, roo
     monkeypatch.syspath_prepend(str(tmp_path / "here"))
     monkeypatch.delitem(sys.modules, "qm9pack")
     monkeypatch.setattr(sys, "path", sys.path[:1])  # a real package would be found first
-    with pytest.raises(DownloadError, match=r"qm9_part1\.csv: no such file; pip install --force-reinstall"):
+    with pytest.raises(DownloadError, match=r"qm9_part1\.csv.*no such.*install.*--force-reinstall"):
         QM9(root)
 
 
@@ -356,7 +352,5 @@ def test_a_missing_file_of_the_users_is_told(tmp_path, root):
 
 def test_an_sdf_of_the_users_needs_its_table(tmp_path):
     (tmp_path / "gdb9.sdf").write_text(small.SDF)
-    with pytest.raises(
-        FileNotFoundError, match=r"gdb9\.sdf: must come with its targets; put gdb9\.sdf\.csv beside it"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"gdb9\.sdf.*gdb9\.sdf\.csv"):
         QM9(source=tmp_path / "gdb9.sdf")

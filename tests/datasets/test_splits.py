@@ -137,9 +137,7 @@ def test_a_split_of_a_sets_own_structures_passes():
 def test_numbers_of_no_structures_are_refused(number, part):
     parts = [[0], [1], [2]]
     parts[part].append(number)
-    with pytest.raises(
-        ValueError, match=rf"^split 'own' must number the structures from 0 to 4, got {number}$"
-    ):
+    with pytest.raises(ValueError, match=rf"^split.*'own'.*number.*structures.*0.*4.*{number}"):
         split(*parts).check("own", 5)
 
 
@@ -148,5 +146,5 @@ def test_numbers_of_no_structures_are_refused(number, part):
 )
 def test_what_is_no_list_of_numbers_is_refused(dtype, shape):
     wrong = Split(torch.zeros(shape, dtype=dtype), torch.tensor([1]), torch.tensor([2]))
-    with pytest.raises(ValueError, match=r"^split 'own' must hold lists of numbers, got torch.*dimension"):
+    with pytest.raises(ValueError, match=r"^split.*'own'.*numbers.*torch.*dimension"):
         wrong.check("own", 5)

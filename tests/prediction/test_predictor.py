@@ -105,17 +105,17 @@ def test_nothing_in_nothing_out(potential):
 
 
 def test_one_structure_is_refused(potential, ethanol):
-    with pytest.raises(TypeError, match=r"got one Atoms; use \[atoms\]"):
+    with pytest.raises(TypeError, match=r"Atoms.*\[atoms\]"):
         predict(potential, ethanol)
 
 
 def test_other_things_are_refused(potential):
-    with pytest.raises(TypeError, match=r"must hold ase.Atoms, got str as number 0"):
+    with pytest.raises(TypeError, match=r"ase.Atoms.*number.*0"):
         list(predict(potential, ["H2O"]))
 
 
 def test_a_batch_of_nothing_is_refused(potential):
-    with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"`batch_size`.*at least 1.*0"):
         predict(potential, [], batch_size=0)
 
 
@@ -149,7 +149,7 @@ def left_handed(atoms):
 def test_what_is_wrong_with_a_structure_is_told_and_it_is_left_out(potential, frames, spoil, message):
     expected = [frame.get_potential_energy() for frame in predict(potential, frames)]
     spoil(frames[2])
-    with pytest.raises(StructureError, match=f"structure 2: .*{message}"):
+    with pytest.raises(StructureError, match=rf"structure 2: .*{message}"):
         list(predict(potential, frames))
     refused = []
     results = list(predict(potential, frames, on_refused=refused.append))
@@ -194,7 +194,7 @@ def test_a_long_run_is_compiled_and_the_numbers_stay(potential, ethanol):
 def test_a_prediction_that_is_not_finite_names_structure_and_quantity(overflowing, forces):
     frames = [Atoms("O"), Atoms("H"), molecule("H2O"), Atoms("C"), molecule("CH4")]
     found = []
-    with pytest.raises(StructureError, match=r"`energy` .* must be finite, got (nan|inf|-inf)") as refused:
+    with pytest.raises(StructureError, match=r"`energy`.*finite.*(nan|inf|-inf)") as refused:
         found.extend(predict(overflowing, frames, forces=forces))
     assert (refused.value.number, len(found)) == (2, 2)
     left_out = []

@@ -168,20 +168,20 @@ def test_the_pressure_counts_moving_atoms(copper, tmp_path):
         (
             {"thermostat": "nve"},
             None,
-            r"`pressure` needs a bath at a positive temperature, got thermostat='nve'",
+            "`pressure`.*positive.*temperature.*thermostat='nve'",
         ),
-        ({"temperature": 0.0}, None, r"`pressure` needs a bath .* at 0 K"),
-        ({"pressure": np.nan}, None, r"`pressure` must be finite and in GPa, got nan"),
-        ({"pressure_time": 0.0}, None, r"`pressure_time` must be positive and in fs, got 0\.0"),
+        ({"temperature": 0.0}, None, "`pressure`.*0"),
+        ({"pressure": np.nan}, None, "`pressure`.*finite.*nan"),
+        ({"pressure_time": 0.0}, None, r"`pressure_time`.*positive.*0\.0"),
         (
             {},
             lambda atoms: atoms.set_pbc((True, True, False)),
-            r"periodic in all directions, got pbc \[True, Tr",
+            r"periodic.*\[True",
         ),
         (
             {},
             lambda atoms: atoms.set_constraint(FixAtoms([0])),
-            r"`pressure` needs atoms without constraints",
+            "`pressure`.*atoms.*constraints",
         ),
     ],
 )
@@ -194,7 +194,7 @@ def test_what_has_no_pressure_is_refused(copper, options, change, message):
 
 def test_a_calculator_without_stress_is_refused(copper, springs):
     copper.calc = springs(copper)
-    with pytest.raises(ValueError, match="`pressure` needs a calculator of stresses, got Springs"):
+    with pytest.raises(ValueError, match=r"`pressure`.*calculator.*stresses"):
         run_md(copper, thermostat="langevin", pressure=0.0)
 
 
@@ -203,7 +203,7 @@ def test_a_model_that_was_not_trained_on_stress_is_warned_of(potential, crystal)
     crystal.calc = SchNetCalculator(potential)
     crystal.calc.potential.domain = TrainingDomain({}, None, stress=False)
     options = {"thermostat": "langevin", "pressure": 0.0, "duration": 0.002, "max_force": None}
-    with pytest.warns(UserWarning, match="the potential was not trained on stresses"):
+    with pytest.warns(UserWarning, match=r"potential.*stresses"):
         run_md(crystal, **options)
     crystal.calc.potential.domain = TrainingDomain({}, None, stress=True)
     assert run_md(crystal, **options).volume == pytest.approx(crystal.get_volume(), rel=0.01)

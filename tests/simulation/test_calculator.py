@@ -90,7 +90,7 @@ def test_nothing_is_computed_where_that_is_not_allowed(calculator, crystal, eval
 
 
 def test_a_calculator_without_a_structure_is_told(potential, crystal):
-    with pytest.raises(ValueError, match="`atoms` must be given to a calculator that has evaluated none"):
+    with pytest.raises(ValueError, match=r"`atoms`.*calculator"):
         SchNetCalculator(potential).get_potential_energy()
     SchNetCalculator(potential, atoms=crystal)
     assert crystal.get_forces().shape == (2, 3)
@@ -189,13 +189,13 @@ def test_positions_enter_in_float64_whatever_the_networks_precision(potential, e
 def test_foreign_elements_are_refused(calculator):
     atoms = molecule("SiH4")
     atoms.calc = calculator
-    with pytest.raises(ValueError, match=r"`z` contains 14, which was absent .* 1, 6, 7, 8"):
+    with pytest.raises(ValueError, match=r"`z`.*14.*absent.*1.*6.*7.*8"):
         atoms.get_potential_energy()
 
 
 def test_no_atoms_are_refused(calculator):
     atoms = Atoms(calculator=calculator)
-    with pytest.raises(ValueError, match="`atoms` must hold at least one atom"):
+    with pytest.raises(ValueError, match=r"`atoms`.*at least.*atom"):
         atoms.get_potential_energy()
 
 
@@ -204,25 +204,25 @@ def test_no_atoms_are_refused(calculator):
     [
         (
             lambda a: a.set_cell([0, 0, 0]),
-            "`atoms.cell` must have a lattice vector for each periodic direction",
+            "`atoms.cell`.*lattice.*vector.*periodic",
         ),
-        (lambda a: a.set_cell([[1, 1, 0], [0, 1, 1], [1, 2, 1]]), "`atoms.cell` must have a lattice vector"),
+        (lambda a: a.set_cell([[1, 1, 0], [0, 1, 1], [1, 2, 1]]), "`atoms.cell`.*lattice.*vector"),
         (
             lambda a: a.set_cell([5, 5, np.nan]),
-            r"`atoms.cell` must be finite and in Å, got \[\[5.0, 0.0, 0.0\]",
+            r"`atoms.cell`.*finite.*\[\[5.0, 0.0, 0.0\]",
         ),
         (
             lambda a: a.set_cell([0.001] * 3),
-            r"`cell` must not be so small for a cutoff of 4.75 Å: its faces are",
+            "`cell`.*cutoff.*4.75",
         ),
         (
             lambda a: a.positions.__setitem__(1, np.nan),
-            r"`pos` must be finite, got \[nan, nan, nan\] at atom 1",
+            r"`pos`.*finite.*\[nan, nan, nan\].*atom.*1",
         ),
-        (lambda a: a.positions.__setitem__(1, a.positions[0] + a.cell[1]), "got atoms 0 and 1 at distance 0"),
+        (lambda a: a.positions.__setitem__(1, a.positions[0] + a.cell[1]), "atoms.*0.*1.*distance.*0"),
         (
             lambda a: a.positions.__setitem__(1, 1e16),
-            r"`pos` must lie nearer to the cell, got an atom 7.1e\+15 Å",
+            r"`pos`.*atom.*7.1e\+15",
         ),
     ],
 )
@@ -250,7 +250,7 @@ def test_a_left_handed_cell_has_the_energy_forces_and_stress_of_its_crystal(calc
 def test_the_paper_s_network_refuses_crystals(crystal):
     crystal.calc = SchNetCalculator(Potential(SchNet.paper()))
     for ask in (crystal.get_potential_energy, crystal.get_forces, crystal.get_stress):
-        with pytest.raises(ValueError, match="`pbc` must be false for a SchNet without cutoff"):
+        with pytest.raises(ValueError, match=r"`pbc`.*cutoff"):
             ask()
 
 
@@ -285,7 +285,7 @@ def test_stress_of_slabs_wires_and_skewed_cells_is_ases(calculator, crystal, pbc
 
 def test_stress_of_a_molecule_is_refused(calculator, ethanol):
     ethanol.calc = calculator
-    with pytest.raises(ValueError, match="`stress` needs a periodic system"):
+    with pytest.raises(ValueError, match=r"`stress`.*periodic"):
         ethanol.get_stress()
 
 
@@ -322,7 +322,7 @@ def test_energies_of_atoms_add_up(calculator, request, system):
 
 def test_energies_of_atoms_are_refused_where_they_do_not_add_up(ethanol):
     ethanol.calc = SchNetCalculator(Potential(SchNet(8, 8, 1, 12, readout="mean")))
-    with pytest.raises(TypeError, match="`atomic_energies` needs a SchNet with readout='add'"):
+    with pytest.raises(TypeError, match=r"`atomic_energies`.*readout='add'"):
         ethanol.get_potential_energies()
 
 
@@ -338,9 +338,9 @@ def test_the_network_takes_the_precision_that_is_asked_for(potential, ethanol, d
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dtype": torch.float16}, r"`dtype` must be torch.float32 or torch.float64, got torch.float16"),
-        ({"skin": -0.1}, "`skin` must be at least 0 and in Å, got -0.1"),
-        ({"skin": np.nan}, "`skin` must be at least 0 and in Å, got nan"),
+        ({"dtype": torch.float16}, "`dtype`.*torch.float32.*torch.float64.*torch.float16"),
+        ({"skin": -0.1}, "`skin`.*at least 0.*-0.1"),
+        ({"skin": np.nan}, "`skin`.*at least 0.*nan"),
     ],
 )
 def test_wrong_options_are_refused(potential, options, message):
@@ -362,7 +362,7 @@ def test_calculators_are_copied_and_pickled(calculator, crystal, make):
 
 
 def test_a_bare_model_is_refused():
-    with pytest.raises(TypeError, match=r"`potential` must be .* got SchNet; .* Potential\(model\)"):
+    with pytest.raises(TypeError, match=r"`potential`.*Potential\(model\)"):
         SchNetCalculator(SchNet.paper())
 
 
@@ -372,7 +372,7 @@ def test_a_misspelled_argument_is_refused(potential):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"absent.safetensors: no such checkpoint"):
+    with pytest.raises(FileNotFoundError, match=r"absent.safetensors.*no such.*checkpoint"):
         SchNetCalculator(tmp_path / "absent.safetensors")
 
 
@@ -395,7 +395,7 @@ def test_the_package_does_not_import_ase():
 def test_a_prediction_that_is_not_finite_is_refused(overflowing, name):
     atoms = molecule("H2O")
     atoms.calc = SchNetCalculator(overflowing)
-    with pytest.raises(ValueError, match=r"`(energy|forces)` predicted .* must be finite, got"):
+    with pytest.raises(ValueError, match=r"`(energy|forces)`.*finite"):
         getattr(atoms, name)()
 
 
@@ -403,7 +403,7 @@ def test_a_prediction_that_is_not_finite_is_refused(overflowing, name):
 def test_a_charge_is_told_to_be_ignored(calculator, ethanol, info):
     ethanol.info |= info
     ethanol.calc = calculator
-    with pytest.warns(UserWarning, match="charge.*ignored"):
+    with pytest.warns(UserWarning, match=r"charge.*ignored"):
         ethanol.get_potential_energy()
 
 

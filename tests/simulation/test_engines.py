@@ -283,13 +283,13 @@ def test_trajectories_of_ase_and_lammps_are_the_same(potential, ethanol):
 @pytest.mark.parametrize(
     ("atoms", "message"),
     [
-        (Atoms(), "`atoms` must hold at least one atom, got none"),
+        (Atoms(), "`atoms`.*at least.*atom"),
         (bulk("Si", cubic=True), None),
-        (Atoms("H", cell=[5, 5, 5], pbc=(1, 1, 0)), "`atoms.pbc` must be true or false in all directions"),
-        (bulk("Si"), "`atoms.cell` must be in OpenMM's reduced form"),
-        (Atoms("H", cell=[5, 5, -5], pbc=True), "`atoms.cell` must be in OpenMM's reduced form"),
-        (Atoms("H", pbc=True), "`atoms.cell` must have a lattice vector for each periodic direction"),
-        (Atoms("H", cell=[5, 5, np.nan], pbc=True), "`atoms.cell` must be finite and in Å"),
+        (Atoms("H", cell=[5, 5, 5], pbc=(1, 1, 0)), "`atoms.pbc`"),
+        (bulk("Si"), "`atoms.cell`.*OpenMM's"),
+        (Atoms("H", cell=[5, 5, -5], pbc=True), "`atoms.cell`.*OpenMM's"),
+        (Atoms("H", pbc=True), "`atoms.cell`.*lattice.*vector.*periodic"),
+        (Atoms("H", cell=[5, 5, np.nan], pbc=True), "`atoms.cell`.*finite"),
     ],
 )
 def test_what_openmm_cannot_hold_is_refused(silicon, atoms, message):
@@ -336,12 +336,12 @@ def test_what_goes_wrong_in_openmm_is_told_by_it(potential, ethanol, silicon, wh
 def test_wrong_input_of_lammps_is_refused(potential):
     lmp = start_lammps("-screen", "none", "-log", "none")
     lmp.commands_string("units real\nregion box block 0 9 0 9 0 9\ncreate_box 2 box\n")
-    with pytest.raises(ValueError, match=r"LAMMPS must have `units metal`, .* got 'real'"):
+    with pytest.raises(ValueError, match=r"LAMMPS.*`units metal`.*'real'"):
         attach_to_lammps(lmp, potential, ["C", "O"])
     lmp = start_lammps("-screen", "none", "-log", "none")
     lmp.commands_string("units metal\nregion box block 0 9 0 9 0 9\ncreate_box 2 box\n")
     for elements in (["C"], ["C", "Xx"]):
-        with pytest.raises(ValueError, match="`elements` must name the element of each of LAMMPS's 2 atom"):
+        with pytest.raises(ValueError, match=r"`elements`.*element.*LAMMPS's.*2.*atom"):
             attach_to_lammps(lmp, potential, elements)
 
 

@@ -73,17 +73,15 @@ def test_a_force_beyond_a_limit_ends_the_run(spring_molecule, limit, message):
 
 def test_a_start_outside_is_refused_before_work(spring_molecule, tmp_path):
     spring_molecule.positions[8] = spring_molecule.positions[7] + [0.3, 0, 0]
-    with pytest.raises(
-        ValueError, match="`atoms` must be within what the potential was trained on, but atoms 7"
-    ):
+    with pytest.raises(ValueError, match=r"`atoms`.*potential.*atoms.*7"):
         run_md(spring_molecule, trajectory=tmp_path / "run.traj", max_force=None)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ValueError, match=r"trained on, but the force on atom \d is .*; relax the structure"):
+    with pytest.raises(ValueError, match=r"force.*atom.*\d.*structure"):
         run_md(spring_molecule, max_force=0.1)
 
 
 def test_an_equilibration_that_leaves_is_an_error(spring_molecule, tmp_path):
-    with pytest.raises(RuntimeError, match=r"the equilibration left what .*: at step \d+ atoms"):
+    with pytest.raises(RuntimeError, match=r"step.*\d+.*atoms"):
         run_md(
             spring_molecule,
             temperature=3000,
@@ -107,21 +105,21 @@ def test_the_domain_of_a_potential_reaches_its_calculator(potential, ethanol):
         ethanol.calc = SchNetCalculator(potential)
     finally:
         potential.domain = None
-    with pytest.raises(ValueError, match=r"\(atomic numbers . and .\) are .* in training was 1\.500 Å"):
+    with pytest.raises(ValueError, match=r"\(atomic numbers . and .\).*training.*1\.500"):
         run_md(ethanol)
 
 
 def test_a_foreign_element_is_named(ethanol, calculator):
     ethanol.numbers[0] = 16
     ethanol.calc = calculator
-    with pytest.raises(ValueError, match=r"`z` contains 16, which was absent from training"):
+    with pytest.raises(ValueError, match=r"`z`.*16.*absent.*training"):
         run_md(ethanol)
 
 
 @pytest.mark.parametrize("number", [0, 105])
 def test_an_element_beyond_the_table_is_named(spring_molecule, number):
     spring_molecule.numbers[0] = number
-    with pytest.raises(ValueError, match=rf"`z` contains {number}; SchNet embeds atomic numbers 1 to 99"):
+    with pytest.raises(ValueError, match=rf"`z`.*{number}.*numbers.*1.*99"):
         run_md(spring_molecule)
 
 
@@ -162,9 +160,9 @@ def _with_domain(atoms, domain):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"closest": 0.0}, r"`closest` must be positive and in parts of the distance in training, got 0\.0"),
-        ({"max_force": -1.0}, r"`max_force` must be positive and in eV/Å, got -1\.0"),
-        ({"max_force": "much"}, r"`max_force` must be 'auto', None \(null\) or a force in eV/Å, got 'much'"),
+        ({"closest": 0.0}, r"`closest`.*positive.*distance.*training.*0\.0"),
+        ({"max_force": -1.0}, r"`max_force`.*positive.*eV/Å.*-1\.0"),
+        ({"max_force": "much"}, r"`max_force`.*'auto'.*\(null\).*force.*eV/Å.*'much'"),
     ],
 )
 def test_limits_out_of_range_are_refused(spring_molecule, options, message):

@@ -72,7 +72,7 @@ ROWS = [f"{step},{step / 1000:.6f},{-1 - step / 1000:.8f},,,,,,\n" for step in (
         ([ROWS[0], ROWS[1]], "up to step 10"),
         ([ROWS[0], ROWS[1], ROWS[2][:-1]], "line 4 is broken"),
         ([], "up to step -1"),
-        ([ROWS[0], ROWS[1], ROWS[2].replace("-1.02", "-1.03")], "whose energy at step 20 was -1.02"),
+        ([ROWS[0], ROWS[1], ROWS[2].replace("-1.02", "-1.03")], "energy.*step.*20.*-1.02"),
     ],
 )
 def test_a_log_that_lacks_rows_of_the_run_is_not_gone_on_with(tmp_path, rows, word):
@@ -104,7 +104,7 @@ def test_a_log_that_appeared_meanwhile_stays(tmp_path):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"`log` must be in a folder .*absent"):
+    with pytest.raises(FileNotFoundError, match=r"`log`.*folder.*absent"):
         RunLog(tmp_path / "absent" / "run.csv")
 
 

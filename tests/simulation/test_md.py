@@ -181,7 +181,7 @@ def test_the_trajectory_has_each_interval(molecule, tmp_path, suffix):
 def test_an_existing_file_is_refused_before_work(molecule, evaluations, tmp_path):
     path = tmp_path / "run.traj"
     path.write_text("precious")
-    with pytest.raises(FileExistsError, match=r"run.traj exists; .* overwrite=True"):
+    with pytest.raises(FileExistsError, match=r"run.traj.*exists.*overwrite=True"):
         run_md(molecule, trajectory=path)
     assert len(evaluations) == 0
     assert path.read_text() == "precious"
@@ -232,7 +232,7 @@ def test_an_explosion_in_the_equilibration_is_told_as_one(breaking, tmp_path):
 
 
 def test_a_last_good_frame_that_is_there_is_not_repeated(breaking, tmp_path):
-    with pytest.raises(RuntimeError, match="step 4 is the last good frame"):
+    with pytest.raises(RuntimeError, match=r"step.*4.*frame"):
         run_md(breaking(6, "energy"), trajectory=tmp_path / "run.traj", interval=4)
     assert len(read(tmp_path / "run.traj", ":")) == 2
 
@@ -245,22 +245,22 @@ def test_a_molecule_that_flies_apart_explodes(spring_molecule):
 
 
 def test_a_start_that_is_not_a_number_is_refused(breaking):
-    with pytest.raises(ValueError, match=r"`atoms.calc` returned the energy nan"):
+    with pytest.raises(ValueError, match=r"`atoms.calc`.*energy.*nan"):
         run_md(breaking(1, "energy"))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": -1.0}, "`temperature` must be zero or positive and in K, got -1.0"),
-        ({"temperature": float("nan")}, "`temperature` must be zero or positive and in K, got nan"),
-        ({"timestep": 0.0}, "`timestep` must be positive and in fs, got 0.0"),
-        ({"duration": -0.1}, "`duration` must be positive and in ps, got -0.1"),
-        ({"duration": float("inf")}, "`duration` must be positive and in ps, got inf"),
-        ({"friction": 0.0}, "`friction` must be positive and in 1/fs, got 0.0"),
-        ({"equilibration": -1.0}, "`equilibration` must be zero or positive and in ps, got -1.0"),
-        ({"interval": 0}, "`interval` must be at least 1 step, got 0"),
-        ({"thermostat": "nose"}, "`thermostat` must be one of nve, langevin; got 'nose'"),
+        ({"temperature": -1.0}, "`temperature`.*positive.*-1.0"),
+        ({"temperature": float("nan")}, "`temperature`.*positive.*nan"),
+        ({"timestep": 0.0}, "`timestep`.*positive.*0.0"),
+        ({"duration": -0.1}, "`duration`.*positive.*-0.1"),
+        ({"duration": float("inf")}, "`duration`.*positive"),
+        ({"friction": 0.0}, "`friction`.*positive.*1/fs.*0.0"),
+        ({"equilibration": -1.0}, "`equilibration`.*positive.*-1.0"),
+        ({"interval": 0}, "`interval`.*at least 1.*step.*0"),
+        ({"thermostat": "nose"}, "`thermostat`.*'nose'"),
     ],
 )
 def test_arguments_out_of_range_are_refused(spring_molecule, options, message):
@@ -269,7 +269,7 @@ def test_arguments_out_of_range_are_refused(spring_molecule, options, message):
 
 
 def test_atoms_without_a_calculator_are_refused(ethanol):
-    with pytest.raises(ValueError, match=r"`atoms.calc` must be set, got None"):
+    with pytest.raises(ValueError, match=r"`atoms.calc`"):
         run_md(ethanol)
 
 

@@ -87,12 +87,12 @@ def test_an_existing_file_is_refused_before_work(molecule, evaluations, tmp_path
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fmax": 0.0}, "`fmax` must be positive and in eV/Å, got 0.0"),
-        ({"fmax": float("nan")}, "`fmax` must be positive and in eV/Å, got nan"),
-        ({"steps": 0}, "`steps` must be at least 1, got 0"),
-        ({"pressure": 1.0}, r"`pressure` acts on .*, got 1.0 GPa; ask for `cell` \(--cell\), too"),
-        ({"pressure": float("nan"), "cell": True}, "`pressure` must be finite and in GPa, got nan"),
-        ({"optimizer": "Adam"}, "`optimizer` must be one of BFGS, LBFGS, FIRE; got 'Adam'"),
+        ({"fmax": 0.0}, "`fmax`.*positive.*eV/Å.*0.0"),
+        ({"fmax": float("nan")}, "`fmax`.*positive.*eV/Å.*nan"),
+        ({"steps": 0}, "`steps`.*at least 1.*0"),
+        ({"pressure": 1.0}, r"`pressure`.*1.0.*`cell`.*\(--cell\)"),
+        ({"pressure": float("nan"), "cell": True}, "`pressure`.*finite.*nan"),
+        ({"optimizer": "Adam"}, "`optimizer`.*'Adam'"),
     ],
 )
 def test_arguments_out_of_range_are_refused(molecule, options, message):
@@ -101,12 +101,12 @@ def test_arguments_out_of_range_are_refused(molecule, options, message):
 
 
 def test_atoms_without_a_calculator_are_refused(ethanol):
-    with pytest.raises(ValueError, match=r"`atoms.calc` must be set, got None; .* SchNetCalculator"):
+    with pytest.raises(ValueError, match=r"`atoms.calc`"):
         relax(ethanol)
 
 
 def test_a_list_of_atoms_is_refused(molecule):
-    with pytest.raises(TypeError, match=r"`atoms` must be one ase.Atoms, got list"):
+    with pytest.raises(TypeError, match=r"`atoms`.*ase.Atoms"):
         relax([molecule])
 
 
@@ -154,7 +154,7 @@ def test_a_search_that_fails_ends_with_its_last_good_frame(ethanol, springs, spo
 
 def test_a_start_that_is_refused_is_the_callers_mistake(molecule):
     molecule.positions[1] = molecule.positions[0]
-    with pytest.raises(ValueError, match="two atoms at one point"):
+    with pytest.raises(ValueError, match=r"atoms.*point"):
         relax(molecule)
 
 
@@ -179,7 +179,7 @@ def test_a_cell_relaxes_to_where_the_stress_is_the_pressure(lennard_jones):
 
 
 def test_a_molecule_has_no_cell_to_relax(molecule):
-    with pytest.raises(ValueError, match=r"`cell` relaxes .* periodic in all directions; got pbc \[False"):
+    with pytest.raises(ValueError, match=r"`cell`.*periodic.*\[False"):
         relax(molecule, cell=True)
 
 

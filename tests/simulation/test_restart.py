@@ -218,12 +218,12 @@ def test_a_stricter_limit_holds_at_the_frame_to_go_on_from(run, tmp_path):
     [
         (
             {"temperature": 301.0},
-            r"`temperature` must be 300\.0 as in the run that .*, to resume it; got 301\.0",
+            r"`temperature`.*300\.0.*resume.*301\.0",
         ),
         ({"timestep": 2.0}, r"`timestep` must be 1\.0"),
         ({"seed": 1}, r"`seed` must be 0"),
         ({"interval": 10}, r"`interval` must be 5"),
-        ({"kind": "langevin"}, r"`thermostat` must be 'nve' .* got 'langevin'"),
+        ({"kind": "langevin"}, "`thermostat`.*'nve'.*'langevin'"),
     ],
 )
 def test_other_settings_are_named(run, options, message):
@@ -243,16 +243,14 @@ def test_a_damaged_restart_file_is_refused(run, tmp_path, flip):
 def test_another_structure_is_refused(run, copper):
     kill(run)
     copper.rattle(0.01)
-    with pytest.raises(ValueError, match=r"`atoms` must be the structure that the run of .* began with"):
+    with pytest.raises(ValueError, match=r"`atoms`.*structure"):
         run(resume=True)
 
 
 def test_another_potential_is_refused(run, copper, springs):
     kill(run)
     copper.calc = springs(copper)
-    with pytest.raises(
-        ValueError, match=r"`atoms.calc` must be as it was to resume, got the energy .* eV at"
-    ):
+    with pytest.raises(ValueError, match=r"`atoms.calc`.*resume.*energy"):
         run(resume=True)
 
 
@@ -273,7 +271,7 @@ def test_a_potential_of_nearly_the_same_energy_is_refused(run, ethanol, potentia
     ethanol.calc = calculator(False)
     kill(run, atoms=ethanol)
     ethanol.calc = calculator(True)
-    with pytest.raises(ValueError, match=r"`atoms.calc` must .* to resume"):
+    with pytest.raises(ValueError, match=r"`atoms.calc`.*resume"):
         run(atoms=ethanol, resume=True)
     ethanol.calc = calculator(False)
     assert run(atoms=ethanol, resume=True).steps == 40
@@ -324,7 +322,7 @@ def test_constraints_are_told_by_what_they_do(run, copper, constraint):
     copper.set_constraint(constraint())
     assert run(resume=True).steps == 40
     copper.set_constraint(Hookean(0, 1, rt=2.4, k=50))
-    with pytest.raises(ValueError, match=r"`atoms` must be the structure that the run"):
+    with pytest.raises(ValueError, match=r"`atoms`.*structure"):
         run(resume=True)
 
 
@@ -349,7 +347,7 @@ class LameToo(Lame, FixConstraint):
 def test_constraints_that_do_not_tell_what_they_are_are_refused(run, copper, kind):
     copper.set_constraint(kind())
     kill(run)
-    with pytest.raises(ValueError, match=r"constraints that tell by todict\(\) .* to resume it; got Lame"):
+    with pytest.raises(ValueError, match=r"constraints.*todict\(\).*resume"):
         run(resume=True)
 
 
@@ -357,13 +355,13 @@ def test_a_trajectory_without_its_restart_file_is_refused_and_left_alone(run, tm
     kill(run)
     (tmp_path / "run.extxyz.restart").unlink()
     before = (tmp_path / "run.extxyz").read_bytes()
-    with pytest.raises(FileNotFoundError, match=r"run\.extxyz\.restart: no such file, and without it"):
+    with pytest.raises(FileNotFoundError, match=r"run\.extxyz\.restart.*no such"):
         run(resume=True)
     assert (tmp_path / "run.extxyz").read_bytes() == before
 
 
 def test_a_run_without_a_trajectory_cannot_be_resumed(copper):
-    with pytest.raises(ValueError, match="`resume` needs the `trajectory` to go on with, got None"):
+    with pytest.raises(ValueError, match=r"`resume`.*`trajectory`"):
         run_md(copper, resume=True)
 
 
@@ -375,7 +373,7 @@ def test_another_log_than_that_of_the_run_is_left_alone(run, tmp_path, monkeypat
         kill(run)
     else:
         _kill_before_a_frame(run, monkeypatch)
-    with pytest.raises(FileExistsError, match=r"other\.csv exists; choose another name"):
+    with pytest.raises(FileExistsError, match=r"other\.csv.*exists.*another"):
         run(resume=True, log=tmp_path / "other.csv")
     assert (tmp_path / "other.csv").read_text() == precious
     run(resume=True, log=tmp_path / "new.csv")
@@ -386,7 +384,7 @@ def test_another_log_than_that_of_the_run_is_left_alone(run, tmp_path, monkeypat
 def test_a_file_where_the_log_was_to_be_is_left_alone(run, tmp_path, monkeypatch):
     _kill_before_a_frame(run, monkeypatch)
     (tmp_path / "run.csv").write_text("my,own\n1,2\n")
-    with pytest.raises(ValueError, match=r"run\.csv: must be the log of the run to resume"):
+    with pytest.raises(ValueError, match=r"run\.csv.*log.*resume"):
         run(resume=True)
     (tmp_path / "run.csv").write_text("step,ti")  # the header of ours, broken off
     assert run(resume=True).steps == 40
@@ -403,7 +401,7 @@ def test_a_run_may_move_with_its_folder(run, tmp_path):
 def test_another_file_is_not_taken_for_the_log(run, tmp_path):
     kill(run)
     (tmp_path / "run.csv").write_text("my,own\n1,2\n")
-    with pytest.raises(ValueError, match=r"run\.csv: must be the log of the run to resume"):
+    with pytest.raises(ValueError, match=r"run\.csv.*log.*resume"):
         run(resume=True)
 
 
@@ -418,7 +416,7 @@ def test_of_two_that_resume_one_run_one_is_refused(run, tmp_path, monkeypatch):
         return point
 
     monkeypatch.setattr(restart.RestartFile, "read", read_late)
-    with pytest.raises(FileExistsError, match="another process just went on"):
+    with pytest.raises(FileExistsError, match=r"another.*process"):
         run(resume=True)
     assert len(read(tmp_path / "run.extxyz", ":")) == len((tmp_path / "run.csv").read_text().splitlines()) - 1
 
@@ -429,7 +427,7 @@ def test_a_torn_log_is_not_resumed(run, tmp_path):
     header, *rows = log.read_text().splitlines(keepends=True)
     log.write_text(header + rows[0] + rows[1][:20] + "".join(rows))
     before = log.read_bytes(), (tmp_path / "run.extxyz").read_bytes()
-    with pytest.raises(ValueError, match=r"run\.csv: .* line 3 is broken"):
+    with pytest.raises(ValueError, match=r"run\.csv.*3.*broken"):
         run(resume=True)
     assert (log.read_bytes(), (tmp_path / "run.extxyz").read_bytes()) == before
 
@@ -438,7 +436,7 @@ def test_a_torn_log_is_not_resumed(run, tmp_path):
 def test_a_log_that_lost_its_rows_is_not_resumed(run, tmp_path, left):
     kill(run)
     (tmp_path / "run.csv").write_text(left)
-    with pytest.raises(ValueError, match=r"run\.csv: must be the log of the run to resume"):
+    with pytest.raises(ValueError, match=r"run\.csv.*log.*resume"):
         run(resume=True)
     assert (tmp_path / "run.csv").read_text() == left
 

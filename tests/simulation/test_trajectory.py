@@ -34,7 +34,7 @@ def test_without_a_path_nothing_is_written(frame):
 def test_an_existing_file_is_refused(tmp_path):
     path = tmp_path / "run.traj"
     path.write_text("precious")
-    with pytest.raises(FileExistsError, match=r"run.traj exists; .* overwrite=True"):
+    with pytest.raises(FileExistsError, match=r"run.traj.*exists.*overwrite=True"):
         TrajectoryFile(path)
     assert path.read_text() == "precious"
 
@@ -50,7 +50,7 @@ def test_an_existing_file_is_replaced_by_the_first_frame_only(frame, tmp_path):
 
 @pytest.mark.parametrize("name", ["a.foo", "a.cube", "a.gif"])
 def test_a_format_without_many_frames_is_refused(tmp_path, name):
-    with pytest.raises(ValueError, match=r"`trajectory` must end in .traj, .extxyz, .*, .pdb or .*; got"):
+    with pytest.raises(ValueError, match="`trajectory`"):
         TrajectoryFile(tmp_path / name)
 
 
@@ -99,7 +99,7 @@ def test_a_file_that_is_shorter_than_it_was_is_refused(frame, tmp_path, name):
     with pytest.raises(ValueError, match=r"must be as long as it was .*, \d+, got \d+; begin a new run"):
         TrajectoryFile(path, resume=size + 1)
     path.unlink()
-    with pytest.raises(FileNotFoundError, match="no such file to resume"):
+    with pytest.raises(FileNotFoundError, match=r"no such.*resume"):
         TrajectoryFile(path, resume=size)
 
 
@@ -151,5 +151,5 @@ def test_a_trajectory_that_appeared_meanwhile_stays(tmp_path):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"`trajectory` must be in a folder .*absent"):
+    with pytest.raises(FileNotFoundError, match=r"`trajectory`.*folder.*absent"):
         TrajectoryFile(tmp_path / "absent" / "run.traj")

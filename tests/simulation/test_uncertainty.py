@@ -74,7 +74,7 @@ def test_several_files_are_an_ensemble_and_one_is_none(paths, ethanol):
 
 def test_energies_of_atoms_need_one_potential(potentials, ethanol):
     ethanol.calc = SchNetCalculator(Ensemble(potentials))
-    with pytest.raises(PropertyNotImplementedError, match="of atoms are those of one potential"):
+    with pytest.raises(PropertyNotImplementedError, match=r"atoms.*potential"):
         ethanol.get_potential_energies()
 
 
@@ -123,9 +123,9 @@ def test_the_calculator_may_be_used_between_steps(potentials, ethanol):
 
 def test_one_potential_has_no_doubt_to_stop_at(calculator, ethanol):
     ethanol.calc = calculator
-    with pytest.raises(ValueError, match="`stop_if_uncertain` needs a calculator of several potentials"):
+    with pytest.raises(ValueError, match=r"`stop_if_uncertain`.*calculator.*several.*potentials"):
         run_md(ethanol, stop_if_uncertain=0.1)
-    with pytest.raises(ValueError, match="`stop_if_uncertain` must be positive and in eV/Å, got -1"):
+    with pytest.raises(ValueError, match=r"`stop_if_uncertain`.*positive.*eV/Å.*-1"):
         run_md(ethanol, stop_if_uncertain=-1)
 
 
@@ -148,11 +148,11 @@ def test_the_most_uncertain_are_chosen(potentials, pool, batch_size):
 
 
 def test_wrong_selections_are_refused(potential, potentials, pool):
-    with pytest.raises(TypeError, match="`potentials` must be several, to disagree; got one"):
+    with pytest.raises(TypeError, match=r"`potentials`.*several"):
         select(potential, pool, 3)
-    with pytest.raises(ValueError, match="`k` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"`k`.*at least 1.*0"):
         select(Ensemble(potentials), pool, 0)
-    with pytest.raises(ValueError, match="`pool` must hold at least one structure, got none"):
+    with pytest.raises(ValueError, match=r"`pool`.*at least.*structure"):
         select(Ensemble(potentials), [], 3)
 
 

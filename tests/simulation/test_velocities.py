@@ -98,5 +98,5 @@ def test_a_center_of_mass_that_may_move_does_and_counts(ethanol):
 
 
 def test_one_atom_is_refused():
-    with pytest.raises(ValueError, match="`atoms` must be free to move, got O"):
+    with pytest.raises(ValueError, match=r"`atoms`.*free.*move"):
         degrees_of_freedom(Atoms("O"), rotation=True)

@@ -184,7 +184,7 @@ def test_a_search_that_fails_leaves_nothing_behind():
     wrong = diamond(seed=1)
     wrong.positions[0] = wrong.positions[1]
     for _ in range(2):
-        with pytest.raises(ValueError, match="two atoms at one point"):
+        with pytest.raises(ValueError, match=r"atoms.*point"):
             check(verlet, wrong)
     wrong.positions[0] += 0.1
     check(verlet, wrong)

@@ -78,12 +78,12 @@ def test_a_split_is_read_from_a_file(read, processed, tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"train": [1], "val": [0]}, "must be an npz file of the arrays train, val and test"),
-        ({"train": [1], "val": [8], "test": []}, "must number different structures, from 0 to 7, got others"),
-        ({"train": [1], "val": [1], "test": []}, "must number different structures, from 0 to 7"),
-        ({"train": [], "val": [1], "test": []}, "must name a structure to train on, got none in 'train'"),
-        ({"train": [0.9], "val": [1], "test": []}, "must be one row of integers, got float64 of shape"),
-        ({"train": [[0], [2]], "val": [1], "test": []}, "must be one row of integers, got int64 of shape"),
+        ({"train": [1], "val": [0]}, "npz.*arrays.*train.*test"),
+        ({"train": [1], "val": [8], "test": []}, "number.*structures.*0.*7"),
+        ({"train": [1], "val": [1], "test": []}, "number.*structures.*0.*7"),
+        ({"train": [], "val": [1], "test": []}, "structure.*train.*'train'"),
+        ({"train": [0.9], "val": [1], "test": []}, "row.*integers.*float64.*shape"),
+        ({"train": [[0], [2]], "val": [1], "test": []}, "row.*integers.*int64.*shape"),
     ],
 )
 def test_a_file_that_is_no_split_is_refused(read, processed, tmp_path, arrays, message):
@@ -93,14 +93,14 @@ def test_a_file_that_is_no_split_is_refused(read, processed, tmp_path, arrays, m
 
 
 def test_a_split_that_is_not_there_is_refused(read, processed):
-    with pytest.raises(ValueError, match=r"one of the set's published splits, 'official'; got 'offical'"):
+    with pytest.raises(ValueError, match=r"published.*'official'.*'offical'"):
         read(processed, split="offical")
-    with pytest.raises(FileNotFoundError, match=r"no such file; `data\.split` must be 'random'"):
+    with pytest.raises(FileNotFoundError, match=r"no such.*`data\.split`.*'random'"):
         read(processed, split="none.npz")
 
 
 def test_numbers_beside_a_split_of_its_own_are_refused():
-    with pytest.raises(ValueError, match=r"must not be given with a `data.split` that is not random"):
+    with pytest.raises(ValueError, match=r"`data.split`"):
         DataConfig("file", split="official", n_train=3)
 
 
@@ -119,11 +119,9 @@ def in_bohr(tmp_path):
 
 
 def test_units_that_cannot_be_are_refused_unless_they_are_given(read, write, in_bohr):
-    with pytest.raises(
-        ValueError, match=r'was read in kcal/mol and Å.*`data\.units`.*--data\.units "kcal/mol"'
-    ):
+    with pytest.raises(ValueError, match=r'kcal/mol.*Å.*`data\.units`.*--data\.units.*"kcal/mol"'):
         read(in_bohr())
-    with pytest.raises(ValueError, match=r"bohr\.npz: was read in kcal/mol and Å"):
+    with pytest.raises(ValueError, match=r"bohr\.npz.*kcal/mol"):
         read(write(), val_path=in_bohr())
     assert len(read(in_bohr(), units="kcal/mol").train) == 18
     assert len(read(in_bohr(), units="Hartree, Bohr").train) == 18
@@ -131,7 +129,7 @@ def test_units_that_cannot_be_are_refused_unless_they_are_given(read, write, in_
 
 def test_a_processed_file_of_impossible_units_is_refused_unless_they_are_given(read, in_bohr, tmp_path):
     path = AtomsDataset(tmp_path / "root", in_bohr()).processed_paths[0]
-    with pytest.raises(ValueError, match=r'by processing its source again; or --data\.units "eV"'):
+    with pytest.raises(ValueError, match=r'source.*--data\.units.*"eV"'):
         read(path)
     assert len(read(path, units="eV").train) == 18
 
@@ -156,10 +154,10 @@ def test_published_references_are_converted_to_ev(read, write):
 @pytest.mark.parametrize(
     ("references", "message"),
     [
-        ({"H": -13.6}, "holds O, for which there is no atomic reference; the training structures hold H"),
-        ({"Hx": -13.6}, "must be energies by element, as H: -13.6, got 'Hx'"),
-        ("nosuch:U0", "must be 'fit', energies in eV by element, or 'qm9:U0', got 'nosuch:U0'"),
-        ("qm9:mu", "must be 'fit', energies in eV by element, or 'qm9:PROPERTY'.*got 'qm9:mu'"),
+        ({"H": -13.6}, "reference.*training.*structures"),
+        ({"Hx": -13.6}, "element.*-13.6.*'Hx'"),
+        ("nosuch:U0", "'fit'.*element.*'qm9:U0'.*'nosuch:U0'"),
+        ("qm9:mu", "'fit'.*element.*'qm9:PROPERTY'.*.*'qm9:mu'"),
     ],
 )
 def test_references_that_do_not_fit_are_refused(read, write, references, message):
@@ -171,7 +169,7 @@ def test_a_foreign_composition_is_refused_in_validation(read, write, tmp_path):
     water = write("water.npz")
     hydroxyl = {"z": [8, 1], "R": [[[0.0, 0, 0], [0, 0, 1]]], "E": [-1.0], "F": np.zeros((1, 2, 3))}
     np.savez(tmp_path / "oh.npz", **hydroxyl)
-    with pytest.raises(ValueError, match="holds HO, whose energy does not follow from the 1 indep"):
+    with pytest.raises(ValueError, match=r"HO.*energy.*1 "):
         read(water, val_path=str(tmp_path / "oh.npz"))
 
 
@@ -181,7 +179,7 @@ def test_validation_structures_of_other_sizes_are_compared_with_training(read, w
     both = [waters, ammonia]
     data = read(both, val_path=write("v.npz", seed=5))
     assert len(data.val) == 16
-    with pytest.raises(ValueError, match="must hold a structure that is not in the training set"):
+    with pytest.raises(ValueError, match=r"structure.*training"):
         read(both, val_path=ammonia)
 
 

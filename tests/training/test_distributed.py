@@ -289,7 +289,7 @@ def test_a_process_that_is_lost_before_a_validation_leaves_it_to_the_next(recipe
         raise ProcessLostError("another ended")
 
     monkeypatch.setattr(Processes, "follow", lose)
-    with pytest.raises(ProcessLostError, match=r"another ended, .* holds all 5 steps, --resume goes on"):
+    with pytest.raises(ProcessLostError, match=r"another.*5.*steps.*--resume"):
         quietly(config)
     quietly(config, resume=True)
     assert [row["step"] for row in RunDirectory(config.out).read_metrics()] == [5, 10]
@@ -299,7 +299,7 @@ def test_another_view_of_the_run_is_refused(monkeypatch):
     processes = Processes(Fabric(accelerator="cpu", devices=1))
     processes.require_same("data")
     monkeypatch.setattr(Processes, "follow", lambda self, first: first.zero_())
-    with pytest.raises(ValueError, match=r"^process 0 of 1 must see the data, options and folder of the run"):
+    with pytest.raises(ValueError, match=r"^process.*0.*1.*folder"):
         processes.require_same("data")
 
 
@@ -337,9 +337,7 @@ def test_a_command_starts_as_many_processes_as_it_is_told(endless):
 def test_torchruns_number_of_processes_is_not_contradicted(monkeypatch, tmp_path):
     for name, value in environment(0).items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(
-        ValueError, match=r"^`fabric.devices` and `fabric.num_nodes` must be 2 and 1, as torchrun "
-    ):
+    with pytest.raises(ValueError, match=r"^`fabric.devices`.*`fabric.num_nodes`.*2.*1"):
         Processes.start(FabricConfig("cpu", devices=4), RunDirectory(tmp_path))
 
 

@@ -231,7 +231,7 @@ def test_a_run_that_explodes_at_a_validation_leaves_its_last_good_state(
         "learning_rate",
         lambda config, step, minutes: 1e30 if step == 9 else original(config, step),
     )
-    with pytest.raises(FloatingPointError, match=r"^the validation error is (nan|inf) after 10 steps"):
+    with pytest.raises(FloatingPointError, match=r"validation.*(nan|inf).*10.*steps"):
         start(dataset[4:], dataset[:4], max_steps=100, val_every=5)
     state = load_file(tmp_path / "fit" / "last.safetensors")
     assert all(tensor.isfinite().all() for tensor in state.values())
@@ -240,13 +240,13 @@ def test_a_run_that_explodes_at_a_validation_leaves_its_last_good_state(
 
 def test_a_gradient_that_is_not_finite_is_not_clipped_but_told(dataset, start, monkeypatch):
     monkeypatch.setattr(TrainingState, "clip_gradients", lambda self, norm: torch.tensor(float("inf")))
-    with pytest.raises(FloatingPointError, match=r"^the norm of the gradient is inf after 0 steps"):
+    with pytest.raises(FloatingPointError, match=r"gradient.*0.*steps"):
         start(dataset[4:], dataset[:4], clip_norm=1.0)
 
 
 def test_structures_of_an_element_without_references_are_refused(dataset, write, start):
     other = AtomsDataset(path=write("other.npz", "ammonia"))
-    with pytest.raises(ValueError, match="`z` contains 7, which was absent from training"):
+    with pytest.raises(ValueError, match=r"`z`.*7.*absent.*training"):
         start(dataset, other)
 
 

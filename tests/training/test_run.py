@@ -274,7 +274,7 @@ def test_resuming_is_told_with_its_step(recipe, run, report):
 def test_resuming_with_other_data_or_another_model_is_refused(recipe, run, section, name, before, now):
     directory = run(recipe(max_steps=5))
     files = {path: path.read_bytes() for path in directory.path.iterdir() if path.is_file()}
-    with pytest.raises(ValueError, match="to resume that run") as caught:
+    with pytest.raises(ValueError, match="resume") as caught:
         run(recipe(**{section: {name: now, **({"n_val": 4} if section == "data" else {})}}), resume=True)
     assert str(caught.value) == (
         f"`{section}.{name}` must be {before!r} as in {directory.config} to resume that run, got {now!r}"
@@ -287,7 +287,7 @@ def test_a_run_from_before_there_was_a_choice_of_optimizers_goes_on_with_adam_al
     written = directory.config.read_text(encoding="utf-8")
     assert "  optimizer: adam\n" in written
     directory.config.write_text(written.replace("  optimizer: adam\n", ""), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"`trainer\.optimizer` must be 'adam' as in .*, got 'soap'"):
+    with pytest.raises(ValueError, match=r"`trainer\.optimizer`.*'adam'.*'soap'"):
         run(recipe(max_steps=10, optimizer="soap"), resume=True)
     assert run(recipe(max_steps=10, optimizer="adam"), resume=True).read_metrics()[-1]["step"] == 10
 
@@ -296,7 +296,7 @@ def test_a_run_from_before_there_was_a_choice_of_optimizers_goes_on_with_adam_al
 def test_a_configuration_that_holds_no_options_is_refused(recipe, run, text):
     directory = run(recipe(max_steps=5))
     directory.config.write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"config\.yaml: must hold the options of the run, in sections, to"):
+    with pytest.raises(ValueError, match=r"config\.yaml"):
         run(recipe(max_steps=10), resume=True)
 
 
@@ -307,7 +307,7 @@ def test_resuming_nothing_is_beginning(recipe, run):
 def test_a_second_run_in_the_same_directory_is_refused(recipe, run):
     directory = run(recipe(max_steps=5))
     before = directory.model.read_bytes()
-    with pytest.raises(FileExistsError, match="exists; give another --out"):
+    with pytest.raises(FileExistsError, match=r"exists.*another.*--out"):
         run(recipe(max_steps=5))
     assert directory.model.read_bytes() == before
 
@@ -429,7 +429,7 @@ def test_a_device_that_is_not_there_leaves_an_old_run_alone(recipe, run):
         pytest.skip("this machine has the device")
     directory = run(recipe())
     before = {path: path.read_bytes() for path in directory.path.iterdir() if path.is_file()}
-    with pytest.raises(ValueError, match=r"`fabric\.accelerator` must be 'auto' or 'cpu' here, got 'cuda'"):
+    with pytest.raises(ValueError, match=r"`fabric\.accelerator`.*'auto'.*'cpu'.*'cuda'"):
         run(replace(recipe(), fabric=FabricConfig("cuda")), overwrite=True)
     assert {path: path.read_bytes() for path in before} == before
 
@@ -438,7 +438,7 @@ def test_a_device_that_is_not_there_leaves_an_old_run_alone(recipe, run):
 def test_a_resumed_run_keeps_its_options(option, recipe, run):
     run(recipe())
     (name, value), *_ = option.items()
-    with pytest.raises(ValueError, match=rf"`trainer\.{name}` must be .* to resume that run, got {value!r}"):
+    with pytest.raises(ValueError, match=rf"`trainer\.{name}`.*resume.*{value!r}"):
         run(recipe(**option), resume=True)
 
 
@@ -447,7 +447,7 @@ def test_a_resumed_run_keeps_its_data(recipe, run, write):
     directory = run(config)
     before = directory.split.read_bytes()
     write(seed=99)  # another content of the same file
-    with pytest.raises(ValueError, match=r"`data\.path` and `data\.val_path` must hold what they held"):
+    with pytest.raises(ValueError, match=r"`data\.path`.*`data\.val_path`"):
         run(config, resume=True)
     assert directory.split.read_bytes() == before
 
@@ -456,7 +456,7 @@ def test_a_resumed_run_keeps_its_data(recipe, run, write):
 def test_a_disk_that_is_full_ends_a_run_and_room_lets_it_go_on(name, recipe, run, monkeypatch):
     config, flush = recipe(), os.fsync
     monkeypatch.setattr(os, "fsync", _full_for(name, flush, left=2))
-    with pytest.raises(OSError, match=rf"{re.escape(name)}: cannot be written \(No space left on device\)"):
+    with pytest.raises(OSError, match=rf"{re.escape(name)}.*\(No space left on device\)"):
         run(config)
     monkeypatch.setattr(os, "fsync", flush)
     again, whole = run(config, resume=True), run(recipe("whole"))

@@ -167,11 +167,11 @@ def test_weights_without_a_gradient_stay():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lr": -1.0}, "`lr` must be at least 0 and finite, got -1.0"),
-        ({"betas": (0.9, 1.0)}, r"`betas` must be in \[0, 1\), got \(0.9, 1.0\)"),
-        ({"refresh_every": 0}, "`refresh_every` must be at least 1, got 0"),
-        ({"max_side": 0}, "`max_side` must be at least 1, got 0"),
-        ({"eps": -1.0}, "`eps` must be at least 0 and finite, got -1.0"),
+        ({"lr": -1.0}, "`lr`.*at least 0.*finite.*-1.0"),
+        ({"betas": (0.9, 1.0)}, r"`betas`.*\[0.*1\).*\(0.9, 1.0\)"),
+        ({"refresh_every": 0}, "`refresh_every`.*at least 1.*0"),
+        ({"max_side": 0}, "`max_side`.*at least 1.*0"),
+        ({"eps": -1.0}, "`eps`.*at least 0.*finite.*-1.0"),
     ],
 )
 def test_wrong_options_are_told(options, message):
@@ -252,5 +252,5 @@ def test_a_gradient_that_is_no_number_shows_in_the_weights():
 def test_sparse_gradients_are_refused():
     embedding = nn.Embedding(9, 5, sparse=True)
     embedding(torch.tensor([1])).sum().backward()
-    with pytest.raises(ValueError, match="gradients must be dense for Soap"):
+    with pytest.raises(ValueError, match=r"gradients.*dense"):
         Soap(embedding.parameters()).step()

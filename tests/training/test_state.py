@@ -114,7 +114,7 @@ def test_counters_that_are_no_numbers_are_refused(tmp_path, name, value, kind):
     state = make(0)
     setattr(state.counters, name, value)
     state.save(tmp_path / "last.safetensors")
-    with pytest.raises(ValueError, match=rf"optimizer: its `{name}` must be {kind}, got '{value}'$"):
+    with pytest.raises(ValueError, match=rf"optimizer.*`{name}`.*{kind}.*'{value}'"):
         make(0).restore(tmp_path / "last.safetensors")
 
 
@@ -133,7 +133,7 @@ def test_soap_takes_what_a_batch_does_not_use_as_zero(water):
 @pytest.mark.parametrize("changes", [{"hidden_channels": 10}, {"num_interactions": 2}])
 def test_the_state_of_another_model_is_refused(tmp_path, changes):
     make(0).save(tmp_path / "last.safetensors")
-    with pytest.raises(ValueError, match=r"last\.safetensors: does not fit this model and optimizer: "):
+    with pytest.raises(ValueError, match=r"last\.safetensors.*optimizer"):
         make(0, **changes).restore(tmp_path / "last.safetensors")
 
 
@@ -141,7 +141,7 @@ def test_a_potential_is_no_state(tmp_path):
     from pyg_schnet.potentials import checkpoint
 
     checkpoint.save(make(0).potential, tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match=r"must hold a training state, got a potential$"):
+    with pytest.raises(ValueError, match=r"training.*state.*potential"):
         make(0).restore(tmp_path / "model.safetensors")
 
 
@@ -156,9 +156,7 @@ def test_the_state_of_separate_weights_is_refused(tmp_path, water):
     advance(state, water, 1)
     state.optimizer.state_dict()["state"][0]["exp_avg"].resize_(5)
     state.save(tmp_path / "last.safetensors")
-    with pytest.raises(
-        ValueError, match=r"'exp_avg' must have the shape \(\d+,\), got \(5,\); an earlier version"
-    ):
+    with pytest.raises(ValueError, match=r"'exp_avg'.*shape.*\(\d+,\).*\(5,\).*version"):
         other.restore(tmp_path / "last.safetensors")
 
 
@@ -167,7 +165,7 @@ def test_the_state_of_another_optimizer_is_refused(tmp_path, water, other):
     state = make(0, optimizer={"soap": "adam", "adam": "soap"}[other])
     advance(state, water, 1)
     state.save(tmp_path / "last.safetensors")
-    with pytest.raises(ValueError, match=r"another optimizer wrote it: begin the run again"):
+    with pytest.raises(ValueError, match=r"another.*optimizer"):
         make(1, optimizer=other).restore(tmp_path / "last.safetensors")
 
 
@@ -198,5 +196,5 @@ def test_weights_that_are_not_finite_are_no_state_to_go_on_from(tmp_path):
     state = make(0)
     state.weights.values.data[3] = torch.nan
     state.save(tmp_path / "last.safetensors")
-    with pytest.raises(ValueError, match=r"last.safetensors: its weights must be finite"):
+    with pytest.raises(ValueError, match=r"last.safetensors.*weights.*finite"):
         make(1).restore(tmp_path / "last.safetensors")

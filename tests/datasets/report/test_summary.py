@@ -180,7 +180,7 @@ def test_a_set_from_disk_gives_the_same(tmp_path):
 
 
 def test_an_empty_set_is_refused():
-    with pytest.raises(ValueError, match=r"^`dataset` must hold at least one structure, got 0$"):
+    with pytest.raises(ValueError, match=r"^`dataset`.*at least.*structure.*0"):
         summarise(InMemory(water())[[]])
 
 

@@ -86,7 +86,7 @@ def test_index_fields_are_joined_along_their_last_dimension(name):
 
 @pytest.mark.parametrize("chunks", [[], [chunk([])]])
 def test_no_molecule_is_refused(chunks):
-    with pytest.raises(ValueError, match=r"^a data set must hold at least one structure, got none$"):
+    with pytest.raises(ValueError, match=r"at least.*structure.*none"):
         join(chunks)
 
 
@@ -106,9 +106,7 @@ def test_chunks_that_differ_are_refused(first, second, reason):
 
 
 def test_texts_and_numbers_of_one_name_are_refused():
-    with pytest.raises(
-        ValueError, match=r"^`a` must be alike in all structures, got texts after torch\.float32"
-    ):
+    with pytest.raises(ValueError, match=r"^`a`.*structures.*torch\.float32"):
         join([plain(a=[1.0]), Chunk({"a": ["one"]})])
 
 

@@ -110,7 +110,7 @@ def test_a_filter_may_keep_a_single_structure():
 
 
 def test_a_filter_that_keeps_nothing_is_noticed():
-    with pytest.raises(ValueError, match=r"^a data set must hold at least one structure, got none$"):
+    with pytest.raises(ValueError, match=r"at least.*structure.*none"):
         join(Prepared([whole()], lambda item: False, None))
 
 
@@ -170,9 +170,7 @@ def test_splits_of_structures_that_were_not_read_are_refused(pre_filter, number)
     prepared = Prepared(cut(whole(), [2, 4]), pre_filter, None)
     list(prepared)
     split = Split(torch.tensor([0]), torch.tensor([1]), torch.tensor([2, number]))
-    with pytest.raises(
-        ValueError, match=rf"^split 'own' must number the structures from 0 to 5, got {number}$"
-    ):
+    with pytest.raises(ValueError, match=rf"^split.*'own'.*number.*structures.*0.*5.*{number}"):
         prepared.renumber({"own": split})
 
 
@@ -183,9 +181,7 @@ def test_a_field_that_only_some_structures_get_is_refused(number):
             item.charge = torch.tensor([1.0])
         return item
 
-    with pytest.raises(
-        ValueError, match=r"^`pre_transform` must add `charge` to all structures, not to some of them$"
-    ):
+    with pytest.raises(ValueError, match=r"^`pre_transform`.*`charge`.*structures"):
         list(Prepared([whole()], None, sometimes))
 
 
@@ -195,9 +191,7 @@ def test_what_cannot_be_stored_is_refused(value):
         item.extra = value
         return item
 
-    with pytest.raises(
-        ValueError, match=r"^`pre_transform` must add tensors, numbers or texts, got others as `extra`$"
-    ):
+    with pytest.raises(ValueError, match=r"^`pre_transform`.*tensors.*numbers.*`extra`"):
         list(Prepared([whole()], None, wrong))
 
 

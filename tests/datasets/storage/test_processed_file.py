@@ -124,7 +124,7 @@ def test_only_the_molecules_of_a_damaged_block_are_refused(path, flip, monkeypat
     flip(path, 8 * content.index(end) + 3)
     stored = storage.read(path, memory_map=True)
     stored.mapped.check_molecules(stored.slices, torch.arange(3))
-    with pytest.raises(ValueError, match=r"set.safetensors: is damaged \(bytes .* to"):
+    with pytest.raises(ValueError, match=r"set.safetensors.*damaged.*\(bytes"):
         stored.mapped.check_molecules(stored.slices, torch.tensor([1, 4]))
     with pytest.raises(ValueError, match="is damaged"):
         storage.read(path)
@@ -323,21 +323,19 @@ def test_chunks_that_differ_are_refused_and_leave_nothing(path, second, reason):
 
 
 def test_counts_that_do_not_fit_are_refused_before_there_is_a_file(path):
-    with pytest.raises(ValueError, match=r"^`x` must have a count for each of the 2 structures"):
+    with pytest.raises(ValueError, match=r"^`x`.*count.*2.*structures"):
         storage.write(path, [Chunk({"y": torch.zeros(2), "x": torch.zeros(3)}, {"x": torch.tensor([1, 1])})])
     assert os.listdir(path.parent) == []
 
 
 def test_a_type_that_no_file_holds_is_refused(path):
-    with pytest.raises(
-        ValueError, match=r"^`x` must be of one of the types float64, .*, bool; got torch\.complex64$"
-    ):
+    with pytest.raises(ValueError, match=r"^`x`.*float64.*bool.*torch\.complex64"):
         storage.write(path, [Chunk({"x": torch.zeros(2, dtype=torch.complex64)})])
 
 
 @pytest.mark.parametrize("chunks", [[], [chunk([])]])
 def test_a_set_of_no_structures_is_refused(path, chunks):
-    with pytest.raises(ValueError, match=r"^a data set must hold at least one structure, got none$"):
+    with pytest.raises(ValueError, match=r"at least.*structure.*none"):
         storage.write(path, chunks)
     assert os.listdir(path.parent) == []
 

@@ -101,7 +101,7 @@ def test_frames_are_counted_from_where_the_reader_is():
 def test_atoms_may_share_coordinates_but_not_all_three():
     square = np.array([[0.0, 0, 0], [0, 1, 0], [1, 0, 0], [1, 1, 0]])
     make(counts=(4,), positions=square, forces=None).check("a")
-    with pytest.raises(ValueError, match="atoms 1 and 3 there in frame 0"):
+    with pytest.raises(ValueError, match=r"atoms.*1.*3.*frame.*0"):
         make(counts=(4,), positions=with_value(square, 3, square[1]), forces=None).check("a")
 
 

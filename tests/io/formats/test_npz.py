@@ -261,9 +261,7 @@ def test_a_pickle_is_refused_and_not_executed(tmp_path):
 
 
 def test_a_missing_file_is_told(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"no\.npz: no such file; an npz file of structures is needed"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"no\.npz.*no such.*npz.*structures"):
         read_npz(tmp_path / "no.npz")
 
 
@@ -339,9 +337,7 @@ def test_atoms_at_one_point_are_named_with_their_frame(tmp_path):
     positions = np.random.default_rng(0).normal(size=(5, 3, 3))
     positions[3, 2] = positions[3, 0]
     np.savez(tmp_path / "a.npz", z=[8, 1, 1], R=positions, E=np.zeros(5), F=np.zeros((5, 3, 3)))
-    with pytest.raises(
-        ValueError, match=r"must not place two atoms at one point, got atoms 0 and 2 there in frame 3; remove"
-    ):
+    with pytest.raises(ValueError, match=r"atoms.*point.*atoms.*0.*2.*frame.*3"):
         read_npz(tmp_path / "a.npz")
 
 
@@ -358,9 +354,7 @@ def test_the_units_that_a_file_states_hold_unless_others_are_given(given, units,
 
 def test_units_that_a_file_states_and_nobody_knows_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", z=[1], R=np.zeros((1, 1, 3)), E=[0.0], e_unit="furlong", r_unit="Ang")
-    with pytest.raises(
-        ValueError, match=r"says that its units are furlong and Ang, which are not known; set `units`"
-    ):
+    with pytest.raises(ValueError, match=r"units.*`units`"):
         read_npz(tmp_path / "a.npz")
 
 

@@ -98,12 +98,12 @@ def test_damaged_files_are_refused(write, content, reason):
 def test_a_site_of_two_elements_is_refused(write):
     mixed = entry()
     mixed["structure"]["sites"][0]["species"].append({"element": "Ge", "occu": 0.5})
-    with pytest.raises(ValueError, match="a site must hold one whole atom, got"):
+    with pytest.raises(ValueError, match=r"whole.*atom"):
         read(write([mixed]))
 
 
 def test_other_units_are_refused(write):
-    with pytest.raises(ValueError, match="`units` must be eV and Å, in which such files are, got"):
+    with pytest.raises(ValueError, match="`units`"):
         read(write([entry()]), units=Units("kcal/mol"))
 
 

@@ -59,7 +59,7 @@ def same(first, second, atol=0.0):
 
 @pytest.mark.parametrize("path", [molecule("H2O"), [molecule("H2O"), molecule("CH4")], 3])
 def test_what_names_no_file_is_refused_with_how_to_write_one(path):
-    with pytest.raises(TypeError, match=r"`path` must name files, got (Atoms|int).*ase\.io\.write"):
+    with pytest.raises(TypeError, match=r"`path`.*(Atoms|int).*ase\.io\.write"):
         list_files(path)
 
 
@@ -155,7 +155,7 @@ def test_files_must_agree_on_forces(write, md17):
 
 def test_a_processed_file_is_none_of_many(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"is processed already; open it alone, as AtomsDataset\(path='"):
+    with pytest.raises(ValueError, match=r"processed.*AtomsDataset\(path='"):
         read(tmp_path / "a.safetensors")
 
 
@@ -168,7 +168,7 @@ def test_a_json_list_is_pymatgens(tmp_path, text):
 
 def test_another_json_is_refused(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"a": 1}))
-    with pytest.raises(ValueError, match="frame 0 cannot be read"):
+    with pytest.raises(ValueError, match=r"frame.*0"):
         read(tmp_path / "a.json")
 
 

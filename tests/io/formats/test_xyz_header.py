@@ -45,7 +45,7 @@ def test_a_sound_header_is_what_ase_reads(header):
     ],
 )
 def test_a_key_with_two_values_is_refused(header):
-    with pytest.raises(ValueError, match=r"one value for '(energy|Lattice)'"):
+    with pytest.raises(ValueError, match=r"'(energy|Lattice)'"):
         parse_header(header, ATOMS)
 
 
@@ -54,7 +54,7 @@ def test_a_key_with_two_values_is_refused(header):
     "key", ["Properties", '"Properties"', "Propert\\ies", "x=1 Properties", "{Properties}"]
 )
 def test_columns_that_atoms_do_not_have_are_refused(key, columns):
-    with pytest.raises(ValueError, match="5 columns of its `Properties`"):
+    with pytest.raises(ValueError, match=r"5.*columns.*`Properties`"):
         parse_header(f"{key}={columns}", ATOMS)
 
 
