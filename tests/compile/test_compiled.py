@@ -220,7 +220,7 @@ def test_two_calls_before_their_backwards_do_not_mix(built, molecules, order, wa
 def test_a_second_backward_is_refused_as_torch_refuses_it(built, water, way):
     loss = loss_of(built()[1](water))
     loss.backward()
-    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+    with pytest.raises(RuntimeError, match=r"backward.*graph"):
         loss.backward()
 
 
@@ -361,5 +361,5 @@ def test_a_large_system_in_any_order_has_its_results(built, grouped, training, f
 def test_unsorted_molecules_are_refused_however_many_atoms_there_are(built, monkeypatch):
     monkeypatch.setattr("pyg_schnet.graph.ordering._ATOMS_TO_ORDER", 3)
     data = Data(z=torch.ones(4).long(), pos=torch.rand(4, 3), batch=torch.tensor([0, 1, 0, 1]))
-    with pytest.raises(ValueError, match="`batch` must be sorted"):
+    with pytest.raises(ValueError, match=r"`batch`.*sorted"):
         built()[1](data)

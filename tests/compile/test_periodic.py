@@ -163,10 +163,10 @@ def test_edges_without_their_reverse_run_as_if_not_compiled(built, share_program
     ("change", "message"),
     [
         (lambda d: d.update({"z": torch.tensor([6, 100])}), "`z` contains 100"),
-        (lambda d: d.pos.__setitem__(0, d.pos[1] + d.cell[0, 2]), "two atoms at one point"),
-        (lambda d: d.pos.__setitem__((0, 0), torch.nan), "`pos` must be finite"),
+        (lambda d: d.pos.__setitem__(0, d.pos[1] + d.cell[0, 2]), "atoms.*point"),
+        (lambda d: d.pos.__setitem__((0, 0), torch.nan), "`pos`.*finite"),
         (lambda d: d.cell.__setitem__((0, 1), 2 * d.cell[0, 0]), "independent lattice vectors"),
-        (lambda d: d.__delitem__("cell"), "`cell` must be given"),
+        (lambda d: d.__delitem__("cell"), "`cell`"),
     ],
 )
 def test_wrong_crystals_are_told_as_by_the_eager_potential(built, change, message):
@@ -180,7 +180,7 @@ def test_wrong_crystals_are_told_as_by_the_eager_potential(built, change, messag
 def test_a_crystal_of_an_element_absent_from_training_is_refused(built):
     _, compiled = (p.eval() for p in built())
     compiled.allowed[14] = False
-    with pytest.raises(ValueError, match="`z` contains 14, which was absent from training"):
+    with pytest.raises(ValueError, match=r"`z`.*14.*absent.*training"):
         compiled(crystal(0))
 
 
@@ -192,7 +192,7 @@ def test_atoms_without_any_neighbor_have_their_own_energy(built):
 
 def test_stress_of_molecules_is_refused_by_a_compiled_potential(built, water):
     _, compiled = (p.eval() for p in built())
-    with pytest.raises(ValueError, match="`stress` needs a periodic system"):
+    with pytest.raises(ValueError, match=r"`stress`.*periodic"):
         compiled(water, stress=True)
 
 

@@ -191,13 +191,13 @@ def test_large_systems_agree_in_blocks_of_any_size(monkeypatch, block, pbc):
 def test_coincident_atoms_are_refused_by_both(backend, pbc):
     pos = torch.from_numpy(np.random.default_rng(2).uniform(0, 9, (100, 3)))
     pos[[70, 90]] = pos[[30, 20]]
-    with pytest.raises(ValueError, match="got atoms 20 and 90 at distance 0"):
+    with pytest.raises(ValueError, match=r"atoms.*20.*90.*distance.*0"):
         neighbor_list(pos, 2.0, None, 9 * torch.eye(3), pbc, backend=backend)
 
 
 @pytest.mark.parametrize("backend", ["torch", "vesin"])
 def test_cells_that_span_no_volume_are_refused_by_both(backend):
-    with pytest.raises(ValueError, match="`cell` must have independent lattice vectors"):
+    with pytest.raises(ValueError, match=r"`cell`.*independent.*lattice.*vectors"):
         neighbor_list(torch.eye(3), 2.0, cell=torch.ones(3, 3), pbc=True, backend=backend)
 
 
@@ -238,7 +238,7 @@ def test_boxes_that_cells_cannot_divide_are_recognised():
 
 
 def test_points_in_more_than_three_dimensions_have_no_cell_list():
-    with pytest.raises(ValueError, match="`pos` must have at most 3 dimensions for `backend='vesin'`, got 5"):
+    with pytest.raises(ValueError, match=r"`pos`.*3.*dimensions.*`backend='vesin'`.*5"):
         radius_graph(torch.eye(5), 2.0, backend="vesin")
 
 

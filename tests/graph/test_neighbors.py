@@ -214,7 +214,7 @@ def test_a_bound_on_neighbors_that_holds_changes_nothing():
 
 def test_a_bound_on_neighbors_that_fails_is_an_error_with_the_true_number():
     pos = torch.tensor([[0.0], [1], [2], [3]])
-    with pytest.raises(ValueError, match=r"`max_num_neighbors` is 1, but a point has 2 neighbors within 1.5"):
+    with pytest.raises(ValueError, match=r"`max_num_neighbors`.*1.*point.*2.*neighbors.*1.5"):
         radius_graph(pos, 1.5, max_num_neighbors=1)
 
 
@@ -311,16 +311,16 @@ class TestRadiusGraph:
 
     @pytest.mark.parametrize("r", [-5.0, 0.0, math.nan])
     def test_a_radius_that_is_not_positive_is_refused(self, r):
-        with pytest.raises(ValueError, match=f"`r` must be positive and in Å, got {r}"):
+        with pytest.raises(ValueError, match=rf"`r`.*positive.*{r}"):
             RadiusGraph(r)
 
     def test_data_without_positions_are_refused(self):
-        with pytest.raises(ValueError, match="`data` must hold `pos`, positions in Å; got None"):
+        with pytest.raises(ValueError, match=r"`data`.*`pos`.*positions"):
             RadiusGraph(3.0)(Data(z=torch.ones(3)))
 
     def test_periodicity_without_a_cell_is_refused(self):
         data = Data(pos=torch.eye(3), pbc=torch.tensor([[True] * 3]))
-        with pytest.raises(ValueError, match="`cell` must be given, in Å, where `pbc` is true; got None"):
+        with pytest.raises(ValueError, match=r"`cell`.*`pbc`"):
             RadiusGraph(3.0)(data)
 
 
@@ -331,20 +331,20 @@ TWICE = torch.tensor([[0.0, 0, 0], [1, 1, 1], [0, 0, 0]])
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"r": -5.0}, ValueError, "`r` must be positive and in Å, got -5.0"),
-        ({"r": math.nan}, ValueError, "`r` must be positive and in Å, got nan"),
-        ({"pos": POS / 0}, ValueError, r"`pos` must be finite, got \[inf, nan, nan\] at atom 0"),
-        ({"pos": TWICE}, ValueError, "`pos` must not place .* got atoms 0 and 2 at distance 0"),
-        ({"batch": torch.tensor([0, 1, 0])}, ValueError, "`batch` must be sorted, .*torch.argsort"),
+        ({"r": -5.0}, ValueError, "`r`.*positive.*-5.0"),
+        ({"r": math.nan}, ValueError, "`r`.*positive.*nan"),
+        ({"pos": POS / 0}, ValueError, r"`pos`.*finite.*\[inf, nan, nan\].*atom.*0"),
+        ({"pos": TWICE}, ValueError, "`pos`.*atoms.*0.*2.*distance.*0"),
+        ({"batch": torch.tensor([0, 1, 0])}, ValueError, "`batch`.*sorted.*torch.argsort"),
         (
             {"flow": "up"},
             ValueError,
-            "`flow` must be 'source_to_target' or 'target_to_source', got 'up'",
+            "`flow`.*'source_to_target'.*'target_to_source'.*'up'",
         ),
         (
             {"backend": "ase"},
             ValueError,
-            "`backend` must be one of auto, torch, vesin, torch_cluster; got 'ase'",
+            "`backend`.*torch_cluster.*'ase'",
         ),
     ],
 )
@@ -360,17 +360,17 @@ def test_wrong_arguments_of_radius_graph_are_refused(arguments, error, message):
         (
             {"pos": torch.ones(3)},
             ValueError,
-            r"`pos` must have shape \(points, dimensions\), got \(3,\)",
+            r"`pos`.*shape.*\(points, dimensions\).*\(3,\)",
         ),
         (
             {"pos": torch.eye(3).long()},
             TypeError,
-            "`pos` must be a floating-point .* got torch.int64",
+            "`pos`.*torch.int64",
         ),
         (
             {"batch": torch.tensor([0, 1])},
             ValueError,
-            r"`batch` .* each of the 3 atoms, got shape \(2,\)",
+            r"`batch`.*3.*atoms.*shape.*\(2,\)",
         ),
     ],
 )
@@ -381,7 +381,7 @@ def test_arguments_of_the_wrong_shape_or_type_are_refused(arguments, error, mess
 
 @pytest.mark.usefixtures("without_shape_checks")
 def test_atoms_in_the_plane_are_refused():
-    with pytest.raises(ValueError, match=r"`pos` must have shape \(atoms, 3\), got \(9, 2\)"):
+    with pytest.raises(ValueError, match=r"`pos`.*shape.*\(atoms, 3\).*\(9, 2\)"):
         neighbor_list(torch.ones(9, 2), 2.0)
 
 
@@ -392,63 +392,63 @@ FLAT = torch.tensor([[1.0, 0, 0], [0, 1, 0], [1, 1, 0]])
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"cutoff": 0.0}, ValueError, "`cutoff` must be positive and in Å, got 0.0"),
-        ({"pos": TWICE}, ValueError, "got atoms 0 and 2 at distance 0"),
+        ({"cutoff": 0.0}, ValueError, "`cutoff`.*positive.*0.0"),
+        ({"pos": TWICE}, ValueError, "atoms.*0.*2.*distance.*0"),
         (
             {**PERIODIC, "pos": torch.diag(torch.tensor([0.0, 1.0, 0.5]))},
             ValueError,
-            "got atoms 0 and 1 at",
+            "atoms.*0.*1",
         ),
         (
             {**PERIODIC, "cell": None},
             ValueError,
-            "`cell` must be given, in Å, where `pbc` is true; got None",
+            "`cell`.*`pbc`",
         ),
         (
             {**PERIODIC, "cutoff": math.inf},
             ValueError,
-            "`cutoff` must be finite in a periodic system, got inf",
+            "`cutoff`.*finite.*periodic",
         ),
         (
             {**PERIODIC, "cell": torch.zeros(3, 3)},
             ValueError,
-            "`cell` must have .* where `pbc` is true",
+            "`cell`.*`pbc`",
         ),
         (
             {**PERIODIC, "cell": torch.eye(3) * math.nan},
             ValueError,
-            r"`cell` must be finite and in Å, got a lattice vector \[nan, nan, nan\]",
+            r"`cell`.*finite.*lattice.*vector.*\[nan, nan, nan\]",
         ),
         (
             {**PERIODIC, "cell": torch.eye(3) * 0.02},
             ValueError,
-            "`cell` must not be so small for a cutoff of 2.0 Å: its faces are 0.02, 0.02, 0.02 Å apart",
+            "`cell`.*cutoff.*2.0.*0.02.*0.02.*0.02",
         ),
         (
             {**PERIODIC, "pos": POS * 1e6},
             ValueError,
-            r"`pos` must lie nearer to the cell, got an atom 1.0e\+06 Å away, where torch.float32 tells",
+            r"`pos`.*atom.*1.0e\+06.*torch.float32",
         ),
-        ({**PERIODIC, "cell": FLAT}, ValueError, "`cell` must have .* where `pbc` is true"),
+        ({**PERIODIC, "cell": FLAT}, ValueError, "`cell`.*`pbc`"),
         (
             {"cell": FLAT * 0, "pbc": torch.tensor([True, True, False])},
             ValueError,
-            "`cell` must have .* where `pbc` is true",
+            "`cell`.*`pbc`",
         ),
         (
             {**PERIODIC, "backend": "ase"},
             ValueError,
-            "`backend` must be one of auto, torch, .* got 'ase'",
+            "`backend`.*'ase'",
         ),
         (
             {"cell": torch.eye(3).expand(2, 3, 3), "pbc": True, "batch": torch.tensor([0, 1, 2])},
             ValueError,
-            r"`cell` must have shape \(3, 3, 3\), one for each molecule, got \(2, 3, 3\)",
+            r"`cell`.*shape.*\(3, 3, 3\).*molecule.*\(2, 3, 3\)",
         ),
         (
             {"cell": torch.eye(3), "pbc": torch.ones(2, 3), "batch": torch.tensor([0, 1, 2])},
             ValueError,
-            r"`pbc` must have shape \(3, 3\), one for each molecule, got \(2, 3\)",
+            r"`pbc`.*shape.*\(3, 3\).*molecule.*\(2, 3\)",
         ),
     ],
 )
@@ -464,11 +464,11 @@ def test_wrong_arguments_of_neighbor_list_are_refused(arguments, error, message)
         (
             torch.tensor([[5.0, 5, 5]]),
             ValueError,
-            r"`cell` must hold three lattice vectors .* got \(1, 3\); ase",
+            r"`cell`.*lattice.*vectors.*\(1, 3\)",
         ),
-        (torch.tensor([5.0, 5, 5, 90, 90, 90]), ValueError, r"`cell` must hold three .* got \(6,\)"),
-        (torch.eye(3).long(), TypeError, "`cell` must be a floating-point tensor, got torch.int64"),
-        (np.eye(3), TypeError, "`cell` must be a floating-point tensor, got ndarray"),
+        (torch.tensor([5.0, 5, 5, 90, 90, 90]), ValueError, r"`cell`.*\(6,\)"),
+        (torch.eye(3).long(), TypeError, "`cell`.*torch.int64"),
+        (np.eye(3), TypeError, "`cell`"),
     ],
 )
 def test_cells_in_another_form_are_refused(cell, error, message):
@@ -484,7 +484,7 @@ def test_atoms_a_lattice_vector_apart_in_an_open_direction_do_not_coincide():
 
 def test_a_missing_torch_cluster_is_named_with_its_installation(monkeypatch):
     monkeypatch.setattr(neighbors, "_HAS_TORCH_CLUSTER", False)
-    with pytest.raises(ImportError, match="pip install --no-build-isolation torch-cluster"):
+    with pytest.raises(ImportError, match=r"install.*--no-build-isolation"):
         radius_graph(POS, 2.0, backend="torch_cluster")
 
 

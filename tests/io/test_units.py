@@ -57,17 +57,17 @@ def test_units_are_read_from_text(text, parsed):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("kcal", "must name an energy unit out of eV, meV, kcal/mol, .*; got 'kcal'.*'kcal/mol'?"),
-        ("hartree", r"got 'hartree'\. Did you mean 'Hartree'\?"),
-        ("EV", r"got 'EV'\. Did you mean 'eV'\?"),
+        ("kcal", "energy.*unit.*kcal/mol.*'kcal'.*'kcal/mol'"),
+        ("hartree", r"'hartree'.*'Hartree'"),
+        ("EV", r"'EV'.*'eV'"),
         (
             "Hartree, bor",
-            r"must name a length unit out of Å, .*; got 'bor'\. Did you mean 'Bohr'\?",
+            r"unit.*'bor'.*'Bohr'",
         ),
-        ("", "must name an energy unit .*; got ''"),
-        ("eV, Å, s", "`units` must .* got 'eV, Å, s'"),
-        ("eV, eV/A", r"must name a force unit .*; got 'eV/A'\. Did you mean 'eV/Å'\?"),
-        ("eV, GPa, kbar", "`units` must .* got 'eV, GPa, kbar'"),
+        ("", "energy.*unit.*''"),
+        ("eV, Å, s", "`units`.*'eV, Å, s'"),
+        ("eV, eV/A", r"force.*unit.*'eV/A'.*'eV/Å'"),
+        ("eV, GPa, kbar", "`units`.*'eV, GPa, kbar'"),
         ("Bohr, Hartree", "`units` must .* got"),
     ],
 )
@@ -195,12 +195,12 @@ def test_units_of_different_dimensions_do_not_convert(published, ours):
         (
             "hartree",
             "eV",
-            r"`published` must be a unit such as 'eV', .*, got 'hartree'\. Did you mean 'Hartree'\?",
+            r"`published`.*unit.*'eV'.*'hartree'.*'Hartree'",
         ),
-        ("Hartree", "ev", r"`ours` must be a unit .*, got 'ev'\. Did you mean 'eV'\?"),
-        ("Bohr3", "Å^3", r"got 'Bohr3'\. Did you mean 'Bohr\^3'\?"),
-        ("Bohr^4", "Å^3", r"got 'Bohr\^4'\. Did you mean 'Bohr\^3'\?"),
-        ("kcal/mol/A", "eV/Å", r"got 'kcal/mol/A'\. Did you mean 'kcal/mol/Å'\?"),
+        ("Hartree", "ev", r"`ours`.*unit.*'ev'.*'eV'"),
+        ("Bohr3", "Å^3", r"'Bohr3'.*'Bohr\^3'"),
+        ("Bohr^4", "Å^3", r"'Bohr\^4'.*'Bohr\^3'"),
+        ("kcal/mol/A", "eV/Å", r"'kcal/mol/A'.*'kcal/mol/Å'"),
         ("furlong", "Å", r"got 'furlong'\.$"),
     ],
 )

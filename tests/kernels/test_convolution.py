@@ -208,7 +208,7 @@ def test_third_derivatives_without_the_plain_form_are_refused(few, by):
     (y, table, distance, first, second), g = few
     out = spline_convolution(y, table, distance, first, second, *PLACE)
     (gradient,) = torch.autograd.grad(out, {"table": table, "distance": distance}[by], g, create_graph=True)
-    with pytest.raises(NotImplementedError, match="`plain` must be given for third derivatives, got None"):
+    with pytest.raises(NotImplementedError, match="`plain`"):
         torch.autograd.grad(gradient.sum(), y, create_graph=True)
 
 
@@ -252,18 +252,18 @@ def test_pairs_of_atoms_that_are_not_there_are_refused(row, end, threads):
     torch.set_num_threads(threads)
     inputs = operands(pairs=2000)[:5]
     inputs[end][7] = row
-    with pytest.raises(ValueError, match="`first` and `second` must be numbers of the 12 atoms"):
+    with pytest.raises(ValueError, match=r"`first`.*`second`.*numbers.*12.*atoms"):
         spline_convolution(*inputs, *PLACE)
 
 
 @pytest.mark.parametrize(
     ("place", "change", "message"),
     [
-        (1, lambda table: table[:, :5], "`table` must have 8 channels"),
-        (1, lambda table: table[:5], "`table` must have at least 6 rows"),
-        (1, lambda table: table.float(), "`table` and `distance` must be torch.float64"),
-        (2, lambda distance: distance[1:], "one entry for each pair, got 299, 300 and 300"),
-        (4, lambda second: second[:7], "one entry for each pair, got 300, 300 and 7"),
+        (1, lambda table: table[:, :5], "`table`.*8.*channels"),
+        (1, lambda table: table[:5], "`table`.*at least 6.*rows"),
+        (1, lambda table: table.float(), "`table`.*`distance`.*torch.float64"),
+        (2, lambda distance: distance[1:], "entry.*299.*300.*300"),
+        (4, lambda second: second[:7], "entry.*300.*300.*7"),
     ],
     ids=["channels", "rows", "type", "distances", "second atoms"],
 )

@@ -82,7 +82,7 @@ def test_unusual_tensors_give_the_same_pairs(change):
 def test_atoms_at_one_point_are_named():
     _, pos, batch = atoms([3, 4])
     pos[6] = pos[4]
-    with pytest.raises(ValueError, match=r"two atoms at one point, got atoms 4 and 6 at distance 0"):
+    with pytest.raises(ValueError, match=r"atoms.*point.*atoms.*4.*6.*distance.*0"):
         find_pairs(pos, batch, 1.0)
 
 
@@ -97,17 +97,17 @@ def test_atoms_of_two_molecules_may_be_at_one_point():
 def test_positions_that_are_not_finite_are_named(counts, value):
     _, pos, batch = atoms(counts)
     pos[-1, 1] = value
-    with pytest.raises(ValueError, match=rf"`pos` must be finite, got .* at atom {len(pos) - 1}; remove"):
+    with pytest.raises(ValueError, match=rf"`pos`.*finite.*atom.*{len(pos) - 1}"):
         find_pairs(pos, batch, None)
 
 
 @pytest.mark.parametrize(
     ("batch", "error", "text"),
     [
-        ([0, 1, 0], ValueError, "`batch` must be sorted"),
-        ([-1, 0, 0], ValueError, "`batch` must count molecules from 0, got -1"),
-        ([0, 0], ValueError, "`batch` must have one entry for each of the 3 atoms"),
-        ([0.0, 0.0, 1.0], TypeError, "`batch` must hold integers"),
+        ([0, 1, 0], ValueError, "`batch`.*sorted"),
+        ([-1, 0, 0], ValueError, "`batch`.*count.*molecules.*0.*-1"),
+        ([0, 0], ValueError, "`batch`.*entry.*3.*atoms"),
+        ([0.0, 0.0, 1.0], TypeError, "`batch`.*integers"),
     ],
 )
 def test_a_wrong_batch_is_refused(batch, error, text):

@@ -117,7 +117,7 @@ def test_gradients_reach_the_values_of_an_adjacency(conv, graph):
     edge_attr.requires_grad_()
     (expected,) = torch.autograd.grad(conv(*graph).square().sum(), edge_attr)
     adj_t = coo(edge_index, edge_attr)
-    with pytest.raises(ValueError, match=r"must be coalesced, got one that is not; pass adj_t\.coalesce\(\)"):
+    with pytest.raises(ValueError, match=r"coalesced.*adj_t\.coalesce\(\)"):
         conv(x, adj_t)
     (gradient,) = torch.autograd.grad(conv(x, adj_t.coalesce()).square().sum(), edge_attr)
     assert_close(gradient, expected, atol=1e-13, rtol=0)  # squares: ten times as large
@@ -465,5 +465,5 @@ def test_torchscript_is_refused_with_what_to_use_instead(conv):
 
 
 def test_channels_are_not_decomposed():
-    with pytest.raises(ValueError, match="`decomposed_layers` must be 1, got 2; PyG would cut the channels"):
+    with pytest.raises(ValueError, match=r"`decomposed_layers`.*1.*2.*channels"):
         CFConv(torch.nn.Linear(3, 4), decomposed_layers=2)

@@ -79,15 +79,15 @@ def test_an_expansion_of_no_distances_is_empty():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_gaussians": 1, "last_center": 5.0}, "`num_gaussians` must be at least 2, got 1"),
+        ({"num_gaussians": 1, "last_center": 5.0}, "`num_gaussians`.*at least 2.*1"),
         (
             {"num_gaussians": 5, "last_center": 0.0},
-            "`last_center` must be positive, finite .* got 0.0",
+            "`last_center`.*positive.*finite.*0.0",
         ),
-        ({"num_gaussians": 5, "last_center": math.inf}, "`last_center` must be .* got inf"),
+        ({"num_gaussians": 5, "last_center": math.inf}, "`last_center`"),
         (
             {"num_gaussians": 5, "last_center": 5.0, "gamma": -1.0},
-            "`gamma` must be positive .* got -1.0",
+            "`gamma`.*positive.*-1.0",
         ),
     ],
 )

@@ -142,7 +142,7 @@ def test_edges_beyond_the_cutoff_change_nothing(default, benzene, wider):
 
 def test_a_given_loop_is_refused(default, water):
     edge_index = radius_graph(water.pos, 4.0, loop=True)
-    with pytest.raises(ValueError, match=r"`edge_index` must not connect .* got atoms 0 and 0 at distance 0"):
+    with pytest.raises(ValueError, match=r"`edge_index`.*atoms.*0.*0.*distance.*0"):
         default(water.z, water.pos, edge_index=edge_index)
 
 
@@ -163,25 +163,25 @@ def test_given_edges_go_before_a_users_graph(water):
 
 def test_more_neighbors_than_announced_are_an_error(ethanol):
     model = SchNet(**TINY, max_num_neighbors=3)
-    with pytest.raises(ValueError, match="`max_num_neighbors` is 3, but a point has 8 neighbors"):
+    with pytest.raises(ValueError, match=r"`max_num_neighbors`.*3.*point.*8.*neighbors"):
         model(ethanol.z, ethanol.pos)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"hidden_channels": 1}, "`hidden_channels` must be at least 2, got 1"),
-        ({"num_filters": 0}, "`num_filters` must be at least 1, got 0"),
-        ({"readout_activation": "relu"}, "`readout_activation` must be .*'silu' or 'tanh', got 'relu'"),
-        ({"num_interactions": 0}, "`num_interactions` must be at least 1, got 0"),
-        ({"num_gaussians": 1}, "`num_gaussians` must be at least 2, got 1"),
-        ({"cutoff": -5.0}, "`cutoff` must be positive, finite and in Å .*, got -5.0"),
-        ({"cutoff": float("inf")}, "`cutoff` must be .*None connects all pairs.* got inf"),
-        ({"cutoff": None}, "`last_center` must be given, in Å, where `cutoff` is None"),
-        ({"last_center": 0.0}, "`last_center` must be positive, finite and in Å, got 0.0"),
-        ({"gamma": 0.0}, "`gamma` must be positive and in Å⁻², got 0.0"),
-        ({"readout": "max"}, "`readout` must be 'add' or 'mean', got 'max'"),
-        ({"envelope": "sine"}, "`envelope` must be 'cosine', 'polynomial' or None, got 'sine'"),
+        ({"hidden_channels": 1}, "`hidden_channels`.*at least 2.*1"),
+        ({"num_filters": 0}, "`num_filters`.*at least 1.*0"),
+        ({"readout_activation": "relu"}, "`readout_activation`.*'silu'.*'tanh'.*'relu'"),
+        ({"num_interactions": 0}, "`num_interactions`.*at least 1.*0"),
+        ({"num_gaussians": 1}, "`num_gaussians`.*at least 2.*1"),
+        ({"cutoff": -5.0}, "`cutoff`.*positive.*finite.*-5.0"),
+        ({"cutoff": float("inf")}, "`cutoff`.*None.*pairs"),
+        ({"cutoff": None}, "`last_center`.*`cutoff`"),
+        ({"last_center": 0.0}, "`last_center`.*positive.*finite.*0.0"),
+        ({"gamma": 0.0}, "`gamma`.*positive.*0.0"),
+        ({"readout": "max"}, "`readout`.*'add'.*'mean'.*'max'"),
+        ({"envelope": "sine"}, "`envelope`.*'cosine'.*'polynomial'.*'sine'"),
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments, message):
@@ -192,13 +192,13 @@ def test_arguments_out_of_range_are_refused(arguments, message):
 @pytest.mark.parametrize("number", [-1, 0, 100, 119])
 def test_atomic_numbers_beyond_the_embedding_are_refused(model, water, number):
     water.z[1] = number
-    with pytest.raises(ValueError, match=f"`z` contains {number}; SchNet embeds atomic numbers 1 to 99"):
+    with pytest.raises(ValueError, match=rf"`z`.*{number}.*numbers.*1.*99"):
         model(water.z, water.pos)
 
 
 @pytest.mark.usefixtures("without_shape_checks")
 def test_atomic_numbers_in_floating_point_are_refused(model, water):
-    with pytest.raises(TypeError, match=r"`z` must hold integers \(int64\), got torch.float32; use z.long"):
+    with pytest.raises(TypeError, match=r"`z`.*integers.*\(int64\).*torch.float32.*z.long"):
         model(water.z.float(), water.pos)
 
 
@@ -206,13 +206,13 @@ def test_atomic_numbers_in_floating_point_are_refused(model, water):
 @pytest.mark.parametrize("shape", [(4,), (3, 1)])
 def test_atomic_numbers_of_another_shape_are_refused(model, water, shape):
     z = torch.ones(shape, dtype=torch.long)
-    with pytest.raises(ValueError, match=r"`z` must have shape \(3,\), one for each atom, got \("):
+    with pytest.raises(ValueError, match=r"`z`.*shape.*\(3,\).*atom.*\("):
         model(z, water.pos)
 
 
 @pytest.mark.usefixtures("without_shape_checks")
 def test_positions_in_the_plane_are_refused(model, water):
-    with pytest.raises(ValueError, match=r"`pos` must have shape \(atoms, 3\), got \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"`pos`.*shape.*\(atoms, 3\).*\(3, 2\)"):
         model(water.z, water.pos[:, :2])
 
 
@@ -221,7 +221,7 @@ def test_atomic_numbers_may_be_int32(model, water):
 
 
 def test_periodic_input_is_refused_without_a_cutoff(paper, water):
-    with pytest.raises(ValueError, match="`pbc` must be false for a SchNet without cutoff"):
+    with pytest.raises(ValueError, match=r"`pbc`.*cutoff"):
         paper(water.z, water.pos, cell=5 * torch.eye(3).double(), pbc=torch.tensor([True] * 3))
 
 
@@ -291,13 +291,13 @@ def test_the_energy_is_differentiable_in_the_cell(default, crystal):
 def test_shifts_without_a_cell_are_refused(default, crystal):
     z, pos, cell = crystal
     edge_index, shift = neighbor_list(pos, 4.0, cell=cell, pbc=torch.tensor([[True] * 3]))
-    with pytest.raises(ValueError, match="`cell` must be given, in Å, with `shift`; got None"):
+    with pytest.raises(ValueError, match=r"`cell`.*`shift`"):
         default(z, pos, edge_index=edge_index, shift=shift)
 
 
 def test_a_given_periodic_graph_without_shifts_is_refused(default, crystal):
     z, pos, cell = crystal
-    with pytest.raises(ValueError, match="`shift` must be given with `edge_index` where `pbc` is true"):
+    with pytest.raises(ValueError, match=r"`shift`.*`edge_index`.*`pbc`"):
         default(
             z,
             pos,
@@ -327,12 +327,12 @@ def test_the_text_of_a_model_tells_its_size(default):
 
 @pytest.mark.parametrize("model", [torch.nn.Linear(2, 2), nn.CFConv(torch.nn.Linear(2, 2))])
 def test_only_pygs_schnet_can_be_taken_over(model):
-    with pytest.raises(TypeError, match=r"`model` must be a torch_geometric.nn.SchNet, got .*"):
+    with pytest.raises(TypeError, match=r"`model`.*torch_geometric.nn.SchNet"):
         SchNet.from_pyg(model)
 
 
 def test_a_readout_that_we_lack_is_not_taken_over():
-    with pytest.raises(ValueError, match=r"`model.readout` must be a sum or a mean, got MaxAggregation"):
+    with pytest.raises(ValueError, match=r"`model.readout`.*sum.*mean"):
         SchNet.from_pyg(torch_geometric.nn.SchNet(**TINY, readout="max"))
 
 
@@ -345,7 +345,7 @@ def test_positions_are_checked_where_the_edges_are_given(ethanol):
     pos = ethanol.pos.clone()
     pos[3, 1] = float("nan")
     edge_index = radius_graph(ethanol.pos, 4.0)
-    with pytest.raises(ValueError, match=r"`pos` must be finite, got .* at atom 3"):
+    with pytest.raises(ValueError, match=r"`pos`.*finite.*atom.*3"):
         SchNet(8, 8, 1, 8, 4.0).double()(ethanol.z, pos, edge_index=edge_index)
 
 
@@ -354,5 +354,5 @@ def test_a_dipole_learns_from_its_first_step():
     pos = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.9, 0.0, 0.0]])
     model(torch.tensor([8, 1, 1]), pos).sum().backward()
     assert model.readout.network.dense2.weight.grad.abs().max() > 1e-4
-    with pytest.raises(ValueError, match="`zero_output` must be False with `dipole`"):
+    with pytest.raises(ValueError, match=r"`zero_output`.*`dipole`"):
         SchNet.paper(dipole=True, zero_output=True)

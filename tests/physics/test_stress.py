@@ -166,12 +166,12 @@ def test_a_loss_of_stresses_has_gradients_of_weights(potential):
 
 
 def test_stress_of_molecules_is_refused(potential, water):
-    with pytest.raises(ValueError, match="`stress` needs a periodic system, with `cell` in Å and `pbc`"):
+    with pytest.raises(ValueError, match=r"`stress`.*periodic.*`cell`.*`pbc`"):
         potential(water, stress=True)
     loose = Data(
         z=water.z, pos=water.pos, cell=10 * torch.eye(3)[None].double(), pbc=torch.zeros(1, 3).bool()
     )
-    with pytest.raises(ValueError, match="`stress` needs a periodic system"):
+    with pytest.raises(ValueError, match=r"`stress`.*periodic"):
         potential(loose, stress=True)
 
 
@@ -179,7 +179,7 @@ def test_stress_of_a_slab_without_a_third_lattice_vector_is_refused(potential):
     atoms = crystal()
     atoms.pbc = (1, 1, 0)
     atoms.cell[2] = 0
-    with pytest.raises(ValueError, match=r"`stress` needs a cell with a volume, got .* lattice vector"):
+    with pytest.raises(ValueError, match=r"`stress`.*volume.*lattice.*vector"):
         potential(from_ase(atoms), stress=True)
 
 

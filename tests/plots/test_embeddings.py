@@ -73,7 +73,7 @@ def test_more_elements_have_a_map(known, figures):
 
 
 def test_one_element_and_none_that_exists_are_refused(default):
-    with pytest.raises(ValueError, match=r"^`elements` must be two or more, to be compared, got 1$"):
+    with pytest.raises(ValueError, match=r"^`elements`.*1"):
         plot_elements(default, [14], "elements.png")
     with pytest.raises(ValueError, match=r"`elements` contains 119"):
         plot_elements(default, [1, 119], "elements.png")

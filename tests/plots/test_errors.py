@@ -123,8 +123,8 @@ def test_a_parity_plot_of_many_sizes_is_relative_to_the_references(figures):
 def test_what_is_not_finite_is_named(tmp_path):
     errors = noise(5)
     errors[2] = float("nan")
-    with pytest.raises(ValueError, match=r"`evaluation.energy` must be finite, got 1 of 10 that are not"):
+    with pytest.raises(ValueError, match=r"`evaluation.energy`.*finite.*1.*10"):
         plot_errors(evaluation(errors), tmp_path / "errors.png")
-    with pytest.raises(ValueError, match=r"`evaluation.forces` must be finite, got 45 of 90 that are not"):
+    with pytest.raises(ValueError, match=r"`evaluation.forces`.*finite.*45.*90"):
         plot_errors(evaluation(noise(5), float("inf")), tmp_path / "errors.png")
     assert not (tmp_path / "errors.png").exists()

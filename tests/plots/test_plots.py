@@ -82,7 +82,7 @@ def test_a_learning_curve_without_errors_left_is_drawn(tmp_path):
 
 
 def test_a_learning_curve_without_rows_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"^`rows` must hold at least one validation, got 0$"):
+    with pytest.raises(ValueError, match=r"^`rows`.*at least.*validation.*0"):
         plot_learning_curve([], tmp_path / "curve.png")
 
 
@@ -213,7 +213,7 @@ def test_a_broken_structure_does_not_hide_the_forces_of_the_others(tmp_path, dra
 
 
 def test_a_data_set_without_structures_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"^`dataset` must hold at least one structure, got 0$"):
+    with pytest.raises(ValueError, match=r"^`dataset`.*at least.*structure.*0"):
         plot_data_set(InMemory(alkanes([1]))[[]], tmp_path / "set.png")
     assert not (tmp_path / "set.png").exists()
 

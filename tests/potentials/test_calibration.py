@@ -84,7 +84,7 @@ def test_errors_of_zero_are_no_end_of_the_search(potentials, components):
     degrees = components * (potentials - 1)
     zeros = 1200 * degrees // (degrees + components)  # from which on the most likely factor is zero
     found.error[:zeros] = 0
-    with pytest.raises(ValueError, match=rf"`error` must be zero for fewer than .*, got {zeros} of 1200"):
+    with pytest.raises(ValueError, match=rf"`error`.*{zeros}.*1200"):
         _ = found.factor
     found = Calibration(found.deviation[1:], found.error[1:], degrees)
     square = found.error.square().sum(1) / (found.factor * found.deviation).square()
@@ -96,7 +96,7 @@ def test_errors_of_zero_are_no_end_of_the_search(potentials, components):
 def test_errors_that_are_no_numbers_have_no_factor():
     found = calibration(3, 1, n=100)
     found.error[7] = math.nan
-    with pytest.raises(ValueError, match="`error` and `deviation` must be finite"):
+    with pytest.raises(ValueError, match=r"`error`.*`deviation`.*finite"):
         _ = found.factor
 
 
@@ -213,20 +213,18 @@ def test_energies_count_per_atom(ensemble, dataset):
 
 
 def test_a_calibration_that_tells_nothing_is_refused(ensemble, dataset):
-    with pytest.raises(ValueError, match="`evaluation` must be of 10 structures or more, got 9"):
+    with pytest.raises(ValueError, match=r"`evaluation`.*10.*structures.*9"):
         calibrate(ensemble, dataset[:9])
     one = ensemble.potentials[0]
-    with pytest.raises(
-        ValueError, match="must be of an ensemble, whose potentials disagree; got that of one"
-    ):
+    with pytest.raises(ValueError, match=r"ensemble.*potentials"):
         calibrations(evaluate(one, dataset[:20]))
-    with pytest.raises(ValueError, match="must have deviations of energy, got zeros: one potential twice"):
+    with pytest.raises(ValueError, match=r"deviations.*energy.*potential.*twice"):
         calibrate(Ensemble([one, one]), dataset[:20])
 
 
 def test_predictions_that_are_not_finite_are_no_calibration(ensemble, dataset):
     ensemble.potentials[1].energy[:] = np.nan
-    with pytest.raises(ValueError, match=r"`energy` .* must be finite"):
+    with pytest.raises(ValueError, match=r"`energy`.*finite"):
         calibrate(ensemble, dataset[:20])
 
 
@@ -297,7 +295,7 @@ def test_an_ensemble_moves_with_its_checkpoints_and_knows_them(paths, tmp_path, 
     assert Ensemble.load(moved / "ensemble.json").factors == {"energy": 2.0, "forces": 3.0}
     retrained = moved / "1" / "model.safetensors"
     checkpoint.save(Potential(randomize(SchNet(**TINY), 7), elements=[1, 6, 8]), retrained)
-    with pytest.raises(ValueError, match=r"1.model.safetensors: is another model than the one that was"):
+    with pytest.raises(ValueError, match=r"1.model.safetensors.*another"):
         Ensemble.load(moved / "ensemble.json")
 
 
@@ -313,19 +311,19 @@ def test_wrong_factors_and_files_are_refused(paths, tmp_path):
         ({"stress": 1.0}, "got 1.0 for 'stress'"),
         ({"energy": -1.0}, "got -1.0 for 'energy'"),
     ):
-        with pytest.raises(ValueError, match=f"`factors` must be positive numbers for .* {words}"):
+        with pytest.raises(ValueError, match=rf"`factors`.*positive.*numbers.*{words}"):
             Ensemble(potentials, factors)
-    with pytest.raises(ValueError, match=r"`path` must end in .json, got ensemble.yaml"):
+    with pytest.raises(ValueError, match=r"`path`.*ensemble.yaml"):
         ensemble.save(tmp_path / "ensemble.yaml", paths)
-    with pytest.raises(ValueError, match="`potentials` must be the checkpoints of 3 potentials, got 2"):
+    with pytest.raises(ValueError, match=r"`potentials`.*3.*potentials.*2"):
         ensemble.save(tmp_path / "ensemble.json", paths[:2])
     other = tmp_path / "other.json"
     for content in ("[1]", "no json", '{"kind": "potential"}'):
         other.write_text(content)
-        with pytest.raises(ValueError, match=r"other.json: is not an ensemble; .* --calibrate` writes one"):
+        with pytest.raises(ValueError, match=r"other.json.*ensemble.*--calibrate`"):
             Ensemble.load(other)
     other.write_text('{"kind": "ensemble", "format": 9}')
-    with pytest.raises(ValueError, match="has format 9, this pyg_schnet reads 1; update it"):
+    with pytest.raises(ValueError, match=r"format.*9.*pyg_schnet.*1"):
         Ensemble.load(other)
 
 

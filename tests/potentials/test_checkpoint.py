@@ -106,7 +106,7 @@ def test_a_model_that_was_changed_comes_back_by_a_model_like_it(default, water, 
         change(model)
     potential = Potential(default).eval()
     checkpoint.save(potential, path)
-    with pytest.raises(ValueError, match=r"SchNet with `.*` changed, which the file cannot build"):
+    with pytest.raises(ValueError, match=r"`.*`.*changed"):
         load(path)
     assert_close(load(path, model=like)(water), potential(water), atol=0, rtol=0)
 
@@ -170,54 +170,52 @@ def test_a_path_may_be_text(saved):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none.safetensors: no such checkpoint; `pyg-schnet train`"):
+    with pytest.raises(FileNotFoundError, match=r"none.safetensors.*no such.*checkpoint.*`pyg-schnet train`"):
         load(tmp_path / "none.safetensors")
 
 
 @pytest.mark.parametrize("length", [0, 5, 100, -1])
 def test_a_truncated_file_is_refused(saved, length):
     saved.write_bytes(saved.read_bytes()[:length])
-    with pytest.raises(ValueError, match=r"model.safetensors: not a complete safetensors file .* truncated"):
+    with pytest.raises(ValueError, match=r"model.safetensors.*safetensors.*truncated"):
         load(saved)
 
 
 def test_a_file_of_another_kind_is_refused(path):
     path.write_text("energy,forces\n" * 100)
-    with pytest.raises(ValueError, match=r"model.safetensors: not a complete safetensors file"):
+    with pytest.raises(ValueError, match=r"model.safetensors.*safetensors"):
         load(path)
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
 def test_a_safetensors_file_of_another_program_is_refused(path, metadata):
     save_file({"weight": torch.ones(2)}, path, metadata=metadata)
-    with pytest.raises(ValueError, match="a safetensors file, but not one of pyg_schnet's checkpoints"):
+    with pytest.raises(ValueError, match=r"safetensors.*pyg_schnet's"):
         load(path)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", "null", '{"format": "one", "kind": "potential"}'])
 def test_a_damaged_header_is_refused(path, text):
     save_file({"weight": torch.ones(2)}, path, metadata={"pyg_schnet": text})
-    with pytest.raises(ValueError, match="the header of this checkpoint is damaged"):
+    with pytest.raises(ValueError, match=r"header.*checkpoint.*damaged"):
         load(path)
 
 
 def test_a_newer_format_is_refused_with_the_version_that_wrote_it(saved):
     rewrite(saved, lambda header, _: header.update(format=2, version="9.1.0"))
-    with pytest.raises(
-        ValueError, match=r"written by pyg_schnet 9.1.0 in format 2, .* reads up to 1; upgrade"
-    ):
+    with pytest.raises(ValueError, match=r"pyg_schnet.*9.1.0.*format.*2.*1.*upgrade"):
         load(saved)
 
 
 def test_a_checkpoint_of_another_kind_is_refused(path):
     checkpoint.write(path, "training state", {}, {"step": torch.ones(1)})
-    with pytest.raises(ValueError, match=r"model.safetensors: must hold a potential, got a training state"):
+    with pytest.raises(ValueError, match=r"model.safetensors.*potential.*training.*state"):
         load(path)
 
 
 def test_an_unknown_entry_of_the_configuration_is_refused(saved):
     rewrite(saved, lambda header, _: header["model"].update(num_heads=4))
-    with pytest.raises(ValueError, match=r"the unknown entry 'num_heads'; .* written by pyg_schnet"):
+    with pytest.raises(ValueError, match=r"entry.*'num_heads'.*pyg_schnet"):
         load(saved)
 
 
@@ -234,7 +232,7 @@ def test_an_unknown_entry_of_the_configuration_is_refused(saved):
 )
 def test_weights_that_do_not_fit_are_refused(saved, change):
     rewrite(saved, change)
-    with pytest.raises(ValueError, match=r"model.safetensors: weights do not fit the configuration beside"):
+    with pytest.raises(ValueError, match=r"model.safetensors.*weights.*configuration"):
         load(saved)
 
 
@@ -266,7 +264,7 @@ def test_a_number_that_is_not_finite_is_refused_by_name(saved, name, value):
         tensors[name].view(-1)[-1] = value
 
     rewrite(saved, change)
-    with pytest.raises(ValueError, match=rf"model.safetensors: `{name}` must hold finite numbers, got"):
+    with pytest.raises(ValueError, match=rf"model.safetensors.*`{name}`.*finite.*numbers"):
         load(saved)
 
 
@@ -300,7 +298,7 @@ def test_a_finished_write_leaves_no_temporary_file(saved):
 
 def test_a_function_cannot_be_saved(path):
     model = SchNet(**TINY, interaction_graph=lambda pos, batch: None)
-    with pytest.raises(TypeError, match="`interaction_graph` is a function, which a checkpoint cannot hold"):
+    with pytest.raises(TypeError, match=r"`interaction_graph`.*function.*checkpoint"):
         checkpoint.save(Potential(model), path)
 
 
@@ -324,9 +322,7 @@ def test_another_model_gets_its_weights_back(path, water):
 
 def test_another_model_is_not_made_by_a_file(path):
     checkpoint.save(Potential(Counting()), path)
-    with pytest.raises(
-        ValueError, match=r"holds the weights of Counting, .* load\(path, model=Counting\(\.\.\.\)\)"
-    ):
+    with pytest.raises(ValueError, match=r"weights.*load\(path, model=Counting\(\.\.\.\).*\)"):
         load(path)
 
 
@@ -334,7 +330,7 @@ def test_a_weight_of_another_model_that_is_not_finite_is_refused(path):
     model = Counting()
     torch.nn.init.constant_(model.energy.weight, float("nan"))
     checkpoint.save(Potential(model), path)
-    with pytest.raises(ValueError, match=r"`model.energy.weight` must hold finite numbers, got nan"):
+    with pytest.raises(ValueError, match=r"`model.energy.weight`.*finite.*numbers.*nan"):
         load(path, model=Counting())
 
 

@@ -134,11 +134,11 @@ class Own(torch.nn.Module):
 
 
 def test_one_potential_is_refused(potentials):
-    with pytest.raises(ValueError, match="`potentials` must be two or more, to disagree; got 1"):
+    with pytest.raises(ValueError, match=r"`potentials`.*1"):
         Ensemble(potentials[:1])
 
 
 def test_other_elements_are_refused(potentials):
     other = Potential(SchNet(**TINY), elements=[1, 8])
-    with pytest.raises(ValueError, match=r"must accept the same elements; number 0 .* number 1 \[1, 8\]"):
+    with pytest.raises(ValueError, match=r"elements.*number.*0.*number.*1.*\[1, 8\]"):
         Ensemble([Potential(SchNet(**TINY), elements=[1, 6]), other])

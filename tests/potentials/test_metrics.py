@@ -113,7 +113,7 @@ def test_the_potential_is_evaluated_without_gradients_and_handed_back_as_it_was(
 
 def test_the_potential_is_handed_back_as_it_was_after_an_error(dataset):
     potential = Potential(nn.Linear(1, 1), elements=[6]).train()
-    with pytest.raises(ValueError, match="`z` contains 1, which was absent from training"):
+    with pytest.raises(ValueError, match=r"`z`.*1.*absent.*training"):
         evaluate(potential, dataset)
     assert potential.training
 
@@ -125,7 +125,7 @@ def test_the_global_generator_is_left_alone(dataset, errors):
 
 
 def test_an_empty_data_set_is_refused(dataset, errors):
-    with pytest.raises(ValueError, match=r"^`dataset` must hold at least one structure, got 0$"):
+    with pytest.raises(ValueError, match=r"^`dataset`.*at least.*structure.*0"):
         evaluate(Shifted(dataset, *errors), dataset[[]])
 
 
@@ -163,7 +163,7 @@ def test_a_prediction_that_is_not_finite_is_refused_with_its_structure(dataset, 
     energy, forces = errors
     (energy if quantity == "energy" else forces)[4] = np.nan
     evaluation = evaluate(Shifted(dataset, energy, forces), dataset, 2)
-    with pytest.raises(ValueError, match=rf"`{quantity}` .* must be finite.* 1 of 7 .* the first is 4,"):
+    with pytest.raises(ValueError, match=rf"`{quantity}`.*finite.*1.*7.*4"):
         evaluation.require_finite()
     with pytest.raises(ValueError, match="the first is 44,"):
         evaluation.require_finite(range(40, 47))

@@ -114,7 +114,7 @@ def test_the_input_is_not_modified(potential, water, training):
 
 
 def test_data_without_positions_are_refused(potential, water):
-    with pytest.raises(ValueError, match="`data` must hold `pos`, positions in Å; got None"):
+    with pytest.raises(ValueError, match=r"`data`.*`pos`.*positions"):
         potential(Data(z=water.z))
 
 
@@ -156,7 +156,7 @@ def test_data_with_its_own_batch_vector_are_molecules(potential, water):
 
 def test_an_element_absent_from_training_is_refused(default, ethanol):
     potential = Potential(default, elements=[1, 8])
-    with pytest.raises(ValueError, match=r"`z` contains 6, which was absent from training; .* 1, 8$"):
+    with pytest.raises(ValueError, match=r"`z`.*6.*absent.*training.*1.*8"):
         potential(ethanol)
 
 
@@ -175,7 +175,7 @@ def test_a_potential_without_restriction_knows_all_elements(default):
 @pytest.mark.parametrize("number", [-2, 0, 100])
 def test_atomic_numbers_beyond_the_embedding_are_refused(potential, water, number):
     water.z[0] = number
-    with pytest.raises(ValueError, match=f"`z` contains {number}; SchNet embeds atomic numbers 1 to 99"):
+    with pytest.raises(ValueError, match=rf"`z`.*{number}.*numbers.*1.*99"):
         potential(water)
 
 
@@ -224,21 +224,21 @@ def test_references_and_scale_are_part_of_the_state(default, atomref):
             TypeError,
             r"`pos` must be a floating-point tensor, got",
         ),
-        ({"z": torch.tensor([[8], [1], [1]])}, ValueError, r"`z` must have shape \(3,\), .* got \(3, 1\)"),
+        ({"z": torch.tensor([[8], [1], [1]])}, ValueError, r"`z`.*shape.*\(3,\).*\(3, 1\)"),
         (
             {"z": torch.tensor([8.0, 1.0, 1.0])},
             TypeError,
-            r"`z` must hold integers \(int64\), got torch\.float32",
+            r"`z`.*integers.*\(int64\).*torch\.float32",
         ),
-        ({"batch": torch.zeros(3)}, TypeError, r"`batch` must hold integers \(int64\), got torch\.float32"),
-        ({"batch": torch.tensor([-1, 0, 0])}, ValueError, r"`batch` must count molecules from 0, got -1"),
-        ({"edge_index": torch.zeros(2, 1)}, TypeError, r"`edge_index` must hold integers"),
-        ({"edge_index": torch.tensor([[0], [3]])}, ValueError, r"`edge_index` must name atoms 0 to 2, got 3"),
-        ({"edge_index": torch.tensor([0, 1])}, ValueError, r"`edge_index` must have shape \(2, edges\)"),
+        ({"batch": torch.zeros(3)}, TypeError, r"`batch`.*integers.*\(int64\).*torch\.float32"),
+        ({"batch": torch.tensor([-1, 0, 0])}, ValueError, "`batch`.*count.*molecules.*0.*-1"),
+        ({"edge_index": torch.zeros(2, 1)}, TypeError, "`edge_index`.*integers"),
+        ({"edge_index": torch.tensor([[0], [3]])}, ValueError, "`edge_index`.*atoms.*0.*2.*3"),
+        ({"edge_index": torch.tensor([0, 1])}, ValueError, r"`edge_index`.*shape.*\(2, edges\)"),
         (
             {"edge_index": torch.tensor([[0], [2]]), "batch": torch.tensor([0, 0, 1])},
             ValueError,
-            r"`edge_index` must connect atoms of one molecule, got atoms 0 and 2 of two",
+            "`edge_index`.*atoms.*molecule.*atoms.*0.*2",
         ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
@@ -251,7 +251,7 @@ def test_wrong_molecules_are_named(change, kind, message):
 
 
 def test_a_molecule_without_atomic_numbers_is_named():
-    with pytest.raises(ValueError, match=r"`data` must hold `z`, atomic numbers; got None"):
+    with pytest.raises(ValueError, match=r"`data`.*`z`.*numbers"):
         Potential(SchNet(8, 8, 1, 8, 4.0))(Data(pos=torch.eye(3)))
 
 
@@ -260,13 +260,13 @@ def test_forces_in_inference_mode_are_refused_with_the_way_out():
     water = Data(z=torch.tensor([8, 1, 1]), pos=torch.eye(3))
     with torch.inference_mode():
         assert potential(water, forces=False)["energy"].shape == (1,)
-        with pytest.raises(RuntimeError, match=r"`forces` need gradients.* use torch\.no_grad\(\) instead"):
+        with pytest.raises(RuntimeError, match=r"`forces`.*gradients.*torch\.no_grad\(\)"):
             potential(water)
 
 
 @pytest.mark.parametrize("z", [-1, 0, 100])
 def test_elements_that_do_not_exist_are_refused(z):
-    with pytest.raises(ValueError, match=rf"`elements` contains {z}; SchNet embeds atomic numbers 1 to 99"):
+    with pytest.raises(ValueError, match=rf"`elements`.*{z}.*numbers.*1.*99"):
         Potential(SchNet(8, 8, 1, 8, 4.0), elements=[1, z])
 
 
@@ -320,7 +320,7 @@ def test_a_model_gets_the_fields_that_it_names(water):
             return charge * super().forward(z, pos, batch) * num_molecules
 
     water = water.clone()
-    with pytest.raises(ValueError, match="`data` must hold `charge`, which Named needs; got None"):
+    with pytest.raises(ValueError, match=r"`data`.*`charge`"):
         Potential(Named()).eval()(water)
     plain = Potential(Bare()).eval()(water)["energy"]
     water.charge = torch.tensor([3.0])

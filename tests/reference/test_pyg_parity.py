@@ -118,15 +118,15 @@ def test_weights_and_files_of_pygs_model_are_taken_over(form, variant, molecules
 
 def test_what_is_not_of_pygs_schnet_is_refused(randomize, tmp_path):
     theirs = build(randomize)
-    with pytest.raises(ValueError, match=r"`readout` must be left out .*got 'mean'"):
+    with pytest.raises(ValueError, match=r"`readout`.*'mean'"):
         SchNet.from_pyg(theirs, readout="mean")
-    with pytest.raises(ValueError, match=r"`model` must be .*distance_expansion\.offset"):
+    with pytest.raises(ValueError, match=r"`model`.*distance_expansion\.offset"):
         SchNet.from_pyg({"weight": torch.ones(1)})
     torch.save(torch.nn.Sequential(torch.nn.Linear(1, 1)), tmp_path / "model.pt")
-    with pytest.raises(ValueError, match=r"`model` must be .*Sequential"):
+    with pytest.raises(ValueError, match=r"`model`.*Sequential"):
         SchNet.from_pyg(tmp_path / "model.pt")
     torch.save(theirs, tmp_path / "model.pt")  # its graph is a function of this file
-    with pytest.raises(ValueError, match=r"`model\.interaction_graph` must be PyG's own"):
+    with pytest.raises(ValueError, match=r"`model\.interaction_graph`.*PyG's"):
         SchNet.from_pyg(tmp_path / "model.pt")
 
 
@@ -310,16 +310,14 @@ def test_what_pyg_cannot_hold_is_refused_with_a_way_out(changes, message, random
 
 
 def test_references_of_what_does_not_add_up_are_refused(randomize):
-    with pytest.raises(ValueError, match="`readout` must be 'add' where `atomref` is given"):
+    with pytest.raises(ValueError, match=r"`readout`.*'add'.*`atomref`"):
         build_ours(randomize, readout="mean").to_pyg(atomref=ATOMREF)
-    with pytest.raises(ValueError, match="`dipole` must be False where `atomref` is given"):
+    with pytest.raises(ValueError, match=r"`dipole`.*`atomref`"):
         build_ours(randomize, dipole=True).to_pyg(atomref=ATOMREF)
 
 
 def test_a_readout_of_the_users_own_is_refused(randomize):
     ours = build_ours(randomize)
     ours.readout = torch.nn.Identity()
-    with pytest.raises(
-        ValueError, match=r"`readout` must be a sum or a mean of atoms or a dipole, .*Identity"
-    ):
+    with pytest.raises(ValueError, match=r"`readout`.*sum.*mean.*atoms.*dipole.*Identity"):
         ours.to_pyg()

@@ -76,13 +76,13 @@ def test_atoms_and_data_share_no_memory(labelled):
 
 
 def test_no_atoms_are_refused():
-    with pytest.raises(ValueError, match="`atoms` must hold at least one atom, got none"):
+    with pytest.raises(ValueError, match=r"`atoms`.*at least.*atom"):
         from_ase(Atoms())
 
 
 def test_periodic_atoms_without_a_cell_are_refused(ethanol):
     ethanol.pbc = True
-    with pytest.raises(ValueError, match=r"`atoms.cell` must have a lattice vector .* set the cell"):
+    with pytest.raises(ValueError, match=r"`atoms.cell`.*lattice.*vector"):
         from_ase(ethanol)
 
 
@@ -157,7 +157,7 @@ def test_labels_with_a_gradient_are_taken(labelled):
 
 
 def test_data_without_positions_is_refused():
-    with pytest.raises(ValueError, match=r"^`data` must hold `pos`, got 'z'$"):
+    with pytest.raises(ValueError, match=r"^`data`.*`pos`.*'z'"):
         to_ase(Data(z=torch.tensor([1])))
-    with pytest.raises(ValueError, match=r"^`data` must hold `z`, got an empty one$"):
+    with pytest.raises(ValueError, match=r"^`data`.*`z`.*one"):
         to_ase(Data())

@@ -101,18 +101,18 @@ def test_blanks_around_are_removed():
     ],
 )
 def test_what_is_no_molecule_is_refused(smiles, message):
-    with pytest.raises(ValueError, match=f"^`smiles` must .*{message}"):
+    with pytest.raises(ValueError, match=rf"^`smiles` must .*{message}"):
         from_smiles(smiles)
 
 
 def test_other_things_are_refused():
-    with pytest.raises(TypeError, match=r"^`smiles` must be a text, got NoneType$"):
+    with pytest.raises(TypeError, match=r"^`smiles`.*NoneType"):
         from_smiles(None)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**31 - 2])
 def test_a_seed_that_would_not_seed_is_refused(seed):
-    with pytest.raises(ValueError, match=rf"^`seed` must be from 0 to 2147483645, got {seed}$"):
+    with pytest.raises(ValueError, match=rf"^`seed`.*0.*2147483645.*{seed}"):
         from_smiles("C", seed)
 
 
@@ -133,7 +133,7 @@ def test_rdkit_says_nothing_by_itself():
 
 def test_what_does_not_fit_into_space_is_refused(monkeypatch):
     monkeypatch.setattr(smiles_module, "EmbedMolecule", lambda *_: -1)  # RDKit finds more each year
-    with pytest.raises(ValueError, match=r"RDKit found no structure for 'C=1=C=C1' with seed 0; try another"):
+    with pytest.raises(ValueError, match=r"structure.*'C=1=C=C1'.*seed.*0.*another"):
         from_smiles("C=1=C=C1")
 
 
@@ -144,5 +144,5 @@ def test_a_ring_of_rings_does_not_keep_it_busy_for_ever(monkeypatch):
 
 
 def test_hydrogens_in_brackets_count_as_atoms():
-    with pytest.raises(ValueError, match="1,000 atoms with its hydrogens, got 10,000"):
+    with pytest.raises(ValueError, match=r"1,000.*atoms.*10,000"):
         from_smiles("[UH99]" * 100)

@@ -136,7 +136,7 @@ def test_files_may_be_left_when_their_beginning_is_read(write):
 
 def test_damage_is_noticed_while_files_are_read(write):
     archive = write(gzip.compress(tar(*FILES.items()))[:-9])
-    with pytest.raises(ValueError, match=r"archive: is damaged \(.*\); delete it and download again"):
+    with pytest.raises(ValueError, match=r"archive.*damaged.*\(.*\)"):
         list(stream(archive))
 
 
@@ -316,9 +316,9 @@ def test_links_that_are_in_the_folder_are_not_followed_out_of_it(archive, folder
     outside.mkdir()
     folder.mkdir()
     (folder / "set").symlink_to(outside)
-    with pytest.raises(ValueError, match=rf"{folder}/set: is a link that leads out of {folder}; remove it"):
+    with pytest.raises(ValueError, match=rf"{folder}/set.*link.*{folder}"):
         extract(archive, folder, ["set/README"])
-    with pytest.raises(ValueError, match=r"raw/set/a: is a link that leads out of"):
+    with pytest.raises(ValueError, match=r"raw/set/a.*link"):
         extract(archive, folder, ["set/a/1.xyz"])
     assert list(outside.iterdir()) == []
 
@@ -508,7 +508,7 @@ def test_an_error_of_the_system_is_not_called_damage(archive, folder, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(OSError, match=r"space.*device"):
         extract(archive, folder)
     assert content_of(folder) == {}
 
@@ -525,10 +525,10 @@ def test_an_interruption_leaves_nothing_half_written(archive, folder, monkeypatc
 
 
 def test_a_missing_archive_is_told(folder):
-    with pytest.raises(FileNotFoundError, match=r"raw: no such file; an archive is needed"):
+    with pytest.raises(FileNotFoundError, match=r"no such.*archive"):
         extract(folder, folder)
 
 
 def test_a_single_name_is_no_list(archive, folder):
-    with pytest.raises(TypeError, match=r"`members` must be a list of names, got 'top'; write \['top'\]"):
+    with pytest.raises(TypeError, match=r"`members`.*'top'.*\['top'\]"):
         extract(archive, folder, "top")

@@ -151,7 +151,7 @@ def test_a_file_that_is_there_and_another_one_is_refused_and_kept(remote, server
 
 def test_md5_is_named_in_the_message(tmp_path):
     (tmp_path / NAME).write_bytes(OTHER)
-    with pytest.raises(ValueError, match=rf"{NAME}: MD5 is [0-9a-f]{{12}}…, expected 0{{12}}…; delete"):
+    with pytest.raises(ValueError, match=rf"{NAME}.*MD5.*[0-9a-f]{{12}}….*0{{12}}…"):
         verify(tmp_path / NAME, RemoteFile(NAME, (), "md5:" + 32 * "0"))
 
 
@@ -167,9 +167,7 @@ def test_the_size_is_verified_where_there_is_no_checksum(tmp_path):
     (tmp_path / NAME).write_bytes(b"12345")
     verify(tmp_path / NAME, RemoteFile(NAME, (), size=5))
     verify(tmp_path / NAME, RemoteFile(NAME, ()))
-    with pytest.raises(
-        ValueError, match=rf"{NAME}: has 5 bytes, expected 6,000; delete the file and download again"
-    ):
+    with pytest.raises(ValueError, match=rf"{NAME}.*5.*6,000"):
         verify(tmp_path / NAME, RemoteFile(NAME, (), size=6000))
 
 
@@ -546,25 +544,25 @@ def test_nothing_is_written_without_a_terminal(remote, tmp_path, capfd, caplog, 
 
 @pytest.mark.parametrize("name", ["", "..", "raw/a", "/a", "a\\b", "C:a", "raw/"])
 def test_a_name_has_no_folders(name):
-    with pytest.raises(ValueError, match="`name` must be a file name without folders, got "):
+    with pytest.raises(ValueError, match="`name`"):
         RemoteFile(name, ())
 
 
 @pytest.mark.parametrize("url", ["ftp://host/a", "file:///a", "/a", "http://", "http://a b", "doi:10.1/a"])
 def test_addresses_are_http(url):
-    with pytest.raises(ValueError, match=r"`urls` must begin with http:// or https://, got "):
+    with pytest.raises(ValueError, match=r"`urls`.*http://.*https://"):
         RemoteFile(NAME, ("https://host/a", url))
 
 
 @pytest.mark.parametrize("hash", ["", "sha256:", HASH[7:], HASH[:-1], HASH.upper(), "sha1:" + 40 * "0"])
 def test_checksums_name_their_kind(hash):
-    with pytest.raises(ValueError, match=r"`hash` must be 'sha256:…' or 'md5:…' in small hexadecimals, got "):
+    with pytest.raises(ValueError, match=r"`hash`.*'sha256:…'.*'md5:…'"):
         RemoteFile(NAME, (), hash)
 
 
 @pytest.mark.parametrize("options", [{"timeout": 0.0}, {"timeout": -1.0}, {"retries": -1}])
 def test_limits_must_make_sense(tmp_path, options):
-    with pytest.raises(ValueError, match="`timeout` must be positive, `retries` not negative, got "):
+    with pytest.raises(ValueError, match=r"`timeout`.*positive.*`retries`.*negative"):
         download(RemoteFile(NAME, ()), tmp_path, **options)
 
 
