@@ -18,10 +18,11 @@ from benchmarks.baselines.mean import MeanPredictor
 from pyg_schnet import Ensemble, load
 from pyg_schnet.cli import evaluate as evaluate_verb
 from pyg_schnet.cli import train as train_verb
-from pyg_schnet.cli.files import read_part, split_models
+from pyg_schnet.cli.trained_data import read_part
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.io.console import out
 from pyg_schnet.potentials.metrics import evaluate
+from pyg_schnet.potentials.model_files import resolve_models
 from pyg_schnet.training import DataConfig, Report, TrainConfig, TrainerConfig, train
 from pyg_schnet.training.recipe import with_recipe
 
@@ -54,7 +55,7 @@ def _train(name: str, arguments: list[str]) -> int:
 
 def _evaluate(name: str, arguments: list[str]) -> int:
     options = evaluate_verb.build(full=True)[1].parse_args(arguments)
-    models = split_models(options.model)
+    models = resolve_models(options.model)
     potential = (
         load(models[0], model=make(name, 0))
         if len(models) == 1

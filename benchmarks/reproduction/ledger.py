@@ -6,7 +6,7 @@ import csv
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from pyg_schnet.io.atomic import written_whole
+from pyg_schnet.io.atomic import atomic_write
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,7 +78,7 @@ def _entry(row: dict[str, str]) -> Entry:
 def record(path: Path, entries: list[Entry]) -> None:
     """Put numbers in, in place of earlier ones of the same cell; the file is whole at any time."""
     kept = {entry.key: entry for entry in [*read(path), *entries]}
-    with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Entry)], lineterminator="\n")
         writer.writeheader()
         for entry in sorted(kept.values(), key=lambda e: e.key):

@@ -16,8 +16,8 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.table import Table
 from rich.text import Text
 
-from pyg_schnet.cli.files import checkpoints, split_models, units_of_runs
 from pyg_schnet.cli.options import add_talk, with_model
+from pyg_schnet.cli.trained_data import units_of_runs
 from pyg_schnet.io.console import out
 
 if TYPE_CHECKING:
@@ -126,17 +126,20 @@ def _tell_notes(findings: Sequence[CheckResult]) -> None:
 
 
 def _units_of_run(text: str, file: str) -> str | None:
+    from pyg_schnet.potentials.model_files import checkpoint_paths, resolve_models
+
     is_foreign = ":" in text and not Path(text).exists()
-    return None if is_foreign else units_of_runs(checkpoints(split_models(text)), file)
+    return None if is_foreign else units_of_runs(checkpoint_paths(resolve_models(text)), file)
 
 
 def _model(text: str, device: str) -> Any:
     """Load potentials, or what a name in a Python file or module stands for."""
+    from pyg_schnet.potentials.model_files import resolve_models
     from pyg_schnet.simulation.calculator import evaluation_copy
 
     place, colon, name = text.rpartition(":")
     if not colon or Path(text).exists():
-        return evaluation_copy(split_models(text), device)
+        return evaluation_copy(resolve_models(text), device)
     module = _module(place)
     if not hasattr(module, name):
         raise ValueError(f"`model` names {name!r}, which {place} does not hold")

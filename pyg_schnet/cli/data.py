@@ -14,10 +14,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from pyg_schnet.cli.files import check_picture
 from pyg_schnet.cli.options import add_talk, parser_of
-from pyg_schnet.io.atomic import check_distinct, check_replaceable
 from pyg_schnet.io.console import out
+from pyg_schnet.io.outputs import check_distinct, check_picture, check_replaceable
 
 if TYPE_CHECKING:
     from pyg_schnet.datasets.base import MoleculeDataset

@@ -8,19 +8,10 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 from rich.table import Table
 
-from pyg_schnet.cli.files import (
-    check_output,
-    check_picture,
-    checkpoints,
-    count_trained,
-    model_files,
-    read_part,
-    split_models,
-    units_of_runs,
-)
 from pyg_schnet.cli.options import add_talk, with_model
-from pyg_schnet.io.atomic import check_distinct
+from pyg_schnet.cli.trained_data import count_trained, read_part, units_of_runs
 from pyg_schnet.io.console import out
+from pyg_schnet.io.outputs import check_distinct, check_output, check_picture
 
 if TYPE_CHECKING:
     from pyg_schnet.potentials.calibration import Calibration
@@ -69,9 +60,10 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
 def run(options: Namespace) -> int:
     """Compare a potential with labels."""
     from pyg_schnet.io.locks import locked
+    from pyg_schnet.potentials.model_files import checkpoint_paths, resolve_models
 
-    models = split_models(options.model)
-    paths = checkpoints(models)
+    models = resolve_models(options.model)
+    paths = checkpoint_paths(models)
     _check(options, len(paths))
     with locked(options.plot, options.plot_calibration, options.calibrate):
         _check(options, len(paths))  # again: another process may just have written them
@@ -144,6 +136,8 @@ def _wants_calibration(options: Namespace) -> bool:
 
 def _check(options: Namespace, potentials: int) -> None:
     """Refuse before the work what cannot be done after it."""
+    from pyg_schnet.potentials.model_files import model_files
+
     names = ("plot", "plot_calibration", "calibrate")
     inputs = {"MODEL": model_files(options.model), "FILE": [options.file]}
     check_distinct(inputs, {f"--{name}": options[name] for name in names})

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyg_schnet.cli.files import model_files, split_models, what_loses_results
 from pyg_schnet.cli.options import add_files, add_talk, with_model
-from pyg_schnet.io.atomic import check_distinct, check_replaceable
 from pyg_schnet.io.console import out
+from pyg_schnet.io.outputs import check_distinct, check_replaceable, format_without_results
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -108,7 +107,7 @@ def run(options: Namespace) -> int:
     index = _index(options.index)
     _check_outputs(options, _log_of(options) if isinstance(index, int) else None)
     frames = [atoms for _, atoms in Source(options.input, options.index)]
-    if (kind := what_loses_results(options.out)) and not (options.quiet or options.json):
+    if (kind := format_without_results(options.out)) and not (options.quiet or options.json):
         text = f"{path}: {kind} holds no energies and forces; {path}.extxyz beside it has them."
         out.print(text, markup=False, highlight=False)
     return _run_one(frames[0], options) if isinstance(index, int) else _run_several(frames, options)
@@ -116,6 +115,7 @@ def run(options: Namespace) -> int:
 
 def _check_outputs(options: Namespace, log: Path | None) -> None:
     """Raise if files of the command are the same, or if the log, not named by the user, is of another run."""
+    from pyg_schnet.potentials.model_files import model_files
     from pyg_schnet.simulation.trajectory import append_only_path
 
     path = Path(options.out)
@@ -144,10 +144,11 @@ def _index(text: str) -> int | str:
 
 
 def _run_one(atoms: Atoms, options: Namespace) -> int:
+    from pyg_schnet.potentials.model_files import resolve_models
     from pyg_schnet.simulation import SchNetCalculator, run_md
     from pyg_schnet.simulation.limits import training_domain_of
 
-    atoms.calc = SchNetCalculator(split_models(options.model), device=options.device)
+    atoms.calc = SchNetCalculator(resolve_models(options.model), device=options.device)
     said = not (options.quiet or options.json)
     domain = training_domain_of(atoms.calc)
     if said and options.pressure is not None and domain is not None and not domain.stress:
@@ -260,6 +261,7 @@ def _print_table(result: Dynamics) -> None:
 
 def _run_several(frames: list[Atoms], options: Namespace) -> int:
     """Run all at once; what cannot be done so is refused, not left out."""
+    from pyg_schnet.potentials.model_files import resolve_models
     from pyg_schnet.simulation import run_md_batched
 
     defaults = build(full=True)[1].get_defaults()
@@ -272,7 +274,7 @@ def _run_several(frames: list[Atoms], options: Namespace) -> int:
     before = _changed(options.out)
     try:
         result = run_md_batched(
-            split_models(options.model), frames, **settings, trajectory=options.out, device=options.device
+            resolve_models(options.model), frames, **settings, trajectory=options.out, device=options.device
         )
     except (KeyboardInterrupt, OSError):
         if _changed(options.out) != before:

@@ -12,8 +12,8 @@ from rich.table import Table
 from pyg_schnet.cli.options import add_talk, parser_of
 from pyg_schnet.cli.pictures import PICTURES, Pictures
 from pyg_schnet.cli.plot_source import Source
-from pyg_schnet.io.atomic import check_replaceable
 from pyg_schnet.io.console import out
+from pyg_schnet.io.outputs import check_replaceable
 
 _FORMATS = ("png", "pdf", "svg")
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyg_schnet.cli.files import check_holds_results, check_output
 from pyg_schnet.cli.options import add_files, add_resume, add_talk, with_model
+from pyg_schnet.io.outputs import check_output, check_stores_results
 
 if TYPE_CHECKING:
     from pyg_schnet.prediction.run import BatchRun
@@ -83,7 +83,7 @@ def run(options: Namespace) -> int:
 
 def _check(options: Namespace) -> None:
     check_output(options.out, overwrite=options.shard is None or options.overwrite or options.resume)
-    check_holds_results(options.out)
+    check_stores_results(options.out)
     for name in ("batch_size", "processes"):
         if options[name] < 1:
             raise ValueError(f"`--{name}` must be at least 1, got {options[name]}")

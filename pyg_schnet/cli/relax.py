@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyg_schnet.cli.files import split_models
 from pyg_schnet.cli.options import add_files, add_resume, add_talk, with_model
 from pyg_schnet.io.console import out
 
@@ -86,9 +85,10 @@ def run(options: Namespace) -> int:
 
 def _relax(options: Namespace, work: BatchRun) -> Iterator[Relaxation]:
     """Relax side by side where that is possible, else one by one."""
+    from pyg_schnet.potentials.model_files import resolve_models
     from pyg_schnet.simulation import SchNetCalculator, StructureError, relax, relax_stream
 
-    models, goal = split_models(options.model), {"fmax": options.fmax, "steps": options.steps}
+    models, goal = resolve_models(options.model), {"fmax": options.fmax, "steps": options.steps}
     if work.is_of_many and not options.cell and options.optimizer in (None, "FIRE"):
         yield from relax_stream(
             models,

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyg_schnet.cli.files import check_holds_many, check_output, checkpoints, model_files, split_models
 from pyg_schnet.cli.options import add_files, add_talk, with_model
-from pyg_schnet.io.atomic import check_distinct
 from pyg_schnet.io.console import out
+from pyg_schnet.io.outputs import check_distinct, check_output, check_stores_many
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -34,15 +33,16 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
 def run(options: Namespace) -> int:
     """Choose structures."""
     from pyg_schnet.io.locks import locked
+    from pyg_schnet.potentials.model_files import checkpoint_paths, model_files, resolve_models
 
     check_distinct({"MODEL": model_files(options.model), "IN": [options.input]}, {"OUT": options.out})
     check_output(options.out, options.overwrite)
     if options.k < 1:
         raise ValueError(f"`--k` must be at least 1, got {options.k}")
     if options.k > 1:
-        check_holds_many(options.out)
-    models = split_models(options.model)
-    if len(checkpoints(models)) < 2:
+        check_stores_many(options.out)
+    models = resolve_models(options.model)
+    if len(checkpoint_paths(models)) < 2:
         raise ValueError("`model` must be two checkpoints or more, joined by commas, to disagree; got one")
     with locked(options.out):
         check_output(options.out, options.overwrite)  # again: another process may just have written it
@@ -52,7 +52,7 @@ def run(options: Namespace) -> int:
 def _select(options: Namespace, models: list[str]) -> int:
     from ase.io import write
 
-    from pyg_schnet.io.atomic import replacing
+    from pyg_schnet.io.atomic import atomic_write
     from pyg_schnet.io.formats.structure_stream import Source
     from pyg_schnet.simulation import StructureError, select
 
@@ -72,7 +72,7 @@ def _select(options: Namespace, models: list[str]) -> int:
         ) from None
     places = {number: place for place, (number, _) in enumerate(chosen)}
     frames = {places[number]: atoms for number, atoms in source if number in places}
-    with replacing(options.out) as part:
+    with atomic_write(options.out) as part:
         write(part, [frames[place] for place in range(len(chosen))])
     (_, most), (_, least) = chosen[0], chosen[-1]
     if options.json:

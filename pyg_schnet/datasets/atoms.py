@@ -19,7 +19,7 @@ from pyg_schnet.datasets.storage.chunks import Chunk
 from pyg_schnet.io.formats.frames import merged_labels
 from pyg_schnet.io.formats.labels import Keys
 from pyg_schnet.io.formats.reading import list_files, parts_of, read_frames
-from pyg_schnet.io.hashes import stamp
+from pyg_schnet.io.hashes import file_signature
 from pyg_schnet.io.units import Units
 
 
@@ -93,7 +93,7 @@ class AtomsDataset(MoleculeDataset):
         self.keys = Keys(energy_key, forces_key, stress_key)
         self.stated_units = Units.parse(units) if isinstance(units, str) else units
         self.labels = {}
-        self.states = [stamp(part) for file in self.files for part in parts_of(file)]
+        self.states = [file_signature(part) for file in self.files for part in parts_of(file)]
         self.is_processed = len(self.files) == 1 and self.files[0].suffix == ".safetensors"
         if self.is_processed:
             self._check_nothing_to_process(pre_transform, pre_filter)

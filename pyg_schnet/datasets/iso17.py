@@ -17,7 +17,7 @@ from pyg_schnet.datasets.cards.card import read_card
 from pyg_schnet.datasets.iso17_files import read_database, read_ids
 from pyg_schnet.datasets.splits import Split
 from pyg_schnet.datasets.storage.chunks import Chunk
-from pyg_schnet.io.hashes import stamp
+from pyg_schnet.io.hashes import file_signature
 from pyg_schnet.io.remote.archive import extract
 from pyg_schnet.io.remote.download import download
 from pyg_schnet.io.spelling import nearest
@@ -101,7 +101,7 @@ class ISO17(MoleculeDataset):
         """The fold and, of a local archive, what changes when it is replaced."""
         if self.source == "auto":
             return {"fold": self.fold}
-        return {"fold": self.fold, "source": stamp(Path(self.source).resolve())}
+        return {"fold": self.fold, "source": file_signature(Path(self.source).resolve())}
 
     @property
     def notes(self) -> dict[str, Any]:

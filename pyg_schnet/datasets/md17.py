@@ -20,7 +20,7 @@ from pyg_schnet.datasets.splits import Split
 from pyg_schnet.datasets.storage.chunks import Chunk
 from pyg_schnet.io.formats.npz import open_npz, read_array
 from pyg_schnet.io.formats.reading import read_frames
-from pyg_schnet.io.hashes import stamp
+from pyg_schnet.io.hashes import file_signature
 from pyg_schnet.io.remote.archive import extract
 from pyg_schnet.io.remote.download import download
 from pyg_schnet.io.spelling import nearest
@@ -112,7 +112,7 @@ class MD17(MoleculeDataset):
         """Name and keys and, of a file of the user's, what changes when it is replaced."""
         recipe: dict[str, Any] = {"name": self.file.name, "keys": list(self.keys)}
         if self.source != "auto" and Path(self.source).is_file():
-            recipe["file"] = stamp(Path(self.source).resolve())
+            recipe["file"] = file_signature(Path(self.source).resolve())
         return recipe
 
     def chunks(self) -> Iterator[Chunk]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from pyg_schnet.datasets import qm9_files
 from pyg_schnet.datasets.cards.card import Card
 from pyg_schnet.datasets.qm9_files import Records
-from pyg_schnet.io.hashes import stamp
+from pyg_schnet.io.hashes import file_signature
 from pyg_schnet.io.remote.archive import extract
 from pyg_schnet.io.remote.download import DownloadError, RemoteFile, download, verify
 
@@ -56,7 +56,7 @@ def open_source(source: str, card: Card, folder: Path | None) -> tuple[str, Iter
 def stamps(path: Path) -> list[list[str | int]]:
     """Tell what changes when a file of the user's, or one that belongs to it, is replaced."""
     files = [file for file in (path, _table_of(path), path.with_name(_LIST)) if file.is_file()]
-    return [stamp(file) for file in files]
+    return [file_signature(file) for file in files]
 
 
 def _order(folder: Path | None) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pyg_schnet.io.atomic import check_appendable
+from pyg_schnet.io.outputs import check_appendable
 
 
 def append_error(path: str | os.PathLike, error: OSError) -> OSError:

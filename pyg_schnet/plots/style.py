@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from pyg_schnet.io.atomic import replacing
+from pyg_schnet.io.atomic import atomic_write
 
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a journal, and two
 SMALL = 7  # points, of numbers and legends; labels have one more
@@ -60,7 +60,7 @@ def paper() -> AbstractContextManager[None]:
 def save(figure: Figure, path: str | os.PathLike, dpi: float | None = None) -> None:
     """Write a figure at once or not at all, without the date that the formats of text would hold."""
     dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         figure.savefig(part, dpi=dpi, metadata=dates.get(part.suffix.lower()))
 
 

@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
-from pyg_schnet.io.atomic import written_whole
+from pyg_schnet.io.atomic import atomic_write
 from pyg_schnet.nn import SchNet, SchNetConfig
 from pyg_schnet.nn.structure import Structure
 from pyg_schnet.potentials.potential import Potential
@@ -193,7 +193,7 @@ def write(
     from pyg_schnet import __version__  # pyg_schnet imports this module
 
     entry = {"format": FORMAT, "kind": kind, "version": __version__, **header}
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         # Not save_file: it writes to a file of a third name, which a kill would leave for ever.
         apart, text = _apart(tensors), json.dumps(entry)
         metadata = {_KEY: text, _CHECKSUM: checksum(text, apart)}

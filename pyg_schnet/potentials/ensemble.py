@@ -15,7 +15,8 @@ from torch_geometric.data import Data
 
 from pyg_schnet.graph.neighbors import neighbor_list
 from pyg_schnet.graph.validation import check_molecules
-from pyg_schnet.io.atomic import replacing, sha256_of
+from pyg_schnet.io.atomic import atomic_write
+from pyg_schnet.io.hashes import hash_file
 from pyg_schnet.nn import SchNet
 from pyg_schnet.potentials.checkpoint import load
 from pyg_schnet.potentials.potential import Potential
@@ -137,7 +138,7 @@ class Ensemble(nn.Module):
             "sha256": [_hash(one) for one in potentials],
             "factors": self.factors if self.is_calibrated else None,
         }
-        with replacing(path) as part:
+        with atomic_write(path) as part:
             part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def compile(self, constant: bool = False) -> Ensemble:
@@ -270,4 +271,4 @@ def _hash(path: str | os.PathLike) -> str:
         raise FileNotFoundError(
             f"{path}: no such checkpoint; give the folder of its ensemble as it was written"
         )
-    return sha256_of(path)
+    return hash_file(path)

@@ -12,7 +12,7 @@ import ase.db
 from ase import Atoms
 from ase.io import write
 
-from pyg_schnet.io.atomic import rename_durably, replacing
+from pyg_schnet.io.atomic import atomic_write, rename_durably
 from pyg_schnet.io.compression import COMPRESSED
 from pyg_schnet.prediction.partial_output import Part
 
@@ -45,7 +45,7 @@ def finish(part: Part, path: Path, kind: str) -> None:
     if (kind, path.suffix) in _PLAIN:
         rename_durably(part.path, path)
         return
-    with replacing(path) as other:
+    with atomic_write(path) as other:
         if kind == "extxyz" and path.suffix.lower() in COMPRESSED:
             with part.path.open("rb") as text, COMPRESSED[path.suffix.lower()](other, "wb") as packed:
                 shutil.copyfileobj(text, packed, 2**16)

@@ -17,10 +17,10 @@ from ase import Atoms
 from ase.io import read
 from ase.io.formats import filetype
 
-from pyg_schnet.cli.files import check_output
-from pyg_schnet.io.atomic import check_appendable, remove_leftovers, replacing
+from pyg_schnet.io.atomic import atomic_write, remove_leftovers
 from pyg_schnet.io.formats.ase import FAILURES, check_database
 from pyg_schnet.io.locks import FileLock
+from pyg_schnet.io.outputs import check_appendable, check_output
 from pyg_schnet.prediction import conversion
 from pyg_schnet.prediction.partial_output import Part, encoded, parsed, whole_texts
 
@@ -132,7 +132,7 @@ class ResultFile:
         """Make the part, and write beside it what makes it, if this was not done."""
         if self.content.is_open:
             return
-        with replacing(self._about) as part:
+        with atomic_write(self._about) as part:
             about = {**self._settings, _SOURCE: self._source}
             part.write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
         self.content.open()

@@ -13,20 +13,13 @@ import numpy as np
 from ase import Atoms
 from jsonargparse import Namespace
 
-from pyg_schnet.cli.files import (
-    check_holds_many,
-    check_output,
-    checkpoints,
-    fingerprint,
-    hash_models,
-    model_files,
-    split_models,
-)
-from pyg_schnet.io.atomic import check_distinct
 from pyg_schnet.io.console import out
 from pyg_schnet.io.formats.ase import FAILURES
 from pyg_schnet.io.formats.structure_stream import Source
+from pyg_schnet.io.hashes import hash_content
+from pyg_schnet.io.outputs import check_distinct, check_output, check_stores_many
 from pyg_schnet.potentials.checkpoint import load
+from pyg_schnet.potentials.model_files import checkpoint_paths, hash_models, model_files, resolve_models
 from pyg_schnet.potentials.training_domain import TrainingDomain
 from pyg_schnet.prediction.partial_output import number_of, parsed
 from pyg_schnet.prediction.progress import shown
@@ -69,8 +62,8 @@ class BatchRun:
     ):
         self._options, self._is_same = options, is_same
         self.source = Source(options.input, options.index)
-        self.models = split_models(options.model)
-        self.domain = _common_domain(checkpoints(self.models))
+        self.models = resolve_models(options.model)
+        self.domain = _common_domain(checkpoint_paths(self.models))
         models = hash_models(model_files(options.model))
         self.settings = {**settings, "index": options.index, "models": models}
         check_output(options.out, overwrite=True)
@@ -78,14 +71,14 @@ class BatchRun:
         inputs = {"MODEL": model_files(options.model), "IN": [options.input]}
         outputs = {"OUT": options.out, "the part of OUT": part_path(path)}
         check_distinct(inputs, {**outputs, "--trajectory": options.get("trajectory")})
-        self.fingerprint = fingerprint(options.input)
+        self.fingerprint = hash_content(options.input)
         self.refused, self.outside = Notes(), Notes()
         self._first = 0  # place of the first of `structures`
         self._left = iter(self.source)
         start = list(islice(self._left, 2))
         self.is_of_many = len(start) > 1
         if self.is_of_many:
-            check_holds_many(options.out)
+            check_stores_many(options.out)
         self._left = chain(start, self._left)
         self._share = share
         own = self.settings if share is None else shard_settings(self.settings, share)

@@ -7,8 +7,8 @@ from pathlib import Path
 from types import TracebackType
 
 from pyg_schnet.io.append_only import AppendOnlyFile
-from pyg_schnet.io.atomic import check_appendable, check_replaceable
 from pyg_schnet.io.locks import FileLock
+from pyg_schnet.io.outputs import check_appendable, check_replaceable
 
 COLUMNS = {
     "step": "d",

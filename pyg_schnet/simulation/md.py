@@ -13,7 +13,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.md.md import MolecularDynamics
 
-from pyg_schnet.io.atomic import check_distinct
+from pyg_schnet.io.outputs import check_distinct
 from pyg_schnet.potentials.ensemble import Ensemble
 from pyg_schnet.potentials.training_domain import MIN_DISTANCE_RATIO
 from pyg_schnet.simulation.integrators import (

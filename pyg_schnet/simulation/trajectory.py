@@ -15,9 +15,10 @@ from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat, ioforma
 from ase.io.trajectory import TrajectoryReader, TrajectoryWriter
 
 from pyg_schnet.io.append_only import AppendOnlyFile, append_error
-from pyg_schnet.io.atomic import check_appendable, check_replaceable, replacing
+from pyg_schnet.io.atomic import atomic_write
 from pyg_schnet.io.formats.ase import FAILURES
 from pyg_schnet.io.locks import locked
+from pyg_schnet.io.outputs import check_appendable, check_replaceable
 
 _GROWING = (".traj", ".extxyz", ".xyz")
 
@@ -119,7 +120,7 @@ class TrajectoryFile:
     def _write_whole(self, frames: Atoms | list[Atoms]) -> None:
         """Write the file in a format that does not grow."""
         assert self.path is not None
-        with replacing(self.path) as part:
+        with atomic_write(self.path) as part:
             write(part, frames, format=self._format)
 
     def __enter__(self) -> TrajectoryFile:
@@ -188,7 +189,7 @@ def _check_length(path: Path, size: int) -> None:
 
 def truncate_frames(path: Path, number: int) -> None:
     """Cut a ``*.traj`` after some frames; what follows may be what a kill left."""
-    with replacing(path) as part, path.open("rb") as file, TrajectoryWriter(part) as writer:
+    with atomic_write(path) as part, path.open("rb") as file, TrajectoryWriter(part) as writer:
         stored = cast(Any, TrajectoryReader(file))
         for place in range(number):
             writer.write(stored[place])

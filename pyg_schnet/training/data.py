@@ -17,8 +17,8 @@ from pyg_schnet.datasets.cards.card import card_names, read_card
 from pyg_schnet.datasets.references import References, energies_of, isolated_atoms
 from pyg_schnet.datasets.report.summary import Summary, summarise
 from pyg_schnet.datasets.splits import Split, random_split, read_split, without_copies
-from pyg_schnet.io.atomic import sha256_of
 from pyg_schnet.io.formats.reading import list_files, parts_of
+from pyg_schnet.io.hashes import hash_file
 from pyg_schnet.training.config import DataConfig
 from pyg_schnet.training.progress import Report
 
@@ -91,7 +91,7 @@ def hash_files(path: str | Sequence[str] | None) -> str:
         return hashlib.sha256("".join(map(hash_files, path)).encode()).hexdigest()
     if Path(path).is_dir():
         return hash_files([os.fspath(part) for file in list_files(path) for part in parts_of(file)])
-    return sha256_of(path)
+    return hash_file(path)
 
 
 def _report_doubts(train: AtomsDataset, report: Report, check_units: bool) -> None:

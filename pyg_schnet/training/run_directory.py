@@ -14,7 +14,7 @@ import yaml
 from torch import Tensor
 
 from pyg_schnet.datasets.splits import Split, read_split
-from pyg_schnet.io.atomic import is_leftover, remove_leftovers, written_whole
+from pyg_schnet.io.atomic import atomic_write, is_leftover, remove_leftovers
 from pyg_schnet.io.formats.npz import open_npz, read_array
 from pyg_schnet.io.locks import FileLock
 from pyg_schnet.potentials import checkpoint
@@ -157,7 +157,7 @@ class RunDirectory:
         arrays["structures"] = np.array(sum(map(len, split)) if structures is None else structures)
         arrays["sha256"] = np.array(hashes, dtype="U64")
         arrays["split_sha256"] = np.array(split.sha256())
-        with written_whole(self.split) as temporary, temporary.open("wb") as file:
+        with atomic_write(self.split) as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays)
 
     def read_hashes(self) -> list[str]:
@@ -258,5 +258,5 @@ class RunDirectory:
 
 
 def _write_text(path: Path, text: str) -> None:
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import date
 from pathlib import Path
 
-from pyg_schnet.io.atomic import written_whole
+from pyg_schnet.io.atomic import atomic_write
 
 ROOT = Path(__file__).parents[2]
 PATH = ROOT / "benchmarks" / "results" / "faults.csv"
@@ -81,7 +81,7 @@ def read(path: Path = PATH) -> list[Entry]:
 def record(entries: Sequence[Entry], path: Path = PATH) -> None:
     """Put trials in, in place of earlier ones of the same key; the file is whole at any time."""
     kept = {entry.key: entry for entry in [*read(path), *entries]}
-    with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [f.name for f in fields(Entry)], lineterminator="\n")
         writer.writeheader()
         for entry in sorted(kept.values(), key=lambda e: e.key):

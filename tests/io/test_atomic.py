@@ -7,19 +7,14 @@ import sys
 
 import pytest
 
-from pyg_schnet.io.atomic import (
-    check_appendable,
-    check_replaceable,
-    remove_leftovers,
-    replacing,
-    written_whole,
-)
+from pyg_schnet.io.atomic import atomic_write, remove_leftovers
+from pyg_schnet.io.outputs import check_appendable, check_replaceable
 from pyg_schnet.potentials import checkpoint
 
 
 def test_a_file_gets_its_name_when_it_is_whole(tmp_path):
     path = tmp_path / "a.csv"
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("half")
         assert not path.exists()
         temporary.write_text("whole")
@@ -35,30 +30,27 @@ def umask():
     os.umask(before)
 
 
-@pytest.mark.parametrize("writer", [written_whole, replacing])
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
-def test_a_new_file_has_the_permissions_of_the_umask(tmp_path, umask, writer, mask, mode):
+def test_a_new_file_has_the_permissions_of_the_umask(tmp_path, umask, mask, mode):
     umask(mask)
-    with writer(tmp_path / "a.csv") as temporary:
+    with atomic_write(tmp_path / "a.csv") as temporary:
         temporary.write_text("secret")
     assert (tmp_path / "a.csv").stat().st_mode & 0o777 == mode
 
 
-@pytest.mark.parametrize("writer", [written_whole, replacing])
-def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path, umask, writer):
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path, umask):
     path = tmp_path / "a.csv"
     path.write_text("before")
     path.chmod(0o640)
-    with writer(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("after")
     assert path.read_text() == "after"
     assert path.stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of open files are those of /proc")
-@pytest.mark.parametrize("writer", [written_whole, replacing])
-def test_content_is_on_the_disk_before_the_name_and_the_name_before_the_end(tmp_path, disk, writer):
-    with writer(tmp_path / "a.csv") as temporary:
+def test_content_is_on_the_disk_before_the_name_and_the_name_before_the_end(tmp_path, disk):
+    with atomic_write(tmp_path / "a.csv") as temporary:
         temporary.write_text("all")
     synced = [name for name, _ in disk]
     assert synced[-2:] == ["renamed a.csv", tmp_path.name]
@@ -73,7 +65,7 @@ def test_what_was_there_stays_where_writing_fails(tmp_path, error):
     path.write_text("before")
 
     def fail():
-        with written_whole(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text("half")
             raise error
 
@@ -94,14 +86,14 @@ def test_a_full_disk_is_told_with_the_files_name(tmp_path, monkeypatch):
     )
     with (
         pytest.raises(OSError, match=rf"^{re.escape(message)}$"),
-        written_whole(tmp_path / "a.csv") as temporary,
+        atomic_write(tmp_path / "a.csv") as temporary,
     ):
         temporary.write_text("all")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_is_not_there_is_told():
-    with pytest.raises(OSError, match=r"^/proc/a.*\(.*\)"), written_whole("/proc/a"):
+    with pytest.raises(OSError, match=r"^/proc/a.*\(.*\)"), atomic_write("/proc/a"):
         pass
 
 
@@ -151,7 +143,7 @@ def test_no_folder_gives_way_to_a_file(tmp_path):
     own = tmp_path / "results" / "thesis.tex"
     own.parent.mkdir()
     own.write_text("years of work")
-    with pytest.raises(OSError, match="results: cannot be written"), replacing(own.parent) as part:
+    with pytest.raises(OSError, match="results: cannot be written"), atomic_write(own.parent) as part:
         part.write_text("new")
     assert own.read_text() == "years of work"
     assert list(tmp_path.iterdir()) == [own.parent]
@@ -159,9 +151,9 @@ def test_no_folder_gives_way_to_a_file(tmp_path):
 
 def test_two_that_replace_one_file_do_not_disturb_each_other(tmp_path):
     path = tmp_path / "a.png"
-    with replacing(path) as one:
+    with atomic_write(path) as one:
         one.write_text("one")
-        with replacing(path) as other:
+        with atomic_write(path) as other:
             other.write_text("other")
         assert one.suffix == other.suffix == path.suffix
         assert path.read_text() == "other"

@@ -143,7 +143,7 @@ def test_a_power_cut_finds_frames_and_rows_where_the_restart_file_is(
     for before, now in itertools.pairwise(renames):
         names = [name for name, _ in disk[before + 1 : now]]
         assert {f"run.{suffix}", "run.csv", tmp_path.name, "logs"} <= set(names)
-        assert names[-1].startswith(f".run.{suffix}.restart.")
+        assert names[-1] == f"run.{suffix}.restart"
     last = dict(disk)
     assert last[f"run.{suffix}"] == (tmp_path / f"run.{suffix}").stat().st_size
     assert last["run.csv"] == (tmp_path / "logs" / "run.csv").stat().st_size

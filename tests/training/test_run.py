@@ -471,7 +471,7 @@ def _full_for(name, flush, left):
     room = {name: left}
 
     def full(handle):
-        if Path(os.readlink(f"/proc/self/fd/{handle}")).name.startswith(f".{name}"):
+        if Path(os.readlink(f"/proc/self/fd/{handle}")).parent.name.startswith(f".{name}"):
             room[name] -= 1
             if room[name] < 0:
                 raise OSError(errno.ENOSPC, "No space left on device")
