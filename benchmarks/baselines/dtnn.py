@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pyg_schnet.graph.pair_graph import measure
-from pyg_schnet.graph.validation import MAX_ATOMIC_NUMBER, check_molecules
+from pyg_schnet.graph.pair_graph import build_pairs
+from pyg_schnet.graph.validation import MAX_ATOMIC_NUMBER
 from pyg_schnet.nn import GaussianSmearing
 from pyg_schnet.nn.readout import sum_by_molecule
 
@@ -71,10 +71,9 @@ class DTNN(nn.Module):
         num_molecules: int | None = None,
     ) -> Tensor:
         """Predict one number for each molecule, ``(molecules, 1)``, as :meth:`pyg_schnet.SchNet.forward`."""
-        batch, num_molecules = check_molecules(z, pos, batch, num_molecules)
-        graph = measure(pos, batch, None)
-        expansion = self.radial_basis(graph.distance.to(self.embedding.weight.dtype))
-        (source, target), row = graph.directed()
+        graph = build_pairs(z, pos, batch, num_molecules=num_molecules)
+        expansion = self.radial_basis(graph.distances().to(self.embedding.weight.dtype))
+        (source, target), row = graph.edges()
         factors = self.by_distance(expansion)  # (rows, factors), of all passes
         if row is not None:
             factors = factors.index_select(0, row)
@@ -83,4 +82,4 @@ class DTNN(nn.Module):
             message = torch.tanh(self.to_features(self.by_atom(c).index_select(0, source) * factors))
             c = c + sum_by_molecule(message, target, len(z))
         contribution = self.dense2(torch.tanh(self.dense1(c))).double()
-        return sum_by_molecule(contribution, batch, num_molecules)
+        return sum_by_molecule(contribution, graph.batch, graph.num_molecules)

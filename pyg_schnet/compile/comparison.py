@@ -46,8 +46,9 @@ def difference(
     Forces that cancel, as in a perfect crystal, are known to the rounding of the largest ``pull`` on a site.
     """
     tolerance = _TOLERANCE[next(potential.model.parameters()).dtype]
-    none = expected["energy"].new_zeros(inputs.molecules)
-    references = potential.scaled(none, inputs.z, inputs.batch, inputs.molecules)
+    graph = inputs.graph
+    none = expected["energy"].new_zeros(graph.num_molecules)
+    references = potential.scaled(none, graph.z, graph.batch, graph.num_molecules)
     for name, value in expected.items():
         base = references if name == "energy" else torch.zeros_like(value)  # which would hide any difference
         rounding = 1e-13 * base.abs().max() + 1e-3 * tolerance * pull * (name != "energy")

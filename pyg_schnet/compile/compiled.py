@@ -6,20 +6,19 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Hashable, MutableMapping
+from collections.abc import Hashable, MutableMapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
 from pyg_schnet.compile.comparison import difference, telling
 from pyg_schnet.compile.inputs import Inputs, find_inputs
 from pyg_schnet.compile.machine import Bound, Machine, Run
 from pyg_schnet.compile.trace import Programs, trace
 from pyg_schnet.compile.weights import Weights
-from pyg_schnet.graph.ordering import in_old_order
+from pyg_schnet.graph.pair_graph import PairGraph
 from pyg_schnet.kernels import Watch, has_kernels, positions_only, why_not
 from pyg_schnet.nn import SchNet
 from pyg_schnet.nn.filter_table import KnotFeatures, Knots
@@ -102,22 +101,20 @@ class CompiledPotential:
     def __call__(
         self,
         potential: Potential,
-        data: Data,
+        graph: PairGraph,
         forces: bool,
-        stress: bool,
-        eager: Callable[[Potential, Data], dict[str, Tensor]],
+        volume: Tensor | None,
     ) -> dict[str, Tensor] | None:
         """Compute energy and, if wanted, forces and stress.
 
         Args:
             potential: Whose weights count.
-            data: The batch.
+            graph: Atoms and pairs.
             forces: Whether forces are wanted.
-            stress: Whether stresses are wanted.
-            eager: Computes the same without programs, for a potential of this kind and such a batch.
+            volume: Volumes in Å³, ``(molecules,)``, where stresses are wanted.
 
         Returns:
-            ``None`` where this kind of call has no program, or the input is wrong.
+            ``None`` where this kind of call has no program.
         """
         trained = potential.training and torch.is_grad_enabled()
         if not isinstance(potential.model, SchNet) or torch._C._are_functorch_transforms_active():
@@ -129,20 +126,20 @@ class CompiledPotential:
         if features is None:
             with nullcontext() if potential.training else positions_only():
                 features = state.features = potential.model.knot_features()
-        inputs = find_inputs(potential, features, data, forces, stress)
+        with nullcontext() if potential.training else positions_only():
+            inputs = find_inputs(potential.model, features, graph)
         if inputs is None:
             return None
-        forces = forces or stress  # which follows from them
-        programs = self._programs_for(state, potential, inputs, forces, trained, eager)
+        programs = self._programs_for(state, potential, inputs, forces, volume, trained)
         if programs is None:
-            out = eager(potential, inputs.data)
-        elif trained:
+            return None
+        if trained:
             out = _trained(programs, weights, inputs)
         else:
             if not self.constant or any(weight.requires_grad for weight in weights):
                 marks = [*marks, state.watch.look(weights)]
             out = _evaluated(programs, state, potential, weights, marks, inputs)
-        return in_old_order(inputs.finish(out) if programs else out, inputs.order)
+        return _finished(out, graph, forces, volume)
 
     def _look(self, potential: Potential, trained: bool) -> tuple[_State, list[Tensor], list[Any]]:
         """Find what is known of a potential, anew after a change; and its tensors, and marks of them."""
@@ -175,13 +172,13 @@ class CompiledPotential:
         potential: Potential,
         inputs: Inputs,
         forces: bool,
+        volume: Tensor | None,
         trained: bool,
-        eager: Callable[[Potential, Data], dict[str, Tensor]],
     ) -> Programs | None:
         """Return the programs of a kind of call, made at the first one; ``None`` where it runs eagerly."""
-        knots = inputs.knots
-        kinds = (forces, trained, knots.envelope is not None, knots.spacing, inputs.images is not None)
-        key = (*kinds, inputs.pos.dtype, knots.features.dtype, inputs.pos.device)
+        (graph, knots), with_forces = inputs, forces or volume is not None  # from which stresses follow
+        kinds = (with_forces, trained, knots.envelope is not None, knots.spacing, graph.sites is not None)
+        key = (*kinds, graph.pos.dtype, knots.features.dtype, graph.pos.device)
         programs, refused = state.programs.get(key), (state.weights.key, key)
         if programs is not None or refused in self._refused:
             return programs
@@ -190,7 +187,7 @@ class CompiledPotential:
             if programs is not None or refused in self._refused:
                 return programs
             began = time.perf_counter()
-            programs, reason = _make(potential, inputs, forces, trained, eager)
+            programs, reason = _make(potential, inputs, forces, volume, trained)
             self.seconds += time.perf_counter() - began
             if programs is not None:
                 state.programs[key] = programs
@@ -205,8 +202,8 @@ def _make(
     potential: Potential,
     inputs: Inputs,
     forces: bool,
+    volume: Tensor | None,
     trained: bool,
-    eager: Callable[[Potential, Data], dict[str, Tensor]],
 ) -> tuple[Programs | None, str | None]:
     """Trace a copy and compare with eager; without programs, return why such calls must run eagerly.
 
@@ -216,16 +213,16 @@ def _make(
         return None, None
     own = telling(potential)
     try:
-        programs = trace(own, inputs, forces, trained)
+        programs = trace(own, inputs, forces or volume is not None, trained)
     except Exception as error:
         return None, f"it cannot be traced: {str(error).strip().split(chr(10))[0]}"
-    expected, state = eager(own, inputs.data), _State(own)
+    expected, state = own.evaluate(inputs.graph, forces, volume), _State(own)
     weights = state.weights.tensors()
     if trained:
         raw = _trained(programs, weights, inputs)
     else:
         raw = _evaluated(programs, state, own, weights, [], inputs)
-    found = inputs.finish(dict(raw))
+    found = _finished(raw, inputs.graph, forces, volume)
     if "stress" in expected:  # molecules beside crystals have none
         known = ~expected["stress"].isnan()
         expected, found = ({**results, "stress": results["stress"][known]} for results in (expected, found))
@@ -262,6 +259,15 @@ def _evaluated(
     return _named(results)
 
 
+def _finished(
+    out: dict[str, Tensor], graph: PairGraph, forces: bool, volume: Tensor | None
+) -> dict[str, Tensor]:
+    """Turn forces on sites into forces and stresses."""
+    if "forces" not in out:
+        return out
+    return {"energy": out["energy"], **graph.forces_and_stress(out["forces"], forces, volume)}
+
+
 def _named(results: Any) -> dict[str, Tensor]:
     return dict(zip(("energy", "forces"), results, strict=False))
 
@@ -285,9 +291,9 @@ def _frozen_weights(
 def _run_machine(programs: Programs, bound: Bound, inputs: Inputs) -> tuple[list[Tensor], Run]:
     """Run forward in C."""
     assert programs.machine is not None
-    results = [torch.empty(inputs.molecules, dtype=torch.float64, device="cpu")]
+    results = [torch.empty(inputs.graph.num_molecules, dtype=torch.float64, device="cpu")]
     if programs.outputs > 1:
-        results.append(torch.empty_like(inputs.pos))
+        results.append(torch.empty_like(inputs.graph.site_pos))
     run = programs.machine.forward(bound, inputs.tensors(), results, inputs.sizes(), inputs.knots.start)
     return results, run
 

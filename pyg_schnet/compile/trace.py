@@ -20,6 +20,7 @@ from pyg_schnet.compile.operation import EXTENTS, Unsupported
 from pyg_schnet.compile.python_program import program, simplify
 from pyg_schnet.compile.tape import External, Tape
 from pyg_schnet.compile.weights import Weights
+from pyg_schnet.graph.pair_graph import PairGraph
 from pyg_schnet.kernels import pair_distances, positions_only, weights_only
 from pyg_schnet.nn.filter_table import Knots, SplineFilters
 
@@ -73,8 +74,10 @@ def trace(potential: Potential, like: Inputs, forces: bool, trained: bool) -> Pr
         *(example[4], example[6].shape),
     )
     tables = [] if trained else [weights[0].new_empty(knots - 8, config.num_filters) for _ in splines]
-    outputs, periodic = 2 if forces else 1, like.images is not None
-    cotangents = [torch.empty(molecules, dtype=torch.float64, device=like.pos.device)] if trained else []
+    outputs, periodic = 2 if forces else 1, like.graph.sites is not None
+    cotangents = (
+        [torch.empty(molecules, dtype=torch.float64, device=like.graph.pos.device)] if trained else []
+    )
     cotangents += [torch.empty_like(example[1])] if trained and forces else []
 
     def evaluate(own, given, example, cotangents):
@@ -85,9 +88,10 @@ def trace(potential: Potential, like: Inputs, forces: bool, trained: bool) -> Pr
         places, envelope = (more[-2], more[:-2]) if periodic else (pairs, more)
         pos = pos.detach().requires_grad_(forces)
         distance = pair_distances(pos, places).to(features.dtype)
+        graph = PairGraph(z, pos, batch, molecules, pairs, pos)
         knots = Knots(features, envelope[0] if envelope else None, distance, start, like.knots.spacing)
         with _reparametrize_module(potential, dict(zip(names, own, strict=True))), _given(splines, given):
-            relative = potential.model.predict(z, pos, batch, molecules, pairs, knots)  # pyright: ignore
+            relative = potential.model.predict(graph, pairs, knots)  # pyright: ignore
             energy = potential.scaled(relative, z, batch, molecules)
         results = [energy]
         if forces:
@@ -137,15 +141,15 @@ def _example(like: Inputs, weights: Sequence[Tensor], gaussians: int) -> list[An
         return number
 
     atoms, pairs, knots, molecules = map(unused, (1987, 4999, 1013, 331))
-    sites = atoms if like.images is None else unused(2999)
+    sites = atoms if like.graph.sites is None else unused(2999)
     sizes = [(atoms,), (sites, 3), (atoms,), (2, pairs)]
-    tensors = (like.z, like.pos, like.batch, like.pairs)
+    tensors = like.values()[:4]
     example = [tensor.new_zeros(size) for tensor, size in zip(tensors, sizes, strict=True)]
     features, envelope = like.knots.features, like.knots.envelope
     example += [molecules, 7, features.new_zeros(knots, width)]
     example += [] if envelope is None else [envelope.new_zeros(knots)]
-    if like.images is not None:
-        example += [like.pairs.new_zeros(2, pairs), like.pairs.new_zeros(sites)]
+    if like.graph.sites is not None:
+        example += [like.graph.pairs.new_zeros(2, pairs), like.graph.pairs.new_zeros(sites)]
     return example
 
 

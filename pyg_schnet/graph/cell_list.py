@@ -1,4 +1,4 @@
-"""Cells of space: pairs of near atoms by vesin, in linear time, and near atoms near in memory."""
+"""Cell lists: pairs of near atoms by vesin, in linear time."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_CELLS = 1e5  # vesin makes no more, by a division that stops the process for very long and thin boxes
+_CELLS = 1e5  # vesin's maximum; its division crashes the process for very long and thin boxes
 
 
 def fits_cell_list(extents: list[float], reach: float) -> bool:
-    """Whether vesin can divide a box into cells: not where a few atoms are spread over millions of them.
+    """Return whether vesin can divide a box into cells, few of which are empty.
 
     Args:
-        extents: Distances of the box's faces in Å.
+        extents: Distances between opposite faces of the box in Å.
         reach: Width of a cell in Å.
     """
     cells = [max(1.0, extent / reach) for extent in extents]
@@ -23,14 +23,14 @@ def fits_cell_list(extents: list[float], reach: float) -> bool:
 
 
 def close_pairs(pos: Tensor, reach: float, lattice: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Find the pairs closer than ``reach``, in double precision and no particular order.
+    """Find the pairs closer than ``reach``, in double precision and unsorted.
 
     Args:
         pos: Positions of one system in Å, ``(atoms, 3)``.
-        reach: In Å; larger than the cutoff by what the precision of ``pos`` leaves open.
-        lattice: Lattice vectors in rows, ``(3, 3)``, all of them periodic; ``None`` for a molecule. Give open
-            directions a vector longer by twice ``reach`` than the system: vesin knows them too, and takes 9 s
-            for three atoms of a slab 1 µm thick.
+        reach: In Å; larger than the cutoff by the rounding error of ``pos``.
+        lattice: Lattice vectors in rows, ``(3, 3)``, all of them periodic; ``None`` for a molecule. Open
+            directions need a vector longer than the system by twice ``reach``: vesin's own open directions
+            take 9 s for three atoms of a slab 1 µm thick.
 
     Returns:
         Targets, sources and the cell shifts of the sources.
@@ -46,18 +46,3 @@ def close_pairs(pos: Tensor, reach: float, lattice: Tensor | None = None) -> tup
     if not periodic:
         return target, source, torch.zeros_like(target)[:, None].expand(-1, 3)
     return target, source, torch.from_numpy(found[1]).to(pos.device)
-
-
-def spatial_order(pos: Tensor, width: float = 5.0) -> Tensor:
-    """Give an order of the atoms in which near ones are near in memory: cell by cell.
-
-    What a pair reads of its atoms is then in the processor's cache: 50,000 atoms in random order take twice
-    as long.
-
-    Args:
-        pos: Positions in Å, finite, ``(atoms, 3)``.
-        width: Of a cell in Å.
-    """
-    cell = ((pos.detach() - pos.detach().amin(0)) / width).long()
-    rows, columns = (cell[:, axis].max() + 1 for axis in (1, 2))
-    return ((cell[:, 0] * rows + cell[:, 1]) * columns + cell[:, 2]).argsort(stable=True)

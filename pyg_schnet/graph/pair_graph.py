@@ -1,56 +1,172 @@
-"""The geometry that SchNet sees: edges and their lengths."""
+"""The graph of pairs: atoms, the pairs of them that interact, and the forces and stress that follow."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pyg_schnet.graph.images import find_images
-from pyg_schnet.graph.neighbors import neighbor_list, radius_graph
-from pyg_schnet.graph.validation import check_edges, check_positions, is_periodic, raise_coincident
-from pyg_schnet.kernels import find_pairs, has_kernels, is_symmetric, pair_distances
+from pyg_schnet.graph.neighbors import check_max_neighbors, neighbor_list, radius_graph
+from pyg_schnet.graph.ordering import spatial_order
+from pyg_schnet.graph.sites import Sites, find_sites, sites_of_edges
+from pyg_schnet.graph.strain import stress_of_virial
+from pyg_schnet.graph.validation import (
+    MAX_ATOMIC_NUMBER,
+    check_edges,
+    check_elements,
+    check_molecules,
+    check_positions,
+    count_molecules,
+    is_periodic,
+    raise_coincident,
+)
+from pyg_schnet.kernels import find_pairs, has_kernels, pair_distances
+
+_ATOMS_TO_COMPARE = 2000  # in all; beyond, cell lists are faster than comparing all pairs of a molecule
+ATOMS_TO_SORT = 4000  # whose features outgrow the caches; sorting takes a hundredth of the time
+_ELEMENTS = torch.arange(MAX_ATOMIC_NUMBER + 1) > 0  # (100,), bool
 
 
-class Geometry(NamedTuple):
-    """Which atoms see each other, and their distances: a row a pair where both directions share it.
+class PairGraph(NamedTuple):
+    """Atoms and the pairs of them that interact, checked.
+
+    In molecules, pairs join atoms. In periodic systems they join sites, where atoms and their images are.
 
     Attributes:
-        distance: In Å, ``(rows,)``.
-        pairs: Both atoms of each row, ``(2, rows)``, for graphs where each edge has its reverse.
-        edges: Source and target of each row, ``(2, rows)``, for all others.
+        z: Atomic numbers, ``(atoms,)``.
+        pos: Positions of the atoms in Å, ``(atoms, 3)``.
+        batch: Index of the molecule of each atom, ``(atoms,)``, sorted.
+        num_molecules: Number of molecules; trailing ones may be without atoms.
+        pairs: Atoms of each pair, ``(2, pairs)``: each row one pair, both directions of which are edges.
+        site_pos: Positions of the sites in Å, ``(sites, 3)``; in molecules, ``pos``.
+        sites: Sites of periodic systems; ``None`` in molecules.
+        cell: Lattice vectors in rows, in Å; ``None`` without a lattice.
+        pbc: Whether lattice vectors are periodic; ``None`` if none is.
+        is_directed: Whether ``pairs`` are edges instead, from the source in row 0 to the target in row 1:
+            for graphs in which an edge lacks its reverse.
+        distance: Distance of each pair in Å, where a custom graph defines it.
+        distance_range: Shortest and longest distance in Å, where they are known.
+        order: Index of each atom in the caller's order, where atoms were sorted.
     """
 
-    distance: Tensor
-    pairs: Tensor | None = None
-    edges: Tensor | None = None
+    z: Tensor
+    pos: Tensor
+    batch: Tensor
+    num_molecules: int
+    pairs: Tensor
+    site_pos: Tensor
+    sites: Sites | None = None
+    cell: Tensor | None = None
+    pbc: Tensor | Sequence[bool] | bool | None = None
+    is_directed: bool = False
+    distance: Tensor | None = None
+    distance_range: tuple[float, float] | None = None
+    order: Tensor | None = None
 
-    def directed(self) -> tuple[Tensor, Tensor | None]:
-        """Give all edges and, where they share rows, the row of each."""
-        if self.pairs is None:
-            assert self.edges is not None
-            return self.edges, None
-        row = torch.arange(self.pairs.size(1), device=self.pairs.device)
-        return torch.cat([self.pairs, self.pairs.flip(0)], dim=1), torch.cat([row, row])
+    @property
+    def site_pairs(self) -> Tensor:
+        """Sites of each pair, ``(2, pairs)``."""
+        return self.pairs if self.sites is None else self.sites.pairs
+
+    def distances(self) -> Tensor:
+        """Compute the distance of each pair in Å, ``(pairs,)``, differentiable in ``site_pos``."""
+        if self.distance is not None:
+            return self.distance
+        pos, pairs = self.site_pos, self.site_pairs
+        if has_kernels(pos):
+            return pair_distances(pos, pairs)
+        return (pos.index_select(0, pairs[0]) - pos.index_select(0, pairs[1])).norm(dim=1)
+
+    def edges(self) -> tuple[Tensor, Tensor | None]:
+        """Return all edges, ``(2, edges)``, and the pair of each, ``(edges,)``, where edges share pairs."""
+        if self.is_directed:
+            return self.pairs, None
+        pair = torch.arange(self.pairs.size(1), device=self.pairs.device)
+        return torch.cat([self.pairs, self.pairs.flip(0)], dim=1), torch.cat([pair, pair])
+
+    def with_gradient(self) -> PairGraph:
+        """Return the graph with ``site_pos`` that require a gradient."""
+        if self.site_pos.requires_grad:
+            return self
+        site_pos = self.site_pos.detach().requires_grad_()
+        return self._replace(site_pos=site_pos, pos=site_pos if self.sites is None else self.pos)
+
+    def forces_and_stress(
+        self, site_forces: Tensor, forces: bool = True, volume: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        r"""Compute forces on atoms, and stresses, from forces on sites.
+
+        .. math::
+            \mathbf F_i = \sum_{s \text{ of } i} \mathbf f_s, \qquad
+            \sigma = -\frac1{2V} \sum_s (\mathbf f_s \mathbf r_s^T + \mathbf r_s \mathbf f_s^T)
+
+        Args:
+            site_forces: Negative gradient of the energy by ``site_pos``, in eV/Å, ``(sites, 3)``.
+            forces: Whether to return forces.
+            volume: Volumes in Å³, ``(molecules,)``, NaN for molecules without one; stresses are returned if
+                given.
+
+        Returns:
+            ``forces``, ``(atoms, 3)``, in the caller's order of atoms; ``stress``, ``(molecules, 3, 3)``.
+        """
+        out, sites = {}, self.sites
+        if forces:
+            out["forces"] = site_forces
+            if sites is not None:
+                zeros = site_forces.new_zeros(len(self.z), 3)
+                out["forces"] = zeros.index_add(0, sites.atom, site_forces)
+            if self.order is not None:
+                out["forces"] = out["forces"][self.order.argsort()]
+        if volume is not None:
+            batch = self.batch if sites is None else self.batch.index_select(0, sites.atom)
+            moments = (site_forces[:, :, None] * self.site_pos[:, None, :]).double().flatten(1)  # (sites, 9)
+            virial = moments.new_zeros(len(volume), 9).index_add(0, batch, moments).view(-1, 3, 3)
+            out["stress"] = stress_of_virial(-(virial + virial.mT) / 2, volume)
+        return out
 
 
-def measure(
+def build_pairs(
+    z: Tensor,
     pos: Tensor,
-    batch: Tensor,
-    cutoff: float | None,
+    batch: Tensor | None = None,
+    cutoff: float | None = None,
+    *,
+    num_molecules: int | None = None,
     edge_index: Tensor | None = None,
     shift: Tensor | None = None,
     cell: Tensor | None = None,
     pbc: Tensor | Sequence[bool] | bool | None = None,
+    sites: Any = None,
     max_num_neighbors: int | None = None,
-) -> Geometry:
-    """Find the edges, unless they are given, and measure them; differentiable in ``pos`` and ``cell``.
+    allowed: Tensor | None = None,
+    sort_atoms: bool = False,
+) -> PairGraph:
+    """Check molecules or periodic systems, and find the pairs of atoms within the cutoff.
 
-    The arguments are those of :class:`~pyg_schnet.SchNet` and its ``forward``. Both directions of a pair
-    share one row.
+    Args:
+        z: Atomic numbers, ``(atoms,)``.
+        pos: Positions in Å, ``(atoms, 3)``.
+        batch: Index of the molecule of each atom, sorted; one molecule if ``None``.
+        cutoff: In Å; ``None`` connects all pairs of a molecule.
+        num_molecules: Number of molecules; counted if ``None``.
+        edge_index: Edges, if they are known, ``(2, edges)``; row 0 the sources.
+        shift: Integer cell shift of each edge of a periodic system, ``(edges, 3)``.
+        cell: Lattice vectors in rows, in Å.
+        pbc: Whether each lattice vector is periodic.
+        sites: :class:`Sites` of the edges, if they are known; anything else is ignored.
+        max_num_neighbors: Raise if an atom has more neighbors.
+        allowed: Whether each atomic number from 0 is allowed, bool; by default 1 to 99 are.
+        sort_atoms: Whether to sort the atoms of a single molecule, so that near atoms are near in memory.
+
+    Returns:
+        The graph, differentiable in ``pos`` and ``cell``.
+
+    Raises:
+        ValueError: If the input is not a set of molecules, with the field and its requirement.
+        TypeError: If a tensor is of the wrong type.
     """
     periodic = is_periodic(pbc)
     if periodic and cutoff is None:
@@ -58,75 +174,160 @@ def measure(
             "`pbc` must be false for a SchNet without cutoff, which connects all pairs of a molecule; "
             "use SchNet(cutoff=...)"
         )
-    if edge_index is None and not periodic:
-        pairs = _find_pairs(pos, batch, cutoff, max_num_neighbors)
-        return Geometry(_pair_distances(pos, pairs), pairs)
-    given = edge_index is not None
+    if periodic or (edge_index is not None and shift is not None):
+        batch, molecules = _check_atoms(z, pos, batch, num_molecules, allowed)
+        found = _periodic_graph(z, pos, batch, molecules, cutoff, edge_index, shift, cell, pbc, sites)
+        if edge_index is None:
+            check_max_neighbors(found.edges()[0], cutoff or math.inf, max_num_neighbors)
+        return found._replace(pbc=pbc)
+    limits = (cutoff, num_molecules, edge_index, max_num_neighbors, allowed)
+    sort_atoms = sort_atoms and edge_index is None and _are_plain(z, pos, batch, None)
+    if sort_atoms and (batch is None or not bool(batch.any())):
+        order = spatial_order(pos)
+        try:
+            return _molecular_graph(z[order], pos[order], batch, *limits)._replace(order=order)
+        except ValueError:  # repeat it with the caller's indices of atoms
+            return _molecular_graph(z, pos, batch, *limits)
+    return _molecular_graph(z, pos, batch, *limits)
+
+
+def _check_atoms(
+    z: Tensor, pos: Tensor, batch: Tensor | None, num_molecules: int | None, allowed: Tensor | None
+) -> tuple[Tensor, int]:
+    number, molecules = check_molecules(z, pos, batch, num_molecules)
+    if allowed is not None:
+        check_elements(z, allowed)
+    if batch is not None and not torch.compiler.is_compiling():
+        _count(batch, num_molecules)
+    return number, molecules
+
+
+def _molecular_graph(
+    z: Tensor,
+    pos: Tensor,
+    batch: Tensor | None,
+    cutoff: float | None,
+    num_molecules: int | None,
+    edge_index: Tensor | None,
+    max_num_neighbors: int | None,
+    allowed: Tensor | None,
+) -> PairGraph:
+    if max_num_neighbors is None and _are_plain(z, pos, batch, edge_index):
+        edges = edge_index
+        if edges is None and cutoff is not None and len(pos) > _ATOMS_TO_COMPARE:
+            edges = radius_graph(pos, cutoff, batch)
+        found = find_pairs(z, _ELEMENTS if allowed is None else allowed, pos, batch, cutoff, edges)
+        if found is not None:  # all is as it should be, and there are pairs
+            pairs, *ends = found
+            if batch is None:
+                batch, molecules = torch.zeros_like(z), num_molecules or 1
+            else:
+                molecules = _count(batch, num_molecules)
+            return PairGraph(z, pos, batch, molecules, pairs, pos, distance_range=(ends[0], ends[1]))
+    batch, molecules = _check_atoms(z, pos, batch, num_molecules, allowed)
     if edge_index is None:
-        assert cutoff is not None
-        edge_index, shift = neighbor_list(pos, cutoff, batch, cell, pbc)
-    else:
-        if periodic and shift is None:
-            raise ValueError(
-                "`shift` must be given with `edge_index` where `pbc` is true; neighbor_list makes both"
-            )
-        if not torch.compiler.is_compiling():
+        r = math.inf if cutoff is None else cutoff
+        edge_index = radius_graph(pos, r, batch, max_num_neighbors=max_num_neighbors)
+        return PairGraph(z, pos, batch, molecules, edge_index[:, edge_index[0] < edge_index[1]], pos)
+    graph = PairGraph(z, pos, batch, molecules, edge_index, pos, is_directed=True)
+    if not torch.compiler.is_compiling():
+        check_positions(pos, batch)
+        check_edges(edge_index, batch)
+        with torch.no_grad():
+            _check_distances(graph, graph.distances(), given=True)
+    return graph
+
+
+def _are_plain(z: Any, pos: Any, batch: Any, edge_index: Any) -> bool:
+    """Return whether the tensors are of the types, shapes and device that the kernels read."""
+    return (
+        isinstance(z, Tensor)
+        and z.dtype == torch.long
+        and pos.dim() == 2
+        and pos.size(1) == 3
+        and z.shape == pos.shape[:1]
+        and (batch is None or (batch.dtype == torch.long and batch.shape == z.shape))
+        and (
+            edge_index is None
+            or (edge_index.dtype == torch.long and edge_index.dim() == 2 and len(edge_index) == 2)
+        )
+        and all(t is None or (t.is_cpu and t.layout == torch.strided) for t in (z, pos, batch, edge_index))
+        and has_kernels(pos)
+    )
+
+
+def _count(batch: Tensor, num_molecules: int | None) -> int:
+    counted = count_molecules(batch)
+    if num_molecules is None:
+        return counted
+    if num_molecules < counted:
+        raise ValueError(
+            f"`num_molecules` must be at least {counted}, one more than the last entry of `batch`; got "
+            f"{num_molecules}"
+        )
+    return num_molecules
+
+
+def _periodic_graph(
+    z: Tensor,
+    pos: Tensor,
+    batch: Tensor,
+    num_molecules: int,
+    cutoff: float | None,
+    edge_index: Tensor | None,
+    shift: Tensor | None,
+    cell: Tensor | None,
+    pbc: Tensor | Sequence[bool] | bool | None,
+    sites: Any,
+) -> PairGraph:
+    given = edge_index is not None
+    if given and shift is None:
+        raise ValueError(
+            "`shift` must be given with `edge_index` where `pbc` is true; neighbor_list makes both"
+        )
+    if given and cell is None:
+        raise ValueError("`cell` must be given, in Å, with `shift`; got None")
+    compiling = torch.compiler.is_compiling()
+    pairs = None
+    if not (given and isinstance(sites, Sites) and len(sites.atom) >= len(pos)):
+        if edge_index is None:
+            assert cutoff is not None
+            edge_index, shift = neighbor_list(pos, cutoff, batch, cell, pbc)
+        elif not compiling:
             check_positions(pos, batch)
             check_edges(edge_index, batch)
-    images = None
-    if shift is not None and cell is not None and not torch.compiler.is_compiling():
-        images = find_images(edge_index, shift, batch)
-    if images is not None:
-        assert cell is not None
-        distance = _pair_distances(images.positions(pos, cell, batch), images.places)
-        geometry = Geometry(distance, images.pairs)
-    elif shift is None and has_kernels(pos) and is_symmetric(edge_index):
-        pairs = edge_index[:, edge_index[0] < edge_index[1]]
-        distance = _pair_distances(pos, pairs)
-        geometry = Geometry(distance, pairs)
-    else:
-        distance = _distance(pos, edge_index, shift, cell, batch)
-        geometry = Geometry(distance, edges=edge_index)
-    if not torch.compiler.is_compiling() and bool((distance == 0).any()):
-        rows = edge_index if geometry.pairs is None else geometry.pairs
-        source, target = rows[:, distance == 0][:, 0].tolist()
-        if not given:  # the search looks at differences of positions, and this at positions of images
-            raise_coincident(source, target)
-        raise ValueError(
-            f"`edge_index` must not connect atoms at one point, got atoms {source} and {target} at "
-            "distance 0; remove loops and duplicated atoms"
-        )
-    return geometry
+        assert shift is not None
+        sites = None if compiling else find_sites(edge_index, shift, batch)
+        if sites is None:
+            pairs, sites = edge_index, sites_of_edges(edge_index, shift, len(pos))
+    assert cell is not None
+    is_directed = pairs is not None
+    pairs = sites.atom[sites.pairs] if pairs is None else pairs
+    site_pos = sites.positions(pos, cell, batch)
+    graph = PairGraph(z, pos, batch, num_molecules, pairs, site_pos, sites, cell, is_directed=is_directed)
+    if compiling:
+        return graph
+    with torch.no_grad():
+        distance = graph.distances()
+    _check_distances(graph, distance, given)
+    if cutoff is not None and not bool((near := distance < cutoff).all()):
+        distance, sites = distance[near], sites._replace(pairs=sites.pairs[:, near])
+        graph = graph._replace(pairs=pairs[:, near], sites=sites)
+    if is_directed or len(distance) == 0:
+        return graph
+    low, high = (float(value) for value in distance.aminmax())
+    return graph._replace(distance_range=(low, high))
 
 
-def _find_pairs(pos: Tensor, batch: Tensor, cutoff: float | None, max_num_neighbors: int | None) -> Tensor:
-    if max_num_neighbors is None and has_kernels(pos):
-        pairs = find_pairs(pos, batch, cutoff)
-        if pairs is not None:
-            return pairs
-    r = math.inf if cutoff is None else cutoff
-    edge_index = radius_graph(pos, r, batch, max_num_neighbors=max_num_neighbors)
-    return edge_index[:, edge_index[0] < edge_index[1]]
-
-
-def _pair_distances(pos: Tensor, pairs: Tensor) -> Tensor:
-    return pair_distances(pos, pairs) if has_kernels(pos) else _distance(pos, pairs)
-
-
-def _distance(
-    pos: Tensor,
-    edge_index: Tensor,
-    shift: Tensor | None = None,
-    cell: Tensor | None = None,
-    batch: Tensor | None = None,
-) -> Tensor:
-    source, target = edge_index
-    vector = pos.index_select(0, source) - pos.index_select(0, target)  # (edges, 3)
-    if shift is not None:
-        if cell is None:
-            raise ValueError("`cell` must be given, in Å, with `shift`; got None")
-        assert batch is not None
-        lattice = cell.view(-1, 3, 3).to(pos.dtype)
-        lattice = lattice[batch[target]] if len(lattice) > 1 else lattice.expand(len(target), 3, 3)
-        vector = vector + torch.einsum("ei,eij->ej", shift.to(pos.dtype), lattice)
-    return vector.norm(dim=1)
+def _check_distances(graph: PairGraph, distance: Tensor, given: bool) -> None:
+    """Raise ValueError unless all distances are positive."""
+    if bool((distance > 0).all()):
+        return
+    check_positions(graph.pos, graph.batch)
+    first, second = sorted(graph.pairs[:, ~(distance > 0)][:, 0].tolist())
+    if not given:  # the search compares differences of positions, and this positions of images
+        raise_coincident(first, second)
+    raise ValueError(
+        f"`edge_index` must not connect atoms at one point, got atoms {first} and {second} at distance 0; "
+        "remove loops and duplicated atoms"
+    )

@@ -1,7 +1,8 @@
-"""Strain: a homogeneous deformation, whose derivative of the energy is the stress."""
+"""Strain: the homogeneous deformation by which the derivative of the energy is the stress."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from typing import cast
 
@@ -13,7 +14,7 @@ from pyg_schnet.graph.validation import check_cell
 
 
 class Strain:
-    r"""The deformation that is none, to differentiate an energy by.
+    r"""A strain of zero, as a variable of the energy of models that find their own pairs.
 
     .. math::
         \mathbf r_i \to \mathbf r_i (1 + \varepsilon), \qquad \mathbf a_k \to \mathbf a_k (1 + \varepsilon),
@@ -21,7 +22,7 @@ class Strain:
 
     Args:
         data: Systems with ``cell``, and ``pbc`` that is true for some direction of some system.
-        molecules: Their number.
+        num_molecules: Number of systems.
 
     Attributes:
         strain: Zeros, ``(molecules, 3, 3)``, a leaf.
@@ -33,13 +34,13 @@ class Strain:
         Nielsen and Martin, Phys. Rev. B 32, 3780 (1985).
     """
 
-    def __init__(self, data: Data, molecules: int):
-        self._volume = volumes(data, molecules)
-        self._cell = cast(Tensor, data.cell).reshape(-1, 3, 3).expand(molecules, 3, 3)
+    def __init__(self, data: Data, num_molecules: int):
+        self._volume = volumes(getattr(data, "cell", None), getattr(data, "pbc", None), num_molecules)
+        self._cell = cast(Tensor, data.cell).reshape(-1, 3, 3).expand(num_molecules, 3, 3)
         self.strain = torch.zeros_like(self._cell, requires_grad=True, memory_format=torch.contiguous_format)
 
     def deform(self, data: Data, pos: Tensor) -> tuple[Data, Tensor]:
-        """Give the same systems and positions, as functions of the strain."""
+        """Return the systems and their positions as functions of the strain."""
         symmetric = (self.strain + self.strain.mT) / 2  # a rotation costs no energy
         batch = getattr(data, "batch", None)
         own = symmetric[0] if batch is None else symmetric.index_select(0, batch)
@@ -51,24 +52,31 @@ class Strain:
         return data, pos + (pos[:, None] @ own.to(pos.dtype)).squeeze(1)
 
     def stress(self, gradient: Tensor) -> Tensor:
-        """Turn the derivative of the energies by the strain, in eV, into stresses in eV/Å³, float64."""
-        return per_volume(gradient, self._volume)
+        """Compute stresses in eV/Å³, float64, from the derivative of the energies by the strain, in eV."""
+        return stress_of_virial(gradient, self._volume)
 
 
-def volumes(data: Data, molecules: int) -> Tensor:
-    """Give the volumes to which stresses refer, in Å³, ``(molecules,)``; NaN where there is none.
+def volumes(cell: Tensor | None, pbc: Tensor | Sequence[bool] | bool | None, num_molecules: int) -> Tensor:
+    """Compute the volumes that stresses refer to, in Å³.
+
+    Args:
+        cell: Lattice vectors in rows, in Å, of each molecule or of all.
+        pbc: Whether each lattice vector is periodic.
+        num_molecules: Number of molecules.
+
+    Returns:
+        ``(molecules,)``, float64; NaN for molecules that are not periodic or whose cell has no volume.
 
     Raises:
-        ValueError: If no system has one.
+        ValueError: If no molecule has a volume.
     """
-    cell, pbc = getattr(data, "cell", None), getattr(data, "pbc", None)
     flags = torch.as_tensor(False if pbc is None else pbc)
     if cell is None or not bool(flags.any()):
         raise ValueError(
             "`stress` needs a periodic system, with `cell` in Å and `pbc`; molecules have none: leave it out"
         )
     check_cell(cell)
-    lattice = cast(Tensor, cell).detach().double().reshape(-1, 3, 3).expand(molecules, 3, 3)
+    lattice = cell.detach().double().reshape(-1, 3, 3).expand(num_molecules, 3, 3)
     periodic = flags.to(lattice.device).reshape(-1, 3 if flags.dim() else 1).any(dim=1)
     volume = lattice.det().abs()
     known = periodic & (volume > 0)
@@ -80,14 +88,17 @@ def volumes(data: Data, molecules: int) -> Tensor:
     return torch.where(known, volume, torch.nan)
 
 
-def per_volume(gradient: Tensor, volume: Tensor) -> Tensor:
-    """Divide derivatives by strain, in eV, by volumes; a system without volume has NaN, and no gradient."""
-    known = volume.isfinite()[:, None, None]  # apart: what is NaN would make gradients NaN
-    return torch.where(known, gradient.double() / torch.where(known, volume[:, None, None], 1.0), torch.nan)
+def stress_of_virial(virial: Tensor, volume: Tensor) -> Tensor:
+    """Compute stresses in eV/Å³, float64, from derivatives by strain in eV and volumes in Å³.
+
+    A molecule whose volume is NaN has a stress of NaN without gradient.
+    """
+    known = volume.isfinite()[:, None, None]  # a NaN in the quotient would make gradients NaN
+    return torch.where(known, virial.double() / torch.where(known, volume[:, None, None], 1.0), torch.nan)
 
 
 def virial_per_atom(stress: Tensor, data: Data) -> Tensor:
-    """Turn stresses, ``(molecules, 3, 3)`` in eV/Å³, into energies an atom in eV, which losses compare."""
+    """Convert stresses, ``(molecules, 3, 3)`` in eV/Å³, to energies per atom in eV, which losses compare."""
     atoms = (
         cast(Tensor, data.ptr).diff() if "ptr" in data else torch.tensor([len(data.z)], device=stress.device)
     )

@@ -64,8 +64,8 @@ def is_periodic(pbc: Tensor | Sequence[bool] | bool | None) -> bool:
     return pbc is not None and bool(torch.as_tensor(pbc).any())
 
 
-def molecules_of(data: Data) -> tuple[Tensor, int]:
-    """Give the number of the molecule of each atom, and the number of molecules."""
+def batch_of(data: Data) -> tuple[Tensor, int]:
+    """Return the index of the molecule of each atom, ``(atoms,)``, and the number of molecules."""
     batch = getattr(data, "batch", None)
     if batch is None:
         return torch.zeros_like(data.z), 1

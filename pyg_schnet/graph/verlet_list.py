@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from pyg_schnet.graph.images import Images, find_images
 from pyg_schnet.graph.neighbors import neighbor_list
+from pyg_schnet.graph.sites import Sites, find_sites
 
 
 class _Search(NamedTuple):
@@ -17,7 +17,7 @@ class _Search(NamedTuple):
 
     pos: Tensor
     lattice: tuple[Tensor, Tensor] | None
-    found: dict[str, Tensor | Images]
+    found: dict[str, Tensor | Sites]
 
 
 class VerletList:
@@ -51,9 +51,9 @@ class VerletList:
         self._last: _Search | None = None  # replaced as a whole
 
     def add_to(self, data: Data) -> None:
-        """Give systems their ``edge_index`` and, where they are periodic, ``shift`` and ``images``.
+        """Give systems their ``edge_index`` and, where they are periodic, ``shift`` and ``sites``.
 
-        Images are left out where some edge has no reverse.
+        ``sites`` are left out where some edge has no reverse.
 
         Args:
             data: One system or several, with ``pos`` and, where there is a lattice, ``cell`` and ``pbc``;
@@ -66,8 +66,8 @@ class VerletList:
         if last is None or not self._holds(last, pos, batch, lattice):
             last = self._last = self._search(pos, batch, lattice)
             self.searches += 1
-        if "images" in fields and "images" not in last.found:
-            del data.images  # of an earlier search
+        if "sites" in fields and "sites" not in last.found:
+            del data.sites  # of an earlier search
         data.update(last.found)
 
     def _search(self, pos: Tensor, batch: Tensor | None, lattice: tuple[Tensor, Tensor] | None) -> _Search:
@@ -75,10 +75,10 @@ class VerletList:
         edge_index, shift = neighbor_list(pos, self.cutoff + self.skin, batch, cell, pbc)
         if lattice is None:
             return _Search(pos.clone(), None, {"edge_index": edge_index})
-        found: dict[str, Tensor | Images] = {"edge_index": edge_index, "shift": shift}
+        found: dict[str, Tensor | Sites] = {"edge_index": edge_index, "shift": shift}
         number = edge_index.new_zeros(len(pos)) if batch is None else batch
-        if (images := find_images(edge_index, shift, number)) is not None:
-            found["images"] = images
+        if (sites := find_sites(edge_index, shift, number)) is not None:
+            found["sites"] = sites
         return _Search(pos.clone(), (lattice[0].clone(), lattice[1].clone()), found)
 
     def _holds(

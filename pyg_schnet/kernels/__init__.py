@@ -10,7 +10,7 @@ from pyg_schnet.kernels.convolution import (
 )
 from pyg_schnet.kernels.library import Watch, has_kernels, library, why_not
 from pyg_schnet.kernels.operations import DIRECT
-from pyg_schnet.kernels.pairs import find_pairs, is_symmetric, pair_distances, prepare
+from pyg_schnet.kernels.pairs import find_pairs, pair_distances
 
 __all__ = [
     "DIRECT",
@@ -18,11 +18,9 @@ __all__ = [
     "combine_rows",
     "find_pairs",
     "has_kernels",
-    "is_symmetric",
     "library",
     "pair_distances",
     "positions_only",
-    "prepare",
     "shifted_softplus",
     "silu",
     "spline_convolution",

@@ -8,58 +8,17 @@ import math
 import torch
 from torch import Tensor
 
-from pyg_schnet.graph.validation import check_positions, raise_coincident
 from pyg_schnet.kernels.convolution import differentiable, distance_is_wanted
 from pyg_schnet.kernels.library import LIBRARY, library, pointer
 
-_COINCIDENT = -1
 _MOST_PAIRS = 2**22  # compared at once: beyond, trees and cells are faster
-
-
-def find_pairs(pos: Tensor, batch: Tensor | None, cutoff: float | None) -> Tensor | None:
-    """Find all pairs of atoms of one molecule closer than a cutoff.
-
-    Args:
-        pos: Positions in Å, ``(atoms, 3)``.
-        batch: Number of the molecule of each atom, sorted; one molecule if ``None``.
-        cutoff: In Å; all pairs if ``None``.
-
-    Returns:
-        The pairs, ``(2, pairs)``, each once and with the lower number first; or ``None`` where there are no
-        kernels, or comparing all pairs is not the way to find them.
-
-    Raises:
-        ValueError: If positions are not finite, the batch is not sorted, or two atoms coincide.
-    """
-    if pos.device.type != "cpu" or (loaded := library(pos.dtype)) is None:
-        return None
-    if batch is not None and (batch.dtype != torch.long or batch.shape != pos.shape[:1]):
-        check_positions(pos, batch)
-        batch = batch.long()
-    pos, atoms = pos.detach().contiguous(), ctypes.c_int64(len(pos))
-    batch = None if batch is None else batch.contiguous()
-    possible = loaded.count_pairs(pointer(batch), atoms)
-    if possible > _MOST_PAIRS:
-        return None
-    out = torch.empty(2, max(possible, 0), dtype=torch.long, device="cpu")
-    wrong = (ctypes.c_int64 * 2)()
-    rows = (ctypes.c_void_p(out.data_ptr()), ctypes.c_void_p(out.data_ptr() + 8 * max(possible, 0)))
-    distance = ctypes.c_double(math.inf if cutoff is None else cutoff)
-    count = possible
-    if possible >= 0:
-        count = loaded.find_pairs(pointer(pos), pointer(batch), atoms, distance, *rows, wrong)
-    if count == _COINCIDENT:
-        raise_coincident(*wrong)
-    if count < 0:
-        check_positions(pos, batch)  # it says what is wrong, and where
-    return out[:, :count]
 
 
 def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def prepare(
+def find_pairs(
     z: Tensor,
     allowed: Tensor,
     pos: Tensor,
@@ -67,22 +26,25 @@ def prepare(
     cutoff: float | None,
     edge_index: Tensor | None,
 ) -> tuple[Tensor, float, float] | None:
-    """Check a batch and find its pairs, all in one call.
+    """Check molecules and find their pairs, in one call.
 
     Args:
         z: Atomic numbers, ``(atoms,)``, int64.
-        allowed: Which of them are known, by number, bool.
+        allowed: Whether each atomic number from 0 is allowed, bool.
         pos: Positions in Å, ``(atoms, 3)``.
-        batch: Number of the molecule of each atom, int64; one molecule if ``None``.
+        batch: Index of the molecule of each atom, int64; one molecule if ``None``.
         cutoff: In Å; all pairs if ``None``.
         edge_index: Edges, ``(2, edges)``, if they are known.
 
     Returns:
-        The pairs, ``(2, pairs)``, and the shortest and the longest distance in Å; or ``None`` where anything
-        is unusual, wrong input included.
+        The pairs closer than the cutoff, ``(2, pairs)``, each once with the lower index first, and the
+        shortest and the longest distance in Å; ``None`` for wrong input, edges without their reverse,
+        no pair, or more pairs than are compared one by one.
     """
-    tensors = (z, allowed, pos, *(t for t in (batch, edge_index) if t is not None))
-    if (loaded := library(pos.dtype)) is None or not all(t.is_contiguous() for t in tensors):
+    z, pos = z.contiguous(), pos.contiguous()
+    batch = None if batch is None else batch.contiguous()
+    edge_index = None if edge_index is None else edge_index.contiguous()
+    if (loaded := library(pos.dtype)) is None or not allowed.is_contiguous():
         return None
     atoms = len(pos)
     if edge_index is None:
@@ -104,18 +66,6 @@ def prepare(
         return None
     pairs = out.view(2, rows)
     return (pairs if count == rows else pairs[:, :count].contiguous()), *reach
-
-
-def is_symmetric(edge_index: Tensor) -> bool:
-    """Whether each edge has its reverse, and none is a loop, with a certainty of all but 2⁻⁶⁴.
-
-    Args:
-        edge_index: ``(2, edges)``, int64, on the CPU, where there are kernels.
-    """
-    source, target = edge_index[0].contiguous(), edge_index[1].contiguous()
-    loaded = library(torch.float32)
-    assert loaded is not None
-    return bool(loaded.is_symmetric(pointer(source), pointer(target), ctypes.c_int64(len(source))))
 
 
 _GIVEN = "Tensor pos, Tensor first, Tensor second"

@@ -12,7 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from pyg_schnet.graph.pair_graph import Geometry, measure
+from pyg_schnet.graph.pair_graph import PairGraph, build_pairs
+from pyg_schnet.graph.sites import Sites
 from pyg_schnet.graph.validation import MAX_ATOMIC_NUMBER, check_molecules
 from pyg_schnet.nn.cfconv import CFConv
 from pyg_schnet.nn.config import SchNetConfig
@@ -88,7 +89,7 @@ class SchNet(PyGNames, nn.Module):
     """
 
     _settings: ClassVar = ("config",)
-    _computes: ClassVar = ("forward", "locate", "knot_features", "predict")
+    _computes: ClassVar = ("forward", "build_pairs", "edge_features", "knot_features", "predict")
 
     def __init__(
         self,
@@ -237,6 +238,7 @@ class SchNet(PyGNames, nn.Module):
         pbc: Tensor | Sequence[bool] | bool | None = None,
         num_molecules: int | None = None,
         dtype: torch.dtype | None = None,
+        graph: PairGraph | None = None,
     ) -> Float[Tensor, "molecules 1"]:
         """Predict one property of each molecule.
 
@@ -253,6 +255,7 @@ class SchNet(PyGNames, nn.Module):
             num_molecules: Number of molecules, if trailing ones may be without atoms.
             dtype: Of the result; that of the weights if ``None``. Sums over atoms run in float64, and
                 ``torch.float64`` returns them as they are.
+            graph: Result of :meth:`build_pairs`, in place of all arguments but ``dtype``.
 
         Returns:
             The property in the unit of the training data, one row for each molecule.
@@ -260,60 +263,82 @@ class SchNet(PyGNames, nn.Module):
         Raises:
             ValueError: If the input is not a set of molecules, with the field and its requirement.
         """
-        batch, num_molecules = check_molecules(z, pos, batch, num_molecules)
-        place = self.locate(pos, batch, edge_index, shift, cell, pbc)
-        out = self.predict(z, pos, batch, num_molecules, *place)
+        if graph is None:
+            graph = self.build_pairs(z, pos, batch, edge_index, shift, cell, pbc, num_molecules)
+        out = self.predict(graph, *self.edge_features(graph))
         return out.to(dtype or self.embedding.weight.dtype)[:, None]
 
-    def locate(
+    def build_pairs(
         self,
+        z: Tensor,
         pos: Tensor,
-        batch: Tensor,
+        batch: Tensor | None = None,
         edge_index: Tensor | None = None,
         shift: Tensor | None = None,
         cell: Tensor | None = None,
         pbc: Tensor | Sequence[bool] | bool | None = None,
-    ) -> tuple[Tensor, Tensor | Knots, Tensor | None, Tensor | None]:
-        """Find what the convolutions need: edges, features, envelope and pairs, see :class:`CFConv`.
+        num_molecules: int | None = None,
+        *,
+        sites: Sites | None = None,
+        allowed: Tensor | None = None,
+        sort_atoms: bool = False,
+    ) -> PairGraph:
+        """Check the input and find the pairs of atoms that interact.
 
-        The arguments are those of :meth:`forward`.
+        The arguments are those of :meth:`forward` and of :func:`~pyg_schnet.graph.pair_graph.build_pairs`.
         """
-        cutoff, bound = self.config.cutoff, self.max_num_neighbors
         if self.interaction_graph is not None and edge_index is None:
+            batch, num_molecules = check_molecules(z, pos, batch, num_molecules)
             edges, distance = self.interaction_graph(pos, batch)
-            graph = Geometry(distance, edges=edges)
-        else:
-            graph = measure(pos, batch, cutoff, edge_index, shift, cell, pbc, bound)
-        distance = graph.distance.to(self.embedding.weight.dtype)  # (rows,), d_ij
+            return PairGraph(z, pos, batch, num_molecules, edges, pos, is_directed=True, distance=distance)
+        cutoff, envelope = self.config.cutoff, self.envelope
+        if cutoff is not None and isinstance(envelope, CosineEnvelope | PolynomialEnvelope):
+            cutoff = min(cutoff, envelope.cutoff)
+        return build_pairs(
+            z,
+            pos,
+            batch,
+            cutoff,
+            num_molecules=num_molecules,
+            edge_index=edge_index,
+            shift=shift,
+            cell=cell,
+            pbc=pbc,
+            sites=sites,
+            max_num_neighbors=self.max_num_neighbors,
+            allowed=allowed,
+            sort_atoms=sort_atoms,
+        )
+
+    def edge_features(self, graph: PairGraph) -> tuple[Tensor, Tensor | Knots, Tensor | None, Tensor | None]:
+        """Compute what the convolutions need: edges, features, envelope and pairs, see :class:`CFConv`."""
+        distance = graph.distances().to(self.embedding.weight.dtype)  # (rows,), d_ij
         near = None
-        if graph.pairs is not None and takes_splines(distance, self.filters) and self.has_splines():
+        if not graph.is_directed and takes_splines(distance, self.filters) and self.has_splines():
             near = self.knot_features().near(graph.pairs, distance, self.filters)
         if near is not None:
             return *near, None, None
-        edges, pair = graph.directed()
+        edges, pair = graph.edges()
         trim = isinstance(self.radial_basis, GaussianSmearing) and not torch.compiler.is_compiling()
         features = self.radial_basis(distance, **({"trim": True} if trim else {}))  # (rows, gaussians)
         envelope = self.envelope(distance) if self.envelope is not None else None
-        if envelope is None and cutoff is not None:  # edges that were given may be longer
-            envelope = (distance < cutoff).to(distance.dtype)
+        if envelope is None and self.config.cutoff is not None:  # edges that were given may be longer
+            envelope = (distance < self.config.cutoff).to(distance.dtype)
         return edges, features, envelope, pair
 
     def predict(
         self,
-        z: Tensor,
-        pos: Tensor,
-        batch: Tensor,
-        num_molecules: int,
+        graph: PairGraph,
         edges: Tensor,
         features: Tensor | Knots,
         envelope: Tensor | None = None,
         pair: Tensor | None = None,
     ) -> Tensor:
-        """Predict from a geometry that is known; the property of each molecule, ``(molecules,)``, float64."""
-        x = self.embedding(z)  # (atoms, channels), equation (3)
+        """Predict the property of each molecule, ``(molecules,)``, float64."""
+        x = self.embedding(graph.z)  # (atoms, channels), equation (3)
         for interaction in self.interactions:
             x = x + interaction(x, edges, features, envelope, pair)
-        return self.readout(x, z, pos, batch, num_molecules)
+        return self.readout(x, graph.z, graph.pos, graph.batch, graph.num_molecules)
 
     def knot_features(self) -> KnotFeatures:
         """Return the features of as many knots as the present radial basis, envelope and filters need."""

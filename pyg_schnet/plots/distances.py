@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from pyg_schnet.graph.neighbors import neighbor_list
-from pyg_schnet.graph.validation import molecules_of
+from pyg_schnet.graph.validation import batch_of
 
 
 def pair_distances(data: Data, cutoff: float | None = None) -> Tensor:
@@ -23,7 +23,7 @@ def pair_distances(data: Data, cutoff: float | None = None) -> Tensor:
     Returns:
         In Å and float64, each pair twice, ``(edges,)``.
     """
-    (batch, _), pos = molecules_of(data), cast(Tensor, data.pos).double()
+    (batch, _), pos = batch_of(data), cast(Tensor, data.pos).double()
     cell, pbc = data.get("cell"), data.get("pbc")
     edges, shift = neighbor_list(pos, math.inf if cutoff is None else cutoff, batch, cell, pbc)
     source, target = edges

@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import ClassVar, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
+from torch_geometric.data.storage import GlobalStorage
 
-from pyg_schnet.compile import CompiledPotential
-from pyg_schnet.graph.ordering import in_old_order, in_spatial_order
-from pyg_schnet.graph.strain import Strain
+from pyg_schnet.graph.pair_graph import ATOMS_TO_SORT, PairGraph
+from pyg_schnet.graph.strain import Strain, volumes
 from pyg_schnet.graph.validation import (
     MAX_ATOMIC_NUMBER,
+    batch_of,
     check_atomic_numbers,
     check_elements,
     check_molecules,
-    molecules_of,
+    is_periodic,
 )
 from pyg_schnet.kernels import positions_only
 from pyg_schnet.nn import SchNet
 from pyg_schnet.nn.readout import DoubleBuffers, element_table, sum_by_molecule
 from pyg_schnet.potentials.training_domain import TrainingDomain
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class Backend(Protocol):
+    """A compiled form of a potential."""
+
+    def __call__(
+        self, potential: Potential, graph: PairGraph, forces: bool, volume: Tensor | None
+    ) -> dict[str, Tensor] | None:
+        """Compute as :meth:`Potential.evaluate`; ``None`` for calls that it does not serve."""
+
+    def why_eager(self, potential: Potential) -> str | None:
+        """Return why no call of a potential is served; ``None`` if some are."""
 
 
 class Potential(DoubleBuffers):
@@ -75,7 +89,7 @@ class Potential(DoubleBuffers):
     atomref: Tensor  # (100,), eV
     allowed: Tensor  # (100,), bool
     _settings: ClassVar = ()
-    _computes: ClassVar = ("_run", "_energy", "scaled")
+    _computes: ClassVar = ("evaluate", "_energy", "scaled")
 
     def __init__(
         self,
@@ -86,8 +100,8 @@ class Potential(DoubleBuffers):
     ):
         super().__init__()
         self.model = model
-        self._fields = _fields_of(model)
-        self.compiled: CompiledPotential | None = None
+        self._fields = _arguments_of(model)
+        self.compiled: Backend | None = None
         self.domain: TrainingDomain | None = None
         table = element_table(atomref)
         allowed = torch.ones(MAX_ATOMIC_NUMBER + 1, dtype=torch.bool)
@@ -132,30 +146,50 @@ class Potential(DoubleBuffers):
             ValueError: If the input is not a set of molecules, holds an element that was absent from
                 training, or stress is asked for where no system is periodic.
         """
-        if self.compiled is not None and not torch.compiler.is_compiling():
-            eager = functools.partial(Potential._run, forces=forces, stress=stress)
-            out = self.compiled(self, data, forces, stress, eager)
-            if out is not None:
-                return out  # else it has no program, or something is wrong, which is told below
-        pos = data.pos
-        if pos is None:
+        fields = _fields_of(data)
+        if fields.get("pos") is None:
             raise ValueError("`data` must hold `pos`, positions in Å; got None")
-        if "z" not in data:
+        if fields.get("z") is None:
             raise ValueError("`data` must hold `z`, atomic numbers; got None")
-        check_molecules(data.z, pos, getattr(data, "batch", None), 0)
         if (forces or stress) and torch.is_inference_mode_enabled():
             raise RuntimeError(
                 f"`{'forces' if forces else 'stress'}` need gradients, which torch.inference_mode() switches "
                 "off for good; use torch.no_grad() instead"
             )
-        check_elements(data.z, self.allowed)
-        ordered, order = in_spatial_order(data, self.model)
-        try:
-            return in_old_order(self._run(ordered, forces, stress), order)
-        except ValueError:
-            if order is None:
-                raise
-            return self._run(data, forces, stress)  # which tells the caller's own numbers of the atoms
+        if not self._takes_pairs(fields):
+            return self._evaluate_fields(data, forces, stress)
+        graph = self._build_pairs(data, fields)
+        volume = volumes(graph.cell, graph.pbc, graph.num_molecules) if stress else None
+        out = None
+        if self.compiled is not None and not torch.compiler.is_compiling():
+            out = self.compiled(self, graph, forces, volume)
+        return self.evaluate(graph, forces, volume) if out is None else out
+
+    def evaluate(
+        self, graph: PairGraph, forces: bool = True, volume: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Compute energies, forces and stresses of a graph by the model itself.
+
+        Args:
+            graph: Result of :meth:`SchNet.build_pairs <pyg_schnet.SchNet.build_pairs>`.
+            forces: Whether forces are wanted.
+            volume: Volumes in Å³, ``(molecules,)``, where stresses are wanted.
+
+        Returns:
+            As :meth:`forward`.
+        """
+        if not forces and volume is None:
+            with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
+                return {"energy": self._energy(graph)}
+        with torch.enable_grad():
+            graph = graph.with_gradient()
+            with nullcontext() if self.training else positions_only():
+                energy = self._energy(graph)
+            with positions_only():
+                ones = torch.ones_like(energy)
+                (gradient,) = torch.autograd.grad(energy, graph.site_pos, ones, create_graph=self.training)
+        out = {"energy": energy if self.training else energy.detach()}
+        return {**out, **graph.forces_and_stress(-gradient, forces, volume)}
 
     def atomic_energies(self, data: Data) -> Tensor:
         """Compute what each atom adds to the energy; only the sums have a physical meaning.
@@ -176,15 +210,13 @@ class Potential(DoubleBuffers):
                 "`atomic_energies` needs a SchNet with readout='add', whose energy is a sum over atoms; got "
                 f"{model}"
             )
-        (batch, _), pos = molecules_of(data), cast(Tensor, data.pos)
-        check_molecules(data.z, pos, batch, 0)
-        check_elements(data.z, self.allowed)
-        fields = {name: getattr(data, name, None) for name in ("edge_index", "shift", "cell", "pbc")}
+        fields = _fields_of(data)
         with torch.no_grad(), positions_only():
-            place = model.locate(pos, batch, **fields)
-            each = torch.arange(len(batch), device=batch.device)  # each atom a molecule, to the readout
-            own = model.predict(data.z, pos, each, len(batch), *place)
-            return self.scaled(own.double(), data.z, each, len(batch))
+            graph = self._build_pairs(data, fields, sort_atoms=False)
+            each = torch.arange(len(graph.z), device=graph.z.device)  # to the readout, an atom is a molecule
+            graph = graph._replace(batch=each, num_molecules=len(each))
+            own = model.predict(graph, *model.edge_features(graph))
+            return self.scaled(own.double(), graph.z, each, len(each))
 
     def compile(self, constant: bool = False) -> Potential:
         """Compute by straight programs from now on: the same numbers, several times faster.
@@ -206,6 +238,8 @@ class Potential(DoubleBuffers):
         Returns:
             Itself; ``compiled`` tells about the programs, :meth:`why_eager` why there are none.
         """
+        from pyg_schnet.compile import CompiledPotential  # a higher layer; see `ignore_imports`
+
         self.compiled = CompiledPotential(constant)
         return self
 
@@ -215,17 +249,51 @@ class Potential(DoubleBuffers):
             return "compile() was not called"
         return self.compiled.why_eager(self)
 
-    def _run(self, data: Data, forces: bool, stress: bool = False) -> dict[str, Tensor]:
+    def _takes_pairs(self, fields: Mapping[str, Any]) -> bool:
+        """Return whether the model computes the energy from a graph of pairs alone."""
+        model = self.model
+        if not isinstance(model, SchNet) or "graph" not in self._fields:
+            return False
+        if model.interaction_graph is not None or type(model).build_pairs is not SchNet.build_pairs:
+            return False
+        return not (model.config.dipole and is_periodic(fields.get("pbc")))  # dipoles need positions of atoms
+
+    def _build_pairs(self, data: Data, fields: Mapping[str, Any], sort_atoms: bool = True) -> PairGraph:
+        model, (batch, molecules) = cast(SchNet, self.model), (fields.get("batch"), None)
+        if batch is not None:
+            molecules = getattr(data, "num_graphs", None)  # unknown for a `batch` without Batch
+        large = sort_atoms and len(fields["pos"]) > ATOMS_TO_SORT
+        return model.build_pairs(
+            fields["z"],
+            fields["pos"],
+            batch,
+            *(fields.get(name) for name in ("edge_index", "shift", "cell", "pbc")),
+            molecules,
+            sites=fields.get("sites"),
+            allowed=self.allowed,
+            sort_atoms=large and _ignores_order(model),
+        )
+
+    def _energy(self, graph: PairGraph) -> Tensor:
+        out = self.model(graph.z, graph.pos, graph.batch, graph=graph, dtype=torch.float64)
+        return self.scaled(out.reshape(graph.num_molecules), graph.z, graph.batch, graph.num_molecules)
+
+    def _evaluate_fields(self, data: Data, forces: bool, stress: bool) -> dict[str, Tensor]:
+        """Evaluate a model that finds its pairs itself; stresses are derivatives by strain."""
         pos = cast(Tensor, data.pos)
+        check_molecules(data.z, pos, getattr(data, "batch", None), 0)
+        check_elements(data.z, self.allowed)
         if not forces and not stress:
             with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
-                return {"energy": self._energy(data, pos)}
+                return {"energy": self._energy_of_fields(data, pos)}
         with torch.enable_grad():
             if forces and not pos.requires_grad:
                 pos = pos.detach().requires_grad_()
-            strain = Strain(data, molecules_of(data)[1]) if stress else None
+            strain = Strain(data, batch_of(data)[1]) if stress else None
             with nullcontext() if self.training else positions_only():
-                energy = self._energy(*((data, pos) if strain is None else strain.deform(data, pos)))
+                energy = self._energy_of_fields(
+                    *((data, pos) if strain is None else strain.deform(data, pos))
+                )
             by = ([pos] if forces else []) + ([] if strain is None else [strain.strain])
             with positions_only():
                 gradients = list(
@@ -238,8 +306,8 @@ class Potential(DoubleBuffers):
             out["stress"] = strain.stress(gradients.pop(0))
         return out
 
-    def _energy(self, data: Data, pos: Tensor) -> Tensor:
-        batch, molecules = molecules_of(data)
+    def _energy_of_fields(self, data: Data, pos: Tensor) -> Tensor:
+        batch, molecules = batch_of(data)
         known = {"num_molecules": molecules, "dtype": torch.float64}
         fields = {name: known[name] if name in known else getattr(data, name, None) for name in self._fields}
         for name, needed in self._fields.items():
@@ -264,9 +332,22 @@ class Potential(DoubleBuffers):
         return self.scale * relative + references
 
 
-def _fields_of(model: nn.Module) -> dict[str, bool]:
+def _arguments_of(model: nn.Module) -> dict[str, bool]:
     """Name what a model takes beside elements, positions and batch, and whether it cannot do without."""
     model = getattr(model, "_orig_mod", model)  # what torch.compile wraps takes anything
     named = list(inspect.signature(model.forward).parameters.values())[3:]
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {p.name: p.default is inspect.Parameter.empty for p in named if p.kind in kinds}
+
+
+def _fields_of(data: Data) -> Mapping[str, Any]:
+    """Return the fields of data by name; each access to an attribute of Data takes microseconds."""
+    return data._store._mapping if type(data._store) is GlobalStorage else data.to_dict()
+
+
+def _ignores_order(model: SchNet) -> bool:
+    """Return whether no method of a subclass and no hook sees the order of the atoms."""
+    methods = ("predict", "edge_features")
+    if any(getattr(type(model), name) is not getattr(SchNet, name) for name in methods):
+        return False
+    return not any(getattr(module, hooks) for module in model.modules() for hooks in _HOOKS)

@@ -285,8 +285,8 @@ def test_a_default_device_is_not_that_of_the_machines_memory(compiled, water):
 
 @pytest.mark.parametrize("search", [10, 1000], ids=["by cells", "by comparing all"])
 def test_errors_name_the_callers_atoms_however_these_are_sorted(compiled, monkeypatch, search):
-    monkeypatch.setattr("pyg_schnet.graph.ordering._ATOMS_TO_ORDER", 10)
-    monkeypatch.setattr("pyg_schnet.compile.inputs._ATOMS_TO_COMPARE", search)
+    monkeypatch.setattr("pyg_schnet.potentials.potential.ATOMS_TO_SORT", 10)
+    monkeypatch.setattr("pyg_schnet.graph.pair_graph._ATOMS_TO_COMPARE", search)
     pos = 6 * torch.rand(30, 3, generator=torch.Generator().manual_seed(0)).double()
     pos[17] = pos[5]
     with pytest.raises(ValueError, match="got atoms 5 and 17"):

@@ -10,7 +10,7 @@ from torch_geometric.data import Batch, Data
 
 from pyg_schnet import Potential, SchNet
 from pyg_schnet.compile import trace as tracing
-from pyg_schnet.graph.cell_list import spatial_order
+from pyg_schnet.graph.ordering import spatial_order
 
 TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 2, "num_gaussians": 12, "cutoff": 4.0}
 PAPER = {
@@ -337,10 +337,10 @@ def test_without_gradients_the_numbers_are_the_same(built, water, training, way)
 @pytest.mark.parametrize("grouped", [True, False], ids=["batch of one", "no batch"])
 @pytest.mark.parametrize("forces", [True, False], ids=["forces", "energy"])
 def test_a_large_system_in_any_order_has_its_results(built, grouped, training, forces, monkeypatch):
-    monkeypatch.setattr("pyg_schnet.graph.ordering._ATOMS_TO_ORDER", 50)
+    monkeypatch.setattr("pyg_schnet.potentials.potential.ATOMS_TO_SORT", 50)
     sorted_systems = []
     monkeypatch.setattr(
-        "pyg_schnet.graph.ordering.spatial_order",
+        "pyg_schnet.graph.pair_graph.spatial_order",
         lambda pos: sorted_systems.append(len(pos)) or spatial_order(pos, width=2.0),  # not the order given
     )
     generator = torch.Generator().manual_seed(0)
@@ -359,7 +359,7 @@ def test_a_large_system_in_any_order_has_its_results(built, grouped, training, f
 
 
 def test_unsorted_molecules_are_refused_however_many_atoms_there_are(built, monkeypatch):
-    monkeypatch.setattr("pyg_schnet.graph.ordering._ATOMS_TO_ORDER", 3)
+    monkeypatch.setattr("pyg_schnet.potentials.potential.ATOMS_TO_SORT", 3)
     data = Data(z=torch.ones(4).long(), pos=torch.rand(4, 3), batch=torch.tensor([0, 1, 0, 1]))
     with pytest.raises(ValueError, match=r"`batch`.*sorted"):
         built()[1](data)

@@ -11,8 +11,8 @@ from torch_geometric.data import Batch, Data
 
 from pyg_schnet import Potential, RadiusGraph, SchNet
 from pyg_schnet.compile import trace as tracing
-from pyg_schnet.graph import pair_graph as geometry
-from pyg_schnet.graph.images import find_images
+from pyg_schnet.graph import pair_graph
+from pyg_schnet.graph.sites import find_sites
 from pyg_schnet.transforms.ase_atoms import from_ase
 
 TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 2, "num_gaussians": 12, "cutoff": 4.0}
@@ -62,11 +62,11 @@ def agree(found, expected, tolerance):
 
 @pytest.fixture
 def plain(monkeypatch):
-    """Compute by directed edges, as if nobody knew of images."""
+    """Compute by directed edges."""
 
     def run(potential, data, **wanted):
         with monkeypatch.context() as patch:
-            patch.setattr(geometry, "find_images", lambda *arguments: None)
+            patch.setattr(pair_graph, "find_sites", lambda *arguments: None)
             return potential(data, **wanted)
 
     return run
@@ -146,7 +146,7 @@ def test_given_edges_of_a_longer_reach_give_the_same(built):
     expected = eager(data, stress=True)
     graph = RadiusGraph(5.5)(data.clone())
     agree(compiled(graph, stress=True), expected, 1e-11)
-    graph.images = find_images(graph.edge_index, graph.shift, torch.zeros_like(graph.z))
+    graph.sites = find_sites(graph.edge_index, graph.shift, torch.zeros_like(graph.z))
     agree(compiled(graph, stress=True), expected, 1e-11)
 
 
@@ -218,8 +218,8 @@ def test_forces_that_cancel_are_no_difference(built, training, dtype, share_prog
     assert compiled.compiled.failure is None
 
 
-def test_a_field_called_images_is_the_users_own(built):
+def test_a_field_called_sites_is_the_users_own(built):
     eager, compiled = (p.eval() for p in built())
     data = crystal(0)
-    data.images = torch.zeros(3)
+    data.sites = torch.zeros(3)
     agree(compiled(data), eager(data), 1e-11)

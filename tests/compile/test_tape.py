@@ -124,13 +124,15 @@ def test_a_tape_reads_nothing_that_is_not_there(potential, large, wrong, text):
     potential.eval()(large)
     (programs,) = potential.compiled._programs.values()
     machine = programs.machine
-    inputs = find_inputs(potential, potential.model.knot_features(), large, forces=True, stress=False)
+    model = potential.model
+    graph = model.build_pairs(large.z, large.pos, large.batch, num_molecules=large.num_graphs)
+    inputs = find_inputs(model, model.knot_features(), graph)
     convolutions = [interaction.cfconv for interaction in potential.model.interactions]
     tables = [c.spline.coefficients(c.filter_network, inputs.knots).detach() for c in convolutions]
     weights = [*(w.detach() for w in Weights(potential).tensors()), *tables]
 
     def run(weights, tensors):
-        results = [torch.empty(inputs.molecules).double(), torch.empty_like(inputs.pos)]
+        results = [torch.empty(graph.num_molecules).double(), torch.empty_like(graph.pos)]
         machine.forward(machine.bind(weights), tensors, results, inputs.sizes(), inputs.knots.start)
         return results
 

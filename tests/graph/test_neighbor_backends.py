@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from pyg_schnet import neighbor_list, radius_graph
 from pyg_schnet.graph import neighbors
-from pyg_schnet.graph.cell_list import fits_cell_list, spatial_order
+from pyg_schnet.graph.cell_list import fits_cell_list
+from pyg_schnet.graph.ordering import spatial_order
 
 seeds = st.integers(0, 2**32 - 1)
 dtypes = st.sampled_from([torch.float32, torch.float64])

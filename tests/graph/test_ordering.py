@@ -83,7 +83,7 @@ def test_hooks_see_features_of_atoms_in_the_callers_order(large, arguments, rand
 def test_an_own_graph_names_the_callers_atoms_in_large_systems(large, arguments, randomize):
     plain = randomize(SchNet(**arguments).double())
     batch = torch.zeros_like(large.z)
-    edges, _, _, _ = plain.locate(large.pos, batch)
+    edges, _ = plain.build_pairs(large.z, large.pos, batch).edges()
 
     def known_graph(pos, batch):
         return edges, (pos[edges[0]] - pos[edges[1]]).norm(dim=1)

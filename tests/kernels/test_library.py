@@ -322,7 +322,8 @@ def test_without_kernels_results_are_the_same(fresh, monkeypatch, randomize, mol
     monkeypatch.setenv("PYG_SCHNET_NATIVE", "0")
     found = results()
     assert potential.why_eager() == "switched off by PYG_SCHNET_NATIVE=0"
-    assert find_pairs(molecule.pos, None, None) is None
+    allowed = torch.ones(100, dtype=torch.bool)
+    assert find_pairs(molecule.z, allowed, molecule.pos, None, None, None) is None
     assert len(potential.compiled) == 0
     monkeypatch.undo()
     library.cache_clear()

@@ -233,7 +233,8 @@ def test_usual_filters_have_the_usual_knots(molecules):
     batch = Batch.from_data_list(molecules)
     for model in (SchNet(), SchNet.paper(zero_output=False), steep(SchNet.paper(zero_output=False), 2.0)):
         model.filters = "spline"
-        _, knots, *_ = model.double().locate(batch.pos, batch.batch)
+        graph = model.double().build_pairs(batch.z, batch.pos, batch.batch)
+        _, knots, *_ = model.edge_features(graph)
         assert knots.spacing == knot_spacing(model.radial_basis.gamma)
 
 
@@ -428,11 +429,11 @@ def test_autocast_runs_exact_filters(model, ethanol):
 def test_a_convolution_with_knots_equals_one_with_features_of_each_pair(model, benzene):
     conv = model.interactions[0].cfconv
     x = torch.randn(12, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    batch = torch.zeros(12, dtype=torch.long)
-    pairs, knots, *_ = model.locate(benzene.pos, batch)
+    graph = model.build_pairs(benzene.z, benzene.pos)
+    pairs, knots, *_ = model.edge_features(graph)
     found = conv(x, pairs, knots)
     model.filters = "exact"
-    edges, features, envelope, pair = model.locate(benzene.pos, batch)
+    edges, features, envelope, pair = model.edge_features(graph)
     expected = conv(x, edges, features, edge_weight=envelope, pair=pair)
     assert_close(found, expected, atol=1e-5 * float(expected.detach().abs().max()), rtol=0)
 

@@ -22,7 +22,7 @@ def convolved(model, interaction, distance):
     """What the layer itself gives for a neighbor at a distance, with features of one."""
     pos = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, distance]], dtype=torch.float64)
     model.filters = "exact"
-    edges, features, envelope, pair = model.locate(pos, torch.zeros(2, dtype=torch.long))
+    edges, features, envelope, pair = model.edge_features(model.build_pairs(torch.ones(2).long(), pos))
     ones = torch.ones(2, model.config.num_filters, dtype=torch.float64)
     if edges.numel() == 0:
         return torch.zeros(model.config.num_filters, dtype=torch.float64)

@@ -10,6 +10,7 @@ from torch_geometric.data import Batch, Data
 from pyg_schnet import Ensemble, Potential, SchNet, load
 from pyg_schnet.cli import main
 from pyg_schnet.datasets import AtomsDataset
+from pyg_schnet.graph import pair_graph
 from pyg_schnet.potentials import checkpoint, ensemble
 from pyg_schnet.potentials.metrics import evaluate
 
@@ -56,11 +57,15 @@ def test_neighbors_are_searched_once(potentials, water, monkeypatch):
     monkeypatch.setattr(
         ensemble, "neighbor_list", lambda *arguments: searches.append(arguments[1]) or original(*arguments)
     )
+    given = []
+    find_pairs = pair_graph.find_pairs
     monkeypatch.setattr(
-        "pyg_schnet.graph.pair_graph._find_pairs", lambda *arguments: pytest.fail("searched again")
+        pair_graph, "find_pairs", lambda *arguments: given.append(arguments[5]) or find_pairs(*arguments)
     )
     Ensemble(potentials).eval()(water)
     assert searches == [4.0]
+    assert len(given) == len(potentials)
+    assert all(edge_index is not None for edge_index in given)
 
 
 def test_models_with_and_without_cutoff_share_all_pairs(potentials, randomize, molecules):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from pyg_schnet import neighbor_list
-from pyg_schnet.graph.images import find_images
+from pyg_schnet.graph.sites import find_sites
 
 
 def systems(seed, counts, pbc):
@@ -33,26 +33,25 @@ def rows(*columns):
 def test_pairs_there_and_back_are_the_edges(seed, counts, pbc):
     pos, batch, cell, flags = systems(seed, counts, pbc)
     edge_index, shift = neighbor_list(pos, 4.0, batch, cell, flags)
-    images = find_images(edge_index, shift, batch)
+    sites = find_sites(edge_index, shift, batch)
     vector = (
         pos[edge_index[0]]
         - pos[edge_index[1]]
         + torch.einsum("ei,eij->ej", shift.double(), cell[batch[edge_index[1]]])
     )
-    sites = images.positions(pos, cell, batch)
-    half = sites[images.places[1]] - sites[images.places[0]]
-    target, source = images.pairs
+    place = sites.positions(pos, cell, batch)
+    half = place[sites.pairs[1]] - place[sites.pairs[0]]
+    target, source = sites.atom[sites.pairs]
     both = [torch.cat(pair) for pair in ((source, target), (target, source), (half, -half))]
     assert rows(*edge_index, vector) == rows(*both)
-    assert images.atom[images.places].equal(images.pairs)
-    assert (batch[images.atom].diff() >= 0).all()
+    assert (batch[sites.atom].diff() >= 0).all()
     for number in range(len(counts)):  # first its atoms, then images, each once
-        own = batch[images.atom] == number
-        first = images.atom[own][: counts[number]]
+        own = batch[sites.atom] == number
+        first = sites.atom[own][: counts[number]]
         assert first.tolist() == (batch == number).nonzero().flatten().tolist()
-        assert not images.shift[own][: counts[number]].any()
-        assert images.shift[own][counts[number] :].any(dim=1).all()
-    places = torch.cat([images.atom[:, None], images.shift], 1)
+        assert not sites.shift[own][: counts[number]].any()
+        assert sites.shift[own][counts[number] :].any(dim=1).all()
+    places = torch.cat([sites.atom[:, None], sites.shift], 1)
     assert len(places.unique(dim=0)) == len(places)
 
 
@@ -73,19 +72,19 @@ def test_edges_that_are_no_pairs_are_left_to_others(change):
     else:
         kept = torch.arange(edge_index.size(1)).clamp(min=1)
         edge_index, shift = edge_index[:, kept], shift[kept]
-    assert find_images(edge_index, shift, batch) is None
+    assert find_sites(edge_index, shift, batch) is None
 
 
 def test_positions_carry_gradients_to_atoms_and_cell():
     pos, batch, cell, flags = systems(1, [2, 3], [True] * 3)
-    images = find_images(*neighbor_list(pos, 4.0, batch, cell, flags), batch)
+    sites = find_sites(*neighbor_list(pos, 4.0, batch, cell, flags), batch)
     pos.requires_grad_()
     cell.requires_grad_()
-    weight = torch.randn(len(images.atom), 3, dtype=torch.float64)
-    by_pos, by_cell = torch.autograd.grad((images.positions(pos, cell, batch) * weight).sum(), (pos, cell))
-    assert_close(by_pos, torch.zeros_like(pos).index_add(0, images.atom, weight), atol=1e-12, rtol=0)
-    products = images.shift.double()[:, :, None] * weight[:, None]
-    own = batch[images.atom]
+    weight = torch.randn(len(sites.atom), 3, dtype=torch.float64)
+    by_pos, by_cell = torch.autograd.grad((sites.positions(pos, cell, batch) * weight).sum(), (pos, cell))
+    assert_close(by_pos, torch.zeros_like(pos).index_add(0, sites.atom, weight), atol=1e-12, rtol=0)
+    products = sites.shift.double()[:, :, None] * weight[:, None]
+    own = batch[sites.atom]
     assert_close(by_cell, torch.zeros_like(cell).index_add(0, own, products), atol=1e-12, rtol=0)
 
 
@@ -93,5 +92,5 @@ def test_positions_carry_gradients_to_atoms_and_cell():
 def test_shifts_may_be_numbers_of_any_kind(dtype):
     pos, batch, cell, flags = systems(1, [2, 3], [True] * 3)
     edge_index, shift = neighbor_list(pos, 4.0, batch, cell, flags)
-    expected, found = find_images(edge_index, shift, batch), find_images(edge_index, shift.to(dtype), batch)
+    expected, found = find_sites(edge_index, shift, batch), find_sites(edge_index, shift.to(dtype), batch)
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
