@@ -15,7 +15,7 @@ from pyg_schnet.checks.model_adapter import ModelAdapter
 from pyg_schnet.checks.model_output import ModelError, NotFinite
 from pyg_schnet.checks.result import FAIL, PASS, CheckResult, Report
 from pyg_schnet.checks.samples import Samples
-from pyg_schnet.checks.sources import open_structures
+from pyg_schnet.datasets.structure_file import open_structures
 from pyg_schnet.io.spelling import nearest
 from pyg_schnet.simulation.calculator import evaluation_copy
 from pyg_schnet.simulation.integrators import check_positive

@@ -60,7 +60,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
 def run(options: Namespace) -> int:
     """Examine a model."""
     from pyg_schnet.checks import check
-    from pyg_schnet.checks.sources import open_structures
+    from pyg_schnet.datasets.structure_file import open_structures
 
     model = _model(options.model, options.device)
     units = _units_of_run(options.model, options.file) if options.units is None else options.units

@@ -94,7 +94,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
 
 def run(options: Namespace) -> int:
     """Run molecular dynamics."""
-    from pyg_schnet.io.formats.structure_stream import Source
+    from pyg_schnet.datasets.structure_file import StructureFile
 
     path = Path(options.out)
     check_replaceable(path)
@@ -106,7 +106,7 @@ def run(options: Namespace) -> int:
         raise ValueError("`--resume` and `--overwrite` exclude each other: go on, or begin again")
     index = _index(options.index)
     _check_outputs(options, _log_of(options) if isinstance(index, int) else None)
-    frames = [atoms for _, atoms in Source(options.input, options.index)]
+    frames = [atoms for _, atoms in StructureFile(options.input, options.index)]
     if (kind := format_without_results(options.out)) and not (options.quiet or options.json):
         text = f"{path}: {kind} holds no energies and forces; {path}.extxyz beside it has them."
         out.print(text, markup=False, highlight=False)

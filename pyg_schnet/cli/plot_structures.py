@@ -177,11 +177,11 @@ def _without_labels(path: str, error: ValueError) -> Structures:
     """Read structures that could not be read with labels."""
     import torch
 
-    from pyg_schnet.io.formats.structure_stream import Source as Frames
+    from pyg_schnet.datasets.structure_file import StructureFile
     from pyg_schnet.transforms.ase_atoms import from_ase
 
     try:
-        items = [from_ase(atoms) for _, atoms in Frames(path)]
+        items = [from_ase(atoms) for _, atoms in StructureFile(path)]
     except ValueError:
         raise error from None
     return Structures(items, torch.arange(len(items)), _named(items, path), str(error))

@@ -139,9 +139,9 @@ def _row(frame: Atoms) -> dict[str, Any]:
 
 
 def _frames_of(path: str) -> Iterator[Atoms]:
-    from pyg_schnet.io.formats.structure_stream import Source
+    from pyg_schnet.datasets.structure_file import StructureFile
 
-    return (atoms for _, atoms in Source(path))
+    return (atoms for _, atoms in StructureFile(path))
 
 
 def _tell(rows: list[dict[str, Any]], options: Namespace, work: BatchRun) -> None:

@@ -52,11 +52,11 @@ def run(options: Namespace) -> int:
 def _select(options: Namespace, models: list[str]) -> int:
     from ase.io import write
 
+    from pyg_schnet.datasets.structure_file import StructureFile
     from pyg_schnet.io.atomic import atomic_write
-    from pyg_schnet.io.formats.structure_stream import Source
     from pyg_schnet.simulation import StructureError, select
 
-    source, size = Source(options.input), 0
+    source, size = StructureFile(options.input), 0
 
     def pool() -> Iterator[Atoms]:
         nonlocal size

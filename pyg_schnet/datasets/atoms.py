@@ -16,9 +16,9 @@ from torch import Tensor
 from pyg_schnet.datasets.base import MoleculeDataset
 from pyg_schnet.datasets.label_selection import present
 from pyg_schnet.datasets.storage.chunks import Chunk
-from pyg_schnet.io.formats.frames import merged_labels
+from pyg_schnet.io.formats.frames import merge_labels
 from pyg_schnet.io.formats.labels import Keys
-from pyg_schnet.io.formats.reading import list_files, parts_of, read_frames
+from pyg_schnet.io.formats.registry import list_files, parts_of, read_frames
 from pyg_schnet.io.hashes import file_signature
 from pyg_schnet.io.units import Units
 
@@ -140,7 +140,7 @@ class AtomsDataset(MoleculeDataset):
         self.labels, self.charged, skipped = {}, 0, 0
         for frames in read_frames(self.files, *self.keys, self.stated_units):
             self.units = frames.units
-            self.labels = merged_labels([self.labels, frames.labels])
+            self.labels = merge_labels([self.labels, frames.labels])
             skipped += frames.skipped
             self.charged += frames.charged
             yield Chunk.from_frames(frames.loaded() if self.in_memory else frames)

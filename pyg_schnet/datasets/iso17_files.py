@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from pyg_schnet.io.formats.ase_db import check_tables
 from pyg_schnet.io.formats.frames import Frames
-from pyg_schnet.io.formats.sqlite import check_tables
 
 _ROWS_AT_ONCE = 5_000  # some 10 MB
 _TYPES = {"float64": "<f8", "float32": "<f4"}

@@ -19,7 +19,7 @@ from pyg_schnet.datasets.cards.card import CardFile, read_card
 from pyg_schnet.datasets.splits import Split
 from pyg_schnet.datasets.storage.chunks import Chunk
 from pyg_schnet.io.formats.npz import open_npz, read_array
-from pyg_schnet.io.formats.reading import read_frames
+from pyg_schnet.io.formats.registry import read_frames
 from pyg_schnet.io.hashes import file_signature
 from pyg_schnet.io.remote.archive import extract
 from pyg_schnet.io.remote.download import download

@@ -18,7 +18,8 @@ from ase.io import read
 from ase.io.formats import filetype
 
 from pyg_schnet.io.atomic import atomic_write, remove_leftovers
-from pyg_schnet.io.formats.ase import FAILURES, check_database
+from pyg_schnet.io.formats.ase import FAILURES
+from pyg_schnet.io.formats.ase_db import check_database
 from pyg_schnet.io.locks import FileLock
 from pyg_schnet.io.outputs import check_appendable, check_output
 from pyg_schnet.prediction import conversion

@@ -13,9 +13,9 @@ import numpy as np
 from ase import Atoms
 from jsonargparse import Namespace
 
+from pyg_schnet.datasets.structure_file import StructureFile
 from pyg_schnet.io.console import out
 from pyg_schnet.io.formats.ase import FAILURES
-from pyg_schnet.io.formats.structure_stream import Source
 from pyg_schnet.io.hashes import hash_content
 from pyg_schnet.io.outputs import check_distinct, check_output, check_stores_many
 from pyg_schnet.potentials.checkpoint import load
@@ -61,7 +61,7 @@ class BatchRun:
         share: Share | None = None,
     ):
         self._options, self._is_same = options, is_same
-        self.source = Source(options.input, options.index)
+        self.source = StructureFile(options.input, options.index)
         self.models = resolve_models(options.model)
         self.domain = _common_domain(checkpoint_paths(self.models))
         models = hash_models(model_files(options.model))

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from ase import Atoms
 from ase.io.trajectory import TrajectoryReader
 
-from pyg_schnet.io.formats.structure_stream import Source
+from pyg_schnet.datasets.structure_file import StructureFile
 from pyg_schnet.prediction.partial_output import number_of, run_of, whole_texts, with_run
 from pyg_schnet.prediction.results import ending, run_name
 from pyg_schnet.prediction.shard_spec import Share
@@ -71,7 +71,7 @@ class Shards:
             )
 
     def rows(
-        self, source: Source, settings: Mapping[str, Any], fingerprint: str, begin: int, skip: bool
+        self, source: StructureFile, settings: Mapping[str, Any], fingerprint: str, begin: int, skip: bool
     ) -> Iterator[Row]:
         """Give the frames of all in the order of IN, each once, as if one process had made them.
 
@@ -110,7 +110,7 @@ class Shards:
                     yield Row(number, frame)
             yield from self._absent(source, expected, total, begin, skip)
 
-    def _absent(self, source: Source, start: int, stop: int, begin: int, skip: bool) -> Iterator[Row]:
+    def _absent(self, source: StructureFile, start: int, stop: int, begin: int, skip: bool) -> Iterator[Row]:
         for place in range(start, stop):
             number, path = source.number(place), self.paths[self.shares[0].owner(place)]
             if not skip:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ase import Atoms
 
-from pyg_schnet.io.formats.structure_stream import Source
+from pyg_schnet.datasets.structure_file import StructureFile
 from pyg_schnet.potentials.training_domain import TrainingDomain
 from pyg_schnet.prediction.partial_output import encoded
 from pyg_schnet.prediction.predictor import Predictor
@@ -64,7 +64,7 @@ class Job:
     """
 
     models: list[str]
-    source: Source
+    source: StructureFile
     share: Share
     device: str
     run: str

@@ -17,7 +17,7 @@ from pyg_schnet.datasets.cards.card import card_names, read_card
 from pyg_schnet.datasets.references import References, energies_of, isolated_atoms
 from pyg_schnet.datasets.report.summary import Summary, summarise
 from pyg_schnet.datasets.splits import Split, random_split, read_split, without_copies
-from pyg_schnet.io.formats.reading import list_files, parts_of
+from pyg_schnet.io.formats.registry import list_files, parts_of
 from pyg_schnet.io.hashes import hash_file
 from pyg_schnet.training.config import DataConfig
 from pyg_schnet.training.progress import Report

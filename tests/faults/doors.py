@@ -14,13 +14,13 @@ from unittest import mock
 import numpy as np
 
 from pyg_schnet import SchNet, load
-from pyg_schnet.checks.sources import open_structures
 from pyg_schnet.cli import main
 from pyg_schnet.cli.plot_source import Source as PlotSource
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.datasets.iso17_files import read_database, read_ids
 from pyg_schnet.datasets.qm9_files import read_sdf, read_uncharacterized, read_xyz_archive
-from pyg_schnet.io.formats.reading import read_frames
+from pyg_schnet.datasets.structure_file import open_structures
+from pyg_schnet.io.formats.registry import read_frames
 from pyg_schnet.io.remote.archive import extract, stream
 from pyg_schnet.io.units import Units
 from pyg_schnet.potentials import checkpoint

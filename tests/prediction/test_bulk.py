@@ -23,7 +23,7 @@ from ase.build import bulk, molecule
 
 from pyg_schnet import Potential, SchNet, cli
 from pyg_schnet.datasets import AtomsDataset
-from pyg_schnet.io.formats.structure_stream import Source
+from pyg_schnet.datasets.structure_file import StructureFile
 from pyg_schnet.potentials.checkpoint import save
 from pyg_schnet.potentials.training_domain import TrainingDomain
 from pyg_schnet.prediction.results import ResultFile
@@ -398,7 +398,7 @@ def test_a_shard_passes_over_what_belongs_to_others(here, capsys):
     lines = Path("in.xyz").read_text().splitlines(keepends=True)
     lines[2] = lines[2].replace(lines[2].split()[1], "zero")  # in the first frame
     Path("in.xyz").write_text("".join(lines))
-    numbers = [number for number, _ in Source("in.xyz").read(Share(1, 3, 4).places())]
+    numbers = [number for number, _ in StructureFile("in.xyz").read(Share(1, 3, 4).places())]
     assert numbers[:6] == [4, 5, 6, 7, 16, 17]
     assert predict("out.extxyz", "--processes", "2", "--resume") == 2
     assert "in.xyz: frame 0, counted from 0, cannot be read" in capsys.readouterr().err

@@ -1,31 +1,150 @@
-"""Arrays of many structures, as npz and HDF5 files hold them, in the shape of frames."""
+"""Named arrays of many structures, as in npz and HDF5 files: published layouts, and conversion to frames."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from pyg_schnet.io.formats.frames import Frames, atomic_numbers, scaled
-from pyg_schnet.io.formats.labels import Labels, describe, is_gradient, is_virial
-from pyg_schnet.io.formats.layouts import Layout
+from pyg_schnet.io.formats.labels import Keys, Labels, choose, describe, factors, is_virial
 from pyg_schnet.io.formats.records import as_matrix
 from pyg_schnet.io.units import Units
 
+NUMBERS = ("z", "nuclear_charges", "atomic_numbers", "numbers", "species", "Z")
+POSITIONS = ("R", "coords", "coordinates", "positions", "pos", "xyz", "conformations", "geometry")
 _LATTICE = ("cell", "pbc")
 _SIZES = ("n_atoms", "ptr")
-_UNCLEAR = ("lattice", "Lattice", "unit_cell", "box")  # published with vectors in rows and in columns
+_AMBIGUOUS = ("lattice", "Lattice", "unit_cell", "box")  # published with vectors in rows and in columns
 
 
 @dataclass(frozen=True)
-class Shaping:
-    """How arrays with names become frames.
+class Layout:
+    """Names of the arrays in a file, and the units that they imply.
+
+    Attributes:
+        numbers: Name of the atomic numbers.
+        positions: Name of the positions.
+        partners: Names of energies, each with the name of the forces that belong to it, or ``""``; the first
+            one in the file is the default.
+        units: Units of positions and labels; ``None`` where the names do not imply them.
+        has_gaps: Whether NaN marks labels that were not computed.
+    """
+
+    numbers: str
+    positions: str
+    partners: Mapping[str, str] = field(default_factory=dict)
+    units: Units | None = None
+    has_gaps: bool = False
+
+    def labels(self, names: Mapping[str, str], keys: Keys, source: str) -> Labels:
+        """Choose the labels.
+
+        Args:
+            names: Names of the arrays in the file, each with a description for error messages.
+            keys: Names that the user asks for.
+            source: Name of the file, for error messages.
+
+        Raises:
+            ValueError: If a requested name is missing, or none or several are recognised.
+        """
+        energy = keys.energy or next((name for name in self.partners if name in names), None)
+        if energy is not None and energy in self.partners:
+            partner = self.partners[energy]
+            forces = keys.forces or (partner if partner in names else "none")
+            keys = keys._replace(energy=energy, forces=forces)
+        return choose({"": names}, keys, source)
+
+    def units_of(self, labels: Labels, source: str) -> Units:
+        """Return the units that the names of the labels imply.
+
+        Raises:
+            ValueError: If they imply none.
+        """
+        known = {*self.partners.keys(), *self.partners.values()}
+        chosen = [label.name for label in labels[:2] if label is not None]
+        if self.units is None or not known.issuperset(chosen):
+            foreign = next((name for name in chosen if name not in known), chosen[0])
+            raise ValueError(
+                f"{source}: the unit of '{foreign}' is not known; set `units`, "
+                'for example "kcal/mol" or "Hartree, Bohr"'
+            )
+        return self.units
+
+
+MD17 = Layout("z", "R", {"E": "F"}, Units("kcal/mol"))
+REVISED_MD17 = Layout(
+    "nuclear_charges",
+    "coords",
+    {"energies": "forces", "old_energies": "old_forces"},
+    Units("kcal/mol"),
+)
+ANI_1X = Layout(
+    "atomic_numbers",
+    "coordinates",
+    {
+        "wb97x_dz.energy": "wb97x_dz.forces",
+        "wb97x_tz.energy": "wb97x_tz.forces",
+        **dict.fromkeys(("ccsd(t)_cbs.energy", "hf_dz.energy", "hf_tz.energy", "hf_qz.energy"), ""),
+    },
+    Units("Hartree"),
+    has_gaps=True,
+)
+ANI_1 = Layout("species", "coordinates", {"energies": "forces"}, Units("Hartree"))
+SPICE = Layout(
+    "atomic_numbers",
+    "conformations",
+    # Formation energies differ from total energies by a constant per molecule, so the gradient is the same.
+    {"dft_total_energy": "dft_total_gradient", "formation_energy": "dft_total_gradient"},
+    Units("Hartree", "Bohr"),
+)
+# modelforge's files of ANI-1x and QM9, whose arrays state their units; older ones name positions `geometry`.
+_OF_MODELFORGE = {
+    "wb97x_dz_energy": "wb97x_dz_forces",
+    "wb97x_tz_energy": "wb97x_tz_forces",
+    "internal_energy_at_0K": "",
+}
+MODELFORGE = tuple(
+    Layout("atomic_numbers", positions, _OF_MODELFORGE, has_gaps=True)
+    for positions in ("positions", "geometry")
+)
+DEEPMD = Layout("type", "coord", {"energy": "force"})
+
+
+def recognise(names: Iterable[str], layouts: Sequence[Layout], source: str) -> Layout:
+    """Return the layout of a file.
+
+    Args:
+        names: Names of the arrays in the file.
+        layouts: Published layouts, which take precedence.
+        source: Name of the file, for error messages.
+
+    Raises:
+        ValueError: If there are no atomic numbers or positions under a known name.
+    """
+    names = list(names)
+    for layout in layouts:
+        if layout.numbers in names and layout.positions in names:
+            return layout
+    numbers = next((name for name in NUMBERS if name in names), None)
+    positions = next((name for name in POSITIONS if name in names), None)
+    if numbers is None or positions is None:
+        raise ValueError(
+            f"{source}: must have atomic numbers, as {_either(NUMBERS)}, and positions, as "
+            f"{_either(POSITIONS)}; got {', '.join(repr(name) for name in sorted(names)) or 'no arrays'}"
+        )
+    return Layout(numbers, positions)
+
+
+@dataclass(frozen=True)
+class ArrayConverter:
+    """Conversion of named arrays to frames.
 
     Attributes:
         layout: Names of atomic numbers and positions.
         labels: Names of the labels.
-        units: Of the arrays.
+        units: Units of the arrays.
     """
 
     layout: Layout
@@ -33,16 +152,16 @@ class Shaping:
     units: Units
 
     def names(self, available: Iterable[str], source: str) -> list[str]:
-        """Choose the arrays to read.
+        """Return the names of the arrays to read.
 
         Raises:
-            ValueError: If there is a lattice of which it is not known how it is written.
+            ValueError: If there is a lattice whose convention, vectors in rows or in columns, is not known.
         """
         available = list(available)
-        unclear = next((name for name in _UNCLEAR if name in available), None)
-        if unclear is not None and "cell" not in available:
+        ambiguous = next((name for name in _AMBIGUOUS if name in available), None)
+        if ambiguous is not None and "cell" not in available:
             raise ValueError(
-                f"{source}: has '{unclear}', of which it is not known whether rows or columns are lattice "
+                f"{source}: has '{ambiguous}', of which it is not known whether rows or columns are lattice "
                 "vectors; save it as 'cell', in rows"
             )
         labels = [label.name for label in self.labels if label is not None]
@@ -50,40 +169,40 @@ class Shaping:
         return [self.layout.numbers, self.layout.positions, *labels, *others]
 
     def frames(self, arrays: dict[str, np.ndarray], source: str) -> Frames:
-        """Bring arrays into the shape of frames, in eV and Å; not yet checked but for their shapes.
+        """Convert arrays to frames in eV and Å; only types and shapes are checked.
 
         Args:
-            arrays: By name, and changed by this. Atomic numbers have the shape ``(atoms,)``, or ``(frames,
-                atoms)`` filled up with 0 or -1, positions and forces ``(frames, atoms, 3)``. Atoms of
-                structures of any sizes behind each other go with ``n_atoms (frames,)`` or ``ptr (frames +
-                1,)``. Energies are ``(frames,)`` or ``(frames, 1)``, stresses ``(frames, 3, 3)``, ``(frames,
-                9)`` or ``(frames, 6)`` in ASE's order, ``cell`` and ``pbc`` are of one frame or of each.
-            source: Named in the messages.
+            arrays: Arrays by name; they may be modified in place. Atomic numbers have shape ``(atoms,)``, or
+                ``(frames, atoms)`` padded with 0 or -1; positions and forces ``(frames, atoms, 3)``.
+                Structures of different sizes are concatenated and come with ``n_atoms (frames,)`` or ``ptr
+                (frames + 1,)``. Energies are ``(frames,)`` or ``(frames, 1)``; stresses ``(frames, 3, 3)``,
+                ``(frames, 9)`` or, in ASE's order, ``(frames, 6)``; ``cell`` and ``pbc`` of one frame or all.
+            source: Name of the file, for error messages.
 
         Raises:
-            ValueError: If a shape is wrong, or something is no atomic number.
+            ValueError: If a shape is wrong, or an atomic number is invalid.
         """
         self.check_types(arrays, source)
         numbers, counts, real = self._structures(arrays, source)
         positions, energy = arrays[self.layout.positions], arrays[self.labels.energy.name]
-        length, in_eV = self.units.length_in_angstrom, self.units.energy_in_eV
+        length, factor = self.units.length_in_angstrom, factors(self.labels, self.units)
         forces, stress = self.labels.forces, self.labels.stress
         if energy.shape in ((len(counts), 1), ()):
             energy = energy.reshape(-1)
         if forces is not None:
-            shaped = _shaped(arrays[forces.name], positions.shape, forces.name, source)
-            sign = -1 if is_gradient(forces.name) else 1
-            forces = scaled(_flat(shaped, real), sign * self.units.forces_in_eV_per_angstrom)
+            forces = _check_shape(arrays[forces.name], positions.shape, forces.name, source)
+            forces = scaled(_flat(forces, real), factor.forces)
         cell, pbc = _lattice(arrays, len(counts), source)
         if stress is not None:
-            of_virial = in_eV / length**3
-            to_ours = of_virial if is_virial(stress.name) else self.units.stress_in_eV_per_cubic_angstrom
-            stress = scaled(_stress(arrays[stress.name], stress.name, cell, len(counts), source), to_ours)
+            stress = _stress(arrays[stress.name], stress.name, cell, len(counts), source)
+            stress = scaled(stress, factor.stress)
         return Frames(
             numbers=numbers,
             positions=scaled(_flat(positions, real), length),
             counts=counts,
-            energy=scaled(_shaped(energy, (len(counts),), self.labels.energy.name, source), in_eV),
+            energy=scaled(
+                _check_shape(energy, (len(counts),), self.labels.energy.name, source), factor.energy
+            ),
             forces=forces,
             stress=stress,
             cell=None if cell is None else scaled(cell, length),
@@ -93,7 +212,7 @@ class Shaping:
         )
 
     def check_types(self, arrays: dict[str, np.ndarray], source: str) -> None:
-        """Refuse arrays of anything but numbers, and symbols of elements where these belong."""
+        """Raise if an array does not hold numbers, or element symbols in place of atomic numbers."""
         for name, array in arrays.items():
             kinds = {self.layout.numbers: "fiuSUO", "pbc": "biu"}.get(name, "fiu")
             if array.dtype.kind not in kinds:
@@ -102,27 +221,27 @@ class Shaping:
     def _structures(
         self, arrays: dict[str, np.ndarray], source: str
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Tell the atomic numbers one after the other, the sizes, and which atoms are no mere filling."""
+        """Return atomic numbers ``(atoms,)``, atoms per frame, and a mask of atoms without padding."""
         key, name = self.layout.positions, self.layout.numbers
         numbers, positions = arrays[name], arrays[key]
         if numbers.ndim == 2 and numbers.shape[1] == 1 and positions.shape[-2:-1] == numbers.shape[:1]:
-            numbers = numbers[:, 0]  # of one atom a row, as modelforge writes them
+            numbers = numbers[:, 0]  # modelforge writes a row for each atom
         if any(size in arrays for size in _SIZES):
             counts = _sizes(arrays, source)
-            _shaped(positions, (int(counts.sum()), 3), key, source)
-            _shaped(numbers, (len(positions),), name, source)
+            _check_shape(positions, (int(counts.sum()), 3), key, source)
+            _check_shape(numbers, (len(positions),), name, source)
             return atomic_numbers(numbers, _at(source, name)), counts, None
         if numbers.ndim == 2:
-            _shaped(positions, (*numbers.shape, 3), key, source)
+            _check_shape(positions, (*numbers.shape, 3), key, source)
             real = np.full(numbers.shape, True) if numbers.dtype.kind in "SUO" else ~np.isin(numbers, [0, -1])
             return atomic_numbers(numbers[real], _at(source, name)), real.sum(axis=1), real
         if numbers.ndim != 1:
             raise ValueError(
                 f"{_at(source, name)} must have shape (atoms,) or (frames, atoms), got {numbers.shape}"
             )
-        if positions.shape != (len(numbers), 3):  # of one structure
+        if positions.shape != (len(numbers), 3):  # or one structure without the dimension of frames
             frames = positions.shape[0] if positions.ndim == 3 else "frames"
-            _shaped(positions, (frames, len(numbers), 3), key, source)
+            _check_shape(positions, (frames, len(numbers), 3), key, source)
         counts = np.full(positions.size // (3 * max(1, len(numbers))), len(numbers))
         return np.tile(atomic_numbers(numbers, _at(source, name)), len(counts)), counts, None
 
@@ -148,7 +267,7 @@ def _lattice(
             raise ValueError(f"{source}: must have lattice vectors, as 'cell', where 'pbc' is true")
         return None, None
     cell = _of_each(arrays["cell"], (3, 3), "cell", frames, source).astype(np.float64)
-    if "pbc" not in arrays:  # as ASE's default for a file with a lattice
+    if "pbc" not in arrays:  # ASE's default for a file with a lattice
         return cell, np.any(cell, axis=2)
     pbc = _of_each(arrays["pbc"], (3,), "pbc", frames, source)
     return cell, pbc.astype(bool)
@@ -157,14 +276,15 @@ def _lattice(
 def _of_each(array: np.ndarray, shape: tuple[int, ...], name: str, frames: int, source: str) -> np.ndarray:
     if array.shape == shape:
         return np.broadcast_to(array, (frames, *shape))
-    return _shaped(array, (frames, *shape), name, source)
+    return _check_shape(array, (frames, *shape), name, source)
 
 
 def _stress(array: np.ndarray, name: str, cell: np.ndarray | None, frames: int, source: str) -> np.ndarray:
-    if array.shape[:2] == (frames, 1):  # a matrix of one structure each, as SchNetPack writes it
+    """Return stresses, or virials divided by the volume, as matrices."""
+    if array.shape[:2] == (frames, 1):  # SchNetPack writes one matrix in a batch of one structure
         array = array[:, 0]
     if array.shape not in ((frames, 6), (frames, 9)):
-        array = _shaped(array, (frames, 3, 3), name, source)
+        array = _check_shape(array, (frames, 3, 3), name, source)
     stress = as_matrix(array)
     if not is_virial(name):
         return stress
@@ -174,14 +294,14 @@ def _stress(array: np.ndarray, name: str, cell: np.ndarray | None, frames: int, 
             f"{_at(source, name)} is a virial, which needs a 'cell' in each frame to become a stress; set "
             "`stress_key` to 'none'"
         )
-    return -stress / volume[:, None, None]
+    return stress / volume[:, None, None]
 
 
 def _flat(array: np.ndarray, real: np.ndarray | None) -> np.ndarray:
     return array.reshape(-1, 3) if real is None else array[real]
 
 
-def _shaped(array: np.ndarray, shape: tuple[int | str, ...], name: str, source: str) -> np.ndarray:
+def _check_shape(array: np.ndarray, shape: tuple[int | str, ...], name: str, source: str) -> np.ndarray:
     if array.shape != shape:
         wanted = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
         raise ValueError(f"{_at(source, name)} must have shape {wanted}, got {array.shape}")
@@ -190,3 +310,7 @@ def _shaped(array: np.ndarray, shape: tuple[int | str, ...], name: str, source: 
 
 def _at(source: str, name: str) -> str:
     return f"{source}: '{name}'"
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join([", ".join(f"'{name}'" for name in names[:-1]), f"'{names[-1]}'"])

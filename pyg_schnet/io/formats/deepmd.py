@@ -10,19 +10,18 @@ import numpy as np
 from ase.data import atomic_numbers
 
 from pyg_schnet.graph.validation import MAX_ATOMIC_NUMBER
-from pyg_schnet.io.formats.arrays import Shaping
+from pyg_schnet.io.formats.arrays import DEEPMD, NUMBERS, ArrayConverter
 from pyg_schnet.io.formats.frames import Frames
 from pyg_schnet.io.formats.labels import Keys
-from pyg_schnet.io.formats.layouts import DEEPMD, NUMBERS
 from pyg_schnet.io.units import Units
 
 _ATOMS_AT_ONCE = 2**20
 _DEPTH = 3  # levels of folders above the systems
 _LONGEST_TEXT = 2**26  # bytes of type.raw
 _FILES = ("type.raw", "type_map.raw", "nopbc")
-UNITS = Units("eV")  # of all files, as DeePMD-kit defines them
+UNITS = Units("eV")  # fixed by DeePMD-kit
 _NOT_LABELS = ("coord", "box", "real_atom_types")
-# Names of dpdata's arrays in memory, and those of the files.
+# Names of dpdata's arrays in memory, and of the arrays in files.
 _OF_DPDATA = {
     "atom_types": "type",
     "atom_names": "type_map",
@@ -35,15 +34,15 @@ _OF_DPDATA = {
 
 
 def is_system(path: Path) -> bool:
-    """Whether a folder is a system."""
+    """Return whether a folder is a system."""
     return (path / "type.raw").is_file()
 
 
 def systems(folder: Path) -> list[Path]:
-    """List the systems in a folder, which may be one itself, in the order of their names.
+    """Return the systems in a folder, which may be one itself, in the order of their names.
 
     Raises:
-        ValueError: If one of them is a link, which is not followed.
+        ValueError: If one of them is a symbolic link.
     """
     if is_system(folder):
         return [folder]
@@ -63,26 +62,26 @@ def systems(folder: Path) -> list[Path]:
 
 
 def files_of(system: Path) -> list[Path]:
-    """List the files that a system consists of."""
+    """Return the files of a system."""
     own = [system / name for name in _FILES if (system / name).is_file()]
     return own + [file for one in _sets(system) for file in sorted(one.glob("*.npy"))]
 
 
 def read(path: Path, keys: Keys, units: Units | None) -> Iterator[Frames]:
-    """Read a system, set after set.
+    """Read a system, set by set.
 
     ``type.raw`` holds an index into the elements of ``type_map.raw`` for each atom; the sets hold ``coord``,
     ``box`` (lattice vectors in rows, unless there is a file ``nopbc``), ``energy``, ``force`` and ``virial``,
-    with one row a frame. In the mixed layout, ``real_atom_types`` has the indices of each frame, -1 where
-    there is no atom. A virial is minus the stress times the volume.
+    with one row per frame. In the mixed layout, ``real_atom_types`` has the indices of each frame, -1 for
+    padding. A virial is minus the stress times the volume.
 
     Args:
         path: The folder.
-        keys: Which labels; energy, forces and virial by default.
-        units: Of the files; eV and Å by default, as DeePMD-kit defines them.
+        keys: Names of the labels; energy, force and virial by default.
+        units: Units of the files; eV and Å by default, as DeePMD-kit defines them.
 
     Raises:
-        ValueError: If a file is missing or damaged, of another shape, or in another folder.
+        ValueError: If a file is missing, damaged, of another shape, or a link to another folder.
     """
     elements = _elements(path)
     types = _types(path)
@@ -98,12 +97,12 @@ def read(path: Path, keys: Keys, units: Units | None) -> Iterator[Frames]:
 
 
 def is_periodic(path: Path) -> bool:
-    """Tell whether the structures of a system have a lattice."""
+    """Return whether the structures of a system have a lattice."""
     return not (path / "nopbc").exists()
 
 
 def keys_of(names: Sequence[str], keys: Keys) -> list[str]:
-    """List the arrays of an npz file that make a system; none where coordinates or elements are missing."""
+    """Return the names of the arrays of a system in an npz file; none without coordinates or elements."""
     known = {_OF_DPDATA.get(name, name) for name in names}
     numbers = () if {"type", "type_map", "coord"} <= known else NUMBERS if "coord" in names else None
     if numbers is None or (numbers and known.isdisjoint(numbers)):
@@ -113,9 +112,9 @@ def keys_of(names: Sequence[str], keys: Keys) -> list[str]:
 
 
 def read_arrays(arrays: Mapping[str, np.ndarray], source: str, keys: Keys, units: Units | None) -> Frames:
-    """Read a system from arrays by name, as an npz file holds them; see :func:`read`.
+    """Convert the arrays of a system in an npz file to frames; see :func:`read`.
 
-    Without ``type_map``, atomic numbers are under a usual name, and the units must be given.
+    Without ``type_map``, atomic numbers have a usual name, and ``units`` is required.
 
     Raises:
         ValueError: If a shape is wrong, or the units are not known.
@@ -156,7 +155,7 @@ def _frames(
     source: str,
     at_once: int | None = _ATOMS_AT_ONCE,
 ) -> Iterator[Frames]:
-    """Bring the arrays of a set into the shape of frames, some at a time."""
+    """Convert the arrays of a set to frames, about a million atoms at a time by default."""
     for name in ("coord",) if is_open else ("coord", "box"):
         if name not in arrays:
             help_ = "; a system without a lattice has a file `nopbc`" if name == "box" else ""
@@ -167,7 +166,7 @@ def _frames(
     if is_open:
         labels_of.pop("virial", None)  # there is no volume
     labels = DEEPMD.labels(labels_of, keys, source)
-    shaping = Shaping(DEEPMD, labels, units or UNITS)
+    converter = ArrayConverter(DEEPMD, labels, units or UNITS)
     frames, atoms = len(arrays["coord"]) if arrays["coord"].ndim else 0, len(types)
     shapes: dict[str, tuple[int, ...]] = {
         "coord": (atoms, 3),
@@ -191,13 +190,13 @@ def _frames(
         if not is_open:
             rows["cell"] = rows.pop("box")
             rows["pbc"] = np.ones(3, dtype=bool)
-        yield shaping.frames(rows, source).check(source, start)
+        yield converter.frames(rows, source).check(source, start)
     if frames == 0:
         raise ValueError(f"{source}: must hold at least one structure, got none")
 
 
 def _shaped(array: np.ndarray, frames: int, shape: tuple[int, ...] | None, source: str) -> np.ndarray:
-    """Unfold the rows of an array, which DeePMD-kit keeps flat; those of other labels are only counted."""
+    """Reshape the flat rows of an array; only the number of rows is checked without a shape."""
     size = int(np.prod(array.shape[1:] if shape is None else shape))
     if array.shape[:1] != (frames,) or array.size != frames * size:
         raise ValueError(f"{source} must have shape ({frames}, {size}), got {array.shape}")
@@ -216,7 +215,7 @@ def _atomic_numbers(types: np.ndarray, elements: np.ndarray, source: str) -> np.
 
 
 def _elements(path: Path) -> np.ndarray:
-    """Read the elements that types stand for."""
+    """Read the atomic number of each type."""
     file = path / "type_map.raw"
     if not file.exists():
         raise ValueError(
@@ -255,12 +254,12 @@ def _sets(path: Path) -> list[Path]:
 
 
 def _open(path: Path, file: Path) -> np.ndarray:
-    """Map an array; nothing of it is in memory yet, and pickles are never loaded."""
+    """Map an array into memory; pickles are never loaded."""
     _check_place(path, file)
     with file.open("rb") as opened:
         magic = opened.read(6)
     try:
-        if magic != b"\x93NUMPY":  # else NumPy takes it for an archive or a pickle
+        if magic != b"\x93NUMPY":  # NumPy would try an archive or a pickle
             raise ValueError("it starts otherwise")
         array = np.load(file, mmap_mode="c", allow_pickle=False)
     except (OSError, EOFError, ValueError, TypeError, SyntaxError, OverflowError, MemoryError) as error:
@@ -274,6 +273,6 @@ def _open(path: Path, file: Path) -> np.ndarray:
 
 
 def _check_place(path: Path, file: Path) -> None:
-    """Refuse what is in another place than the folder that the user named, or no file."""
+    """Raise if a file is not a regular file in the folder that the user named."""
     if not file.is_file() or not file.resolve().is_relative_to(path.resolve()):
         raise ValueError(f"{file}: must be a file in {path}, got a link to another place, pipe or device")

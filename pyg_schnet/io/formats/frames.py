@@ -1,4 +1,4 @@
-"""Structures with labels, as every reader gives them: flat arrays in eV and Å, checked."""
+"""Structures with labels, as every format module returns them: checked flat arrays in eV and Å."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ PER_FRAME = ("counts", "energy", "stress", "cell", "pbc")
 
 @dataclass(frozen=True)
 class Frames:
-    """Structures of any sizes behind each other, in eV and Å.
+    """Structures of any size in concatenated arrays, in eV and Å.
 
     Attributes:
-        numbers: Atomic numbers, shape ``(atoms,)``; uint8 once they are checked.
+        numbers: Atomic numbers, shape ``(atoms,)``; uint8 after :meth:`check`.
         positions: Shape ``(atoms, 3)``, in Å, float64.
-        counts: Atoms of each structure, shape ``(frames,)``, int64.
+        counts: Number of atoms of each structure, shape ``(frames,)``, int64.
         energy: Shape ``(frames,)``, in eV, float64.
         forces: Shape ``(atoms, 3)``, in eV/Å, float64, or ``None``.
-        stress: Shape ``(frames, 3, 3)``, in eV/Å³, float64, positive under tension as ASE's, or ``None``.
+        stress: Shape ``(frames, 3, 3)``, in eV/Å³, float64, positive under tension (ASE's sign), or ``None``.
         cell: Lattice vectors as rows, shape ``(frames, 3, 3)``, in Å, float64, or ``None``.
         pbc: Periodic directions, shape ``(frames, 3)``, or ``None``.
-        units: The source's units.
-        labels: From where the labels were taken, as ``{"energy": "'E' (kcal/mol)"}``.
-        skipped: Structures of the source that were left out, for their labels are missing.
-        charged: Structures with a charge, which is left out.
+        units: Units of the source file.
+        labels: Source of each label, for instance ``{"energy": "'E' (kcal/mol)"}``.
+        skipped: Number of structures that the reader left out because a label is missing.
+        charged: Number of structures with a total charge, which is ignored.
     """
 
     numbers: np.ndarray
@@ -52,28 +52,30 @@ class Frames:
         return len(self.counts)
 
     def check(self, source: str, first: int = 0) -> Frames:
-        """Refuse what no model can be trained on.
+        """Check that the frames are physically meaningful.
 
         Args:
-            source: Named in the messages.
-            first: Number of the first frame, for the messages.
+            source: Name of the file, for error messages.
+            first: Number of the first frame in the file, for error messages.
 
         Returns:
-            The same frames.
+            The same frames, with atomic numbers as uint8.
 
         Raises:
-            ValueError: If there is no frame, if a number is not finite or no atomic number, if two atoms
-                coincide, or if a periodic direction has no lattice vector; the message says in which frame.
+            ValueError: If there is no frame, a value is not finite, an atomic number is invalid, two atoms
+                coincide, or a periodic direction has no lattice vector; the message names the frame.
         """
         if len(self) == 0:
             raise ValueError(f"{source}: must hold at least one structure, got none")
         if (self.counts < 1).any():
-            _refuse(source, "hold at least one atom, got none", first + int(np.argmax(self.counts < 1)))
+            _raise_for_frame(
+                source, "hold at least one atom, got none", first + int(np.argmax(self.counts < 1))
+            )
         wrong = ~_are_atomic_numbers(self.numbers)
         if wrong.any():
             atom = int(np.argmax(wrong))
             what = f"hold atomic numbers 1 to {MAX_ATOMIC_NUMBER}, got {self.numbers[atom]}"
-            _refuse(source, what, first + self._frame_of(atom))
+            _raise_for_frame(source, what, first + self._frame_of(atom))
         self._check_finite(source, first)
         if self.pbc is not None and self.cell is not None:
             _check_lattice(self.cell, self.pbc, source, first)
@@ -81,7 +83,7 @@ class Frames:
         return replace(self, numbers=self.numbers.astype(np.uint8, copy=False))
 
     def loaded(self) -> Frames:
-        """Copy what is still in a file into memory, so that the file may be replaced."""
+        """Copy memory-mapped arrays into memory, so that the file may be replaced."""
         mapped = {
             name: np.array(value)
             for name in ("positions", "energy", "forces", "stress", "cell")
@@ -90,7 +92,7 @@ class Frames:
         return replace(self, **mapped)
 
     def part(self, start: int, stop: int) -> Frames:
-        """Give the frames from ``start`` to before ``stop``, without a copy."""
+        """Return the frames ``start`` to ``stop - 1`` as views."""
         before = int(self.counts[:start].sum())
         atoms = slice(before, before + int(self.counts[start:stop].sum()))
         own = {name: atoms for name in PER_ATOM} | {name: slice(start, stop) for name in PER_FRAME}
@@ -98,7 +100,7 @@ class Frames:
         return replace(self, **{name: x[own[name]] for name, x in values.items() if x is not None})
 
     def with_lattice(self) -> Frames:
-        """Add empty cells and open directions, where there are none."""
+        """Return frames with a cell and ``pbc``: zero and ``False`` where the source has none."""
         if self.cell is not None:
             return self
         cell, pbc = np.zeros((len(self), 3, 3)), np.zeros((len(self), 3), dtype=bool)
@@ -107,17 +109,17 @@ class Frames:
     def _check_finite(self, source: str, first: int) -> None:
         for name in ("positions", "energy", "forces", "stress", "cell"):
             value = getattr(self, name)
-            if value is None or _has_finite_sum(value):
+            if value is None or _is_sum_finite(value):
                 continue
             finite = np.isfinite(value).reshape(len(value), -1).all(axis=1)
             if not finite.all():
                 row = int(np.argmin(finite))
                 frame = self._frame_of(row) if name in PER_ATOM else row
                 key = f" ({self.labels[name]})" if name in self.labels else ""
-                _refuse(source, f"have finite {name}{key}, got NaN or infinity", first + frame)
+                _raise_for_frame(source, f"have finite {name}{key}, got NaN or infinity", first + frame)
 
     def _check_distances(self, source: str, first: int) -> None:
-        suspects = np.concatenate([frames[_share_x(positions)] for frames, positions in self._by_size()])
+        suspects = np.concatenate([frames[_has_equal_x(positions)] for frames, positions in self._by_size()])
         if len(suspects) == 0:
             return
         starts = np.cumsum(self.counts) - self.counts
@@ -128,10 +130,10 @@ class Frames:
             if same.any():
                 pair = np.sort(order[np.argmax(same) :][:2])
                 what = f"not place two atoms at one point, got atoms {pair[0]} and {pair[1]} there"
-                _refuse(source, what, first + int(frame))
+                _raise_for_frame(source, what, first + int(frame))
 
     def _by_size(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Give the structures of each size: their numbers and their positions ``(frames, atoms, 3)``."""
+        """Yield for each number of atoms the frame numbers and the positions ``(frames, atoms, 3)``."""
         if (self.counts == self.counts[0]).all():
             yield np.arange(len(self)), self.positions.reshape(len(self), -1, 3)
             return
@@ -144,11 +146,11 @@ class Frames:
         return int(np.searchsorted(np.cumsum(self.counts), atom, side="right"))
 
 
-def joined(parts: Sequence[Frames]) -> Frames:
-    """Join frames; all get a lattice if some have one.
+def concatenate(parts: Sequence[Frames]) -> Frames:
+    """Concatenate frames; all have a lattice if some have one.
 
     Args:
-        parts: With the same fields; the units are those of the first.
+        parts: Frames with the same fields; the result has the units of the first.
     """
     if len(parts) == 1:
         return parts[0]
@@ -156,13 +158,13 @@ def joined(parts: Sequence[Frames]) -> Frames:
         parts = [part.with_lattice() for part in parts]
     names = [name for name in (*PER_ATOM, *PER_FRAME) if getattr(parts[0], name) is not None]
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-    labels = merged_labels([part.labels for part in parts])
+    labels = merge_labels([part.labels for part in parts])
     counts = {name: sum(getattr(part, name) for part in parts) for name in ("skipped", "charged")}
     return replace(parts[0], **arrays, labels=labels, **counts)
 
 
-def merged_labels(parts: Sequence[dict[str, str]]) -> dict[str, str]:
-    """Say from where labels were taken, where this differs from file to file."""
+def merge_labels(parts: Sequence[dict[str, str]]) -> dict[str, str]:
+    """Combine the sources of labels of several files, as ``"'E' (eV) or 'U0' (eV)"`` where they differ."""
     merged: dict[str, str] = {}
     for labels in parts:
         for kind, text in labels.items():
@@ -172,14 +174,14 @@ def merged_labels(parts: Sequence[dict[str, str]]) -> dict[str, str]:
 
 
 def atomic_numbers(values: np.ndarray, source: str) -> np.ndarray:
-    """Turn atomic numbers of any type, or symbols of elements, into uint8.
+    """Convert atomic numbers of any numeric type, or element symbols, to uint8.
 
     Args:
-        values: Numbers with integer values, or texts such as ``"C"`` or ``b"C"``.
-        source: Named in the messages.
+        values: Numbers with integer values, or strings such as ``"C"`` or ``b"C"``.
+        source: Name of the array, for error messages.
 
     Raises:
-        ValueError: If something is no atomic number from 1 to 99.
+        ValueError: If a value is not an atomic number from 1 to 99.
     """
     if values.dtype.kind in "SUO":
         symbols = [text.decode() if isinstance(text, bytes) else str(text) for text in values.flat]
@@ -197,10 +199,10 @@ def atomic_numbers(values: np.ndarray, source: str) -> np.ndarray:
 
 
 def scaled(values: np.ndarray, factor: float) -> np.ndarray:
-    """Convert to float64 and to another unit, in place where it is float64 in memory already."""
+    """Multiply by a unit factor in float64; in place if the array is float64 in memory already."""
     if factor == 1.0:
         return values.astype(np.float64, copy=False)
-    if isinstance(values, np.memmap):  # writing to it would copy it page by page
+    if isinstance(values, np.memmap):  # an in-place product would copy it page by page
         return np.multiply(np.asarray(values), factor, dtype=np.float64)
     values = values.astype(np.float64, copy=False)
     values *= factor
@@ -212,14 +214,17 @@ def _are_atomic_numbers(values: np.ndarray) -> np.ndarray:
     return valid & (values == np.trunc(values)) if values.dtype.kind == "f" else valid
 
 
-def _has_finite_sum(values: np.ndarray) -> bool:
-    """Tell that all are finite, at no cost of memory; a sum may be too large though they are."""
+def _is_sum_finite(values: np.ndarray) -> bool:
+    """Return ``True`` only if all values are finite, without temporary arrays.
+
+    The sum of finite values may overflow, so ``False`` is inconclusive.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(values.sum()))
 
 
-def _share_x(positions: np.ndarray) -> np.ndarray:
-    """Find structures, of ``(frames, atoms, 3)``, that have two atoms with the same x; seldom any."""
+def _has_equal_x(positions: np.ndarray) -> np.ndarray:
+    """Return for each frame of ``(frames, atoms, 3)`` whether two atoms have the same x, a rare case."""
     x = np.sort(positions[:, :, 0], axis=1)
     return (x[:, 1:] == x[:, :-1]).any(axis=1)
 
@@ -230,8 +235,8 @@ def _check_lattice(cell: np.ndarray, pbc: np.ndarray, source: str, first: int) -
     if flat.any():
         frame = int(np.argmax(flat))
         what = f"have a lattice vector for each periodic direction, got {cell[frame].tolist()}"
-        _refuse(source, what, first + frame)
+        _raise_for_frame(source, what, first + frame)
 
 
-def _refuse(source: str, what: str, frame: int) -> NoReturn:
+def _raise_for_frame(source: str, what: str, frame: int) -> NoReturn:
     raise ValueError(f"{source}: must {what} in frame {frame}; remove the frame")

@@ -1,4 +1,4 @@
-"""Structures in HDF5 files: a group for each molecule, as of ANI-1x, ANI-1, SPICE and modelforge."""
+"""Structures in HDF5 files with a group for each molecule: ANI-1x, ANI-1, SPICE, modelforge and others."""
 
 from __future__ import annotations
 
@@ -10,47 +10,48 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from pyg_schnet.io.formats.arrays import Shaping
-from pyg_schnet.io.formats.frames import Frames, atomic_numbers
-from pyg_schnet.io.formats.hdf5_access import Node, listing, nodes, open_file
-from pyg_schnet.io.formats.labels import Keys, Labels, is_virial
-from pyg_schnet.io.formats.layouts import (
+from pyg_schnet.io.formats.arrays import (
     ANI_1,
     ANI_1X,
     MODELFORGE,
     NUMBERS,
     POSITIONS,
     SPICE,
+    ArrayConverter,
     Layout,
     recognise,
 )
+from pyg_schnet.io.formats.frames import Frames, atomic_numbers
+from pyg_schnet.io.formats.hdf5_access import Node, listing, nodes, open_file
+from pyg_schnet.io.formats.labels import Keys, Labels, is_virial
 from pyg_schnet.io.formats.stated_units import chosen_units
 from pyg_schnet.io.units import Units
 
 _log = logging.getLogger(__name__)
 _ATOMS_AT_ONCE = 2**20
-_SYSTEMS = "grouped_indices"  # modelforge's, of systems of one size in one group: whose atoms a frame has
+_SYSTEMS = "grouped_indices"  # in groups of modelforge: the system, of several of one size, of each frame
 
 
 def read(path: Path, keys: Keys, units: Units | None) -> Iterator[Frames]:
-    """Read structures with their labels, a group after the other.
+    """Read structures with their labels, group by group.
 
-    The layouts of ANI-1x, ANI-1 and SPICE are recognised; others need ``units``, or attributes ``units`` or,
-    as modelforge's, ``u`` of the arrays, which hold in any layout. Arrays whose names end in ``gradient`` are
-    minus the forces. Structures of ANI-1x whose labels were not computed are left out and counted.
+    The layouts of ANI-1x, ANI-1 and SPICE are recognised; others need ``units``, or attributes ``units`` (or
+    modelforge's ``u``) of the arrays, which take precedence over a layout. Arrays whose names end in
+    ``gradient`` are minus the forces. Structures of ANI-1x whose labels were not computed are left out and
+    counted.
 
     Args:
         path: The file.
-        keys: Which labels; those of the layout by default.
-        units: Of the file; what it says, or its layout, by default.
+        keys: Names of the labels; those of the layout by default.
+        units: Units of the file; by default those that it states or its layout implies.
 
     Raises:
-        ValueError: If the file is damaged, if it refers to others, or if labels or units are not known, or
-            are not the same in all groups.
+        ValueError: If the file is damaged or refers to other files, or if labels or units are unknown or
+            differ among groups.
     """
     with open_file(path) as file:
         reading: _Reading | None = None
-        held: Frames | None = None  # the last one tells how many were left out
+        held: Frames | None = None  # the last frames carry the number of structures that were left out
         for node in nodes(path, file, _holds_structures):
             if reading is None:
                 reading = _Reading(path, *_recognise(node, keys, units), None if units else node)
@@ -72,7 +73,7 @@ def read(path: Path, keys: Keys, units: Units | None) -> Iterator[Frames]:
 
 
 def is_periodic(path: Path) -> bool:
-    """Tell whether the structures of a file have a lattice."""
+    """Return whether the structures of a file have a lattice."""
     with open_file(path) as file:
         first = next(nodes(path, file, _holds_structures), None)
         return first is not None and "cell" in first.members
@@ -80,20 +81,27 @@ def is_periodic(path: Path) -> bool:
 
 @dataclass
 class _Reading:
-    """One pass through a file: what its first molecule shows holds for all.
+    """State of one pass through a file, whose first molecule determines labels and units.
 
     Attributes:
-        first: The first molecule, if its units are those of all.
+        path: The file.
+        converter: Conversion of the arrays of a molecule.
+        names: Names of the arrays to read.
+        first: The first molecule, if all must state its units.
+        molecules: Number of molecules so far.
+        skipped: Number of structures that were left out because a label is NaN.
+        lacking: Molecules that lack an array, each with the name of the array.
+        stated: Units that the first molecule's arrays state.
     """
 
     path: Path
-    shaping: Shaping
+    converter: ArrayConverter
     names: list[str]
     first: Node | None
     molecules: int = 0
     skipped: int = 0
-    lacking: list[tuple[str, str]] = field(default_factory=list)  # molecules, and what they lack
-    stated: dict[str, str | None] = field(default_factory=dict)  # units of the first molecule's arrays
+    lacking: list[tuple[str, str]] = field(default_factory=list)
+    stated: dict[str, str | None] = field(default_factory=dict)
 
     def frames(self, node: Node) -> Iterator[Frames]:
         source = str(node)
@@ -101,7 +109,7 @@ class _Reading:
         missing = next((name for name in self.names if name not in node.members), None)
         if missing is not None:
             self.lacking.append((node.name, missing))
-        if self.lacking:  # the others are only counted
+        if self.lacking:  # molecules are only counted, for the error message
             return
         arrays = {name: node.open(name) for name in self.names}
         self._check_units(node, arrays)
@@ -112,16 +120,16 @@ class _Reading:
             read = {name: node.values(name, array, rows.get(name)) for name, array in arrays.items()}
             if _SYSTEMS in read:
                 read = self._with_own_numbers(read, source)
-            self.shaping.check_types(read, source)
-            if self.shaping.layout.has_gaps:
+            self.converter.check_types(read, source)
+            if self.converter.layout.has_gaps:
                 read = self._without_gaps(read)
-            if read[self.shaping.layout.positions].size:
-                frames = self.shaping.frames(read, source).check(source, first)
+            if read[self.converter.layout.positions].size:
+                frames = self.converter.frames(read, source).check(source, first)
                 first += len(frames)
                 yield frames
 
     def _check_units(self, node: Node, arrays: dict[str, h5py.Dataset]) -> None:
-        """Refuse a molecule whose arrays state other units than those of the first one."""
+        """Raise if the arrays of a molecule state other units than those of the first one."""
         if self.first is None:
             return
         of_first = self._units_of_first(self.first)
@@ -135,13 +143,15 @@ class _Reading:
 
     def _units_of_first(self, first: Node) -> dict[str, str | None]:
         if not self.stated:
-            names = [label.name for label in self.shaping.labels if label is not None]
-            self.stated = {name: first.stated_unit(name) for name in (self.shaping.layout.positions, *names)}
+            names = [label.name for label in self.converter.labels if label is not None]
+            self.stated = {
+                name: first.stated_unit(name) for name in (self.converter.layout.positions, *names)
+            }
         return self.stated
 
     def _with_own_numbers(self, arrays: dict[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
-        """Give each frame the atomic numbers of its system."""
-        system, key = arrays.pop(_SYSTEMS), self.shaping.layout.numbers
+        """Replace the atomic numbers of systems by those of each frame's system."""
+        system, key = arrays.pop(_SYSTEMS), self.converter.layout.numbers
         numbers = arrays[key]
         valid = numbers.ndim == 3 and numbers.shape[2] == 1 and system.ndim == 1 and system.dtype.kind in "iu"
         if not valid or (system.size and not 0 <= system.min() <= system.max() < len(numbers)):
@@ -160,11 +170,11 @@ class _Reading:
             )
 
     def _parts(self, arrays: dict[str, h5py.Dataset]) -> Iterator[dict[str, slice]]:
-        """Tell the rows of each array to read at once; all of them where there are few."""
-        numbers, positions = self.shaping.layout.numbers, arrays[self.shaping.layout.positions]
-        of_all = {numbers: 1, "cell": 2, "pbc": 1}  # dimensions of what all frames share
+        """Yield the rows of each array to read at once; ``{}`` reads all rows."""
+        numbers, positions = self.converter.layout.numbers, arrays[self.converter.layout.positions]
+        of_all = {numbers: 1, "cell": 2, "pbc": 1}  # dimensions of arrays that all frames share
         sliced = [name for name, array in arrays.items() if array.ndim != of_all.get(name)]
-        if _SYSTEMS in arrays or arrays[numbers].shape[1:] == (1,):  # as modelforge writes them
+        if _SYSTEMS in arrays or arrays[numbers].shape[1:] == (1,):  # modelforge's layout
             sliced = [name for name in sliced if name != numbers]
         size = int(np.prod(positions.shape)) // 3
         alike = positions.ndim == 3 and len({arrays[name].shape[:1] for name in sliced}) == 1
@@ -176,11 +186,11 @@ class _Reading:
             yield {name: slice(start, start + step) for name in sliced}
 
     def _without_gaps(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        labels = [label.name for label in self.shaping.labels if label is not None]
-        per_frame = (self.shaping.layout.positions, *labels)
+        labels = [label.name for label in self.converter.labels if label is not None]
+        per_frame = (self.converter.layout.positions, *labels)
         counts = {array.shape[:1] for array in map(arrays.__getitem__, per_frame)}
         if len(counts) > 1 or counts == {()}:
-            return arrays  # which will be refused
+            return arrays  # the conversion raises an error
         rows = [np.isnan(arrays[name]).reshape(len(arrays[name]), -1) for name in labels]
         gaps = np.hstack(rows).any(axis=1)
         self.skipped += int(gaps.sum())
@@ -191,7 +201,7 @@ def _holds_structures(names: frozenset[str]) -> bool:
     return not names.isdisjoint(NUMBERS) and not names.isdisjoint(POSITIONS)
 
 
-def _recognise(node: Node, keys: Keys, units: Units | None) -> tuple[Shaping, list[str]]:
+def _recognise(node: Node, keys: Keys, units: Units | None) -> tuple[ArrayConverter, list[str]]:
     available = node.describe()
     candidates = [
         layout
@@ -202,8 +212,8 @@ def _recognise(node: Node, keys: Keys, units: Units | None) -> tuple[Shaping, li
     labels = layout.labels(available, keys, str(node))
     units = chosen_units(str(node.path), units, lambda: _stated_units(node, layout, labels))
     units = units or layout.units_of(labels, str(node))
-    shaping = Shaping(layout, labels, units)
-    return shaping, shaping.names(available, str(node))
+    converter = ArrayConverter(layout, labels, units)
+    return converter, converter.names(available, str(node))
 
 
 def _stated_units(node: Node, layout: Layout, labels: Labels) -> Units | None:

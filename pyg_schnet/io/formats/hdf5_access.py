@@ -1,4 +1,4 @@
-"""Access to HDF5 files that may be damaged or hostile: nothing outside of the file is touched."""
+"""Access to HDF5 files that may be damaged or hostile; nothing outside the file is opened."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import h5py
 import numpy as np
 from h5py import h5d, h5l, h5o  # pyright: ignore[reportAttributeAccessIssue] - compiled
 
-_DAMAGES = (OSError, RuntimeError, KeyError, MemoryError, TypeError, ValueError)  # what h5py raises
+_DAMAGES = (OSError, RuntimeError, KeyError, MemoryError, TypeError, ValueError)  # raised by h5py
 _SHOWN = 12  # arrays in a message
-_LARGE, _INFLATION = 2**26, 200  # bytes, from which no array may be so many times what is stored of it
+_LARGE, _INFLATION = 2**26, 200  # largest size in bytes, or ratio to its stored size, of an array
 _TEXTS_AT_ONCE, _LONGEST_TEXT = 64, 64
-# HDF5 demands of all who open a file in a process the locking of the first; without one, nobody must wait.
+# Within a process, HDF5 requires the locking mode of the first open; without locking, nobody waits.
 _LOCKINGS = (False, None, True, "best-effort")
 
 
@@ -26,9 +26,9 @@ class Node:
 
     Attributes:
         path: The file.
-        name: Of the group, from the file's root on.
+        name: Name of the group, from the root of the file.
         group: The group.
-        members: Names of what is in it.
+        members: Names of its arrays and groups.
     """
 
     path: Path
@@ -43,9 +43,9 @@ class Node:
         """Open an array.
 
         Raises:
-            ValueError: If it is damaged, or not in this file.
+            ValueError: If it is damaged, or stored in another file.
         """
-        self.refuse_link(name)
+        self.check_no_link(name)
         with _readable(self._place(name)):
             array = self.group[name]
         if not isinstance(array, h5py.Dataset):
@@ -61,7 +61,7 @@ class Node:
             )
         if is_missing:
             raise ValueError(f"{self._place(name)} must hold data, got an array that was never written")
-        if size > max(_LARGE, _INFLATION * stored):  # of one chunk, or of nothing but zeros
+        if size > max(_LARGE, _INFLATION * stored):  # a single chunk, or zeros only
             raise ValueError(
                 f"{self._place(name)} must unpack to at most {_INFLATION} times its size, got "
                 f"{size:,} bytes from {stored:,}; write the file again without compression"
@@ -80,7 +80,7 @@ class Node:
             return np.asarray(array[() if rows is None else rows])
 
     def _texts(self, name: str, array: h5py.Dataset) -> np.ndarray:
-        """Read texts of any length, few at once: all of them may be the same gigabyte of the file."""
+        """Read strings of variable length, few at once: all of them may refer to the same gigabyte."""
         if array.ndim != 1:
             raise ValueError(f"texts of shape {array.shape}")
         found: list[str | bytes] = []
@@ -91,7 +91,7 @@ class Node:
         return np.array(found, dtype=object)
 
     def stated_unit(self, name: str, array: h5py.Dataset | None = None) -> str | None:
-        """Read the attribute ``units`` of an array, which modelforge calls ``u``."""
+        """Return the attribute ``units`` (modelforge: ``u``) of an array; ``None`` if there is none."""
         array = self.open(name) if array is None else array
         with _readable(self._place(name)):
             value = array.attrs.get("units", array.attrs.get("u"))
@@ -102,20 +102,20 @@ class Node:
         return value[:_LONGEST_TEXT] if isinstance(value, str) else None
 
     def describe(self) -> dict[str, str]:
-        """Describe the arrays by name and shape, for messages."""
+        """Return name and shape of each array, for error messages."""
         return {name: f"'{name}' {self.open(name).shape}" for name in self.members if not self.is_group(name)}
 
     def is_group(self, name: str) -> bool:
-        """Tell whether a member is a group, without opening it."""
-        self.refuse_link(name)
+        """Return whether a member is a group, without opening it."""
+        self.check_no_link(name)
         with _readable(self._place(name)):
             return h5o.get_info(self.group.id, name.encode()).type == h5o.TYPE_GROUP
 
-    def refuse_link(self, name: str) -> None:
-        """Refuse a member that is in this or another file's other place.
+    def check_no_link(self, name: str) -> None:
+        """Raise if a member is a soft or external link.
 
         Raises:
-            ValueError: If it is a link.
+            ValueError: If it is one.
         """
         with _readable(self._place(name)):
             kind = self.group.id.links.get_info(name.encode()).type
@@ -131,13 +131,13 @@ def open_file(path: Path) -> Iterator[h5py.File]:
     """Open a file.
 
     Raises:
-        ValueError: If it is no HDF5 file, or a truncated one.
+        ValueError: If it is not an HDF5 file, or truncated.
     """
     for locking in _LOCKINGS:
         try:
             file = h5py.File(path, "r", locking=locking)
         except OSError as error:
-            if "locking" in str(error) and locking != _LOCKINGS[-1]:  # open in this process, otherwise
+            if "locking" in str(error) and locking != _LOCKINGS[-1]:  # open in this process with another mode
                 continue
             reason = error if path.stat().st_size else "it is empty"
             raise ValueError(
@@ -150,10 +150,10 @@ def open_file(path: Path) -> Iterator[h5py.File]:
 
 
 def nodes(path: Path, file: h5py.File, wanted: Callable[[frozenset[str]], bool]) -> Iterator[Node]:
-    """Find the groups, at any depth, whose members are what is wanted; in the order of their names.
+    """Yield the groups, at any depth, whose member names satisfy a condition, in the order of their names.
 
     Raises:
-        ValueError: If the file is damaged, or if there is a link to somewhere else among the groups.
+        ValueError: If the file is damaged, or a member is a link.
     """
     waiting: list[tuple[h5py.Group, str, str]] = [(file, "/", "")]
     seen: set[int] = set()
@@ -175,7 +175,7 @@ def nodes(path: Path, file: h5py.File, wanted: Callable[[frozenset[str]], bool])
 
 
 def listing(path: Path, file: h5py.File) -> str:
-    """List the arrays of a file with their shapes, the first of them."""
+    """Return names and shapes of the first arrays in a file, for error messages."""
     found: list[str] = []
 
     def visit(name: str, member: h5py.Group | h5py.Dataset) -> bool | None:

@@ -1,19 +1,23 @@
-"""Labels: under which names files keep them, and which ones are meant."""
+"""Labels: the names under which files keep energy, forces and stress, and the choice among them."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from pyg_schnet.io.units import Units
 
+# Values of one structure that may be labels, by section ("calculator", "info", …) and name. A file without
+# sections has the section "", in which a name maps to its description.
+Sections: TypeAlias = Mapping[str, Mapping[str, Any]]
+
 _CHARGES = ("charge", "total_charge")  # names of the charge of a structure
 
-# Names by kind, in the order of preference; each may follow a prefix of the level of theory.
+# Names by kind, in order of preference; a prefix may name the level of theory.
 _NAMES = {
     "energy": ("energy", "total_energy", "totenergy", "tot_energy", "potential_energy", "energies"),
     "forces": ("forces", "force", "atomic_forces", "total_forces", "total_force", "total_gradient"),
@@ -21,12 +25,19 @@ _NAMES = {
 }
 _SHORT = {"energy": ("e", "u0"), "forces": ("f",), "stress": ()}
 _LEVELS = ("", "ref_", "dft_", "qm_")
-# What some places can hold; the others hold anything.
+# Kinds of labels that a section can hold; sections that are not listed can hold all.
 _KINDS = {"info": ("energy", "stress"), "key_value_pairs": ("energy", "stress"), "arrays": ("forces",)}
 
 
 class Keys(NamedTuple):
-    """Which labels the user asks for: a name, ``None`` for what is recognised, ``"none"`` for none."""
+    """Names of the labels to read.
+
+    Attributes:
+        energy: Name of the energies in the file; ``None`` for a recognised name.
+        forces: Name of the forces; ``None`` for those of the same level of theory as the energies, ``"none"``
+            to read no forces.
+        stress: Name of the stresses or virials; ``None`` and ``"none"`` as for forces.
+    """
 
     energy: str | None = None
     forces: str | None = None
@@ -35,42 +46,57 @@ class Keys(NamedTuple):
 
 @dataclass(frozen=True)
 class Label:
-    """One label of a structure.
+    """Name of a label in a file.
 
     Attributes:
-        place: Where it is kept, as ``"info"``; nothing where a file has one place only.
-        name: Its name there.
+        section: Section that holds it, for instance ``"info"``; empty in files without sections.
+        name: Name in the section.
     """
 
-    place: str
+    section: str
     name: str
 
     def __str__(self) -> str:
-        return f"'{self.name}' ({self.place})" if self.place else f"'{self.name}'"
+        return f"'{self.name}' ({self.section})" if self.section else f"'{self.name}'"
 
-    def of(self, places: Mapping[str, Mapping[str, Any]]) -> Any:
-        """Look the label up; ``None`` where it is missing."""
-        return places.get(self.place, {}).get(self.name)
+    def value(self, sections: Sections) -> Any:
+        """Return the value of the label in a structure; ``None`` if it is missing."""
+        return sections.get(self.section, {}).get(self.name)
 
 
 class Labels(NamedTuple):
-    """The labels that are read; ``None`` for those that are not."""
+    """The chosen labels; ``None`` for kinds that are not read."""
 
     energy: Label
     forces: Label | None
     stress: Label | None
 
 
+class Factors(NamedTuple):
+    """Factors from the numbers of a file to eV, eV/Å and eV/Å³.
+
+    Attributes:
+        energy: Factor of energies.
+        forces: Factor of forces; negative for a gradient.
+        stress: Factor of stresses, or of virials divided by the volume; negative for a virial.
+    """
+
+    energy: float
+    forces: float
+    stress: float
+
+
 @functools.lru_cache(maxsize=4096)
 def level_of(name: str, kind: str) -> str | None:
-    """Tell the level of theory that a name has in front.
+    """Return the prefix of a label name that states the level of theory.
 
     Args:
-        name: As ``"REF_energy"``; upper and lower case are the same.
+        name: Name of a label, for instance ``"REF_energy"``; the case is ignored.
         kind: ``"energy"``, ``"forces"`` or ``"stress"``.
 
     Returns:
-        As ``"ref_"`` or ``""``; ``None`` if it is no name of this kind, for instance ``"free_energy"``.
+        The prefix in lower case, for instance ``"ref_"`` or ``""``; ``None`` if the name is unknown for this
+        kind, for instance ``"free_energy"``.
     """
     low = name.lower()
     if low in _SHORT[kind]:
@@ -79,50 +105,58 @@ def level_of(name: str, kind: str) -> str | None:
     return next(found, None)
 
 
-def choose(places: Mapping[str, Mapping[str, Any]], keys: Keys, source: str) -> Labels:
-    """Choose the labels by the first structure.
+def choose(sections: Sections, keys: Keys, source: str) -> Labels:
+    """Choose the labels to read, from the values of one structure.
 
-    Of equal energies the calculator's is named; different ones are a question. Forces and stress must belong
-    to the same level of theory as the energy: ``REF_forces`` to ``REF_energy``, those of the calculator to
-    its own.
+    Of several equal energies the calculator's is taken; different ones are ambiguous. Forces and stress must
+    have the level of theory of the energy: ``REF_forces`` belong to ``REF_energy``, and those of the
+    calculator to its own energy.
 
     Args:
-        places: What is kept, by place and name.
-        keys: What the user asks for.
-        source: Named in the messages.
+        sections: Values of the structure, by section and name.
+        keys: Names that the user asks for.
+        source: Name of the file, for error messages.
 
     Raises:
-        ValueError: If a name is not there, if no energy is recognised, or if it is not clear which is meant.
+        ValueError: If a requested name is missing, no energy is recognised, or the choice is ambiguous.
     """
-    energy = _named(places, keys.energy, "energy", source) or _recognised(places, "energy", None, source)
-    if energy is None:
-        raise ValueError(
-            f"{source}: has no energy that is recognised, but {listing(places)}; name it with `energy_key`"
-        )
+    energy = _requested(sections, keys.energy, "energy", source) or _recognised_energy(sections, source)
     level = level_of(energy.name, "energy")
-    forces = _named(places, keys.forces, "forces", source)
+    forces = _requested(sections, keys.forces, "forces", source)
     if keys.forces is None:
-        forces = _recognised(places, "forces", level, source)
-        foreign = next(_candidates(places, "forces"), None)
+        forces = _recognised(sections, "forces", level, source)
+        foreign = next(_candidates(sections, "forces"), None)
         if forces is None and foreign is not None:
             raise ValueError(
                 f"{source}: has forces {foreign}, of which it is not clear whether they belong to the energy "
                 f"{energy}; set `forces_key` to '{foreign.name}', or to 'none'"
             )
-    stress = _named(places, keys.stress, "stress", source)
+    stress = _requested(sections, keys.stress, "stress", source)
     if keys.stress is None:
-        stress = next((x for x in _candidates(places, "stress") if level_of(x.name, "stress") == level), None)
+        candidates = _candidates(sections, "stress")
+        stress = next((label for label in candidates if level_of(label.name, "stress") == level), None)
     return Labels(energy, forces, stress)
 
 
-def appears(places: Mapping[str, Mapping[str, Any]], kind: str, energy: Label) -> bool:
-    """Tell whether a structure has a label that :func:`choose` would take."""
+def appears(sections: Sections, kind: str, energy: Label) -> bool:
+    """Return whether a structure has a label that :func:`choose` would take."""
     level = level_of(energy.name, "energy")
-    return any(level_of(label.name, kind) == level for label in _candidates(places, kind))
+    return any(level_of(label.name, kind) == level for label in _candidates(sections, kind))
+
+
+def factors(labels: Labels, units: Units) -> Factors:
+    """Return the factors from labels in the units of a file to eV, eV/Å and eV/Å³, with their sign."""
+    energy, length = units.energy_in_eV, units.length_in_angstrom
+    forces, stress = units.forces_in_eV_per_angstrom, units.stress_in_eV_per_cubic_angstrom
+    if labels.forces is not None and is_gradient(labels.forces.name):
+        forces = -forces
+    if labels.stress is not None and is_virial(labels.stress.name):
+        stress = -energy / length**3
+    return Factors(energy, forces, stress)
 
 
 def describe(labels: Labels, units: Units) -> dict[str, str]:
-    """Say from where each label is taken and in which unit, as ``{"energy": "'E' (kcal/mol)"}``."""
+    """Return source and unit of each label, for instance ``{"energy": "'E' (kcal/mol)"}``."""
     force = f"{units.energy}/{units.length}"
     unit = {
         "energy": units.energy,
@@ -132,52 +166,72 @@ def describe(labels: Labels, units: Units) -> dict[str, str]:
     texts = {}
     for kind, label in labels._asdict().items():
         if label is not None:
-            notes = [label.place, units.energy if is_virial(label.name) else unit[kind]]
+            notes = [label.section, units.energy if is_virial(label.name) else unit[kind]]
             notes += ["sign changed"] if is_gradient(label.name) or is_virial(label.name) else []
             texts[kind] = f"'{label.name}' ({', '.join(filter(None, notes))})"
     return texts
 
 
 def is_gradient(name: str) -> bool:
-    """Tell by its name whether an array is minus the forces, as SPICE's ``dft_total_gradient``."""
+    """Return whether an array holds minus the forces by its name, such as SPICE's ``dft_total_gradient``."""
     return name.lower().endswith(("gradient", "gradients"))
 
 
 def is_virial(name: str) -> bool:
-    """Tell by its name whether a matrix is a virial: minus the stress times the volume, an energy."""
+    """Return whether a matrix is a virial by its name: minus the stress times the volume, an energy."""
     return name.lower().endswith(("virial", "virials"))
 
 
-def listing(places: Mapping[str, Mapping[str, Any]]) -> str:
-    """List what a structure holds, for messages; what is in no place has a description as its value."""
+def listing(sections: Sections) -> str:
+    """List the names in a structure, for error messages."""
     texts = []
-    for place, values in places.items():
-        names = ", ".join(sorted(values[name] if not place else f"'{name}'" for name in values))
-        texts += [f"{place}: {names}" if place else names] if names else []
+    for section, values in sections.items():
+        names = ", ".join(sorted(values[name] if not section else f"'{name}'" for name in values))
+        texts += [f"{section}: {names}" if section else names] if names else []
     return "; ".join(texts) or "nothing that could be one"
 
 
-def _named(places: Mapping[str, Mapping[str, Any]], name: str | None, kind: str, source: str) -> Label | None:
+def charge_of(values: Mapping[str, Any]) -> float:
+    """Return the total charge of a structure in elementary charges; 0 if none is stated.
+
+    Args:
+        values: Values by name, for instance ``atoms.info``.
+    """
+    for name in _CHARGES:
+        value = values.get(name)
+        if isinstance(value, (int, float, np.number, np.ndarray)) and np.size(value) == 1:
+            return float(np.asarray(value).item())
+    return 0.0
+
+
+def _requested(sections: Sections, name: str | None, kind: str, source: str) -> Label | None:
     if name is None or (name == "none" and kind != "energy"):
         return None
-    for place, values in places.items():
+    for section, values in sections.items():
         if name in values:
-            return Label(place, name)
+            return Label(section, name)
     raise ValueError(
-        f"{source}: has no {kind} '{name}', but {listing(places)}; choose another with `{kind}_key`"
+        f"{source}: has no {kind} '{name}', but {listing(sections)}; choose another with `{kind}_key`"
     )
 
 
-def _recognised(
-    places: Mapping[str, Mapping[str, Any]], kind: str, level: str | None, source: str
-) -> Label | None:
-    """Find the label of a kind; of any level of theory where this is the energy."""
-    found = list(_candidates(places, kind))
+def _recognised_energy(sections: Sections, source: str) -> Label:
+    energy = _recognised(sections, "energy", None, source)
+    if energy is None:
+        raise ValueError(
+            f"{source}: has no energy that is recognised, but {listing(sections)}; name it with `energy_key`"
+        )
+    return energy
+
+
+def _recognised(sections: Sections, kind: str, level: str | None, source: str) -> Label | None:
+    """Return the recognised label of a kind: an energy of any level of theory, or forces of this one."""
+    found = list(_candidates(sections, kind))
     if kind != "energy":
         found = [label for label in found if level_of(label.name, kind) == level]
     if len(found) < 2:
         return found[0] if found else None
-    values = [np.asarray(label.of(places)) for label in found]
+    values = [np.asarray(label.value(sections)) for label in found]
     if any(not np.array_equal(values[0], other) for other in values):
         raise ValueError(
             f"{source}: has several that could be {kind}, {', '.join(map(str, found))}; choose with "
@@ -186,16 +240,16 @@ def _recognised(
     return found[0]
 
 
-def _candidates(places: Mapping[str, Mapping[str, Any]], kind: str) -> Iterator[Label]:
-    """Give the labels of a kind that are recognised, the calculator's and the most usual names first."""
-    for place, values in places.items():
-        if place == "calculator":
+def _candidates(sections: Sections, kind: str) -> Iterator[Label]:
+    """Yield the recognised labels of a kind: the calculator's first, then by preference of the name."""
+    for section, values in sections.items():
+        if section == "calculator":
             if kind in values:
-                yield Label(place, kind)
-        elif kind in _KINDS.get(place, _NAMES):
+                yield Label(section, kind)
+        elif kind in _KINDS.get(section, _NAMES):
             ranks = {name: _rank(name, kind) for name in values if isinstance(name, str)}
             known = [name for name, rank in ranks.items() if rank is not None]
-            yield from (Label(place, name) for name in sorted(known, key=lambda name: _rank(name, kind) or 0))
+            yield from (Label(section, name) for name in sorted(known, key=lambda name: ranks[name] or 0))
 
 
 def _rank(name: str, kind: str) -> int | None:
@@ -204,16 +258,3 @@ def _rank(name: str, kind: str) -> int | None:
         return None
     names = (*_NAMES[kind], *_SHORT[kind])
     return len(names) * _LEVELS.index(level) + names.index(name.lower()[len(level) :])
-
-
-def charge_of(values: Mapping[str, Any]) -> float:
-    """Return the total charge of a structure, in elementary charges; 0 where there is none.
-
-    Args:
-        values: By name, as ``atoms.info``.
-    """
-    for name in _CHARGES:
-        value = values.get(name)
-        if isinstance(value, (int, float, np.number, np.ndarray)) and np.size(value) == 1:
-            return float(np.asarray(value).item())
-    return 0.0

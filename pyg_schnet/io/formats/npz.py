@@ -1,4 +1,4 @@
-"""Structures in npz files: MD17's and revised MD17's, and anybody's own."""
+"""Structures in npz files: keys of MD17 and revised MD17, systems of DeePMD-kit, and other arrays."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 
 from pyg_schnet.io.formats import deepmd
-from pyg_schnet.io.formats.arrays import Shaping
+from pyg_schnet.io.formats.arrays import MD17, REVISED_MD17, ArrayConverter, recognise
 from pyg_schnet.io.formats.frames import Frames
 from pyg_schnet.io.formats.labels import Keys
-from pyg_schnet.io.formats.layouts import MD17, REVISED_MD17, recognise
 from pyg_schnet.io.formats.stated_units import chosen_units
 from pyg_schnet.io.units import Units
 
-# What NumPy lets through; zipfile raises RuntimeErrors for methods and versions that it does not know.
+# Errors of damaged archives; zipfile raises RuntimeErrors for unknown methods and versions.
 _DAMAGES = (
     *(OSError, EOFError, RuntimeError, TypeError, OverflowError, MemoryError, SyntaxError, LookupError),
     *(struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
 )
-_LARGE, _INFLATION = 2**26, 200  # bytes, from which no array may be so many times its packed size
+_LARGE, _INFLATION = 2**26, 200  # largest size in bytes, or ratio to its compressed size, of an array
 
 
 def read_npz(
@@ -42,30 +41,31 @@ def read_npz(
     """Read structures with their labels.
 
     The layouts of MD17 (``z, R, E, F``) and revised MD17 (``nuclear_charges, coords, energies, forces`` and
-    the original labels ``old_energies, old_forces``) are in kcal/mol and Å. Others need ``units``: atomic
-    numbers in ``atomic_numbers``, ``numbers`` or ``species`` too, positions in ``coordinates``,
-    ``positions``, ``pos``, ``coord`` or ``xyz``, energies and forces under a usual name or the one given, and
-    ``cell`` (rows) and ``pbc`` where there are any. The shapes may be those of
-    :meth:`~pyg_schnet.io.formats.arrays.Shaping.frames`. DeePMD-kit's names and dpdata's
-    (``type, type_map, coord, box, energy, force, virial``) are read as the folders are, in eV and Å.
+    the original labels ``old_energies, old_forces``) are in kcal/mol and Å. Other files need ``units``; they
+    hold atomic numbers as ``atomic_numbers``, ``numbers`` or ``species``, positions as ``coordinates``,
+    ``positions``, ``pos``, ``coord`` or ``xyz``, energies and forces under a usual or the given name and,
+    for periodic structures, ``cell`` (vectors in rows) and ``pbc``, in the shapes of
+    :meth:`~pyg_schnet.io.formats.arrays.ArrayConverter.frames`. Arrays of DeePMD-kit and dpdata (``type,
+    type_map, coord, box, energy, force, virial``) are read as DeePMD-kit's folders, in eV and Å.
 
     Args:
-        path: The npz file.
-        energy_key: Which energies; the layout's own by default.
-        forces_key: Which forces; by default those that belong to the energies, if they are there;
-            ``"none"`` reads no forces.
-        units: Units of the file; by default those of its entries ``e_unit`` and ``r_unit`` (sGDML's), else
+        path: Path of the npz file.
+        energy_key: Name of the energies; that of the layout by default.
+        forces_key: Name of the forces; by default those that belong to the energies, if any; ``"none"`` reads
+            no forces.
+        units: Units of the file; by default those of its entries ``e_unit`` and ``r_unit`` (sGDML), else
             those of the layout.
-        stress_key: Which stresses, in energy per length cubed, positive under tension; ``"none"`` for none.
+        stress_key: Name of the stresses, in energy per length cubed, positive under tension; ``"none"`` for
+            none.
 
     Returns:
-        The frames in eV and Å. Arrays that needed no conversion are views of a file that is not compressed;
+        The frames in eV and Å. Arrays that need no conversion are views of an uncompressed file;
         :meth:`Frames.loaded` copies them, so that the file may be replaced.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged or holds pickles, if a key is missing, a shape is wrong or a
-            value is not finite, if two atoms coincide, or if the units of a key are not known.
+        ValueError: If the file is damaged or holds pickles, a key is missing, a shape is wrong, a value is
+            not finite, two atoms coincide, or the unit of a key is not known.
     """
     path = Path(path)
     if not path.is_file():
@@ -80,18 +80,18 @@ def read_npz(
         labels = layout.labels(names, keys, str(path))
         units = chosen_units(str(path), units, lambda: _own_units(path, file))
         units = units or layout.units_of(labels, str(path))
-        shaping = Shaping(layout, labels, units)
-        arrays = {name: read_array(path, file, name) for name in shaping.names(names, str(path))}
-    return shaping.frames(arrays, str(path)).check(str(path))
+        converter = ArrayConverter(layout, labels, units)
+        arrays = {name: read_array(path, file, name) for name in converter.names(names, str(path))}
+    return converter.frames(arrays, str(path)).check(str(path))
 
 
 def read(path: Path, keys: Keys, units: Units | None) -> Iterator[Frames]:
-    """Read as :func:`read_npz` does; the frames come at once, for that is how npz files are read."""
+    """Read an npz file as :func:`read_npz` does, as one piece."""
     yield read_npz(path, keys.energy, keys.forces, units, keys.stress)
 
 
 def is_periodic(path: Path) -> bool:
-    """Tell whether the structures of a file have a lattice."""
+    """Return whether the structures of a file have a lattice."""
     with open_npz(path) as file:
         return not {"cell", "cells", "box"}.isdisjoint(file.files)
 
@@ -105,22 +105,22 @@ def _own_units(path: Path, file: NpzFile) -> Units | None:
         return Units.stated(*names)
     except ValueError:
         raise ValueError(
-            f"{path}: says that its units are {' and '.join(names)}, which are not known; set `units`, "
+            f"{path}: states the units {' and '.join(names)}, which are not known; set `units`, "
             'for example "kcal/mol" or "Hartree, Bohr"'
         ) from None
 
 
 @contextmanager
 def open_npz(path: Path) -> Iterator[NpzFile]:
-    """Open an npz file; :func:`read_array` reads what is in it.
+    """Open an npz file, whose arrays :func:`read_array` reads.
 
     Raises:
-        ValueError: If it is another file, or a damaged one.
+        ValueError: If it is not an npz file, or a damaged one.
     """
-    with path.open("rb") as stream:  # by ourselves, for NumPy leaves it open where the archive is damaged
+    with path.open("rb") as stream:  # NumPy does not close a damaged archive that it opens itself
         try:
             magic = stream.read(6)
-            if magic[:2] != b"PK" and magic != b"\x93NUMPY":  # NumPy would take it for a pickle, and say so
+            if magic[:2] != b"PK" and magic != b"\x93NUMPY":  # NumPy would report a pickle
                 raise ValueError("it starts otherwise" if magic else "it is empty")
             stream.seek(0)
             file = np.load(stream, allow_pickle=False)
@@ -137,7 +137,7 @@ def open_npz(path: Path) -> Iterator[NpzFile]:
 
 
 def _check_unique(path: Path, file: NpzFile) -> None:
-    """Refuse two arrays of one name, of which NumPy would read the last."""
+    """Raise if two arrays have the same name; NumPy would silently read the last."""
     names = [name.removesuffix(".npy") for name in file.zip.namelist()] if file.zip is not None else []
     twice = next((name for name, times in Counter(names).items() if times > 1), None)
     if twice is not None:
@@ -145,9 +145,10 @@ def _check_unique(path: Path, file: NpzFile) -> None:
 
 
 def _mapped(path: Path, file: NpzFile, key: str) -> np.ndarray | None:
-    """Map floating-point numbers that are not compressed: NumPy takes three times as long to copy them.
+    """Map an uncompressed floating-point array copy-on-write; NumPy takes three times as long to copy it.
 
-    What is written to the array does not reach the file. Others are left to NumPy, by ``None``.
+    Returns:
+        The array; ``None`` for arrays that NumPy has to read.
     """
     assert file.zip is not None  # while it is open
     member = file.zip.NameToInfo.get(f"{key}.npy")
@@ -177,7 +178,7 @@ def _mapped(path: Path, file: NpzFile, key: str) -> np.ndarray | None:
 
 
 def _check_inflation(path: Path, file: NpzFile, key: str) -> None:
-    """Refuse an array that takes far more memory than its part of the file."""
+    """Raise if an array takes far more memory than its compressed part of the file."""
     assert file.zip is not None  # while it is open
     member = file.zip.NameToInfo.get(f"{key}.npy", file.zip.NameToInfo.get(key))
     if member is not None and member.file_size > max(_LARGE, _INFLATION * member.compress_size):
@@ -188,7 +189,7 @@ def _check_inflation(path: Path, file: NpzFile, key: str) -> None:
 
 
 def read_array(path: Path, file: NpzFile, key: str) -> np.ndarray:
-    """Read an array; see :func:`read_npz` for what is refused."""
+    """Read an array; :func:`read_npz` lists the errors."""
     _check_inflation(path, file, key)
     try:
         array = _mapped(path, file, key)
@@ -200,7 +201,7 @@ def read_array(path: Path, file: NpzFile, key: str) -> np.ndarray:
     except ValueError as error:
         if "pickle" in str(error).lower() or "object" in str(error).lower():
             raise ValueError(
-                f"{path}: '{key}' holds pickled objects, which are never loaded, for they may run code; "
+                f"{path}: '{key}' holds pickled objects, which are never loaded because they may run code; "
                 "save it as an array of numbers"
             ) from None
         raise ValueError(

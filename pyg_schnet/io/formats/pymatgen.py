@@ -1,4 +1,4 @@
-"""Lists of periodic structures in JSON, as pymatgen writes them: ``structure`` and ``outputs`` of each."""
+"""Lists of periodic structures in JSON, as pymatgen writes them: ``structure`` and ``outputs`` for each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ase.data import atomic_numbers
 
 from pyg_schnet.io.formats.frames import Frames
 from pyg_schnet.io.formats.labels import Keys
-from pyg_schnet.io.formats.records import Record, gather
+from pyg_schnet.io.formats.records import Record, collect
 from pyg_schnet.io.units import Units, conversion
 
 _KBAR = conversion("kbar", "eV/Å^3")
@@ -23,28 +23,34 @@ _KBAR = conversion("kbar", "eV/Å^3")
 def read(path: Path, keys: Keys, units: Units | None) -> Iterator[Frames]:
     """Read structures with their labels, in eV and Å.
 
-    ``outputs.virial_stress`` is what VASP prints: six numbers in kbar, in the order xx yy zz xy yz xz,
-    positive under compression. It becomes the stress, in eV/Å³ and positive under tension.
+    ``outputs.virial_stress`` has VASP's convention: six numbers in kbar, in the order xx yy zz xy yz xz,
+    positive under compression. It is converted to the stress in eV/Å³, positive under tension.
 
     Args:
         path: The file.
-        keys: Which of the ``outputs``; those that are recognised by default.
-        units: Must be eV and Å, if given.
+        keys: Names of the labels in ``outputs``; recognised ones by default.
+        units: ``None``, or eV and Å.
 
     Raises:
-        ValueError: If the file is damaged or something else, or if labels are missing.
+        ValueError: If the file is damaged or of another kind, or labels are missing.
     """
     if units not in (None, Units("eV")):
-        raise ValueError(f"{path}: `units` must be eV and Å, in which such files are, got {units}")
-    for frames in gather(_records(path), str(path), keys, Units("eV")):
+        raise ValueError(f"{path}: `units` must be eV and Å, the units of such files, got {units}")
+    for frames in collect(_records(path), str(path), keys, Units("eV")):
         stress = frames.labels.get("stress", "").startswith("'virial_stress'")
         own = {"stress": "'virial_stress' (outputs, kbar, sign changed)"} if stress else {}
         yield replace(frames, labels=frames.labels | own)
 
 
 def is_periodic(path: Path) -> bool:
-    """Tell that all structures have a lattice."""
+    """Return ``True``: all structures have a lattice."""
     return True
+
+
+def is_list(path: Path) -> bool:
+    """Return whether a JSON file begins with a list; a database of ASE begins with an object."""
+    with path.open("rb") as file:
+        return file.read(64).lstrip()[:1] == b"["
 
 
 def _records(path: Path) -> Iterator[Record]:
@@ -63,7 +69,7 @@ def _records(path: Path) -> Iterator[Record]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a name that stands twice in an object, of which the last would be read."""
+    """Raise if a name occurs twice in an object; ``json`` would silently take the last value."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
@@ -82,7 +88,7 @@ def _record(entry: Mapping[str, Any]) -> Record:
         positions=np.array([site["xyz"] for site in sites], dtype=np.float64).reshape(len(sites), 3),
         cell=lattice,
         pbc=np.ones(3, dtype=bool),
-        places={"outputs": outputs},
+        sections={"outputs": outputs},
     )
 
 
@@ -93,6 +99,6 @@ def _number(species: list[Mapping[str, Any]]) -> int:
 
 
 def _stress(kbar: list[float]) -> np.ndarray:
-    """Turn VASP's stress into ASE's, as a matrix."""
+    """Convert VASP's stress in kbar to ASE's as a matrix in eV/Å³."""
     xx, yy, zz, xy, yz, xz = (-_KBAR * float(value) for value in kbar)
     return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])

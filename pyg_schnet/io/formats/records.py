@@ -1,11 +1,10 @@
-"""Structures that files hold one by one, and how their labels are found and gathered."""
+"""Records: the structures of files that hold them one by one, and their collection into frames."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import chain, islice, product
-from typing import Any
 
 import numpy as np
 
@@ -14,228 +13,232 @@ from pyg_schnet.io.formats.labels import (
     Keys,
     Label,
     Labels,
+    Sections,
     appears,
     charge_of,
     choose,
     describe,
-    is_gradient,
+    factors,
     is_virial,
 )
 from pyg_schnet.io.units import Units
 
-_ATOMS_AHEAD = 256  # single atoms at the begin of a file
-_ALONE = 8.0  # Å between periodic images; nearest neighbors in crystals are closer than 6
-_AT_ONCE = 4096  # structures that are held as objects
+_ATOMS_AHEAD = 256  # isolated atoms at the start of a file
+_ISOLATED = 8.0  # Å between periodic images; nearest neighbors in crystals are closer than 6
+_STRUCTURES_AT_ONCE = 4096
 _ATOMS_AT_ONCE = 2**20
-_OF_STRUCTURES = ("info", "key_value_pairs", "data")
-_VOIGT = (0, 5, 4, 5, 1, 3, 4, 3, 2)  # xx yy zz yz xz xy, ASE's order, as a matrix
+_OF_STRUCTURES = ("info", "key_value_pairs", "data")  # sections that may state a charge
+_VOIGT = (0, 5, 4, 5, 1, 3, 4, 3, 2)  # matrix entries in ASE's order xx yy zz yz xz xy
 
 
 @dataclass(frozen=True)
 class Record:
-    """A structure and all that its file says of it.
+    """One structure of a file, with every value that may be a label.
 
     Attributes:
         numbers: Atomic numbers, shape ``(atoms,)``.
-        positions: Shape ``(atoms, 3)``.
-        cell: Lattice vectors as rows, shape ``(3, 3)``.
+        positions: Shape ``(atoms, 3)``, in the file's unit.
+        cell: Lattice vectors as rows, shape ``(3, 3)``, in the file's unit.
         pbc: Periodic directions, shape ``(3,)``.
-        places: What could be labels, by place (``"calculator"``, ``"info"``, …) and name.
+        sections: Candidate labels by section (``"calculator"``, ``"info"``, …) and name.
     """
 
     numbers: np.ndarray
     positions: np.ndarray
     cell: np.ndarray
     pbc: np.ndarray
-    places: Mapping[str, Mapping[str, Any]]
+    sections: Sections
 
 
-def gather(
+def collect(
     records: Iterator[Record], source: str, keys: Keys, units: Units | Callable[[Labels], Units]
 ) -> Iterator[Frames]:
-    """Gather structures with the labels that the first one shows, or the first that is no isolated atom.
+    """Collect records into frames with labels.
 
-    Forces and stress of isolated atoms are zero where a file leaves them out.
+    The first structure of several atoms, or the first one if there is none, determines the labels. Forces and
+    stress of isolated atoms are zero where a file omits them.
 
     Args:
-        records: The structures.
-        source: Named in the messages.
-        keys: What the user asks for.
-        units: Of the records, or what finds those of the labels.
+        records: Structures of the file.
+        source: Name of the file, for error messages.
+        keys: Names of the labels that the user asks for.
+        units: Units of the records, or a function that returns them for the chosen labels.
 
     Yields:
-        Some thousand structures at a time, in eV and Å, all with the same labels.
+        Up to 4,096 structures at a time, in eV and Å, all with the same labels.
 
     Raises:
-        ValueError: If a label is missing in some structures or has a wrong shape, or if a structure is none.
+        ValueError: If there is no structure, or a label is missing in some structures or has a wrong shape.
     """
-    gathered: _Gathered | None = None
-    ahead = list(islice(_up_to_several_atoms(records), _ATOMS_AHEAD))
-    shown = len(ahead) - 1 if ahead and np.size(ahead[-1].numbers) > 1 else 0
-    for record in chain(ahead, records):
-        if gathered is None:
-            labels = choose(ahead[shown].places, keys, f"{source}: frame {shown}")
-            known = units if isinstance(units, Units) else units(labels)
-            gathered = _Gathered(source, keys, known, labels)
-        gathered.add(record)
-        if len(gathered.rows) >= _AT_ONCE or gathered.atoms >= _ATOMS_AT_ONCE:
-            yield gathered.take()
-    if gathered is None:
+    ahead = list(islice(_until_several_atoms(records), _ATOMS_AHEAD))
+    if not ahead:
         raise ValueError(f"{source}: must hold at least one structure, got none")
-    gathered.check_complete()
-    if gathered.rows:
-        yield gathered.take()
+    shown = len(ahead) - 1 if np.size(ahead[-1].numbers) > 1 else 0
+    labels = choose(ahead[shown].sections, keys, f"{source}: frame {shown}")
+    collector = _Collector(source, keys, labels, units if isinstance(units, Units) else units(labels))
+    for record in chain(ahead, records):
+        collector.add(record)
+        if len(collector.rows) >= _STRUCTURES_AT_ONCE or collector.atoms >= _ATOMS_AT_ONCE:
+            yield collector.frames()
+    collector.check_complete()
+    if collector.rows:
+        yield collector.frames()
 
 
-def _up_to_several_atoms(records: Iterator[Record]) -> Iterator[Record]:
-    """Read to the first structure of several atoms, which shows which labels there are."""
+def _until_several_atoms(records: Iterator[Record]) -> Iterator[Record]:
+    """Yield records up to the first one of several atoms."""
     for record in records:
         yield record
         if np.size(record.numbers) > 1:
             return
 
 
-@dataclass
-class _Gathered:
-    """Structures on their way to arrays, and which labels they lack."""
+class _Collector:
+    """Checks the labels of records, and concatenates them to frames.
 
-    source: str
-    keys: Keys
-    units: Units
-    labels: Labels
-    total: int = 0
-    taken: int = 0
-    atoms: int = 0
-    rows: list[tuple[Record, float, np.ndarray | None, np.ndarray | None]] = field(default_factory=list)
-    missing: dict[str, list[int]] = field(default_factory=dict)  # numbers of structures without a label
+    Attributes:
+        rows: Numbers, positions, cell, pbc, energy, forces, stress and whether charged, of each structure.
+        atoms: Number of atoms in the rows.
+    """
+
+    def __init__(self, source: str, keys: Keys, labels: Labels, units: Units):
+        self._source, self._keys, self._labels, self._units = source, keys, labels, units
+        self._total = self._first = 0  # structures so far, and those of earlier frames
+        self._missing: dict[str, list[int]] = {}  # numbers of structures without a label
+        self.rows: list[tuple] = []
+        self.atoms = 0
 
     def add(self, record: Record) -> None:
-        for kind, label in self.labels._asdict().items():
-            if not self._has_what_the_first_has(record, kind, label):
-                self.missing.setdefault(kind, []).append(self.total)
+        for kind, label in self._labels._asdict().items():
+            if not self._agrees_with_first(record, kind, label):
+                self._missing.setdefault(kind, []).append(self._total)
         self._check_shapes(record)
-        if not self.missing:  # otherwise the others are only counted
-            self.rows.append((record, self._energy(record), self._forces(record), self._stress(record)))
+        if not self._missing:  # otherwise structures are only counted, for the error message
+            lattice = record.cell, record.pbc
+            labels = self._energy(record), self._forces(record), self._stress(record)
+            self.rows.append((record.numbers, record.positions, *lattice, *labels, _is_charged(record)))
             self.atoms += len(record.numbers)
-        self.total += 1
+        self._total += 1
 
-    def take(self) -> Frames:
+    def frames(self) -> Frames:
         rows, self.rows, self.atoms = self.rows, [], 0
-        records, energies, forces, stresses = zip(*rows, strict=True)
-        length, energy = self.units.length_in_angstrom, self.units.energy_in_eV
-        force, stress = self.units.forces_in_eV_per_angstrom, self.units.stress_in_eV_per_cubic_angstrom
-        if self.labels.stress is not None and is_virial(self.labels.stress.name):
-            stress = energy / length**3
-        pbc = np.array([record.pbc for record in records], dtype=bool)
-        has_lattice = bool(pbc.any())
+        numbers, positions, cells, pbc, energies, forces, stresses, charged = zip(*rows, strict=True)
+        factor, length = factors(self._labels, self._units), self._units.length_in_angstrom
+        has_lattice = bool(np.any(pbc))
         frames = Frames(
-            numbers=np.concatenate([record.numbers for record in records]),
-            positions=scaled(np.concatenate([record.positions for record in records]), length),
-            counts=np.array([len(record.numbers) for record in records]),
-            energy=scaled(np.array(energies), energy),
-            forces=scaled(np.concatenate(forces), force) if self.labels.forces else None,
-            stress=scaled(np.array(stresses), stress) if self.labels.stress else None,
-            cell=scaled(np.array([record.cell for record in records]), length) if has_lattice else None,
-            pbc=pbc if has_lattice else None,
-            units=self.units,
-            labels=describe(self.labels, self.units),
-            charged=sum(map(_is_charged, records)),
+            numbers=np.concatenate(numbers),
+            positions=scaled(np.concatenate(positions), length),
+            counts=np.array([len(own) for own in numbers]),
+            energy=scaled(np.array(energies), factor.energy),
+            forces=scaled(np.concatenate(forces), factor.forces) if self._labels.forces else None,
+            stress=scaled(np.array(stresses), factor.stress) if self._labels.stress else None,
+            cell=scaled(np.array(cells), length) if has_lattice else None,
+            pbc=np.array(pbc, dtype=bool) if has_lattice else None,
+            units=self._units,
+            labels=describe(self._labels, self._units),
+            charged=sum(charged),
         )
-        first, self.taken = self.taken, self.total
-        return frames.check(self.source, first)
+        first, self._first = self._first, self._total
+        return frames.check(self._source, first)
 
     def check_complete(self) -> None:
-        for kind, numbers in self.missing.items():
-            label = getattr(self.labels, kind)
+        for kind, numbers in self._missing.items():
+            label = getattr(self._labels, kind)
             if label is None:  # the first structure has none
-                some, lacking, first = kind, self.total - len(numbers), 0
+                some, lacking, first = kind, self._total - len(numbers), 0
             else:
                 some, lacking, first = f"{kind} {label}", len(numbers), numbers[0]
             other = "choose another `energy_key`" if kind == "energy" else f"set `{kind}_key` to 'none'"
             raise ValueError(
-                f"{self.source}: has {some} in some structures only; {lacking} of {self.total} have none, "
+                f"{self._source}: has {some} in some structures only; {lacking} of {self._total} have none, "
                 f"the first of them is frame {first}; remove them, or {other}"
             )
 
-    def _check_shapes(self, record: Record) -> None:
-        atoms = np.size(record.numbers)
-        wanted = {"numbers": (atoms,), "positions": (atoms, 3), "cell": (3, 3), "pbc": (3,)}
-        for name, shape in wanted.items():
-            value = np.asarray(getattr(record, name))
-            if value.shape != shape or value.dtype.kind not in "fiub":
-                raise ValueError(
-                    f"{self.source}: {name} must be numbers of shape {shape}, got {value.dtype} of shape "
-                    f"{value.shape} in frame {self.total}"
-                )
-
-    def _has_what_the_first_has(self, record: Record, kind: str, label: Label | None) -> bool:
+    def _agrees_with_first(self, record: Record, kind: str, label: Label | None) -> bool:
+        """Return whether a structure has a label exactly if the first one has."""
         if kind != "energy" and np.size(record.numbers) == 1 and is_isolated(record.cell, record.pbc):
             return True
         if label is not None:
-            return label.of(record.places) is not None
-        return getattr(self.keys, kind) == "none" or not appears(record.places, kind, self.labels.energy)
+            return label.value(record.sections) is not None
+        return getattr(self._keys, kind) == "none" or not appears(record.sections, kind, self._labels.energy)
+
+    def _check_shapes(self, record: Record) -> None:
+        atoms = np.size(record.numbers)
+        expected = {"numbers": (atoms,), "positions": (atoms, 3), "cell": (3, 3), "pbc": (3,)}
+        for name, shape in expected.items():
+            value = np.asarray(getattr(record, name))
+            if value.shape != shape or value.dtype.kind not in "fiub":
+                raise ValueError(
+                    f"{self._source}: {name} must be numbers of shape {shape}, got {value.dtype} of shape "
+                    f"{value.shape} in frame {self._total}"
+                )
 
     def _energy(self, record: Record) -> float:
-        return float(self._number_array(record, "energy", [()]))
+        return float(self._label_array(record, "energy", [()]))
 
     def _forces(self, record: Record) -> np.ndarray | None:
-        if (label := self.labels.forces) is None:
+        if (label := self._labels.forces) is None:
             return None
-        if label.of(record.places) is None:
+        if label.value(record.sections) is None:  # of an isolated atom
             return np.zeros((len(record.numbers), 3))
-        forces = self._number_array(record, "forces", [(len(record.numbers), 3)])
-        return -forces if is_gradient(label.name) else forces
+        return self._label_array(record, "forces", [(len(record.numbers), 3)])
 
     def _stress(self, record: Record) -> np.ndarray | None:
-        if (label := self.labels.stress) is None:
+        """Return the stress, or the virial divided by the volume."""
+        if (label := self._labels.stress) is None:
             return None
-        if label.of(record.places) is None:
+        if label.value(record.sections) is None:  # of an isolated atom
             return np.zeros((3, 3))
-        stress = as_matrix(self._number_array(record, "stress", [(3, 3), (6,), (9,)]))
+        stress = as_matrix(self._label_array(record, "stress", [(3, 3), (6,), (9,)]))
         if not is_virial(label.name):
             return stress
         volume = abs(np.linalg.det(record.cell))
         if volume == 0:
             raise ValueError(
-                f"{self.source}: must have a cell to make a stress of the virial {label}, got none in frame "
-                f"{self.total}; set `stress_key` to 'none'"
+                f"{self._source}: must have a cell to convert the virial {label} to a stress, got none in "
+                f"frame {self._total}; set `stress_key` to 'none'"
             )
-        return -stress / volume
+        return stress / volume
 
-    def _number_array(self, record: Record, kind: str, shapes: list[tuple[int, ...]]) -> np.ndarray:
-        label: Label = getattr(self.labels, kind)
+    def _label_array(self, record: Record, kind: str, shapes: list[tuple[int, ...]]) -> np.ndarray:
+        label: Label = getattr(self._labels, kind)
         try:
-            value = np.asarray(label.of(record.places))
+            value = np.asarray(label.value(record.sections))
         except ValueError:  # lists of several lengths
             value = np.empty(0, dtype=object)
         value = value.reshape(()) if value.size == 1 and shapes == [()] else value
-        if value.shape[:1] == (1,) and value.shape[1:] in shapes:  # as SchNetPack's stress, (1, 3, 3)
+        if value.shape[:1] == (1,) and value.shape[1:] in shapes:  # SchNetPack's stress has shape (1, 3, 3)
             value = value[0]
         if value.dtype.kind not in "fiu" or value.shape not in shapes:
-            wanted = " or ".join(str(shape) for shape in shapes)
+            expected = " or ".join(str(shape) for shape in shapes)
             raise ValueError(
-                f"{self.source}: {kind} {label} must be numbers of shape {wanted}, got {value.dtype} of "
-                f"shape {value.shape} in frame {self.total}"
+                f"{self._source}: {kind} {label} must be numbers of shape {expected}, got {value.dtype} of "
+                f"shape {value.shape} in frame {self._total}"
             )
         return value.astype(np.float64, copy=False)
 
 
 def _is_charged(record: Record) -> bool:
-    return any(charge_of(values) != 0 for place, values in record.places.items() if place in _OF_STRUCTURES)
+    return any(charge_of(record.sections[name]) != 0 for name in _OF_STRUCTURES if name in record.sections)
 
 
 def is_isolated(cell: np.ndarray | None, pbc: np.ndarray | None) -> bool:
-    """Whether one atom has no periodic image near it."""
+    """Return whether a single atom is at least 8 Å from its nearest periodic image.
+
+    Args:
+        cell: Lattice vectors as rows, shape ``(3, 3)``, in Å; ``None`` without a lattice.
+        pbc: Periodic directions, shape ``(3,)``; ``None`` without a lattice.
+    """
     if cell is None or pbc is None or not np.any(pbc):
         return True
     cell, pbc = np.asarray(cell, dtype=np.float64), np.asarray(pbc, dtype=bool)
     steps = np.array([step for step in product((-1, 0, 1), repeat=3) if any(step)])
     steps = steps[(steps[:, ~pbc] == 0).all(axis=1)]
-    return bool(np.linalg.norm(steps @ cell, axis=1).min() >= _ALONE)
+    return bool(np.linalg.norm(steps @ cell, axis=1).min() >= _ISOLATED)
 
 
 def as_matrix(stress: np.ndarray) -> np.ndarray:
-    """Turn stresses of six (xx yy zz yz xz xy, as ASE's) or nine numbers into matrices.
+    """Convert stresses of six numbers (ASE's order xx yy zz yz xz xy) or nine numbers to matrices.
 
     Args:
         stress: Shape ``(..., 6)``, ``(..., 9)`` or ``(..., 3, 3)``.

@@ -1,4 +1,4 @@
-"""Units that structures of ASE state beside their numbers, as ``units="Hartree, Bohr"`` in a header."""
+"""Units that structures of ASE state, as ``units="Hartree, Bohr"``, and the choice among given and stated."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _SYSTEMS = {
 
 
 def stated_units(info: Mapping[str, Any]) -> Units | None:
-    """Return the units that a structure's own information states; ``None`` where it states none.
+    """Return the units that the ``info`` of a structure states; ``None`` if it states none.
 
-    Recognised are ``units``, which reads as :meth:`~pyg_schnet.io.units.Units.parse` does, and
-    ``energy_units``, ``length_units``, ``positions_units``, ``forces_units`` and ``stress_units``, in
-    the singular too.
+    Recognised keys are ``units``, in the notation of :meth:`~pyg_schnet.io.units.Units.parse`, and
+    ``energy_units``, ``length_units``, ``positions_units``, ``forces_units`` and ``stress_units``, also in
+    the singular.
 
     Raises:
         ValueError: If a unit is not known, or if one statement contradicts another.
@@ -58,15 +58,15 @@ def stated_units(info: Mapping[str, Any]) -> Units | None:
 
 
 def chosen_units(source: str, given: Units | None, stated: Callable[[], Units | None]) -> Units | None:
-    """Return the units that the user gives, or else those that a file states; warn if they differ.
+    """Return the units that the user passes, else those that a file states; warn if they differ.
 
     Args:
-        source: Named in the warning.
-        given: What the user asks for.
-        stated: Reads the units of the file; ``None`` where it states none.
+        source: Name of the file, for the warning.
+        given: Units that the user passes.
+        stated: Function that reads the units of the file; it returns ``None`` if the file states none.
 
     Raises:
-        ValueError: If the user gives none, and a stated one is not known.
+        ValueError: If the user passes none, and a stated unit is not known.
     """
     if given is None:
         return stated()
@@ -75,12 +75,12 @@ def chosen_units(source: str, given: Units | None, stated: Callable[[], Units | 
     except ValueError:
         return given
     if own is not None and not own.agrees(given):
-        _log.warning("%s: states units of %s; `units` says %s, which is used", source, own, given)
+        _log.warning("%s: states units of %s; `units` is %s, which is used", source, own, given)
     return given
 
 
 def require_angstrom(info: Mapping[str, Any]) -> None:
-    """Check that a structure does not state that its positions are in another unit than Å.
+    """Raise if a structure states a unit of positions other than Å.
 
     Raises:
         ValueError: If it does.
@@ -89,11 +89,11 @@ def require_angstrom(info: Mapping[str, Any]) -> None:
         if _quantity(name) in ("", "length") and isinstance(value, str):
             length = _parse(value).get("length", "Å")
             if LENGTH[length] != 1.0:
-                raise ValueError(f"positions must be in Å, it states {name}={value[:_SHOWN]!r}; convert them")
+                raise ValueError(f"positions must be in Å, got {name}={value[:_SHOWN]!r}; convert them")
 
 
 def _quantity(name: str) -> str | None:
-    """Return of which quantity a key states the unit, ``""`` for all, ``None`` where it states none."""
+    """Return the quantity whose unit a key states: ``""`` for all, ``None`` if it states none."""
     low = name.lower()
     if "unit" not in low:
         return None
@@ -101,7 +101,7 @@ def _quantity(name: str) -> str | None:
 
 
 def _parse(text: str) -> dict[str, str]:
-    """Find the units in ``"Hartree, Bohr"``; nothing if one is not known, or there are two of a kind."""
+    """Return the units in a text such as ``"Hartree, Bohr"``; empty if one is unknown or given twice."""
     found: dict[str, str] = {}
     for word in re.split(r"\s*[,;]\s*|\s+", _SYSTEMS.get(text.strip().lower(), text).strip()):
         own = _unit(word)
@@ -112,7 +112,7 @@ def _parse(text: str) -> dict[str, str]:
 
 
 def _unit(word: str) -> dict[str, str]:
-    """Find of which quantity a word is the unit."""
+    """Return quantity and name of a unit; empty if it is unknown."""
     with suppress(ValueError):
         if (energy := Units.stated(word).energy) in ENERGY:
             return {"energy": energy}

@@ -14,8 +14,8 @@ from ase.constraints import FixAtoms
 from ase.io import write as ase_write
 
 from pyg_schnet.io.formats import ase as ase_files
-from pyg_schnet.io.formats import records
-from pyg_schnet.io.formats.frames import joined
+from pyg_schnet.io.formats import ase_db, records
+from pyg_schnet.io.formats.frames import concatenate
 from pyg_schnet.io.formats.labels import Keys
 from pyg_schnet.io.units import Units
 
@@ -34,7 +34,7 @@ H 0.0 -0.9 0.0 -0.5 0.0 0.0
 
 
 def read(path, energy=None, forces=None, stress=None, units=None):
-    return joined(list(ase_files.read(path, Keys(energy, forces, stress), units)))
+    return concatenate(list(ase_files.read(path, Keys(energy, forces, stress), units)))
 
 
 def refused(path, *args, **kwargs):
@@ -378,7 +378,7 @@ def test_a_gradient_is_minus_the_forces(text):
 
 
 def test_frames_are_counted_through_all_parts(text, monkeypatch):
-    monkeypatch.setattr(records, "_AT_ONCE", 2)
+    monkeypatch.setattr(records, "_STRUCTURES_AT_ONCE", 2)
     content = FRAME + OTHER + FRAME + OTHER.replace("-0.9", "nan")
     assert refused(text(content)) == (
         "must have finite positions, got NaN or infinity in frame 3; remove the frame"
@@ -398,7 +398,7 @@ def test_arrays_of_another_shape_in_a_json_database_are_refused(labelled, databa
 
 
 def test_rows_of_a_database_are_read_in_parts(labelled, database, monkeypatch):
-    monkeypatch.setattr(ase_files, "_ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(ase_db, "_ROWS_AT_ONCE", 2)
     structures = labelled(count=7)
     path = database([(atoms, {}, {}) for atoms in structures])
     with ase.db.connect(path) as file:
@@ -460,11 +460,11 @@ def test_stress_of_another_level_of_theory_is_left_out(text):
 
 def test_a_virial_without_a_cell_is_refused(text):
     path = text(FRAME.replace("energy=", 'virial="8 0 0 0 8 0 0 0 8" energy='))
-    assert refused(path) == (
-        "must have a cell to make a stress of the virial 'virial' (info), got none in frame 0; set "
-        "`stress_key` to "
-        "'none'"
+    reason = refused(path)
+    assert reason.startswith(
+        "must have a cell to convert the virial 'virial' (info) to a stress, got none in frame 0"
     )
+    assert "`stress_key`" in reason
 
 
 def test_all_frames_have_a_lattice_if_one_is_periodic(text):
@@ -711,20 +711,19 @@ def test_pickles_are_refused_and_not_executed(tmp_path, name):
 )
 def test_other_kinds_are_refused_with_those_that_are_read(text, name, content, kind):
     reason = refused(text(content, name))
-    assert reason.startswith(
-        f"must be of a kind that is read, got {kind}; these are .npz, .h5, .hdf5, .xyz, "
-    )
+    assert kind in reason
+    assert "these are .npz, .h5, .hdf5, .xyz, " in reason
     assert "outputs of other programs: abinit-out, " in reason
 
 
 def test_a_file_of_no_kind_is_refused(text):
-    assert refused(text("", "a.dat")).startswith("its kind is not known (Empty file: ")
+    assert refused(text("", "a.dat")).startswith("ASE cannot read it (Empty file: ")
 
 
 def test_no_format_that_is_read_is_added_by_a_plugin():
     from ase.io.formats import ioformats
 
-    known = [ioformats[name] for name in ase_files.FORMATS if name in ioformats]
+    known = [ioformats[name] for name in ase_files.WITH_ENERGIES if name in ioformats]
     assert len(known) > 10
     assert all(one.module_name.startswith("ase.io.") for one in known)
 

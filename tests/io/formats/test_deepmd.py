@@ -14,7 +14,7 @@ from ase.build import bulk
 from ase.calculators.lj import LennardJones
 
 from pyg_schnet.datasets import AtomsDataset, read_frames
-from pyg_schnet.io.formats.frames import joined
+from pyg_schnet.io.formats.frames import concatenate
 from pyg_schnet.io.units import Units
 
 WATER = Path(__file__).parents[3] / "../shared/data/periodic/water"
@@ -48,7 +48,7 @@ def system(tmp_path):
 
 
 def read(path, *keys, units=None):
-    return joined(list(read_frames(path, *keys, units=units)))
+    return concatenate(list(read_frames(path, *keys, units=units)))
 
 
 def refused(path, *args, **kwargs):

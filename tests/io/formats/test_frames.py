@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pyg_schnet.datasets.storage.chunks import Chunk
-from pyg_schnet.io.formats.frames import Frames, atomic_numbers, joined, merged_labels, scaled
+from pyg_schnet.io.formats.frames import Frames, atomic_numbers, concatenate, merge_labels, scaled
 from pyg_schnet.io.units import Units
 
 ARRAYS = ("numbers", "positions", "counts", "energy", "forces", "stress", "cell", "pbc")
@@ -132,15 +132,15 @@ def test_a_part_shares_its_arrays():
 
 def test_joining_gives_all_a_lattice_if_one_has_it():
     cell, pbc = np.stack([np.eye(3)] * 3), np.ones((3, 3), dtype=bool)
-    whole = joined([make(), make(cell=cell, pbc=pbc)])
+    whole = concatenate([make(), make(cell=cell, pbc=pbc)])
     assert whole.cell.tolist() == np.concatenate([np.zeros((3, 3, 3)), cell]).tolist()
     assert whole.pbc.tolist() == [[False] * 3] * 3 + [[True] * 3] * 3
-    assert joined([make(), make()]).cell is None
+    assert concatenate([make(), make()]).cell is None
 
 
 def test_labels_that_differ_are_all_told_once():
     first, second = {"energy": "'E'"}, {"energy": "'U0'", "forces": "'F'"}
-    assert merged_labels([first, second, first, second]) == {"energy": "'E' or 'U0'", "forces": "'F'"}
+    assert merge_labels([first, second, first, second]) == {"energy": "'E' or 'U0'", "forces": "'F'"}
 
 
 def test_a_chunk_has_the_fields_that_are_there():

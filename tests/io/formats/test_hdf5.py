@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pyg_schnet.io.formats import hdf5
-from pyg_schnet.io.formats.frames import joined
+from pyg_schnet.io.formats.frames import concatenate
 from pyg_schnet.io.formats.labels import Keys
 from pyg_schnet.io.units import Units
 
@@ -49,7 +49,7 @@ SPICE = {
 
 
 def read(path, energy=None, forces=None, stress=None, units=None):
-    return joined(list(hdf5.read(path, Keys(energy, forces, stress), units)))
+    return concatenate(list(hdf5.read(path, Keys(energy, forces, stress), units)))
 
 
 def refused(path, *args, **kwargs):
@@ -235,7 +235,7 @@ def test_many_conformations_are_read_in_parts(write_hdf5, monkeypatch):
     monkeypatch.setattr(hdf5, "_ATOMS_AT_ONCE", 6)
     pieces = list(hdf5.read(path, Keys(), Units("eV")))
     assert [len(piece) for piece in pieces] == [2, 2, 2, 1]
-    whole = joined(pieces)
+    whole = concatenate(pieces)
     assert np.array_equal(whole.energy, own["energy"])
     assert np.array_equal(whole.forces, own["forces"].reshape(-1, 3))
 

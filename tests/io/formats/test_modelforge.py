@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pyg_schnet.datasets import AtomsDataset, read_frames
-from pyg_schnet.io.formats.frames import joined
+from pyg_schnet.io.formats.frames import concatenate
 from pyg_schnet.io.units import Units
 
 KJ = 0.010364269656262174  # eV, of one kJ/mol
@@ -56,7 +56,7 @@ def with_unit(unit, **units):
 
 
 def read(path, *keys, units=None):
-    return joined(list(read_frames(path, *keys, units=units)))
+    return concatenate(list(read_frames(path, *keys, units=units)))
 
 
 def test_arrays_are_in_the_units_that_they_state(write):
@@ -160,7 +160,7 @@ def test_large_groups_come_in_parts(write, monkeypatch):
         path = write({"group": group}, f"{name}.h5")
         parts = list(hdf5.read(path, Keys(), None))
         assert [len(part) for part in parts] == [1] * len(group["positions"][0])
-        assert joined(parts).numbers.tolist() == read(path).numbers.tolist()
+        assert concatenate(parts).numbers.tolist() == read(path).numbers.tolist()
 
 
 @pytest.mark.parametrize("key", ["energies", "positions", "forces"])

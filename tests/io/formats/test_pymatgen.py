@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pyg_schnet.io.formats import pymatgen as pymatgen_json
-from pyg_schnet.io.formats.frames import joined
+from pyg_schnet.io.formats.frames import concatenate
 from pyg_schnet.io.formats.labels import Keys
 from pyg_schnet.io.units import Units
 
@@ -46,7 +46,7 @@ def write(tmp_path):
 
 
 def read(path, *keys, units=None):
-    return joined(list(pymatgen_json.read(path, Keys(*keys), units)))
+    return concatenate(list(pymatgen_json.read(path, Keys(*keys), units)))
 
 
 def test_structures_and_labels_are_read(write):

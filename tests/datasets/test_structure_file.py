@@ -15,7 +15,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from pyg_schnet import Potential, SchNet, cli
 from pyg_schnet.datasets import AtomsDataset
-from pyg_schnet.io.formats.structure_stream import Source
+from pyg_schnet.datasets.structure_file import StructureFile
 from pyg_schnet.potentials.checkpoint import save
 
 BOX = 9.0  # Å
@@ -98,7 +98,7 @@ def here(folder, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", FILES)
 def test_structures_of_each_kind_of_file_are_the_same(here, structures, name):
-    found = list(Source(name))
+    found = list(StructureFile(name))
     assert [number for number, _ in found] == [0, 1, 2]
     for (_, atoms), wanted in zip(found, structures, strict=True):
         assert atoms.numbers.tolist() == wanted.numbers.tolist()
@@ -113,7 +113,7 @@ def test_an_index_chooses_from_each_kind_of_file(here, structures, name, index):
     places = (
         range(3)[int(index) :][:1] if ":" not in index else range(3)[slice(*map(as_int, index.split(":")))]
     )
-    assert [number for number, _ in Source(name, index)] == list(places)
+    assert [number for number, _ in StructureFile(name, index)] == list(places)
 
 
 def as_int(text):

@@ -10,10 +10,10 @@ from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write as ase_write
 
-from pyg_schnet.io.formats import reading
-from pyg_schnet.io.formats.frame_readers import read_structures
-from pyg_schnet.io.formats.frames import joined
-from pyg_schnet.io.formats.reading import ENDINGS, list_files, read_frames
+from pyg_schnet.datasets.structure_file import StructureFile
+from pyg_schnet.io.formats import registry
+from pyg_schnet.io.formats.frames import concatenate
+from pyg_schnet.io.formats.registry import SUFFIXES, list_files, read_frames
 from pyg_schnet.io.units import Units
 
 
@@ -49,7 +49,7 @@ def everywhere(labelled, tmp_path, write, write_hdf5):
 
 
 def read(path, *keys, units=None):
-    return joined(list(read_frames(path, *keys, units=units)))
+    return concatenate(list(read_frames(path, *keys, units=units)))
 
 
 def same(first, second, atol=0.0):
@@ -66,7 +66,7 @@ def test_what_names_no_file_is_refused_with_how_to_write_one(path):
 def test_each_kind_of_file_gives_the_same(everywhere):
     """To the last bit, but for the eight decimals that ASE writes into extended xyz."""
     paths = everywhere()
-    assert {path.suffix for path in paths} == set(ENDINGS)
+    assert {path.suffix for path in paths} == set(SUFFIXES)
     first = read(paths[0], units=Units("eV"))
     for path in paths:
         frames = read(path, units=Units("eV"))
@@ -94,7 +94,7 @@ def test_names_of_n2p2_are_recognised(tmp_path, name, folder):
     assert frames.energy[0] == pytest.approx(-75.5 * 27.211386245988, rel=1e-9)
     assert frames.positions[1, 2] == pytest.approx(2 * 0.529177210903, rel=1e-9)
     assert frames.forces[0, 2] == pytest.approx(0.5 * 27.211386245988 / 0.529177210903, rel=1e-9)
-    ((number, atoms),) = read_structures(str(tmp_path / name))
+    ((number, atoms),) = StructureFile(str(tmp_path / name))
     assert (number, atoms.numbers.tolist()) == (0, [8, 1])
     assert atoms.positions[1, 2] == pytest.approx(2 * 0.529177210903, rel=1e-6)
 
@@ -134,7 +134,7 @@ def test_a_list_keeps_its_order(write, md17):
         (
             lambda folder: folder,
             ValueError,
-            "must be a folder with files of .npz, .h5, .hdf5, .xyz, .extxyz, .db, .traj, .json",
+            "must be a folder with files of .npz, .h5, .hdf5, .json, .xyz, .extxyz, .db, .traj",
         ),
     ],
 )
@@ -178,7 +178,7 @@ def test_pieces_have_a_lattice_if_any_structure_has_one(
     labelled, tmp_path, write_hdf5, write, monkeypatch, kind, periodic
 ):
     """Also where the first piece does not know of it."""
-    monkeypatch.setattr(reading, "_ATOMS", 5)
+    monkeypatch.setattr(registry, "_ATOMS_AT_ONCE", 5)
     paths = []
     for number, atoms in enumerate(labelled(periodic=periodic)):
         arrays = {"numbers": atoms.numbers, "positions": atoms.positions, "energy": np.array(0.0)}
@@ -194,7 +194,7 @@ def test_pieces_have_a_lattice_if_any_structure_has_one(
     assert [len(piece) for piece in pieces] == ([5] if kind == "xyz" else [2, 1, 2])
     assert {piece.pbc is not None for piece in pieces} == {bool(periodic)}
     if periodic:
-        assert np.flatnonzero(joined(pieces).pbc.any(axis=1)).tolist() == list(periodic)
+        assert np.flatnonzero(concatenate(pieces).pbc.any(axis=1)).tolist() == list(periodic)
 
 
 def test_small_files_become_one_piece(write, md17):
@@ -203,10 +203,10 @@ def test_small_files_become_one_piece(write, md17):
 
 
 def test_large_files_become_many(write, md17, monkeypatch):
-    monkeypatch.setattr(reading, "_ATOMS", 3)
+    monkeypatch.setattr(registry, "_ATOMS_AT_ONCE", 3)
     pieces = list(read_frames([write(md17, "a.npz"), write(md17, "b.npz")]))
     assert [len(piece) for piece in pieces] == [2, 2]
-    assert same(joined(pieces), joined([read(write(md17))] * 2))
+    assert same(concatenate(pieces), concatenate([read(write(md17))] * 2))
 
 
 def test_files_of_two_levels_of_theory_are_not_one_set(tmp_path):

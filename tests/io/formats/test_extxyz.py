@@ -5,7 +5,7 @@ from ase.io.extxyz import key_val_str_to_dict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyg_schnet.io.formats.xyz_header import header_pairs, parse_header
+from pyg_schnet.io.formats.extxyz import header_pairs, parse_header
 
 ATOMS = ["H 0.0 0.0 0.0\n", "H 0.0 0.0 0.7\n"]
 
