@@ -234,7 +234,7 @@ def test_pickled_objects_are_refused_and_not_executed(md17, tmp_path, key):
     array[0] = Creates(trap)
     np.savez(tmp_path / "trap.npz", allow_pickle=True, **{**md17, key: array})
     assert refused(tmp_path / "trap.npz") == (
-        f"'{key}' holds pickled objects, which are never loaded, for they may run code; "
+        f"'{key}' holds pickled objects, which are never loaded because they may run code; "
         "save it as an array of numbers"
     )
     assert not trap.exists()
