@@ -1,4 +1,4 @@
-"""Checks of any model against physics: symmetry, derivatives, smoothness, precision, conservation, limits."""
+"""Checks of a model against physics: symmetry, derivatives, smoothness, precision, conservation, limits."""
 
 from pyg_schnet.checks.result import CheckResult as CheckResult
 from pyg_schnet.checks.result import Report as Report

@@ -1,4 +1,4 @@
-"""Conservation: dynamics at constant energy keeps it constant."""
+"""Energy conservation in dynamics without a thermostat."""
 
 from __future__ import annotations
 
@@ -22,58 +22,58 @@ from pyg_schnet.simulation.statistics import fit_drift
 from pyg_schnet.simulation.velocities import draw_momenta
 from pyg_schnet.transforms.ase_atoms import to_ase
 
-DRIFT = 0.1  # meV/atom/ps, beside what chance may do; 100 ps of it are 40 % of the thermal energy of 300 K
-_MEMORY = 0.02  # ps; of a total energy by velocity Verlet, in which hydrogen atoms swing twice
+DRIFT = 0.1  # meV/atom/ps, beyond statistical error; in 100 ps 40 % of the thermal energy at 300 K
+_CORRELATION_TIME = 0.02  # ps; of the total energy in velocity Verlet: two vibrations of hydrogen
 
 
 def check_drift(
-    subject: ModelAdapter,
+    adapter: ModelAdapter,
     samples: Samples,
     duration: float = 1.0,
     timestep: float = 0.5,
     temperature: float = 300.0,
 ) -> Iterator[CheckResult]:
-    """Move the structures by the model as it is used, without a bath (velocity Verlet).
+    """Run velocity Verlet with the model as it is used, and measure the drift of the total energy.
 
     Args:
-        subject: The model.
-        samples: The structures, which all start at the temperature.
-        duration: In ps.
-        timestep: In fs.
-        temperature: In K.
+        adapter: Model.
+        samples: Structures to start from.
+        duration: Simulated time, in ps.
+        timestep: Time step, in fs.
+        temperature: Temperature of the initial velocities, in K.
     """
     structures = [one for one in samples.structures if len(one.z) > 1]
     if not structures:
-        yield CheckResult("drift", "", SKIP, note="single atoms do not move")
+        yield CheckResult("drift", "", SKIP, note="single atoms have no dynamics")
         return
-    run = _batched if subject.is_ours else _verlet
-    drift, fluctuation, stopped = run(subject, structures, duration, timestep, temperature, samples.seed)
+    run = _batched if adapter.is_potential else _verlet
+    drift, fluctuation, stopped = run(adapter, structures, duration, timestep, temperature, samples.seed)
     if stopped:
         yield CheckResult("drift", "energy", FAIL, math.inf, DRIFT, "meV/atom/ps", stopped)
         return
-    how = f"in {duration:g} ps from {temperature:g} K by steps of {timestep:g} fs"
-    note = f"{how}; are forces smooth, and those of the energy?"
+    how = f"in {duration:g} ps from {temperature:g} K with steps of {timestep:g} fs"
+    note = f"{how}; are the forces smooth, and the gradient of the energy?"
     bound = DRIFT + _uncertainty(fluctuation, duration)
     yield CheckResult.measured("drift", "energy", drift, bound, "meV/atom/ps", note)
 
 
 def _uncertainty(fluctuation: float, duration: float) -> float:
-    """Give twice the standard error of a slope over values that vary by chance, and are new after 20 fs."""
-    values = max(1.0, duration / _MEMORY)
+    """Return twice the standard error of a slope fitted to fluctuations with a correlation time of 20 fs."""
+    values = max(1.0, duration / _CORRELATION_TIME)
     return 2 * fluctuation * math.sqrt(12 / values) / duration
 
 
 def _batched(
-    subject: ModelAdapter,
+    adapter: ModelAdapter,
     structures: list[Data],
     duration: float,
     timestep: float,
     temperature: float,
     seed: int,
 ) -> tuple[float, float, str]:
-    """Run what users run."""
+    """Run the batched dynamics of this package, as users do."""
     found = run_md_batched(
-        subject.model,
+        adapter.model,
         [cast(Atoms, to_ase(one)) for one in structures],
         temperature=temperature,
         timestep=timestep,
@@ -88,14 +88,14 @@ def _batched(
 
 
 def _verlet(
-    subject: ModelAdapter,
+    adapter: ModelAdapter,
     structures: list[Data],
     duration: float,
     timestep: float,
     temperature: float,
     seed: int,
 ) -> tuple[float, float, str]:
-    """Move structures by velocity Verlet, for models that are called with (z, pos, batch)."""
+    """Run velocity Verlet, for models that are called with (z, pos, batch)."""
     rng = np.random.default_rng(seed)
     systems = [cast(Atoms, to_ase(one)) for one in structures]
     for atoms in systems:
@@ -105,15 +105,15 @@ def _verlet(
     momenta = torch.tensor(np.concatenate([atoms.get_momenta() for atoms in systems]))
     batch = cast(Data, Batch.from_data_list(cast(Any, structures)))
     dt, totals = timestep * units.fs, []
-    result = subject.used(batch)
+    result = adapter.compute_as_used(batch)
     for step in range(round(1000 * duration / timestep) + 1):
         if step:
             momenta = momenta + dt / 2 * result.forces
             moved = dt * momenta / mass
             batch.pos = cast(Tensor, batch.pos) + moved
-            if not float(moved.abs().max()) < MAX_DISPLACEMENT:  # nan is not, either
+            if not float(moved.abs().max()) < MAX_DISPLACEMENT:  # also NaN
                 return math.inf, 0.0, _explosion(float(moved.abs().max()), step)
-            result = subject.used(batch)
+            result = adapter.compute_as_used(batch)
             momenta = momenta + dt / 2 * result.forces
         kinetic = (momenta.square() / mass).sum(1).split(sizes)
         totals.append(result.energy + torch.stack([one.sum() / 2 for one in kinetic]))
@@ -123,11 +123,11 @@ def _verlet(
 
 
 def _explosion(moved: float, step: int) -> str:
-    return f"an atom moved {moved:.1f} Å in step {step}; are energies in eV, and lengths in Å?"
+    return f"an atom moved {moved:.1f} Å in step {step}; are energies in eV and lengths in Å?"
 
 
 def checks(
     duration: float, temperature: float
 ) -> dict[str, Callable[[ModelAdapter, Samples], Iterator[CheckResult]]]:
-    """Give the check with its settings."""
+    """Return the check with its settings."""
     return {"drift": partial(check_drift, duration=duration, temperature=temperature)}

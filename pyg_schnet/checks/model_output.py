@@ -1,4 +1,4 @@
-"""What a model answers: energies and forces, or what is wrong."""
+"""Output of a model: energies and forces, or an error."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Result:
-    """What a model says of a batch.
+class ModelOutput:
+    """Energies, forces and stresses of a batch.
 
     Attributes:
         energy: ``(structures,)``, in eV and float64.
         forces: ``(atoms, 3)``, in eV/Å and float64.
-        stress: ``(structures, 3, 3)``, in eV/Å³, where it was asked for.
+        stress: ``(structures, 3, 3)``, in eV/Å³; ``None`` unless requested.
     """
 
     energy: Tensor
@@ -25,30 +25,36 @@ class Result:
 
 
 class ModelError(Exception):
-    """What the model raised, or what is wrong with that which it returned."""
+    """An exception that the model raised, or output of a wrong kind."""
 
 
-class NotFinite(ModelError):
-    """Energies or forces that are no numbers."""
+class NotFiniteError(ModelError):
+    """Energies or forces that are not finite."""
 
 
 def gradient(energy: Tensor, pos: Tensor) -> Tensor:
-    """Give the slope of an energy; it is zero where the positions do not enter, as of a single atom."""
+    """Compute the gradient of an energy by positions; zero if it does not depend on them (a single atom)."""
     if not energy.requires_grad:
         return torch.zeros_like(pos)
     (gradient,) = torch.autograd.grad(energy, pos, allow_unused=True)
     return torch.zeros_like(pos) if gradient is None else gradient
 
 
-def parts_of(out: Any) -> tuple[Tensor, Tensor | None]:
-    """Take energy and, where the model gives them, forces from what it returned."""
+def parse_model_output(out: Any) -> tuple[Tensor, Tensor | None]:
+    """Return energy and forces from the output of a model; ``None`` for forces that it does not return.
+
+    Raises:
+        ModelError: If there is no tensor of energies.
+    """
     forces = None
     if isinstance(out, dict):
         if "energy" not in out:
-            raise ModelError(f"it returned a dictionary without 'energy', with {', '.join(map(repr, out))}")
+            raise ModelError(
+                f"it returned a dictionary without 'energy', with keys {', '.join(map(repr, out))}"
+            )
         out, forces = out["energy"], out.get("forces")
     elif isinstance(out, list | tuple):
         out, forces = out[0], (out[1] if len(out) > 1 else None)
     if not isinstance(out, Tensor):
-        raise ModelError(f"it returned {type(out).__name__}, where a tensor of energies is expected")
+        raise ModelError(f"it returned {type(out).__name__}, expected a tensor of energies")
     return out, forces

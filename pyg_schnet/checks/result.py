@@ -1,4 +1,4 @@
-"""What checks find: numbers beside bounds, and verdicts."""
+"""Results of checks: measured numbers, their bounds, verdicts, and tolerances of rounding."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 PASS, FAIL, LIMIT, SKIP = "pass", "fail", "limit", "skip"
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One number, and whether it is within its bound.
+    """A measured number and whether it is within its bound.
 
     Attributes:
-        check: What was looked at, as "rotation".
-        quantity: Of what the number is, as "energy".
-        verdict: "pass"; "fail"; "limit" where the model is by construction not made for it, which is no
-            failure; or "skip" where it could not be looked at.
-        value: The number; ``None`` where there is none.
-        bound: How large it may be.
-        unit: Of both.
-        note: Why, where it is not "pass".
-        at_least: Whether the bound is how small it may be.
+        check: Name of the check, such as "rotation".
+        quantity: Quantity that was measured, such as "energy".
+        verdict: "pass"; "fail"; "limit" if the model is by construction not made for it, which is not a
+            failure; or "skip" if the check does not apply.
+        value: Measured number; ``None`` if there is none.
+        bound: Largest allowed value.
+        unit: Unit of both.
+        note: Reason for any verdict but "pass".
+        at_least: Whether the bound is the smallest allowed value instead.
     """
 
     check: str
@@ -46,9 +48,9 @@ class CheckResult:
         note: str = "",
         at_least: bool = False,
     ) -> CheckResult:
-        """Compare a number with its bound; what is not a number fails.
+        """Compare a number with its bound; NaN fails.
 
-        The arguments are the attributes; ``note`` says what it means if it fails, and what to do.
+        The arguments are the attributes; ``note`` states what a failure means and what to do.
         """
         good = value >= bound if at_least else value <= bound
         verdict, note = (PASS, "") if good else (FAIL, note)
@@ -56,11 +58,11 @@ class CheckResult:
 
     @property
     def name(self) -> str:
-        """Check and quantity."""
+        """Check and quantity, such as "rotation, energy"."""
         return f"{self.check}, {self.quantity}" if self.quantity else self.check
 
     def as_dict(self) -> dict[str, Any]:
-        """Give what JSON can hold: a number that is none becomes ``None``."""
+        """Return values for JSON; a number that is not finite becomes ``None``."""
         values = asdict(self)
         finite = self.value is not None and math.isfinite(self.value)
         return values | {"value": self.value if finite else None}
@@ -68,13 +70,13 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class Report:
-    """All findings about a model.
+    """All results for a model.
 
     Attributes:
-        model: Its name.
-        precision: The floating-point type of what is exact but for rounding.
-        findings: In the order of the checks.
-        why_single: Why that is not float64; empty if it is.
+        model: Name of the model.
+        precision: Floating-point type of exact results.
+        findings: Results in the order of the checks.
+        why_single: Reason for float32; empty in float64.
     """
 
     model: str
@@ -84,39 +86,39 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing failed."""
+        """Whether no check failed."""
         return not self.failures
 
     @property
     def failures(self) -> list[CheckResult]:
-        """What failed."""
+        """Results of failed checks."""
         return [finding for finding in self.findings if finding.verdict == FAIL]
 
     def __getitem__(self, name: str) -> CheckResult:
-        """Give a finding by its name, as ``report["rotation, energy"]``."""
+        """Return a result by its name, as in ``report["rotation, energy"]``."""
         for finding in self.findings:
             if finding.name == name:
                 return finding
         raise KeyError(f"{name!r}; there are {', '.join(repr(finding.name) for finding in self.findings)}")
 
     def assert_passed(self) -> None:
-        """Fail as a test fails, with what failed.
+        """Raise if a check failed, for use in tests.
 
         Raises:
-            AssertionError: If something failed.
+            AssertionError: With the failed checks, a line each.
         """
         if not self.passed:
             raise AssertionError(f"{self.model} fails:\n{self.text(self.failures)}")
 
     def text(self, findings: Sequence[CheckResult] | None = None) -> str:
-        """Write findings, a line each; all by default."""
+        """Return results as text, a line each; all by default."""
         return "\n".join(_line(finding) for finding in (self.findings if findings is None else findings))
 
     def __str__(self) -> str:
         return self.text()
 
     def as_dict(self) -> dict[str, Any]:
-        """Give what JSON can hold."""
+        """Return the report for JSON."""
         counts = {v: sum(f.verdict == v for f in self.findings) for v in (PASS, FAIL, LIMIT, SKIP)}
         return {
             "model": self.model,
@@ -135,3 +137,31 @@ def _line(finding: CheckResult) -> str:
         numbers = f": {finding.value:.2g} {finding.unit}, must be {sign} {finding.bound:.2g}"
     note = f" ({finding.note})" if finding.note else ""
     return f"{finding.verdict:5}  {finding.name}{numbers}{note}"
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Bounds on rounding errors, and step sizes for finite differences.
+
+    Attributes:
+        energy: Absolute tolerance of energies, in eV; added to ``relative``.
+        forces: Absolute tolerance of forces, in eV/Å; added to ``relative``.
+        relative: Tolerance relative to the largest energy or force.
+        slope: Tolerance of a difference quotient, relative to the largest force or 1 eV/Å.
+        step: Step of a difference quotient, in Å.
+        width: Width of the interval to which a jump is narrowed down, in Å.
+    """
+
+    energy: float
+    forces: float
+    relative: float
+    slope: float
+    step: float
+    width: float
+
+
+# Measured on trained models: 1e-12 eV and eV/Å, difference quotients 5e-7. In float32 1e-6 of the energies.
+TOLERANCES = {
+    torch.float64: Tolerance(1e-8, 1e-8, 1e-11, 1e-6, 1e-4, 1e-9),
+    torch.float32: Tolerance(1e-4, 1e-3, 1e-5, 2e-2, 1e-2, 1e-3),
+}

@@ -1,4 +1,4 @@
-"""The examination: all checks of a model, one after another."""
+"""Runner of the checks of a model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch_geometric.data import Batch, Data, Dataset
 
 from pyg_schnet.checks import bonds, conservation, derivatives, limits, precision, smoothness, symmetry
 from pyg_schnet.checks.model_adapter import ModelAdapter
-from pyg_schnet.checks.model_output import ModelError, NotFinite
+from pyg_schnet.checks.model_output import ModelError, NotFiniteError
 from pyg_schnet.checks.result import FAIL, PASS, CheckResult, Report
 from pyg_schnet.checks.samples import Samples
 from pyg_schnet.datasets.structure_file import open_structures
@@ -23,8 +23,8 @@ from pyg_schnet.transforms.ase_atoms import from_ase
 
 Check: TypeAlias = Callable[[ModelAdapter, Samples], Iterator[CheckResult]]
 Structures: TypeAlias = str | os.PathLike | Atoms | Data | Dataset | Sequence[Atoms | Data]
-FEW = 4  # structures
-_FIRST = "evaluation"  # which is always made, for the others need energies
+DEFAULT_STRUCTURES = 4
+_FIRST = "evaluation"  # always runs, because the others need energies
 
 
 def check(
@@ -32,43 +32,42 @@ def check(
     structures: Structures,
     only: Sequence[str] | str | None = None,
     *,
-    number: int = FEW,
+    number: int = DEFAULT_STRUCTURES,
     duration: float = 1.0,
     temperature: float = 300.0,
     seed: int = 0,
     on_check: Callable[[str], None] | None = None,
 ) -> Report:
-    """Examine a model: is it a potential-energy surface, and exact?
+    """Check whether a model is a smooth, symmetric and conservative potential-energy surface.
 
-    What is exact but for rounding is computed in float64, without splines and compiled programs, which are
-    compared with it; dynamics runs as the model is used. Two lines make a test of it::
+    Properties that hold up to rounding are checked in float64, with exact filters and without compilation,
+    which are compared with it; dynamics runs with the model as it is used. Two lines make a test of it::
 
         def test_my_model_obeys_physics():
             check(model, "molecules.xyz").assert_passed()
 
     Args:
         model: A :class:`~pyg_schnet.Potential`, an :class:`~pyg_schnet.Ensemble`, or the path of a
-            checkpoint. Or anything that is called with ``(z, pos, batch)``, atomic numbers ``(atoms,)``,
-            positions ``(atoms, 3)`` in Å and numbers of molecules ``(atoms,)``, and returns energies in eV,
-            ``(molecules,)`` or ``(molecules, 1)``, or a pair or a dictionary of ``energy`` and ``forces``. It
-            stays as it is.
-        structures: What it is made for: a file in any format of ASE, or that
-            :class:`~pyg_schnet.datasets.AtomsDataset` reads; structures of ASE or PyG, one or several.
-        only: Which of :data:`CHECKS`, or "evaluation", which is always made; all by default.
-        number: How many structures to take, evenly from all of them.
-        duration: Of the dynamics, in ps.
-        temperature: Of its start, in K.
-        seed: Of random directions, orders and velocities.
-        on_check: Told the name of each check before it is made.
+            checkpoint; or a callable that maps ``(z, pos, batch)`` (atomic numbers ``(atoms,)``, positions
+            ``(atoms, 3)`` in Å and indices of molecules ``(atoms,)``) to energies in eV, ``(molecules,)`` or
+            ``(molecules, 1)``, or to a pair or a dictionary of ``energy`` and ``forces``. It is not modified.
+        structures: Structures that the model is made for: a file that ASE or
+            :class:`~pyg_schnet.datasets.AtomsDataset` reads; or one or several structures of ASE or PyG.
+        only: Names from :data:`CHECKS`, or "evaluation", which always runs; all by default.
+        number: Number of structures to use, evenly spaced over all of them.
+        duration: Duration of the dynamics, in ps.
+        temperature: Temperature of its initial velocities, in K.
+        seed: Seed of random directions, orders and velocities.
+        on_check: Function that is called with the name of each check before it runs.
 
     Returns:
-        Numbers beside bounds; ``report.passed``, ``report.assert_passed()``, ``report["rotation, energy"]``.
-        A check in which the model raises an error has failed, with the error for its note.
+        Report: ``report.passed``, ``report.assert_passed()``, ``report["rotation, energy"]``. A check in
+        which the model raises has failed, with the error as its note.
 
     Raises:
-        TypeError: If ``model`` or ``structures`` is something else.
-        ValueError: If there is no structure, no such check, or a setting is out of range; or if a structure
-            is periodic and the model is called with ``(z, pos, batch)``.
+        TypeError: If ``model`` or ``structures`` is of another kind.
+        ValueError: If there is no structure, a check is unknown, or a setting is out of range; or if a
+            structure is periodic and the model is called with ``(z, pos, batch)``.
     """
     check_positive("duration", duration, "ps")
     check_positive("temperature", temperature, "K", zero=True)
@@ -84,49 +83,49 @@ def check(
             )
     if isinstance(model, str | os.PathLike):
         model = evaluation_copy(model)
-    with torch.inference_mode(False):  # which would leave no forces
-        subject = ModelAdapter(model)
-        samples = Samples(_chosen(structures, number), seed)
-        if samples.crystals and not subject.is_ours:
+    with torch.inference_mode(False):  # forces need gradients
+        adapter = ModelAdapter(model)
+        samples = Samples(_select(structures, number), seed)
+        if samples.crystals and not adapter.is_potential:
             raise ValueError(
-                "`structures` must not be periodic for a model called with (z, pos, batch), which sees no "
-                "cell; put it into a Potential, which hands `cell` and `pbc` to a forward that names them, "
-                "or switch `pbc` off"
+                "`structures` must not be periodic for a model called with (z, pos, batch), which has no "
+                "cell; wrap it in a Potential, which passes `cell` and `pbc` to a forward with these "
+                "arguments, or set `pbc` to False"
             )
-        findings = list(_guarded(_FIRST, _probe, subject, samples))
+        findings = list(_run(_FIRST, _probe, adapter, samples))
         if findings[0].verdict == PASS:
-            for name, own in checks.items():
+            for name, function in checks.items():
                 if only is None or name in only:
                     if on_check is not None:
                         on_check(name)
-                    findings += _guarded(name, own, subject, samples)
-    precision = str(subject.dtype).removeprefix("torch.")
-    return Report(subject.name, precision, findings, subject.why_single)
+                    findings += _run(name, function, adapter, samples)
+    precision = str(adapter.dtype).removeprefix("torch.")
+    return Report(adapter.name, precision, findings, adapter.why_single)
 
 
-def _probe(subject: ModelAdapter, samples: Samples) -> Iterator[CheckResult]:
-    """Ask for the energies at all, each alone: what fails here would fail everywhere."""
-    subject.probe(max(samples.structures, key=lambda data: len(data.z)))
+def _probe(adapter: ModelAdapter, samples: Samples) -> Iterator[CheckResult]:
+    """Compute the energy of each structure; a failure here would repeat in all other checks."""
+    adapter.probe(max(samples.structures, key=lambda data: len(data.z)))
     bad = 0
     for one in samples.structures:
         try:
-            subject.exact([one])
-        except NotFinite:
+            adapter.compute_exact([one])
+        except NotFiniteError:
             bad += 1
-    note = "energies and forces must be finite numbers"
+    note = "energies and forces must be finite"
     unit = f"of {len(samples.structures)}"
     yield CheckResult.measured(_FIRST, "not finite", bad, 0, unit, note)
 
 
-def _guarded(name: str, own: Check, subject: ModelAdapter, samples: Samples) -> list[CheckResult]:
-    """Take an error of the model for a finding; one of ours is no fault of the model, and is raised."""
+def _run(name: str, function: Check, adapter: ModelAdapter, samples: Samples) -> list[CheckResult]:
+    """Run a check; return an error of the model as a failure, and raise any other error."""
     try:
-        return list(own(subject, samples))
+        return list(function(adapter, samples))
     except ModelError as error:
         return [CheckResult(name, "", FAIL, note=str(error))]
 
 
-def _chosen(structures: Structures, number: int) -> list[Data]:
+def _select(structures: Structures, number: int) -> list[Data]:
     if number < 1:
         raise ValueError(f"`number` must be at least 1, got {number}")
     if isinstance(structures, str | os.PathLike):

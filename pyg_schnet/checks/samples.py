@@ -1,4 +1,4 @@
-"""The structures that a model is examined on: some of the user's, and a crowd made of them."""
+"""Structures that a model is checked on: some of the user's, and a dense cluster of copies."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-_CROWD = 96  # atoms at least: with three neighbors in 5 Å for each that some programs keep (32)
-_CONTACT = 2.0  # Å between molecules of a crowd, as between hydrogen atoms in a liquid
+_CLUSTER = 96  # atoms at least: within 5 Å, three times the 32 neighbors that some programs keep
+_CONTACT = 2.0  # Å between molecules of the cluster, as between hydrogen atoms in a liquid
 
 
 class Samples:
     """Structures, all in float64.
 
     Args:
-        structures: One or more, with ``z``, ``pos`` in Å and, of crystals, ``cell`` and ``pbc``.
-        seed: Of random directions.
+        structures: One or more, with ``z``, ``pos`` in Å and, for crystals, ``cell`` and ``pbc``.
+        seed: Seed of random directions, orders and velocities.
 
     Attributes:
-        structures: As they came.
-        seed: Of random numbers.
-        generator: Of random numbers.
+        structures: The structures in the given order.
+        seed: Seed of random numbers.
+        generator: Generator of random numbers.
     """
 
     def __init__(self, structures: Sequence[Data], seed: int = 0):
         if not structures:
             raise ValueError("`structures` must hold at least one structure, got none")
         lattice = any(is_periodic(data) for data in structures)  # items of a batch have the same fields
-        self.structures = [_bare(data, lattice) for data in structures]
+        self.structures = [_required_fields(data, lattice) for data in structures]
         self.seed = seed
         self.generator = torch.Generator().manual_seed(seed)
 
     @property
     def molecules(self) -> list[Data]:
-        """Those that are not periodic."""
+        """Structures that are not periodic."""
         return [data for data in self.structures if not is_periodic(data)]
 
     @property
     def crystals(self) -> list[Data]:
-        """Those that are periodic."""
+        """Structures that are periodic."""
         return [data for data in self.structures if is_periodic(data)]
 
     @property
@@ -50,52 +50,54 @@ class Samples:
         """Atomic numbers of all structures."""
         return torch.cat([data.z for data in self.structures]).unique().tolist()
 
-    def with_crowd(self) -> list[Data]:
-        """Give the structures and a crowd, in which each atom has more neighbors than in any molecule.
+    def with_cluster(self) -> list[Data]:
+        """Return the structures and a dense cluster, whose atoms have more neighbors than in any molecule.
 
-        Where all structures are large molecules, the smallest is crowd enough.
+        Without the cluster if all structures are large molecules.
         """
-        small = any(is_periodic(data) or len(data.z) < _CROWD for data in self.structures)
-        return [*self.structures, self.crowd()] if small else list(self.structures)
+        small = any(is_periodic(data) or len(data.z) < _CLUSTER for data in self.structures)
+        return [*self.structures, self.dense_cluster()] if small else list(self.structures)
 
-    def crowd(self) -> Data:
-        """Pack copies of the smallest structure until there are a hundred atoms, without a lattice."""
+    def dense_cluster(self) -> Data:
+        """Pack copies of the smallest structure into a cluster of about a hundred atoms, without a cell."""
         smallest = min(self.structures, key=lambda data: len(data.z))
         pos = cast(Tensor, smallest.pos)
         one = pos - pos.mean(0)
         generator = torch.Generator().manual_seed(1)
         packed = one
-        while len(packed) < _CROWD:
-            packed = torch.cat([packed, _touching(one @ rotation(generator), packed, generator)])
-        return self.cluster(smallest.z.repeat(len(packed) // len(one)), packed)
+        while len(packed) < _CLUSTER:
+            packed = torch.cat(
+                [packed, _moved_to_contact(one @ random_rotation(generator), packed, generator)]
+            )
+        return self.molecule(smallest.z.repeat(len(packed) // len(one)), packed)
 
-    def cluster(self, z: Tensor, pos: Tensor) -> Data:
-        """Make a structure that is not periodic, for a batch with the others."""
+    def molecule(self, z: Tensor, pos: Tensor) -> Data:
+        """Build a structure that is not periodic, with the fields of the others, for batches with them."""
         own = Data(z=z, pos=pos)
         if "cell" in self.structures[0]:
             own.cell = torch.zeros(1, 3, 3, dtype=torch.float64)
             own.pbc = torch.zeros(1, 3, dtype=torch.bool)
         return own
 
-    def random(self, *shape: int) -> Tensor:
-        """Draw normal numbers in float64."""
+    def normal(self, *shape: int) -> Tensor:
+        """Draw standard normal numbers in float64."""
         return torch.randn(*shape, dtype=torch.float64, generator=self.generator)
 
 
-def rotation(generator: torch.Generator) -> Tensor:
-    """Draw a rotation, uniformly: ``pos @ rotation`` turns."""
+def random_rotation(generator: torch.Generator) -> Tensor:
+    """Draw a uniformly random rotation matrix, to be applied as ``pos @ rotation``."""
     q, r = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=generator))
     q = q * r.diagonal().sign()
     return q * q.det().sign()
 
 
 def is_periodic(data: Data) -> bool:
-    """Whether any direction is periodic."""
+    """Return whether any direction is periodic."""
     return "pbc" in data and bool(data.pbc.any())
 
 
-def moved(data: Data, pos: Tensor, z: Tensor | None = None, cell: Tensor | None = None) -> Data:
-    """Give a structure with other positions."""
+def with_positions(data: Data, pos: Tensor, z: Tensor | None = None, cell: Tensor | None = None) -> Data:
+    """Return a copy of a structure with other positions and, if given, atomic numbers or cell."""
     own = Data(z=data.z if z is None else z, pos=pos)
     if "cell" in data:
         own.cell = data.cell if cell is None else cell
@@ -104,11 +106,11 @@ def moved(data: Data, pos: Tensor, z: Tensor | None = None, cell: Tensor | None 
 
 
 def diameter(pos: Tensor) -> float:
-    """Give the largest distance of two atoms, in Å."""
+    """Return the largest distance of two atoms, in Å."""
     return float(torch.cdist(pos, pos).max()) if len(pos) > 1 else 0.0
 
 
-def _bare(data: Data, lattice: bool) -> Data:
+def _required_fields(data: Data, lattice: bool) -> Data:
     own = Data(z=data.z.long(), pos=cast(Tensor, data.pos).double())
     if lattice:
         known = "cell" in data and "pbc" in data
@@ -118,11 +120,11 @@ def _bare(data: Data, lattice: bool) -> Data:
     return own
 
 
-def _touching(one: Tensor, packed: Tensor, generator: torch.Generator) -> Tensor:
-    """Bring a molecule to a cluster along a random line through its middle, until they touch."""
+def _moved_to_contact(one: Tensor, packed: Tensor, generator: torch.Generator) -> Tensor:
+    """Move a molecule along a random line through the center of a cluster until they touch."""
     direction = torch.randn(3, dtype=torch.float64, generator=generator)
     direction = direction / direction.norm()
-    # An atom at p + s·direction touches one at q where |p − q + s·direction| is the contact.
+    # An atom at p + s·direction touches one at q if |p − q + s·direction| is the contact distance.
     difference = (one[:, None] - packed[None, :]).reshape(-1, 3)
     along = difference @ direction
     beyond = _CONTACT**2 - difference.square().sum(1) + along.square()

@@ -1,4 +1,4 @@
-"""Symmetries: what must not change an energy, and turns its forces along."""
+"""Symmetries: operations under which energies are invariant and forces covariant."""
 
 from __future__ import annotations
 
@@ -10,74 +10,76 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from pyg_schnet.checks.model_adapter import ModelAdapter
-from pyg_schnet.checks.model_output import Result
+from pyg_schnet.checks.model_output import ModelOutput
 from pyg_schnet.checks.result import CheckResult
-from pyg_schnet.checks.samples import Samples, diameter, is_periodic, moved, rotation
+from pyg_schnet.checks.samples import Samples, diameter, is_periodic, random_rotation, with_positions
 
 
-def check_rotation(subject: ModelAdapter, samples: Samples) -> Iterator[CheckResult]:
-    """Turn structures: energies stay, forces turn along."""
-    turns = [rotation(samples.generator) for _ in samples.with_crowd()]
+def check_rotation(adapter: ModelAdapter, samples: Samples) -> Iterator[CheckResult]:
+    """Rotate structures: energies are invariant, forces rotate."""
+    matrices = [random_rotation(samples.generator) for _ in samples.with_cluster()]
     note = "energies and forces must not depend on the orientation; use distances, or equivariant features"
-    yield from _turned("rotation", subject, samples, turns, note)
+    yield from _compare_transformed("rotation", adapter, samples, matrices, note)
 
 
-def check_reflection(subject: ModelAdapter, samples: Samples) -> Iterator[CheckResult]:
-    """Mirror structures: energies stay, forces are mirrored."""
+def check_reflection(adapter: ModelAdapter, samples: Samples) -> Iterator[CheckResult]:
+    """Reflect structures: energies are invariant, forces are reflected."""
     mirror = torch.diag(torch.tensor([1.0, 1.0, -1.0], dtype=torch.float64))
-    turns = [mirror @ rotation(samples.generator) for _ in samples.with_crowd()]
-    note = "mirror images have one energy in nature; something in the model tells left from right"
-    yield from _turned("reflection", subject, samples, turns, note)
+    matrices = [mirror @ random_rotation(samples.generator) for _ in samples.with_cluster()]
+    note = "mirror images have the same energy; the model depends on handedness"
+    yield from _compare_transformed("reflection", adapter, samples, matrices, note)
 
 
-def check_translation(subject: ModelAdapter, samples: Samples) -> Iterator[CheckResult]:
-    """Move structures as a whole, by some 10 Å."""
-    structures = samples.with_crowd()
-    there = [moved(one, cast(Tensor, one.pos) + 10 * samples.random(3)) for one in structures]
-    note = "energies must not depend on where the origin is; use differences of positions"
-    before, after = subject.exact(structures), _one_by_one(subject, there)
-    yield from compare("translation", subject, before, after, note)
+def check_translation(adapter: ModelAdapter, samples: Samples) -> Iterator[CheckResult]:
+    """Translate structures by some 10 Å."""
+    structures = samples.with_cluster()
+    translated = [with_positions(one, cast(Tensor, one.pos) + 10 * samples.normal(3)) for one in structures]
+    note = "energies must not depend on the origin; use differences of positions"
+    before, after = adapter.compute_exact(structures), _one_by_one(adapter, translated)
+    yield from compare("translation", adapter, before, after, note)
 
 
-def check_permutation(subject: ModelAdapter, samples: Samples) -> Iterator[CheckResult]:
-    """Number the atoms in another order."""
+def check_permutation(adapter: ModelAdapter, samples: Samples) -> Iterator[CheckResult]:
+    """Permute atoms."""
     note = "energies must not depend on the order of atoms; are neighbors dropped beyond some number?"
-    structures = samples.with_crowd()
+    structures = samples.with_cluster()
     orders = [torch.randperm(len(one.z), generator=samples.generator) for one in structures]
-    other = [moved(s, cast(Tensor, s.pos)[o], s.z[o]) for s, o in zip(structures, orders, strict=True)]
-    before, after = subject.exact(structures), subject.exact(other)
+    other = [
+        with_positions(s, cast(Tensor, s.pos)[o], s.z[o]) for s, o in zip(structures, orders, strict=True)
+    ]
+    before, after = adapter.compute_exact(structures), adapter.compute_exact(other)
     back = torch.cat(
         [part[order.argsort()] for part, order in zip(_split(after.forces, structures), orders, strict=True)]
     )
-    yield from compare("permutation", subject, before, Result(after.energy, back), note)
+    yield from compare("permutation", adapter, before, ModelOutput(after.energy, back), note)
 
 
-def check_batching(subject: ModelAdapter, samples: Samples) -> Iterator[CheckResult]:
-    """Compute structures together and one by one; single atoms among them."""
-    structures = samples.with_crowd()
+def check_batching(adapter: ModelAdapter, samples: Samples) -> Iterator[CheckResult]:
+    """Compare structures in one batch, single atoms among them, with structures one by one."""
+    structures = samples.with_cluster()
     origin = torch.zeros(1, 3, dtype=torch.float64)
-    structures[1:1] = [samples.cluster(torch.tensor([z]), origin) for z in samples.elements]
-    together, alone = subject.exact(structures), _one_by_one(subject, structures)
-    note = "molecules of a batch must not see each other; does every layer respect `batch`?"
-    yield from compare("batching", subject, alone, together, note)
+    structures[1:1] = [samples.molecule(torch.tensor([z]), origin) for z in samples.elements]
+    together, alone = adapter.compute_exact(structures), _one_by_one(adapter, structures)
+    note = "molecules of a batch must not interact; does every layer respect `batch`?"
+    yield from compare("batching", adapter, alone, together, note)
 
 
-def check_repetition(subject: ModelAdapter, samples: Samples) -> Iterator[CheckResult]:
-    """Compute the same twice, and look whether the positions are still what was given."""
-    structures = samples.with_crowd()
-    first, second = subject.exact(structures), subject.exact(structures)
-    note = "the same input must give the same energies; is dropout, or noise, still on?"
-    yield from compare("repetition", subject, first, second, note)
-    note = "a model must not change its input"
-    yield CheckResult.measured("repetition", "positions", subject.change, 0.0, "Å", note)
+def check_repetition(adapter: ModelAdapter, samples: Samples) -> Iterator[CheckResult]:
+    """Compute the same twice, and compare the input positions before and after."""
+    structures = samples.with_cluster()
+    first, second = adapter.compute_exact(structures), adapter.compute_exact(structures)
+    note = "the same input must yield the same energies; is dropout or noise active?"
+    yield from compare("repetition", adapter, first, second, note)
+    note = "a model must not modify its input"
+    yield CheckResult.measured("repetition", "positions", adapter.position_change, 0.0, "Å", note)
 
 
-def check_balance(subject: ModelAdapter, samples: Samples) -> Iterator[CheckResult]:
-    """Add up forces and, of molecules, torques: nothing moves or turns by itself."""
+def check_balance(adapter: ModelAdapter, samples: Samples) -> Iterator[CheckResult]:
+    """Sum forces and, for molecules, torques: both must be zero."""
     structures = samples.structures
-    result = subject.exact(structures)
-    bound = subject.tolerance.forces + subject.tolerance.relative * float(result.forces.abs().max())
-    force, torque, note = 0.0, 0.0, "forces must add up to zero, or a molecule at rest would start to move"
+    result = adapter.compute_exact(structures)
+    bound = adapter.tolerance.forces + adapter.tolerance.relative * float(result.forces.abs().max())
+    force, torque, note = 0.0, 0.0, "forces must sum to zero, or a molecule at rest would accelerate"
     for one, forces in zip(structures, _split(result.forces, structures), strict=True):
         force = max(force, float(forces.sum(0).norm()))
         if not is_periodic(one):
@@ -91,10 +93,10 @@ def check_balance(subject: ModelAdapter, samples: Samples) -> Iterator[CheckResu
 
 
 def compare(
-    check: str, subject: ModelAdapter, before: Result, after: Result, note: str
+    check: str, adapter: ModelAdapter, before: ModelOutput, after: ModelOutput, note: str
 ) -> Iterator[CheckResult]:
-    """Compare energies and forces that ought to be equal but for rounding."""
-    tolerance = subject.tolerance
+    """Compare energies and forces that must be equal up to rounding."""
+    tolerance = adapter.tolerance
     for quantity, unit, a, b, least in (
         ("energy", "eV", before.energy, after.energy, tolerance.energy),
         ("forces", "eV/Å", before.forces, after.forces, tolerance.forces),
@@ -103,22 +105,24 @@ def compare(
         yield CheckResult.measured(check, quantity, float((a - b).abs().max()), bound, unit, note)
 
 
-def _turned(
-    check: str, subject: ModelAdapter, samples: Samples, turns: list[Tensor], note: str
+def _compare_transformed(
+    check: str, adapter: ModelAdapter, samples: Samples, matrices: list[Tensor], note: str
 ) -> Iterator[CheckResult]:
-    structures = samples.with_crowd()
-    turned = [
-        moved(one, cast(Tensor, one.pos) @ turn, cell=one.cell @ turn if "cell" in one else None)
-        for one, turn in zip(structures, turns, strict=True)
+    structures = samples.with_cluster()
+    transformed = [
+        with_positions(one, cast(Tensor, one.pos) @ matrix, cell=one.cell @ matrix if "cell" in one else None)
+        for one, matrix in zip(structures, matrices, strict=True)
     ]
-    before, after = subject.exact(structures), _one_by_one(subject, turned)
-    back = torch.cat([f @ turn.T for f, turn in zip(_split(after.forces, structures), turns, strict=True)])
-    yield from compare(check, subject, before, Result(after.energy, back), note)
+    before, after = adapter.compute_exact(structures), _one_by_one(adapter, transformed)
+    back = torch.cat(
+        [f @ matrix.T for f, matrix in zip(_split(after.forces, structures), matrices, strict=True)]
+    )
+    yield from compare(check, adapter, before, ModelOutput(after.energy, back), note)
 
 
-def _one_by_one(subject: ModelAdapter, structures: list[Data]) -> Result:
-    results = [subject.exact([one]) for one in structures]
-    return Result(torch.cat([r.energy for r in results]), torch.cat([r.forces for r in results]))
+def _one_by_one(adapter: ModelAdapter, structures: list[Data]) -> ModelOutput:
+    results = [adapter.compute_exact([one]) for one in structures]
+    return ModelOutput(torch.cat([r.energy for r in results]), torch.cat([r.forces for r in results]))
 
 
 def _split(values: Tensor, structures: list[Data]) -> list[Tensor]:

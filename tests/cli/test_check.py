@@ -90,9 +90,9 @@ def test_quiet_tells_failures_on_standard_error(files, capsys):
     assert told.err.startswith("fail   translation, energy: ")
 
 
-def test_a_failed_check_is_told_with_its_reason_and_the_exit_code(files, capsys):
+def test_a_failed_check_is_printed_with_its_reason_and_the_exit_code(files, capsys):
     assert check(files, "other.py:lost", "--only", "translation") == 1
-    assert "fail translation: energies must not depend on where the origin is" in capsys.readouterr().out
+    assert "fail translation: energies must not depend on" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
