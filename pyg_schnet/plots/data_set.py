@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pyg_schnet.datasets.base import MoleculeDataset
 from pyg_schnet.datasets.references import formula
-from pyg_schnet.datasets.report.structure_statistics import Survey, survey
+from pyg_schnet.datasets.report.structure_statistics import StructureStatistics, compute_statistics
 from pyg_schnet.datasets.streaming import stream
 from pyg_schnet.io.units import kcal_per_mol
 from pyg_schnet.plots.style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, element_styles, save, tidy
@@ -44,55 +44,57 @@ def plot_data_set(dataset: MoleculeDataset, path: str | os.PathLike) -> None:
     Raises:
         ValueError: If there are none.
     """
-    known = survey(dataset)
-    few = len(known.counts) <= _FEW
-    panels = (1 if few else 2) + (known.forces_squares is not None)
+    statistics = compute_statistics(dataset)
+    few = len(statistics.counts) <= _FEW
+    panels = (1 if few else 2) + (statistics.forces_squares is not None)
     figure = Figure(figsize=(_WIDTH, _HEIGHT * panels), layout="constrained")
     axes = figure.subplots(panels, squeeze=False)[:, 0]
     if few:
-        _draw_energies(axes[0], known)
+        _draw_energies(axes[0], statistics)
     else:
-        _draw_sizes(axes[0], known)
-        _draw_relative_energies(axes[1], known)
-    if known.forces_squares is not None:
-        _draw_forces(axes[-1], dataset, known)
+        _draw_sizes(axes[0], statistics)
+        _draw_relative_energies(axes[1], statistics)
+    if statistics.forces_squares is not None:
+        _draw_forces(axes[-1], dataset, statistics)
     save(figure, path, dpi=300)
 
 
-def _draw_energies(axes: Axes, known: Survey) -> None:
-    frequencies = known.frequencies()
-    mean = torch.zeros(len(frequencies), dtype=torch.float64).index_add_(0, known.composition, known.energy)
-    relative = (known.energy - (mean / frequencies)[known.composition]) / kcal_per_mol
+def _draw_energies(axes: Axes, statistics: StructureStatistics) -> None:
+    frequencies = statistics.frequencies()
+    mean = torch.zeros(len(frequencies), dtype=torch.float64).index_add_(
+        0, statistics.composition, statistics.energy
+    )
+    relative = (statistics.energy - (mean / frequencies)[statistics.composition]) / kcal_per_mol
     edges = _edges(relative)
     order = frequencies.argsort(descending=True, stable=True).tolist()
     for row, color in zip(order, _COMPOSITIONS, strict=False):
-        counts = torch.histogram(relative[known.composition == row], edges).hist.numpy()
-        label = f"{_subscripts(formula(known.counts[row]))}: {int(frequencies[row]):,}"
+        counts = torch.histogram(relative[statistics.composition == row], edges).hist.numpy()
+        label = f"{_subscripts(formula(statistics.counts[row]))}: {int(frequencies[row]):,}"
         axes.stairs(counts, edges.numpy(), color=color, alpha=0.3, fill=True)
         axes.stairs(counts, edges.numpy(), color=color, linewidth=1, label=label)
     _finish(axes, "energy − mean (kcal/mol)", "structures", "")
     _in_eV(axes, "energy − mean (eV)")
 
 
-def _draw_sizes(axes: Axes, known: Survey) -> None:
-    low, high = int(known.atoms.min()), int(known.atoms.max())
+def _draw_sizes(axes: Axes, statistics: StructureStatistics) -> None:
+    low, high = int(statistics.atoms.min()), int(statistics.atoms.max())
     step = -(-(high + 1 - low) // _MOST_BINS)
     edges = torch.arange(low, high + 1 + step, step).double() - 0.5
     below = torch.zeros(len(edges) - 1, dtype=torch.float64)
-    for label, color, members in _sizes(known):
-        above = below + torch.histogram(known.atoms[members].double(), edges).hist
+    for label, color, members in _sizes(statistics):
+        above = below + torch.histogram(statistics.atoms[members].double(), edges).hist
         axes.stairs(above.numpy(), edges.numpy(), baseline=below.numpy(), fill=True, color=color, label=label)
         below = above
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    text = f"{len(known):,} structures\n{len(known.counts):,} compositions"
+    text = f"{len(statistics):,} structures\n{len(statistics.counts):,} compositions"
     axes.text(0.03, 0.97, text, transform=axes.transAxes, va="top", fontsize=_FONT - 1)
     _finish(axes, "atoms", "structures", "heavy atoms")
 
 
-def _draw_relative_energies(axes: Axes, known: Survey) -> None:
-    relative = known.relative_energy() / kcal_per_mol
+def _draw_relative_energies(axes: Axes, statistics: StructureStatistics) -> None:
+    relative = statistics.relative_energy() / kcal_per_mol
     low, high = (float(relative.kthvalue(place).values) for place in _places(len(relative)))
-    for label, color, members in _sizes(known):
+    for label, color, members in _sizes(statistics):
         edges = _edges(relative[members], low, high)
         density = torch.histogram(relative[members], edges, density=True).hist  # of those within the edges
         axes.stairs(density.numpy(), edges.numpy(), color=color, linewidth=1.2, label=label)
@@ -100,23 +102,23 @@ def _draw_relative_energies(axes: Axes, known: Survey) -> None:
     _in_eV(axes, "energy − references (eV per atom)")
 
 
-def _sizes(known: Survey) -> Iterator[tuple[str, tuple[float, ...], Tensor]]:
+def _sizes(statistics: StructureStatistics) -> Iterator[tuple[str, tuple[float, ...], Tensor]]:
     """Give label, color and members of the groups by number of heavy atoms."""
-    heavy = (known.counts.sum(1) - known.counts[:, 1])[known.composition]
+    heavy = (statistics.counts.sum(1) - statistics.counts[:, 1])[statistics.composition]
     groups = _ranges(heavy)
     colors = colormaps["viridis"](torch.linspace(0.9, 0.1, len(groups)).numpy())
     for (low, high), color in zip(groups, colors, strict=True):
         yield f"{low}" if low == high else f"{low}–{high}", tuple(color), (heavy >= low) & (heavy <= high)
 
 
-def _draw_forces(axes: Axes, dataset: MoleculeDataset, known: Survey) -> None:
-    assert known.forces_squares is not None
-    assert known.forces_largest is not None
-    rms = float((known.forces_squares.sum() / (3 * known.atoms.sum())).sqrt())
-    reach = max(min(float(known.forces_largest.max()), 8 * rms), 1e-9)
+def _draw_forces(axes: Axes, dataset: MoleculeDataset, statistics: StructureStatistics) -> None:
+    assert statistics.forces_squares is not None
+    assert statistics.forces_largest is not None
+    rms = float((statistics.forces_squares.sum() / (3 * statistics.atoms.sum())).sqrt())
+    reach = max(min(float(statistics.forces_largest.max()), 8 * rms), 1e-9)
     edges = torch.linspace(-reach, reach, _FORCE_BINS + 1, dtype=torch.float64)
-    styles = element_styles(known.elements())
-    for z, counts in _count_forces(dataset, known.elements(), edges).items():
+    styles = element_styles(statistics.elements())
+    for z, counts in _count_forces(dataset, statistics.elements(), edges).items():
         name, color = styles[z]
         density = counts / (counts.sum() * (edges[1] - edges[0]))
         axes.stairs(density.numpy(), edges.numpy(), color=color, linewidth=1, label=name)

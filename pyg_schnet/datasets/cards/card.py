@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Group
 
 from pyg_schnet.datasets.cards.schema import from_table
-from pyg_schnet.datasets.report.card_page import layout
+from pyg_schnet.datasets.report.rendering import render_card
 from pyg_schnet.io.remote.download import RemoteFile
 from pyg_schnet.io.spelling import nearest
 from pyg_schnet.io.units import conversion
@@ -234,7 +234,7 @@ class Card:
         return files[0]
 
     def __rich__(self) -> Group:
-        return layout(self)
+        return render_card(self)
 
 
 def card_names() -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Nearest neighbors beside covalent radii, and how stiff bonds to hydrogen are: by these, units show."""
+"""Bond lengths relative to covalent radii, and stiffness of bonds to hydrogen: evidence for the units."""
 
 from __future__ import annotations
 
@@ -15,32 +15,45 @@ from pyg_schnet.datasets.base import MoleculeDataset
 from pyg_schnet.datasets.streaming import sizes, stream
 from pyg_schnet.graph.neighbors import neighbor_list
 
-_MOST = 500  # structures, evenly over the set
-_MOST_PAIRS, _MOST_PERIODIC_PAIRS = 2**20, 2**18  # of all of them; a tenth of a second
-_REACH = 10.0  # Å; how far neighbors are looked for in a crystal
+_MOST = 500  # structures, evenly spaced over the set
+_MOST_PAIRS, _MOST_PERIODIC_PAIRS = 2**20, 2**18  # in total; a tenth of a second
+_REACH = 10.0  # Å; cutoff of the neighbor search in crystals
 _NOBLE = (2, 10, 18, 36, 54, 86)  # not bonded
-_SOFT = (3, 4, 11, 12, 19, 20, 37, 38, 55, 56, 87, 88)  # ions, and metals that halve under pressure
+_SOFT = (
+    3,
+    4,
+    11,
+    12,
+    19,
+    20,
+    37,
+    38,
+    55,
+    56,
+    87,
+    88,
+)  # ions and metals, whose distances halve under pressure
 _HEAVIEST = 96  # with a covalent radius
 _BONDED = (0.68, 1.4)  # of the sum of the radii; N2 has 0.77, lead 1.20; iron in the Earth's core 0.83
-_NARROW = 1.7  # of the longest and the shortest bonds; 1.3 in organic molecules, more in a scan of distances
+_NARROW = 1.7  # ratio of longest to shortest bonds; 1.3 in organic molecules, more in scans of distances
 # eV/Å², of the harmonic stretching of C-H, N-H and O-H; 27 to 35, 42 and 34 to 47 in MD at 300 to 500 K.
 _STIFFNESS = {6: 31.0, 7: 41.0, 8: 44.0}
-_STRETCHED = 1.3  # of the usual length: no bond of this hydrogen
+_STRETCHED = 1.3  # of the usual length; beyond, the hydrogen is not bonded
 _FEWEST_ATOMS, _FEWEST_BONDS, _CORRELATION = 30, 100, -0.8
 
 
 @dataclass(frozen=True)
 class Bonding:
-    """How structures are bonded, in the units in which they were read.
+    """Bonds of structures, in the units in which they were read.
 
     Attributes:
-        length: The median distance of an atom from its nearest neighbor, relative to the sum of their
-            covalent radii: 0.9 to 1.2 in molecules and solids. ``None`` where it tells nothing: noble gases,
-            hydrogen alone, single atoms and dimers.
-        is_possible: Whether nearly all atoms can be bonded at such distances; true for few atoms, and where
+        length: Median distance of an atom to its nearest neighbor, relative to the sum of their covalent
+            radii: 0.9 to 1.2 in molecules and solids. ``None`` where it is no evidence: noble gases, hydrogen
+            alone, single atoms and dimers.
+        is_possible: Whether nearly all atoms can be bonded at such distances; true for few atoms, and if
             ``length`` is ``None``.
-        stiffness: The force constant of bonds to hydrogen, relative to the usual one, near 1; ``None`` where
-            there are too few, or no forces.
+        stiffness: Force constant of bonds to hydrogen relative to the usual one, near 1; ``None`` for too few
+            bonds or without forces.
     """
 
     length: float | None
@@ -49,11 +62,11 @@ class Bonding:
 
 
 def measure_bonding(dataset: MoleculeDataset, periodic: Tensor) -> Bonding:
-    """Measure nearest neighbors, and the forces on hydrogen along its bonds.
+    """Measure distances of nearest neighbors, and forces on hydrogen along its bonds.
 
     Args:
-        dataset: Its ``transform`` is not applied.
-        periodic: Whether a structure is periodic, shape ``(structures,)``.
+        dataset: Data set; its ``transform`` is not applied.
+        periodic: Which structures are periodic, shape ``(structures,)``.
     """
     parts = [_nearest(data) for data in _sample(dataset, periodic)]
     if not parts:
@@ -86,7 +99,7 @@ def _range(ratio: Tensor) -> tuple[float, float]:
 
 
 def _stiffness(element: Tensor, length: Tensor, force: Tensor) -> float | None:
-    """Fit the force on hydrogen to the length of its bond, all elements beside it together."""
+    """Fit the force on hydrogen to the length of its bond, for all bonded elements together."""
     lengths, forces = [], []
     for number, usual in _STIFFNESS.items():
         own = element == number
@@ -104,7 +117,7 @@ def _stiffness(element: Tensor, length: Tensor, force: Tensor) -> float | None:
 
 
 def _sample(dataset: MoleculeDataset, periodic: Tensor) -> Iterator[Data]:
-    """Take structures evenly, molecules in batches and crystals one by one."""
+    """Yield evenly spaced structures, molecules in batches and crystals one by one."""
     size = sizes(dataset)
     for wanted, most in ((~periodic & (size > 2), _MOST_PAIRS), (periodic, _MOST_PERIODIC_PAIRS)):
         numbers = (wanted & (size.square() <= most)).nonzero().flatten()
@@ -116,14 +129,14 @@ def _sample(dataset: MoleculeDataset, periodic: Tensor) -> Iterator[Data]:
 
 
 def _nearest(batch: Data) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return ratios, which of them are soft, and element, length and force of bonds to hydrogen."""
+    """Return ratios of nearest neighbors, which are soft, and element, length and force of bonds to H."""
     z, molecule, pos = (
         cast(Tensor, batch.z).long(),
         cast(Tensor, batch.batch),
         cast(Tensor, batch.pos).double(),
     )
     source, target, vector = _pairs(batch, pos)
-    kept = _tells(z, molecule)[molecule[target]]
+    kept = _has_typical_bonds(z, molecule)[molecule[target]]
     source, target, vector = source[kept], target[kept], vector[kept]
     distance = vector.norm(dim=1)
     radius = torch.from_numpy(covalent_radii)[z.clamp(max=_HEAVIEST)]
@@ -142,8 +155,8 @@ def _nearest(batch: Data) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     return ratio, is_soft, z[source[bond]], length, along
 
 
-def _tells(z: Tensor, molecule: Tensor) -> Tensor:
-    """Tell of each structure whether its atoms are bonded as covalent radii say."""
+def _has_typical_bonds(z: Tensor, molecule: Tensor) -> Tensor:
+    """Return which structures have bonds that covalent radii describe."""
     structures = int(molecule[-1]) + 1
     is_odd = torch.isin(z, torch.tensor(_NOBLE)) | (z < 1) | (z > _HEAVIEST)
     odd, heavy = (torch.bincount(molecule[which], minlength=structures) for which in (is_odd, z > 1))
@@ -151,7 +164,7 @@ def _tells(z: Tensor, molecule: Tensor) -> Tensor:
 
 
 def _pairs(batch: Data, pos: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return pairs of atoms that may be nearest, and the vectors from the first to the second."""
+    """Return edges between possible nearest neighbors, and the vectors from source to target."""
     if "pbc" in batch and bool(batch.pbc.any()):
         cell = batch.cell.double()
         room = 2 * (float(cell[0].det().abs()) / len(pos)) ** (

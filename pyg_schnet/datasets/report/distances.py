@@ -1,4 +1,4 @@
-"""Distances between the atoms of a data set's structures: the shortest, and the most solitary atom's."""
+"""Interatomic distances of a data set: the shortest, and the longest to a nearest neighbor."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from pyg_schnet.datasets.streaming import sizes, stream
 from pyg_schnet.graph.neighbors import neighbor_list
 
 _MOST_PAIRS = 2**28  # one or two seconds
-_MOST_PERIODIC_PAIRS = 2**20  # the same, for each has many images
+_MOST_PERIODIC_PAIRS = 2**20  # the same, with many images each
 _LARGEST = 2**12  # atoms; the pairs of one structure must fit into memory
 _PAIRS_AT_ONCE = 2**22
-REACH = 10.0  # Å; how far an atom's nearest neighbor may be in a molecule, and is looked for in a crystal
+REACH = 10.0  # Å; larger distances to a nearest neighbor are reported, and in crystals not searched
 
 
 @dataclass(frozen=True)
 class Distances:
-    """Distances in Å, with the structures where they are.
+    """Extreme distances in Å, with the structures where they occur.
 
     Attributes:
-        shortest: The shortest; ``None`` if no structure has two atoms.
-        shortest_in: Number of its structure.
-        solitary: The longest distance of an atom from its nearest neighbor, infinite if there is none
-            within 10 Å in a periodic structure; ``None`` if no structure has two atoms.
-        solitary_in: Number of its structure.
-        structures: How many were measured, evenly over the set.
+        shortest: Shortest distance; ``None`` if no structure has two atoms.
+        shortest_in: Index of its structure.
+        solitary: Longest distance of an atom to its nearest neighbor; infinite if there is none within 10 Å
+            in a periodic structure, ``None`` if no structure has two atoms.
+        solitary_in: Index of its structure.
+        structures: Number of structures that were measured, evenly spaced over the set.
     """
 
     shortest: float | None
@@ -40,12 +40,12 @@ class Distances:
     structures: int
 
 
-def measure(dataset: MoleculeDataset, periodic: Tensor) -> Distances:
-    """Measure all structures, or as many as can be in a few seconds.
+def measure_distances(dataset: MoleculeDataset, periodic: Tensor) -> Distances:
+    """Measure all structures, or as many as possible in a few seconds.
 
     Args:
-        dataset: At least one structure; its ``transform`` is not applied.
-        periodic: Whether a structure is periodic, shape ``(structures,)``; all images of such a one count.
+        dataset: Data set with at least one structure; its ``transform`` is not applied.
+        periodic: Which structures are periodic, shape ``(structures,)``; their images are included.
     """
     molecules = _sample(dataset, ~periodic, _MOST_PAIRS)
     crystals = _sample(dataset, periodic, _MOST_PERIODIC_PAIRS)
@@ -58,14 +58,14 @@ def measure(dataset: MoleculeDataset, periodic: Tensor) -> Distances:
         return Distances(None, None, None, None, 0)
     low, high = (torch.cat(column) for column in zip(*parts, strict=True))
     near, far = int(low.argmin()), int(high.argmax())
-    if high[far] == 0:  # each is one atom alone
+    if high[far] == 0:  # single atoms
         return Distances(None, None, None, None, len(chosen))
     shortest = float(low[near]) if bool(low[near].isfinite()) else None
     return Distances(shortest, int(chosen[near]), float(high[far]), int(chosen[far]), len(chosen))
 
 
 def _sample(dataset: MoleculeDataset, wanted: Tensor, most_pairs: int) -> Tensor:
-    """Take structures evenly, as many as have so many pairs together."""
+    """Return indices of evenly spaced structures with at most so many pairs together."""
     size = sizes(dataset)
     numbers = (wanted & (size <= _LARGEST)).nonzero().flatten()
     pairs = int(size[numbers].square().sum())
@@ -73,7 +73,7 @@ def _sample(dataset: MoleculeDataset, wanted: Tensor, most_pairs: int) -> Tensor
 
 
 def _nearest(batch: Data) -> tuple[Tensor, Tensor]:
-    """Shortest and longest distance to the nearest neighbor in each molecule; an atom alone: inf and 0."""
+    """Return the shortest and longest distance to a nearest neighbor by molecule; inf and 0 for one atom."""
     ptr, pos = cast(Tensor, batch.ptr), cast(Tensor, batch.pos)
     counts = ptr.diff()
     low, high = torch.full((2, len(counts)), float("inf"), dtype=pos.dtype)
@@ -92,9 +92,9 @@ def _nearest(batch: Data) -> tuple[Tensor, Tensor]:
 
 
 def _nearest_periodic(batch: Data) -> tuple[Tensor, Tensor]:
-    """As :func:`_nearest`, with images; infinite beyond the reach."""
+    """Return the same as :func:`_nearest` with periodic images; infinite beyond ``REACH``."""
     molecule, pos = cast(Tensor, batch.batch), cast(Tensor, batch.pos)
-    # Dense ones have many pairs within the reach, the more if the positions are in another unit.
+    # Dense crystals have many pairs within REACH, even more if the positions are in another unit.
     room = 2 * (float(batch.cell.det().abs().sum()) / len(pos)) ** (1 / 3)
     edges, shift = neighbor_list(pos, min(room or REACH, REACH), molecule, batch.cell, batch.pbc)
     if len(edges[1].unique()) < len(pos):  # some have no neighbor that near

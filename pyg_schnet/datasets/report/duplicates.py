@@ -1,4 +1,4 @@
-"""Copies: structures that a data set holds more than once."""
+"""Duplicates: structures that occur more than once in a data set."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pyg_schnet.datasets.streaming import stream
 
 
 @dataclass(frozen=True)
-class Copies:
-    """Structures with the atoms, positions and cell of an earlier one, to the bit.
+class Duplicates:
+    """Structures with exactly the atoms, positions and cell of an earlier one.
 
     Attributes:
-        number: How many there are.
-        example: Numbers of the first copy and of its original; ``None`` if there is none.
-        energy_difference: Largest difference of the energies of copy and original, in eV.
+        number: Number of duplicates.
+        example: Indices of the first duplicate and of its original; ``None`` if there is none.
+        energy_difference: Largest difference of the energies of duplicate and original, in eV.
     """
 
     number: int
@@ -28,12 +28,13 @@ class Copies:
     energy_difference: float
 
 
-def find_copies(dataset: MoleculeDataset, fingerprint: Tensor) -> Copies:
-    """Find copies by their fingerprints, and compare them with their originals.
+def find_duplicates(dataset: MoleculeDataset, fingerprint: Tensor) -> Duplicates:
+    """Find duplicates by their fingerprints, and compare them with their originals.
 
     Args:
-        dataset: Its ``transform`` is not applied.
-        fingerprint: Equal for copies, see :func:`~pyg_schnet.datasets.splits.fingerprints`.
+        dataset: Data set; its ``transform`` is not applied.
+        fingerprint: Hash of each structure, shape ``(structures,)``, see
+            :func:`~pyg_schnet.datasets.splits.fingerprints`.
     """
     _, group = fingerprint.unique(return_inverse=True)
     number = torch.arange(len(group))
@@ -48,12 +49,12 @@ def find_copies(dataset: MoleculeDataset, fingerprint: Tensor) -> Copies:
         differences.append((copies.energy - originals.energy)[same].double().abs())
     copies, difference = torch.cat(found), torch.cat(differences)
     if len(copies) == 0:
-        return Copies(0, None, 0.0)
-    return Copies(len(copies), (int(copies[0]), int(first[copies[0]])), float(difference.max()))
+        return Duplicates(0, None, 0.0)
+    return Duplicates(len(copies), (int(copies[0]), int(first[copies[0]])), float(difference.max()))
 
 
 def _same(batch: Data, other: Data) -> Tensor:
-    """Tell which structures of two batches are equal; the fingerprints say that they have as many atoms."""
+    """Return which structures of two batches are equal; equal fingerprints imply equal sizes."""
     different = (batch.z != other.z) | (batch.pos != other.pos).any(1)
     molecule = cast(Tensor, batch.batch)
     count = torch.zeros(len(batch.ptr) - 1, dtype=torch.int64).index_add_(0, molecule, different.long())

@@ -1,4 +1,4 @@
-"""Do energies and forces belong together? Between near structures the forces' work is the energy lost."""
+"""Consistency of forces and energies: work of the forces against energy differences of similar structures."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.datasets.base import MoleculeDataset
-from pyg_schnet.datasets.report.structure_statistics import Survey
+from pyg_schnet.datasets.report.structure_statistics import StructureStatistics
 from pyg_schnet.datasets.streaming import stream
 
-_MOST = 2000  # structures that are compared with each other
+_MOST = 2000  # structures that are compared
 _MOST_NUMBERS = 2**22  # distances in all of them
 _FEWEST = 40
-_NEAREST = 0.25  # of the pairs are taken
+_NEAREST = 0.25  # of the pairs are used
 
 
 @dataclass(frozen=True)
-class Work:
-    r"""Energy differences over the work of the forces, of structures that are near each other.
+class ForceEnergyConsistency:
+    r"""Agreement of energy differences with the work of the forces, for pairs of similar structures.
 
     .. math::
         E_2 - E_1 \approx -\tfrac12 (F_1 + F_2) \cdot (R_2 - R_1)
 
-    after the one is turned onto the other. For forces that are minus the energy's slope the factor is
-    near 1, and below it where the structures are far apart.
+    after the one is rotated onto the other. For forces that are minus the gradient of the energy the factor
+    is near 1, and below it if the structures are far apart.
 
     Attributes:
-        correlation: Pearson's, of energy difference and work.
-        factor: Slope of the fit through zero.
+        correlation: Pearson correlation of energy difference and work.
+        factor: Slope of the linear fit through zero.
         pairs: Number of pairs.
     """
 
@@ -38,23 +38,26 @@ class Work:
     pairs: int
 
 
-def compare_work(dataset: MoleculeDataset, known: Survey) -> Work | None:
-    """Compare energies and forces of the composition with the most structures.
+def compare_forces_with_energies(
+    dataset: MoleculeDataset, statistics: StructureStatistics
+) -> ForceEnergyConsistency | None:
+    """Compare energies and forces of the most frequent composition.
 
     Args:
-        dataset: Its ``transform`` is not applied.
-        known: Its survey.
+        dataset: Data set; its ``transform`` is not applied.
+        statistics: Statistics of its structures.
 
     Returns:
-        ``None`` if there are no forces, fewer than 40 open structures with the same atoms, or no spread.
+        Correlation and factor; ``None`` if there are no forces, fewer than 40 structures that are not
+        periodic and have the same atoms, or no spread.
     """
-    if known.forces_squares is None:
+    if statistics.forces_squares is None:
         return None
-    wanted = (known.composition == known.frequencies().argmax()) & ~known.periodic
+    wanted = (statistics.composition == statistics.frequencies().argmax()) & ~statistics.periodic
     numbers = wanted.nonzero().flatten()
     if len(numbers) < _FEWEST:
         return None
-    atoms = int(known.atoms[numbers[0]])
+    atoms = int(statistics.atoms[numbers[0]])
     most = min(_MOST, _MOST_NUMBERS // max(1, atoms * (atoms - 1) // 2))
     if atoms < 2 or most < _FEWEST:
         return None
@@ -70,7 +73,7 @@ def compare_work(dataset: MoleculeDataset, known: Survey) -> Work | None:
     return _compare(pos[alike], energy[alike].double(), forces[alike])
 
 
-def _compare(pos: Tensor, energy: Tensor, forces: Tensor) -> Work | None:
+def _compare(pos: Tensor, energy: Tensor, forces: Tensor) -> ForceEnergyConsistency | None:
     pos = pos - pos.mean(1, keepdim=True)
     first, second = _near_pairs(pos)
     turn = _rotation(pos[second], pos[first])
@@ -81,16 +84,16 @@ def _compare(pos: Tensor, energy: Tensor, forces: Tensor) -> Work | None:
         return None
     correlation = torch.corrcoef(torch.stack([difference, work]))[0, 1]
     factor = (difference * work).sum() / work.square().sum()
-    return Work(float(correlation), float(factor), len(first))
+    return ForceEnergyConsistency(float(correlation), float(factor), len(first))
 
 
 def _near_pairs(pos: Tensor) -> tuple[Tensor, Tensor]:
-    """Pair structures with the one whose interatomic distances are most alike; give the best pairs."""
+    """Pair each structure with the one of most similar interatomic distances; return the closest pairs."""
     row, column = torch.triu_indices(pos.size(1), pos.size(1), offset=1)
     shape = (pos[:, row] - pos[:, column]).norm(dim=2)  # (structures, pairs of atoms)
     between = torch.cdist(shape, shape)
     between.fill_diagonal_(float("inf"))
-    between[between < 1e-6] = float("inf")  # copies tell nothing
+    between[between < 1e-6] = float("inf")  # duplicates
     distance, nearest = between.min(1)
     best = distance.argsort()[: max(_FEWEST // 2, int(_NEAREST * len(pos)))]
     best = best[distance[best].isfinite()]
@@ -98,9 +101,9 @@ def _near_pairs(pos: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rotation(pos: Tensor, onto: Tensor) -> Tensor:
-    """Rotations that turn centered points onto others (Kabsch 1976), ``(structures, 3, 3)``.
+    """Return rotations of centered points onto others (Kabsch 1976), ``(structures, 3, 3)``.
 
-    Reflections are among them: the energy is the same in a mirror, and forces are mirrored.
+    They include reflections, under which energies are invariant and forces covariant.
     """
     u, _, vh = torch.linalg.svd(pos.transpose(1, 2) @ onto)
     return u @ vh

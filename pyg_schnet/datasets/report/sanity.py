@@ -1,4 +1,4 @@
-"""What looks wrong with a data set, in sentences that name the numbers and the way out."""
+"""Sanity checks of a data set, in sentences with the numbers and a remedy."""
 
 from __future__ import annotations
 
@@ -11,63 +11,63 @@ from pyg_schnet.io.units import kcal_per_mol
 if TYPE_CHECKING:
     from pyg_schnet.datasets.report.summary import Forces, Summary
 
-_NET_FORCE = 1e-3  # share of an atom; 6e-4 in liquid water on a grid, below 1e-5 where well converged
-_FORCES = (1e-3, 12.0)  # eV/Å; relaxed structures lie below; at 500 K it is 1, which is 23 in kcal/mol
-_SHORTEST = 0.5  # Å; the bond of H2 has 0.74
-_AGAINST = -0.7  # correlation of energy difference and work; sets of MD17 have 0.90 and more
-_WITH = 0.8
+_NET_FORCE = 1e-3  # share of the forces; 6e-4 in liquid water on a grid, below 1e-5 if well converged
+_FORCES = (1e-3, 12.0)  # eV/Å; relaxed structures are below; at 500 K it is 1, which is 23 in kcal/mol/Å
+_SHORTEST = 0.5  # Å; the bond of H2 is 0.74
+_ANTICORRELATED = -0.7  # energy difference and work; 0.90 and more in the sets of MD17
+_CORRELATED = 0.8
 _FACTOR = 3.0  # units differ by 4.184 and more; structures far apart have factors down to 0.6
 
 
-def doubts(summary: Summary) -> Iterator[str]:
-    """Say what looks wrong, most serious first."""
+def sanity_warnings(summary: Summary) -> Iterator[str]:
+    """Yield warnings about a data set, most serious first."""
     if summary.unknown_elements:
         yield (
-            f"Atomic number {summary.unknown_elements[0]} occurs; models take elements 1 to 99: remove these "
+            f"Atomic number {summary.unknown_elements[0]} occurs; models accept 1 to 99: remove these "
             "structures."
         )
     if summary.structures > 1 and summary.energy.min == summary.energy.max:
-        yield f"All energies are {summary.energy.min:.6g} eV: there is nothing to learn; is it the right key?"
+        yield f"All energies are {summary.energy.min:.6g} eV: there is nothing to learn; check the key."
     if summary.unit_doubt is not None:
         yield summary.unit_doubt
-    yield from _about_outliers(summary)
+    yield from _outlier_warnings(summary)
     if summary.forces is not None:
-        yield from _about_forces(summary.forces)
-        yield from _about_work(summary)
+        yield from _force_warnings(summary.forces)
+        yield from _consistency_warnings(summary)
     if summary.charged:
         yield (
-            f"{summary.charged:,} structures of the file have a charge, which models here do not take: those "
-            "that differ in it alone look the same to them; keep one charge for a composition."
+            f"{summary.charged:,} structures of the file have a charge, which models ignore: structures that "
+            "differ only in their charge are the same to them; keep one charge for each composition."
         )
-    yield from _about_distances(summary)
-    yield from _about_copies(summary)
+    yield from _distance_warnings(summary)
+    yield from _duplicate_warnings(summary)
 
 
-def _about_outliers(summary: Summary) -> Iterator[str]:
+def _outlier_warnings(summary: Summary) -> Iterator[str]:
     energies, forces = summary.energy_outliers, summary.force_outliers
     if energies is not None:
         side = "above" if energies.deviation > 0 else "below"
         yield (
-            f"The energy of structure {energies.worst} is {abs(energies.deviation):.3g} eV an atom {side} "
-            f"those of the others{_and_more(energies.number)}: it outweighs them; check or remove it."
+            f"The energy of structure {energies.worst} is {abs(energies.deviation):.3g} eV per atom {side} "
+            f"those of the others{_and_more(energies.number)}: it dominates the loss; check or remove it."
         )
     if forces is not None:
         yield (
             f"A force of structure {forces.worst} is {forces.deviation:.3g} eV/Å, far beyond those of the "
-            f"others{_and_more(forces.number)}: it outweighs them; check or remove it."
+            f"others{_and_more(forces.number)}: it dominates the loss; check or remove it."
         )
 
 
 def _and_more(number: int) -> str:
-    return "" if number == 1 else f", and {number - 1:,} more are as far"
+    return "" if number == 1 else f", and {number - 1:,} more are as far off"
 
 
-def _about_forces(forces: Forces) -> Iterator[str]:
+def _force_warnings(forces: Forces) -> Iterator[str]:
     low, high = _FORCES
     if forces.rms < low:
         yield (
-            f"The forces' RMS is {forces.rms:.2g} eV/Å, as of relaxed structures, from which no force can be "
-            "learnt; if they are not relaxed, check the units."
+            f"The forces' RMS is {forces.rms:.2g} eV/Å, as in relaxed structures, from which no "
+            "forces can be learned; if they are not relaxed, check the units."
         )
     elif forces.rms > high:
         yield (
@@ -77,29 +77,29 @@ def _about_forces(forces: Forces) -> Iterator[str]:
     if forces.net_share > _NET_FORCE:
         yield (
             f"Forces do not sum to zero: the net force has an RMS of {forces.net_rms:.2g} eV/Å "
-            f"({forces.net_rms / kcal_per_mol:.2g} kcal/mol/Å); shared by the atoms that is "
-            f"{forces.net_share:.2%} of the forces, which a model whose energy does not change under "
-            "translation cannot fit."
+            f"({forces.net_rms / kcal_per_mol:.2g} kcal/mol/Å); divided by the number of atoms this is "
+            f"{forces.net_share:.2%} of the forces, which no model with a translation-invariant energy "
+            "can fit."
         )
 
 
-def _about_work(summary: Summary) -> Iterator[str]:
+def _consistency_warnings(summary: Summary) -> Iterator[str]:
     work = summary.work
-    if work is None or "belong together" in (summary.unit_doubt or ""):
+    if work is None or "are inconsistent" in (summary.unit_doubt or ""):
         return
-    if work.correlation < _AGAINST:
+    if work.correlation < _ANTICORRELATED:
         yield (
-            f"Forces point the wrong way: between {work.pairs:,} pairs of near structures the energy rises "
-            f"where they pull (correlation {work.correlation:.2f}); are they gradients? Change their sign."
+            f"Forces have the wrong sign: between {work.pairs:,} pairs of similar structures the energy "
+            f"increases along them (correlation {work.correlation:.2f}); are they gradients? Change the sign."
         )
-    elif work.correlation > _WITH and not 1 / _FACTOR < work.factor < _FACTOR:
+    elif work.correlation > _CORRELATED and not 1 / _FACTOR < work.factor < _FACTOR:
         yield (
-            f"Energies and forces do not belong together: between {work.pairs:,} pairs of near structures "
-            f"the energy changes by {work.factor:.3g} times the work of the forces; have both the same unit?"
+            f"Energies and forces are inconsistent: between {work.pairs:,} pairs of similar structures the "
+            f"energy changes by {work.factor:.3g} times the work of the forces; check the unit of both."
         )
 
 
-def _about_distances(summary: Summary) -> Iterator[str]:
+def _distance_warnings(summary: Summary) -> Iterator[str]:
     distances = summary.distances
     if distances.shortest is not None and distances.shortest < _SHORTEST:
         yield (
@@ -108,12 +108,12 @@ def _about_distances(summary: Summary) -> Iterator[str]:
         )
     if distances.solitary is not None and distances.solitary > REACH:
         yield (
-            f"An atom of structure {distances.solitary_in} has no other within {REACH:g} Å, beyond any usual "
-            "cutoff: nothing is learnt of it."
+            f"An atom of structure {distances.solitary_in} has no neighbor within {REACH:g} Å, beyond any "
+            "usual cutoff: nothing can be learned about it."
         )
 
 
-def _about_copies(summary: Summary) -> Iterator[str]:
+def _duplicate_warnings(summary: Summary) -> Iterator[str]:
     copies = summary.copies
     if copies.example is None:
         return
@@ -125,4 +125,4 @@ def _about_copies(summary: Summary) -> Iterator[str]:
             f", with energies that differ by up to {copies.energy_difference:.2g} eV "
             f"({copies.energy_difference / kcal_per_mol:.2g} kcal/mol)"
         )
-    yield f"{text}: on both sides of a split they make errors look small; remove them."
+    yield f"{text}: in both training and test set they make errors too small; remove them."

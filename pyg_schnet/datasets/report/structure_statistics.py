@@ -1,4 +1,4 @@
-"""What is to be known of each structure of a data set: a few numbers each, from one pass over it."""
+"""Statistics of each structure of a data set, from one pass over it."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _ELEMENTS = 256  # atomic numbers are stored in a byte
 
 
 @dataclass(frozen=True)
-class Survey:
-    """Numbers of each structure, shape ``(structures,)``, in float64 unless told.
+class StructureStatistics:
+    """Statistics of each structure, shape ``(structures,)``, float64 unless stated otherwise.
 
     Attributes:
         atoms: Number of atoms, int64.
-        fingerprint: Equal for copies, int64.
-        periodic: Whether a direction is periodic, bool.
-        energy: In eV.
-        forces_squares: Sum of the squares of all components of the forces, in eV²/Å²; ``None`` without.
-        forces_largest: Magnitude of the largest component, in eV/Å; ``None`` without.
-        net_force_squares: Square of the sum of the forces, in eV²/Å²; ``None`` without.
-        stress_squares: Sum of the squares of the nine components, in eV²/Å⁶; ``None`` without.
-        stress_largest: Magnitude of the largest component, in eV/Å³; ``None`` without.
-        composition: Which of the compositions, int64.
-        counts: Atoms of each element in the compositions, shape ``(compositions, 256)``, int64.
+        fingerprint: Hash that is equal for duplicates, int64.
+        periodic: Whether any direction is periodic, bool.
+        energy: Energy in eV.
+        forces_squares: Sum of the squares of all force components, in eV²/Å²; ``None`` without forces.
+        forces_largest: Magnitude of the largest component, in eV/Å; ``None`` without forces.
+        net_force_squares: Squared norm of the net force, in eV²/Å²; ``None`` without forces.
+        stress_squares: Sum of the squares of the nine components, in eV²/Å⁶; ``None`` without stress.
+        stress_largest: Magnitude of the largest component, in eV/Å³; ``None`` without stress.
+        composition: Index of its composition, int64.
+        counts: Number of atoms of each element in each composition, shape ``(compositions, 256)``, int64.
     """
 
     atoms: Tensor
@@ -53,15 +53,15 @@ class Survey:
         return len(self.energy)
 
     def frequencies(self) -> Tensor:
-        """Count the structures of each composition, shape ``(compositions,)``, int64."""
+        """Return the number of structures of each composition, shape ``(compositions,)``, int64."""
         return torch.bincount(self.composition, minlength=len(self.counts))
 
     def elements(self) -> list[int]:
-        """Atomic numbers that occur, sorted."""
+        """Return the atomic numbers that occur, sorted."""
         return self.counts.sum(0).nonzero().flatten().tolist()
 
     def relative_energy(self) -> Tensor:
-        """Energies an atom relative to fitted atomic references, in eV, shape ``(structures,)``."""
+        """Return energies relative to fitted atomic references, in eV per atom, shape ``(structures,)``."""
         frequencies = self.frequencies().double()
         total = torch.zeros_like(frequencies).index_add_(0, self.composition, self.energy)
         counts = self.counts[:, : MAX_ATOMIC_NUMBER + 1].double()
@@ -69,14 +69,14 @@ class Survey:
         return (self.energy - (counts @ fitted)[self.composition]) / self.atoms
 
 
-def survey(dataset: MoleculeDataset) -> Survey:
-    """Pass once over a data set.
+def compute_statistics(dataset: MoleculeDataset) -> StructureStatistics:
+    """Compute the statistics of a data set.
 
     Args:
-        dataset: At least one structure; its ``transform`` is not applied.
+        dataset: Data set with at least one structure; its ``transform`` is not applied.
 
     Raises:
-        ValueError: If there are none.
+        ValueError: If the data set is empty.
     """
     if len(dataset) == 0:
         raise ValueError("`dataset` must hold at least one structure, got 0")
@@ -87,7 +87,7 @@ def survey(dataset: MoleculeDataset) -> Survey:
         0, composition, torch.arange(len(dataset)), "amin"
     )
     counts = torch.cat([_counts(batch) for _, batch in stream(dataset, (), first)])
-    return Survey(**columns, composition=composition, counts=counts)
+    return StructureStatistics(**columns, composition=composition, counts=counts)
 
 
 def _columns(batch: Data) -> dict[str, Tensor]:
@@ -124,5 +124,5 @@ def _counts(batch: Data) -> Tensor:
     return flat.view(structures, _ELEMENTS)
 
 
-# Sums of these tell compositions apart: two have the same with a probability of 2⁻⁶³.
+# Compositions are distinguished by sums of these; two have the same sum with a probability of 2⁻⁶³.
 _CODES = torch.randint(-(2**62), 2**62, (_ELEMENTS,), generator=torch.Generator().manual_seed(0))

@@ -11,7 +11,7 @@ from ase.build import bulk
 
 from pyg_schnet.datasets.base import MoleculeDataset
 from pyg_schnet.datasets.report import distances
-from pyg_schnet.datasets.report.distances import measure
+from pyg_schnet.datasets.report.distances import measure_distances
 from pyg_schnet.datasets.storage.chunks import Chunk
 from pyg_schnet.io.formats.frames import Frames
 
@@ -32,7 +32,7 @@ class InMemory(MoleculeDataset):
 
     def measured(self):
         pbc = self.lattice["pbc"]
-        return measure(
+        return measure_distances(
             self, torch.zeros(len(self), dtype=torch.bool) if pbc is None else torch.from_numpy(pbc.any(1))
         )
 

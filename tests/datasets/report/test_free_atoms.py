@@ -4,7 +4,7 @@ import pytest
 import torch
 from ase.data import atomic_numbers
 
-from pyg_schnet.datasets.report.free_atoms import likely_unit, ratio_to_free_atoms
+from pyg_schnet.datasets.report.unit_evidence import likely_unit, ratio_to_free_atoms
 
 # Hartree, B3LYP/6-31G(2df,p): the atoms of QM9 as published with it.
 QM9 = {"H": -0.500273, "C": -37.846772, "N": -54.583861, "O": -75.064579, "F": -99.718730}

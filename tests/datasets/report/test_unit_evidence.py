@@ -63,7 +63,7 @@ def doubt(tmp_path, ethanol):
         ("eV, nm", "nearest neighbors"),
     ],
 )
-def test_units_that_keys_of_md17_cannot_be_in_are_doubted_and_named(doubt, written, evidence, shift):
+def test_units_that_keys_of_md17_cannot_be_in_are_reported_with_likely_ones(doubt, written, evidence, shift):
     told = doubt(written, shift=shift)
     assert evidence in told
     assert told.endswith(f'give the units, "{written}".')
