@@ -31,11 +31,11 @@ ENTRY = Entry(
 
 @pytest.mark.parametrize("table", TABLES)
 def test_each_cell_has_a_recipe_that_names_known_options(table):
-    from pyg_schnet.training import recipe
+    from pyg_schnet.cli.train import with_recipe
 
     for cell in cells(table, Sources()):
         if cell.model != "gdml":
-            recipe.with_recipe(["train", str(ROOT / cell.recipe), *cell.options])
+            with_recipe(["train", str(ROOT / cell.recipe), *cell.options])
 
 
 @pytest.mark.parametrize("table", TABLES)

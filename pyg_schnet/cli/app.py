@@ -139,7 +139,7 @@ def _run(arguments: list[str]) -> int:
     else:
         check_options(verbs[wanted], arguments)
     if wanted == "train":
-        from pyg_schnet.training.recipe import with_recipe
+        from pyg_schnet.cli.train import with_recipe
 
         arguments = with_recipe(arguments)
     try:

@@ -1,26 +1,40 @@
-"""The verb ``train``: a potential from energies and forces."""
+"""The verb ``train``: a potential from energies and forces, configured by recipes and options.
+
+Recipes are YAML files of options. Names of classes or of other files in them, which jsonargparse would import
+or open, are rejected.
+"""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
 
 from pyg_schnet.cli.options import add_talk, parser_of
 from pyg_schnet.io.console import out
+from pyg_schnet.io.spelling import nearest
+from pyg_schnet.io.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from pyg_schnet.training import RunDirectory
 
+_INSTALLED = Path(__file__).parents[1] / "datasets" / "recipes"  # filled by the wheel, see pyproject.toml
+_CHECKOUT = Path(__file__).parents[2] / "datasets"
+_FLAGS = {"config", "resume", "overwrite", "quiet", "json", "help", "print_config"}
+_MAX_SHOWN = 100  # characters of a name in a message
+
 
 def build(full: bool) -> tuple[str, ArgumentParser]:
-    """Give the line of the verb in the list, and its options; all of them if ``full``."""
+    """Return the verb's line in the list of verbs, and its parser, with all options if ``full``."""
     parser = parser_of(
-        "Train a potential on energies and forces. A recipe in YAML holds the options below, those without "
-        "dot as they are and the others in sections: a section trainer with a line max_steps for "
-        "--trainer.max_steps. Options of the command line win over the recipe's. "
+        "Train a potential on energies and forces. A recipe is a YAML file of the options below; options "
+        "with a dot are in sections: --trainer.max_steps is the line max_steps in the section trainer. "
+        "Options on the command line override the recipe. "
         "Example: pyg-schnet train RECIPE.yaml --data.path frames.extxyz --out RUN\n"
         "pyg-schnet train RECIPE.yaml --out RUN --resume --trainer.max_minutes 60",
         usage="pyg-schnet train RECIPE.yaml [--key value …]",
@@ -28,21 +42,23 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
     if full:
         from pyg_schnet.training import TrainConfig
 
-        parser.add_argument("--config", action="config", metavar="RECIPE", help="a recipe; or give it first")
-        parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+        parser.add_argument(
+            "--config", action="config", metavar="RECIPE", help="the recipe; also the first argument"
+        )
+        parser.add_argument("--resume", action="store_true", help="continue the run in --out")
         parser.add_argument("--overwrite", action="store_true", help="replace the run in --out")
         add_talk(parser)
         parser.add_class_arguments(TrainConfig)
         for action in parser._actions:
             if action.dest == "print_config":
-                action.help, action.metavar = "print a recipe of all options, and exit", ""
-            elif action.dest in ("data", "model", "trainer", "fabric"):  # a section in a file of its own
+                action.help, action.metavar = "print all options as a recipe, and exit", ""
+            elif action.dest in ("data", "model", "trainer", "fabric"):  # a section in its own file
                 action.help = argparse.SUPPRESS
     return "train a potential on energies and forces", parser
 
 
 def run(options: Namespace) -> int:
-    """Train a potential."""
+    """Train a potential, and return the exit code."""
     from torch import distributed
 
     from pyg_schnet.nn import SchNetConfig
@@ -62,7 +78,7 @@ def run(options: Namespace) -> int:
 
 
 def _as_dict(run: RunDirectory) -> dict[str, Any]:
-    """Give what --json prints: the files, and the validation of the potential that was kept."""
+    """Return the output of --json: the files, and the validation errors of the kept potential."""
     from pyg_schnet.potentials.checkpoint import provenance
 
     rows = run.read_metrics()
@@ -73,3 +89,105 @@ def _as_dict(run: RunDirectory) -> dict[str, Any]:
         "steps": int(rows[-1]["step"]) if rows else 0,
         "best": best,
     }
+
+
+def named_recipes() -> dict[str, Path]:
+    """Return the recipes that come with the package, by name."""
+    folder, pattern = (_INSTALLED, "*/*.yaml") if _INSTALLED.is_dir() else (_CHECKOUT, "*/recipes/*.yaml")
+    return {path.stem: path for path in sorted(folder.glob(pattern))}
+
+
+def find_recipe(name: str) -> Path:
+    """Return the file of a recipe, given by its path or, if it comes with the package, by its name.
+
+    Args:
+        name: A file, ``"own_file"``, or the path of the recipe in a clone of the repository,
+            ``"datasets/md17/recipes/own_file.yaml"``, whatever the working directory.
+
+    Raises:
+        FileNotFoundError: If there is neither; the message lists the names.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    known = named_recipes()
+    in_clone = path.parts[:1] == ("datasets",) and path.parts[2:3] == ("recipes",)
+    if (path.name == name or in_clone) and path.stem in known and path.suffix in ("", ".yaml"):
+        return known[path.stem]
+    raise FileNotFoundError(
+        f"{name}: no such recipe; give a YAML file, or one of {', '.join(known)}.{nearest(path.stem, known)}"
+    )
+
+
+def with_recipe(arguments: list[str]) -> list[str]:
+    """Turn ``train RECIPE --a.b c`` into ``train --config RECIPE --a.b c``, and check all option names."""
+    from pyg_schnet.training import TrainConfig
+
+    known = set(_option_names(TrainConfig))
+    sections = {name for name in known if any(other.startswith(f"{name}.") for other in known)}
+    verb = arguments.index("train")
+    if len(arguments) > verb + 1 and not arguments[verb + 1].startswith("-"):
+        arguments[verb + 1 : verb + 2] = ["--config", arguments[verb + 1]]
+    for number, argument in enumerate(arguments):
+        if not argument.startswith("--"):
+            continue
+        name, equals, value = argument[2:].partition("=")
+        _check_name(name, known | _FLAGS, dashes="--")
+        if name in sections:
+            raise ValueError(f"`--{name}` is a section; give its options one by one, as --{name}.KEY VALUE")
+        if name == "config" and (equals or number + 1 < len(arguments)):
+            recipe = find_recipe(value if equals else arguments[number + 1])
+            _check_recipe(recipe, known, sections)
+            if equals:
+                arguments[number] = f"--config={recipe}"
+            else:
+                arguments[number + 1] = str(recipe)
+    return arguments
+
+
+def _check_recipe(recipe: Path, known: set[str], sections: set[str]) -> None:
+    entries = _read(recipe)
+    if not isinstance(entries, dict):
+        raise ValueError(f"{recipe}: must hold options by name, got {type(entries).__name__}")
+    for name in _flatten(entries, known - sections):
+        _check_name(name, known, f"{recipe}: ")
+    for name in sections:
+        if not isinstance(section := entries.get(name, {}), dict):
+            got = type(section).__name__
+            raise ValueError(
+                f"{recipe}: `{name}` must hold options by name, got {got}; other files are not read"
+            )
+
+
+def _read(recipe: Path) -> Any:
+    try:
+        return read_yaml(recipe)
+    except ValueError as error:
+        hint = "" if recipe.suffix in (".yaml", ".yml") else "; pass a data file as --data.path"
+        raise ValueError(f"{error}{hint}") from None
+
+
+def _option_names(config: type, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted names of the options of a dataclass."""
+    types = get_type_hints(config)
+    for field in dataclasses.fields(config):
+        yield prefix + field.name
+        if dataclasses.is_dataclass(types[field.name]):
+            yield from _option_names(types[field.name], f"{prefix}{field.name}.")
+
+
+def _flatten(entries: dict, options: set[str], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted names in a recipe, without those inside an option's value (energies by element)."""
+    for name, value in entries.items():
+        yield f"{prefix}{name}"
+        if isinstance(value, dict) and f"{prefix}{name}" not in options:
+            yield from _flatten(value, options, f"{prefix}{name}.")
+
+
+def _check_name(name: str, known: set[str], where: str = "", dashes: str = "") -> None:
+    if name not in known:
+        name = name if len(name) <= _MAX_SHOWN else f"{name[:_MAX_SHOWN]}…"
+        hint = nearest(name, [f"{dashes}{other}" for other in sorted(known)]).replace("'", "`")
+        raise ValueError(
+            f"{where}`{dashes}{name}` is not an option.{hint or ' See pyg-schnet train --help.'}"
+        )

@@ -1,4 +1,4 @@
-"""Batches of about equal work, of structures of any sizes."""
+"""Samplers: batches of about equal work, and a resumable sequence of batches."""
 
 from __future__ import annotations
 
@@ -11,27 +11,29 @@ from torch.utils.data import Sampler
 from torch_geometric.data import InMemoryDataset
 
 from pyg_schnet.graph.memory import PAIRS_AT_ONCE, most_pairs
-from pyg_schnet.loader import collate
+from pyg_schnet.loader.dataloader import collate
 from pyg_schnet.transforms.radius_graph import RadiusGraph
 
-_PAIRS_AT_ONCE = 2**22  # of all atoms of a few structures, of which some are neighbors
+_MAX_ATOM_PAIRS = 2**22  # pairs of atoms, neighbors or not, in one search for edges
+_STRUCTURES_PER_BATCH = 1024  # when only sizes are counted
+_MAX_COUNT = 2.0**62
 
 
 class EdgeBudgetSampler(Sampler[list[int]]):
-    """Fills batches with structures up to a number of edges, for ``DataLoader(batch_sampler=…)``.
+    """Batches filled with structures up to a number of edges, for ``DataLoader(batch_sampler=…)``.
 
-    The time and memory of a step grow with its edges: a set that mixes 3 and 300 atoms has batches of
-    thousands of the ones and of a few of the others. Each structure comes once an epoch, one that has more
-    edges than the budget in a batch of its own.
+    The time and memory of a step grow with its number of edges: a data set that mixes structures of 3 and 300
+    atoms has batches of thousands of the former and a few of the latter. Each structure occurs once per
+    epoch; a structure with more edges than the budget is a batch of its own.
 
     Args:
-        edges: Edges of each structure, shape ``(structures,)``, as :func:`count_edges` counts them.
-        budget: Edges of a batch at most.
+        edges: Number of edges of each structure, shape ``(structures,)``, from :func:`count_edges`.
+        budget: Largest number of edges per batch.
         shuffle: Whether the order changes each epoch.
-        seed: Of the order; the batches of an epoch depend on nothing else.
+        seed: Seed of the order; the batches of an epoch depend on nothing else.
 
     Attributes:
-        epoch: Which comes next, from 0; raised with each pass.
+        epoch: Number of the next epoch, from 0; incremented with each pass.
 
     Example:
         >>> import torch
@@ -43,8 +45,7 @@ class EdgeBudgetSampler(Sampler[list[int]]):
         self.edges = torch.as_tensor(edges, dtype=torch.long)
         if self.edges.dim() != 1 or len(self.edges) == 0:
             raise ValueError(
-                "`edges` must hold one number for each of at least one structure, got the shape "
-                f"{tuple(self.edges.shape)}"
+                f"`edges` must have shape (structures,) with at least one, got {tuple(self.edges.shape)}"
             )
         if budget < 1:
             raise ValueError(f"`budget` must be at least 1, got {budget}")
@@ -56,12 +57,13 @@ class EdgeBudgetSampler(Sampler[list[int]]):
         yield from (batch.tolist() for batch in self.batches(epoch))
 
     def __len__(self) -> int:
-        """Count the batches of the epoch that comes next."""
+        """Return the number of batches of the next epoch."""
         return len(self.batches(self.epoch))
 
     def batches(self, epoch: int) -> list[Tensor]:
-        """Give the numbers of the structures of each batch of an epoch."""
-        order = shuffled(len(self.edges), self.seed, epoch) if self.shuffle else torch.arange(len(self.edges))
+        """Return the indices of the structures of each batch of an epoch."""
+        count = len(self.edges)
+        order = shuffled_order(count, self.seed, epoch) if self.shuffle else torch.arange(count)
         ends = self.edges[order].cumsum(0)
         starts, first, before = [], 0, 0
         while first < len(order):
@@ -72,31 +74,85 @@ class EdgeBudgetSampler(Sampler[list[int]]):
         return list(order.tensor_split(starts[1:]))
 
 
-def shuffled(items: int, seed: int, epoch: int) -> Tensor:
-    """Give the order of the items in an epoch, shape ``(items,)``."""
+class BatchSequence:
+    """The batches of all steps of a training, a function of seed and step alone, so that resuming is exact.
+
+    The order changes each epoch. Batches of a fixed size drop the remainder of an epoch; batches filled up to
+    a number of edges contain each structure.
+
+    Args:
+        structures: Number of structures.
+        batch_size: Structures per batch.
+        seed: Seed of the order.
+        batch_edges: Largest number of edges per batch, which replaces ``batch_size``.
+        edges: Number of edges of each structure, shape ``(structures,)``; needed for ``batch_edges``.
+
+    Attributes:
+        mean_size: Mean number of structures per batch.
+    """
+
+    def __init__(
+        self,
+        structures: int,
+        batch_size: int,
+        seed: int = 0,
+        batch_edges: int | None = None,
+        edges: Tensor | None = None,
+    ):
+        self._structures, self._seed = structures, seed
+        self._sampler: EdgeBudgetSampler | None = None
+        self.mean_size: float = min(batch_size, structures)
+        if batch_edges is not None:
+            assert edges is not None
+            self._sampler = EdgeBudgetSampler(edges, batch_edges, seed=seed)
+            self.mean_size = structures / len(self._sampler)
+
+    def from_step(self, step: int) -> Iterator[Tensor]:
+        """Yield the indices of the structures of each step, endlessly, starting at a step."""
+        epoch = 0
+        while step >= (steps := self._steps(epoch)):
+            epoch, step = epoch + 1, step - steps
+        while True:
+            yield from self._epoch(epoch)[step:]
+            epoch, step = epoch + 1, 0
+
+    def _steps(self, epoch: int) -> int:
+        return self._structures // int(self.mean_size) if self._sampler is None else len(self._epoch(epoch))
+
+    def _epoch(self, epoch: int) -> Sequence[Tensor]:
+        if self._sampler is not None:
+            return self._sampler.batches(epoch)
+        steps, size = self._steps(epoch), int(self.mean_size)
+        order = shuffled_order(self._structures, self._seed, epoch)
+        return order[: steps * size].view(steps, size).unbind()
+
+
+def shuffled_order(items: int, seed: int, epoch: int) -> Tensor:
+    """Return the order of the items in an epoch, shape ``(items,)``."""
     generator = torch.Generator().manual_seed(seed + 1_000_003 * epoch)
     return torch.randperm(items, generator=generator)
 
 
 def count_edges(dataset: InMemoryDataset, cutoff: float = math.inf) -> Tensor:
-    """Count the edges of each structure: those that it has, or pairs of atoms within the cutoff.
+    """Count the edges of each structure: the stored ones, or those within the cutoff.
 
     Args:
-        dataset: With ``edge_index``, or ``z`` and ``pos`` in Å, and ``cell`` and ``pbc`` where there are any.
-        cutoff: In Å; by default all pairs of a structure.
+        dataset: Structures with ``edge_index``, or with ``z``, ``pos`` in Å and, for periodic ones, ``cell``
+            and ``pbc``.
+        cutoff: Cutoff in Å; by default all pairs of atoms are connected.
 
     Returns:
-        ``(structures,)``, whole numbers.
+        Integers of shape ``(structures,)``.
     """
-    every = torch.arange(len(dataset))
+    ids = torch.arange(len(dataset))
     if "edge_index" in (dataset.slices or {}):
-        return torch.cat([_edges_there(dataset, part) for part in every.split(1024)])
-    atoms = torch.cat([collate(dataset, part).ptr.diff() for part in every.split(1024)])
+        return torch.cat([_count_stored(dataset, part) for part in ids.split(_STRUCTURES_PER_BATCH)])
+    atoms = torch.cat([collate(dataset, part).ptr.diff() for part in ids.split(_STRUCTURES_PER_BATCH)])
     if math.isinf(cutoff):
         return atoms * (atoms - 1)
     counts, search = torch.zeros_like(atoms), RadiusGraph(cutoff)
-    at_once = max(1, int(_PAIRS_AT_ONCE / int(atoms.max()) ** 2))
-    for part in every.split(at_once):
+    batch_size = max(1, int(_MAX_ATOM_PAIRS / int(atoms.max()) ** 2))
+    for part in ids.split(batch_size):
         batch = collate(dataset, part)
         edge_index = search(batch).edge_index
         assert edge_index is not None
@@ -106,33 +162,40 @@ def count_edges(dataset: InMemoryDataset, cutoff: float = math.inf) -> Tensor:
 
 
 def bound_edges(dataset: InMemoryDataset, cutoff: float = math.inf) -> Tensor | None:
-    """Bound the edges of each structure without a search; ``None`` where the set does not tell its atoms."""
+    """Bound the number of edges of each structure from above, without a search.
+
+    Args:
+        dataset: Structures.
+        cutoff: Cutoff in Å; by default all pairs of atoms are connected.
+
+    Returns:
+        Bounds of shape ``(structures,)``, float64; ``None`` if the data set does not store its atoms.
+    """
     slices = dataset.slices or {}
     if "z" not in slices:
         return None
     atoms = slices["z"].diff()[torch.as_tensor(list(dataset.indices()))].double()
-    alone = torch.tensor(
-        [most_pairs(1, cutoff, periodic=True)], dtype=torch.float64
-    )  # of an atom and its images
-    if "pbc" in slices and math.isfinite(cutoff):
-        return atoms * alone
-    return atoms * (atoms - 1).clamp(max=2.0**62 if math.isinf(cutoff) else float(alone))
+    if math.isinf(cutoff):
+        return atoms * (atoms - 1).clamp(max=_MAX_COUNT)
+    per_atom = most_pairs(1, cutoff, periodic=True)  # with all images
+    return atoms * per_atom if "pbc" in slices else atoms * (atoms - 1).clamp(max=per_atom)
 
 
-def cut(ids: Tensor, edges: Tensor, most: int = PAIRS_AT_ONCE) -> list[Tensor]:
-    """Cut a batch into parts of at most so many edges, and at least one structure.
+def split_by_edges(ids: Tensor, edges: Tensor, max_edges: int = PAIRS_AT_ONCE) -> list[Tensor]:
+    """Split a batch into parts with a bounded number of edges, and at least one structure.
 
     Args:
-        ids: Numbers of the structures.
-        edges: Of each structure of the set, or bounds of them.
-        most: Edges of a part.
+        ids: Indices of the structures of the batch.
+        edges: Number of edges of each structure of the data set, or upper bounds.
+        max_edges: Largest number of edges per part.
     """
     own = edges[ids]
-    if float(own.sum()) <= most:
+    if float(own.sum()) <= max_edges:
         return [ids]
-    return [ids[part] for part in EdgeBudgetSampler(own.ceil().long(), most, shuffle=False).batches(0)]
+    sampler = EdgeBudgetSampler(own.ceil().long(), max_edges, shuffle=False)
+    return [ids[part] for part in sampler.batches(0)]
 
 
-def _edges_there(dataset: InMemoryDataset, part: Tensor) -> Tensor:
+def _count_stored(dataset: InMemoryDataset, part: Tensor) -> Tensor:
     batch = collate(dataset, part, follow_batch=["edge_index"])
     return batch.edge_index_ptr.diff()

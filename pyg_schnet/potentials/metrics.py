@@ -18,7 +18,7 @@ from pyg_schnet.graph.memory import explained, too_large
 from pyg_schnet.graph.strain import virial_per_atom
 from pyg_schnet.io.units import GPa, kcal_per_mol
 from pyg_schnet.loader import DataLoader
-from pyg_schnet.loader.sampler import EdgeBudgetSampler, bound_edges, count_edges, cut
+from pyg_schnet.loader.sampler import EdgeBudgetSampler, bound_edges, count_edges, split_by_edges
 from pyg_schnet.potentials.ensemble import Ensemble
 from pyg_schnet.potentials.potential import Potential
 
@@ -211,7 +211,7 @@ def _batches(
     if batch_edges is None:
         bounds = bound_edges(dataset, _cutoff(potential))
         batches = [] if bounds is None else list(torch.arange(len(dataset)).split(batch_size))
-        parts = [part for ids in batches for part in cut(ids, cast(Tensor, bounds))]
+        parts = [part for ids in batches for part in split_by_edges(ids, cast(Tensor, bounds))]
         if len(parts) == len(batches):
             return DataLoader(dataset, batch_size, generator=torch.Generator())
         return DataLoader(

@@ -1,4 +1,4 @@
-"""Everything a training run is defined by: read from a recipe, written into the run's directory."""
+"""Configuration of a training run: read from a recipe, written into the run's directory."""
 
 from __future__ import annotations
 
@@ -7,33 +7,51 @@ from dataclasses import dataclass, field
 
 from pyg_schnet.nn import SchNetConfig
 
+_MAX_SEED = 2**48  # of either sign; epochs are added to it
+_MAX_VALUES = {
+    "batch_size": 2**20,
+    "batch_edges": 2**40,
+    "threads": 2**10,
+    "devices": 2**10,
+    "num_nodes": 2**14,
+}
+_CHOICES = {
+    "schedule": ("cosine", "exponential", "constant"),
+    "optimizer": ("soap", "adam"),
+    "loss": ("squared", "absolute"),
+    "precision": ("float32", "float64"),
+    "accelerator": ("auto", "cpu", "cuda"),
+    "strategy": ("auto", "ddp"),
+}
+
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which structures and labels to train on.
+    """Structures and labels to train on.
 
     Attributes:
-        path: File, folder or list of files with structures and energies (and forces): npz, HDF5, whatever
-            ASE reads, or a processed data set (.safetensors).
-        val_path: The same for validation; by default its structures are split off from path.
-        energy_key: Key of the energies; the file's own by default.
-        forces_key: Key of the forces; those that belong to the energies by default, "none" for none.
-        stress_key: Key of the stresses or virials; those that belong to the energies by default, "none" for
-            none.
-        units: Of the file, as "kcal/mol" or "Hartree, Bohr" or, with forces apart, "Hartree, Hartree/Bohr";
-            what it states or its layout implies by default.
-        n_train: Number of structures to train on; all that are left by default.
-        n_val: Number of structures for validation; by default all of val_path, or a tenth of path
-            (1,000 at most).
-        seed: Of the random split.
+        path: File, folder or list of files with structures and energies (and forces): npz, HDF5, any format
+            that ASE reads, or a processed data set (.safetensors).
+        val_path: The same for validation; by default validation structures are split off from path.
+        energy_key: Key of the energies in the file; detected by default.
+        forces_key: Key of the forces; by default those that belong to the energies, "none" for no forces.
+        stress_key: Key of the stresses or virials; by default those that belong to the energies, "none" for
+            no stresses.
+        units: Units of the file, such as "kcal/mol", "Hartree, Bohr" or, with a separate unit of forces,
+            "Hartree, Hartree/Bohr"; by default those that the file states or its layout implies.
+        n_train: Number of training structures; by default all that remain after validation.
+        n_val: Number of validation structures; by default all of val_path, or a tenth of path (at most
+            1,000).
+        seed: Seed of the random split.
         split: "random", the name of a published split of a processed data set, or an npz file with the
             arrays train, val and test.
-        references: "fit", energies of the isolated atoms in eV by element, or published ones, as "qm9:U0".
-            "fit" takes the energies of isolated atoms that the data hold, and fits where one is missing.
-            The mean residual of the training structures, in eV an atom, is added to those that are given, so
-            that the energy of an isolated atom is another than its reference.
-        root: Folder for a processed copy, so that the file is read only once; none by default.
-        memory_map: Leave the structures on disk; for sets beyond the memory, with root or .safetensors.
+        references: Atomic reference energies: "fit", energies of the isolated atoms in eV by element, or
+            published ones such as "qm9:U0". "fit" uses the energies of isolated atoms in the data, and fits
+            them if one is missing. For given references, the mean residual of the training structures, in eV
+            per atom, is added, so that the predicted energy of an isolated atom differs from its reference.
+        root: Folder for a processed copy of the data, which is then read only once; none by default.
+        memory_map: Keep the structures on disk, for data sets larger than the memory; needs root or a
+            .safetensors file.
     """
 
     path: str | list[str]
@@ -61,37 +79,38 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """How to train.
+    """Optimization, schedule and execution of the training.
 
     Attributes:
-        max_steps: Number of steps, at which the learning rate arrives.
-        max_minutes: Stop earlier, after this time; the schedule then follows the clock, so that the
-            learning rate arrives all the same (and the run is not reproducible to the bit).
-        batch_size: Molecules a step, of all processes together.
-        batch_edges: Pairs of neighbors a step: batches are then filled up to so many, whatever the sizes of
-            the structures, and batch_size does not count. For sets that mix small and large ones.
-        optimizer: "soap" (Vyas et al. 2024), which needs far fewer steps, or "adam", the paper's.
-        lr: Learning rate at the start.
-        schedule: "cosine" to zero, "exponential" (the paper's decay in steps) or "constant".
-        decay_factor: Factor of the exponential schedule.
-        decay_steps: Steps after which the exponential schedule multiplies.
-        warmup_steps: Steps of linear increase before the schedule.
-        ema_decay: Decay of the exponential moving average of the weights, which is what is validated
-            and kept.
-        energy_weight: rho of equation (5); by default 0.01 with forces and 1 without.
-        stress_weight: Of the squared error of stress times volume an atom, in eV, where there are stresses.
-        loss: "squared" errors as in the paper, or "absolute" ones; the validation's too, which chooses the
-            best weights.
+        max_steps: Number of optimizer steps, over which the learning rate is scheduled.
+        max_minutes: Time limit in minutes. The schedule then follows the clock if time runs out first, so
+            that the learning rate still reaches its end; such a run is not reproducible bit by bit.
+        batch_size: Structures per step, summed over all processes.
+        batch_edges: Edges per step, at most: batches are filled up to this number whatever the sizes of the
+            structures, and batch_size is ignored. For data sets that mix small and large structures.
+        optimizer: "soap" (Vyas et al. 2024), which needs far fewer steps, or "adam", as in the paper.
+        lr: Initial learning rate.
+        schedule: "cosine" to zero, "exponential" (the paper's stepwise decay) or "constant".
+        decay_factor: Factor by which the exponential schedule multiplies the learning rate.
+        decay_steps: Steps between two decays of the exponential schedule.
+        warmup_steps: Steps of linear warm-up at the start.
+        ema_decay: Decay per step of the exponential moving average of the weights, which is validated and
+            kept.
+        energy_weight: Weight ρ of the energies in the loss, equation (5) of the paper; by default 0.01 with
+            forces and 1 without.
+        stress_weight: Weight of the errors of stress times volume per atom (in eV) in the loss.
+        loss: "squared" errors as in the paper, or "absolute" ones; also used in validation, which selects
+            the best weights.
         clip_norm: Largest norm of the gradient; not clipped by default.
         val_every: Steps between validations, each of which writes a checkpoint.
-        save_minutes: Time between checkpoints, where validations are rarer.
-        patience: Stop after this many validations without improvement; never by default.
-        seed: Of the weights and of the order of the batches.
-        precision: Of the network, "float32" or "float64"; labels and energies are float64 always.
-        threads: Of the CPU, in each process; by default as many as are fastest, which some steps at the start
-            tell. Compiled, the weights do not depend on it.
-        compile: Run straight programs instead of torch's operations one by one, several times faster: "auto"
-            where there are steps enough to pay for some seconds at the start, true, or false.
+        save_minutes: Minutes between checkpoints if validations are rarer.
+        patience: Stop after this number of validations without improvement; never by default.
+        seed: Seed of the initial weights and of the order of the batches.
+        precision: Precision of the network, "float32" or "float64"; labels and energies are always float64.
+        threads: CPU threads per process; by default the fastest number, found by timing a few steps at the
+            start. In compiled runs the weights do not depend on it.
+        compile: Run compiled kernels instead of single PyTorch operations, which is several times faster:
+            "auto" if there are enough steps to pay for some seconds of compilation, true, or false.
     """
 
     max_steps: int = 50_000
@@ -121,11 +140,7 @@ class TrainerConfig:
         for name in (
             "max_steps", "batch_size", "batch_edges", "val_every", "decay_steps", "patience", "threads"
         ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`trainer.{name}` must be at least 1, got {value}")
-            if value is not None and name in _MOST and value > _MOST[name]:
-                raise ValueError(f"`trainer.{name}` must be at most {_MOST[name]:,}, got {value:,}")
+            _check_count("trainer", name, getattr(self, name))
         _check_seed("trainer.seed", self.seed)
         for name in ("lr", "max_minutes", "decay_factor", "clip_norm", "save_minutes"):
             value = getattr(self, name)
@@ -139,31 +154,22 @@ class TrainerConfig:
             raise ValueError(f"`trainer.ema_decay` must be in [0, 1), got {self.ema_decay}")
         if self.compile not in (True, False, "auto"):
             raise ValueError(f"`trainer.compile` must be 'auto', true or false, got {self.compile!r}")
-        for name, choices in _TRAINER_CHOICES.items():
-            _require_choice(f"trainer.{name}", getattr(self, name), choices)
-
-
-_MOST = {"batch_size": 2**20, "batch_edges": 2**40, "threads": 2**10, "devices": 2**10, "num_nodes": 2**14}
-_LARGEST_SEED = 2**48  # of either sign; epochs are added to it
-_TRAINER_CHOICES = {
-    "schedule": ("cosine", "exponential", "constant"),
-    "optimizer": ("soap", "adam"),
-    "loss": ("squared", "absolute"),
-    "precision": ("float32", "float64"),
-}
+        for name in ("schedule", "optimizer", "loss", "precision"):
+            _check_choice("trainer", name, getattr(self, name))
 
 
 @dataclass(frozen=True)
 class FabricConfig:
-    """Where to train: the options of Lightning Fabric.
+    """Devices and processes: the options of Lightning Fabric.
 
-    Several processes share each batch, so that what is learned does not depend on their number.
+    Several processes share each batch, so that the result does not depend on their number.
 
     Attributes:
         accelerator: "auto", "cpu" or "cuda".
-        devices: Processes on each host, on the CPU or each on a GPU of its own.
-        num_nodes: Hosts. On more than one, torchrun (which tells both numbers) or srun starts the processes.
-        strategy: "ddp" for several processes, which is what "auto" takes then.
+        devices: Processes per host, on the CPU or each on its own GPU.
+        num_nodes: Number of hosts. On more than one, torchrun, which sets both numbers, or srun starts the
+            processes.
+        strategy: "ddp" for several processes, which "auto" selects for them.
     """
 
     accelerator: str = "auto"
@@ -173,26 +179,21 @@ class FabricConfig:
 
     def __post_init__(self) -> None:
         for name in ("devices", "num_nodes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`fabric.{name}` must be at least 1, got {getattr(self, name)}")
-            if getattr(self, name) > _MOST[name]:
-                raise ValueError(
-                    f"`fabric.{name}` must be at most {_MOST[name]:,}, got {getattr(self, name):,}"
-                )
-        _require_choice("fabric.accelerator", self.accelerator, ("auto", "cpu", "cuda"))
-        _require_choice("fabric.strategy", self.strategy, ("auto", "ddp"))
+            _check_count("fabric", name, getattr(self, name))
+        for name in ("accelerator", "strategy"):
+            _check_choice("fabric", name, getattr(self, name))
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run.
+    """A training run.
 
     Attributes:
-        data: Which structures and labels to train on.
-        model: The network.
-        trainer: How to train.
+        data: Structures and labels.
+        model: Architecture of the network.
+        trainer: Optimization, schedule and execution.
         out: Directory of the run, which must not exist yet.
-        fabric: Where to train.
+        fabric: Devices and processes.
     """
 
     data: DataConfig
@@ -203,15 +204,24 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if not self.out.strip():
-            raise ValueError(f"`out` must name a folder for the run, got {self.out!r}; '.' is this one")
+            raise ValueError(f"`out` must name a folder for the run, got {self.out!r}; use '.' for this one")
 
 
-def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        allowed = ", ".join(f"'{choice}'" for choice in choices)
-        raise ValueError(f"`{name}` must be one of {allowed}; got {value!r}")
+def _check_count(section: str, name: str, value: int | None) -> None:
+    if value is None:
+        return
+    if value < 1:
+        raise ValueError(f"`{section}.{name}` must be at least 1, got {value}")
+    if value > _MAX_VALUES.get(name, value):
+        raise ValueError(f"`{section}.{name}` must be at most {_MAX_VALUES[name]:,}, got {value:,}")
+
+
+def _check_choice(section: str, name: str, value: str) -> None:
+    if value not in _CHOICES[name]:
+        allowed = ", ".join(f"'{choice}'" for choice in _CHOICES[name])
+        raise ValueError(f"`{section}.{name}` must be one of {allowed}; got {value!r}")
 
 
 def _check_seed(name: str, seed: int) -> None:
-    if abs(seed) > _LARGEST_SEED:
-        raise ValueError(f"`{name}` must be from {-_LARGEST_SEED:,} to {_LARGEST_SEED:,}, got {seed:,}")
+    if abs(seed) > _MAX_SEED:
+        raise ValueError(f"`{name}` must be from {-_MAX_SEED:,} to {_MAX_SEED:,}, got {seed:,}")

@@ -1,4 +1,4 @@
-"""What a run trains on: structures, their split, and the references of their energies."""
+"""Data of a run: structures, their split, and atomic reference energies."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from pyg_schnet.io.hashes import hash_file
 from pyg_schnet.training.config import DataConfig
 from pyg_schnet.training.progress import Report
 
-_MOST_TO_DOUBT = 20_000  # structures, evenly from all, of which a look takes a second
-_PLACEHOLDER = "FILE"  # of shipped recipes
+_MAX_SUMMARIZED = 20_000  # structures, sampled evenly; it takes a second
+_PLACEHOLDER = "FILE"  # `data.path` of shipped recipes
 
 
 class TrainingData(NamedTuple):
-    """Structures to train and validate on.
+    """Structures for training and validation.
 
     Attributes:
-        train: What the weights see.
-        val: What chooses the best of them.
-        split: Numbers of the structures of ``data.path``.
-        structures: How many ``data.path`` holds.
-        references: Atomic references of the training structures.
+        train: Training structures.
+        val: Validation structures, by which the best weights are selected.
+        split: Indices of the structures in ``data.path``.
+        structures: Number of structures in ``data.path``.
+        references: Atomic reference energies, fitted to or given for the training structures.
     """
 
     train: AtomsDataset
@@ -47,44 +47,44 @@ class TrainingData(NamedTuple):
 def read_data(
     config: DataConfig, dtype: torch.dtype, report: Report, check_units: bool = True
 ) -> TrainingData:
-    """Read and split the structures, and find their atomic references.
+    """Read and split the structures, and determine their atomic reference energies.
 
     Args:
-        config: Which.
-        dtype: Of the positions.
-        report: What is told of left-out structures.
-        check_units: Refuse data that cannot be in the units in which they are read, unless these are given.
+        config: Files, keys, units, split and references.
+        dtype: Dtype of the positions.
+        report: Output for the user: warnings, and structures that are left out.
+        check_units: Reject data whose values contradict the assumed units; units of ``config`` are trusted.
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If files do not hold what is asked for, or their units are doubtful.
+        ValueError: If a file lacks what ``config`` asks for, or its units are implausible.
     """
     check_units = check_units and config.units is None
     whole = _open(config, config.path, dtype)
     atoms = isolated_atoms(whole)
     split = _split(config, whole, atoms)
     train = _subset(whole, split.train)
-    _report_doubts(train, report, check_units)
+    _warn(train, report, check_units)
     if config.references == "fit" and atoms:
-        references = _of_atoms(train, energies_of(whole, atoms), report)
+        references = _isolated_atom_references(train, energies_of(whole, atoms), report)
     else:
         references = _references(config.references, train)
     if config.val_path is None:
         val, source = _subset(whole, split.val), whole.path
     else:
-        val, source = _validation(config, train, dtype, report), config.val_path
+        val, source = _read_validation(config, train, dtype, report), config.val_path
         if check_units:
-            _check_units(val, _summary(val))
+            _check_units(val, _summarize(val))
     if len(val) == 0:
         raise ValueError(
-            "`data.n_val` must be at least 1, to choose the best weights, got 0; or give `data.val_path`"
+            "`data.n_val` must be at least 1, to select the best weights, got 0; or give `data.val_path`"
         )
     references.check(val.compositions(), source)
     return TrainingData(train, val, split, len(whole), references)
 
 
 def hash_files(path: str | Sequence[str] | None) -> str:
-    """Compute the SHA-256 of a file, or of the hashes of several or of all in a folder; ``""`` of none."""
+    """Return the SHA-256 of a file, or of the hashes of several files or a folder's; ``""`` for ``None``."""
     if path is None:
         return ""
     if not isinstance(path, str):
@@ -94,28 +94,28 @@ def hash_files(path: str | Sequence[str] | None) -> str:
     return hash_file(path)
 
 
-def _report_doubts(train: AtomsDataset, report: Report, check_units: bool) -> None:
-    """Report what looks wrong, as ``pyg-schnet data`` does, and refuse units that are impossible."""
-    summary = _summary(train)
+def _warn(train: AtomsDataset, report: Report, check_units: bool) -> None:
+    """Report warnings, as ``pyg-schnet data`` does, and reject impossible units."""
+    summary = _summarize(train)
     if check_units:
         _check_units(train, summary)
-    for doubt in summary.warnings:
-        report.line(f"Looks wrong: {doubt}")
+    for warning in summary.warnings:
+        report.line(f"Looks wrong: {warning}")
 
 
-def _summary(part: AtomsDataset) -> Summary:
-    return summarise(cast(AtomsDataset, part[:: -(-len(part) // _MOST_TO_DOUBT)]))
+def _summarize(part: AtomsDataset) -> Summary:
+    return summarise(cast(AtomsDataset, part[:: -(-len(part) // _MAX_SUMMARIZED)]))
 
 
 def _check_units(part: AtomsDataset, summary: Summary) -> None:
     if summary.unit_doubt is None:
         return
-    read, again = f'"{part.units}"', ""
+    assumed, how = f'"{part.units}"', ""
     if part.is_processed:
-        read, again = '"eV"', ", by processing its source again"
+        assumed, how = '"eV"', ", by processing its source again"
     raise ValueError(
-        f"{part.path}: was read in {part.units.sentence()}, which cannot be: {summary.unit_doubt} Give "
-        f"`data.units`{again}; or --data.units {read} if nothing is wrong"
+        f"{part.path}: was read in {part.units.sentence()}, which cannot be: {summary.unit_doubt} Set "
+        f"`data.units`{how}; or --data.units {assumed} if nothing is wrong"
     )
 
 
@@ -135,18 +135,18 @@ def _open(config: DataConfig, path: str | list[str], dtype: torch.dtype) -> Atom
 
 
 def _split(config: DataConfig, whole: AtomsDataset, atoms: Collection[int]) -> Split:
-    """Split the structures, of which isolated atoms are no part unless a file names them."""
+    """Split the structures without isolated atoms, unless a file defines the split."""
     n_val = 0 if config.val_path is not None else config.n_val
     if config.split == "random":
-        others = torch.tensor([number for number in range(len(whole)) if number not in atoms])
-        split = random_split(len(others), config.n_train, n_val, config.seed)
-        return Split(*(others[part] for part in split)) if atoms else split
+        ids = torch.tensor([number for number in range(len(whole)) if number not in atoms])
+        split = random_split(len(ids), config.n_train, n_val, config.seed)
+        return Split(*(ids[part] for part in split)) if atoms else split
     if config.split.endswith(".npz"):
-        return _split_file(config.split, len(whole))
+        return _read_split_file(config.split, len(whole))
     return whole.split(config.split)
 
 
-def _split_file(path: str, structures: int) -> Split:
+def _read_split_file(path: str, structures: int) -> Split:
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"{path}: no such file; `data.split` must be 'random', the name of a published split or a file"
@@ -155,10 +155,10 @@ def _split_file(path: str, structures: int) -> Split:
     numbers = torch.cat(split)
     if len(numbers.unique()) != len(numbers) or not bool(((numbers >= 0) & (numbers < structures)).all()):
         raise ValueError(
-            f"{path}: must number different structures, from 0 to {structures - 1}, got others or one twice"
+            f"{path}: must hold distinct numbers of structures, 0 to {structures - 1}, got others"
         )
     if len(split.train) == 0:
-        raise ValueError(f"{path}: must name a structure to train on, got none in 'train'")
+        raise ValueError(f"{path}: must name at least one structure to train on, got none in 'train'")
     return split
 
 
@@ -186,33 +186,35 @@ def _references(given: str | dict[str, float], train: AtomsDataset) -> Reference
     return references
 
 
-def _of_atoms(train: AtomsDataset, atoms: dict[int, float], report: Report) -> References:
-    """Take the energies of isolated atoms as references, if there is one of each element."""
+def _isolated_atom_references(train: AtomsDataset, atoms: dict[int, float], report: Report) -> References:
+    """Return the energies of isolated atoms as references if there is one of each element; fit otherwise."""
     symbols = ", ".join(chemical_symbols[z] for z in sorted(atoms))
-    lacking = [chemical_symbols[z] for z in train.elements() if z not in atoms]
-    if lacking:
-        report.line(f"Isolated atoms ({symbols}) are left out; without {lacking[0]}, references are fitted.")
+    missing = [chemical_symbols[z] for z in train.elements() if z not in atoms]
+    if missing:
+        report.line(f"Isolated atoms ({symbols}) are left out; without {missing[0]}, references are fitted.")
         return train.references()
     report.line(f"Isolated atoms ({symbols}) are the atomic references; they are not trained on.")
     return References.given({z: energy for z, energy in atoms.items() if z in train.elements()})
 
 
-def _validation(config: DataConfig, train: AtomsDataset, dtype: torch.dtype, report: Report) -> AtomsDataset:
-    """Read the structures of ``val_path`` that are not in the training set."""
+def _read_validation(
+    config: DataConfig, train: AtomsDataset, dtype: torch.dtype, report: Report
+) -> AtomsDataset:
+    """Read the structures of ``val_path`` that are not training structures."""
     assert config.val_path is not None
     val = _open(config, config.val_path, dtype)
     if val.has_forces != train.has_forces:
         raise ValueError(
-            f"{config.val_path}: must have forces exactly if {train.path} has; set `data.forces_key`"
+            f"{config.val_path}: must have forces if and only if {train.path} has; set `data.forces_key`"
         )
     if val.has_stress != train.has_stress:
         raise ValueError(
-            f"{config.val_path}: must have stresses exactly if {train.path} has; set `data.stress_key`"
+            f"{config.val_path}: must have stresses if and only if {train.path} has; set `data.stress_key`"
         )
     new = without_copies(val.fingerprints(), train.fingerprints())
     if len(new) < len(val):
         report.line(
-            f"{len(val) - len(new)} of the {len(val):,} validation structures are training structures too, "
+            f"{len(val) - len(new)} of the {len(val):,} validation structures are also training structures "
             "and are left out."
         )
     if len(new) == 0:

@@ -1,4 +1,4 @@
-"""What a training set holds: the domain of the potentials that are trained on it."""
+"""Statistics of a training set that define the domain of the potentials trained on it."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from pyg_schnet.graph.neighbors import neighbor_list
 from pyg_schnet.graph.validation import MAX_ATOMIC_NUMBER
 from pyg_schnet.potentials.training_domain import TrainingDomain
 
-_REACH = 4.0  # Å; elements of crystals that stay farther apart count as having never met
-_MOST_PAIRS = 2**27  # of all molecules: a second or two; more are measured in part, evenly
-_MOST_PERIODIC_PAIRS = 2**19  # the same; each has many images
-_LARGEST = 2**12  # atoms; the pairs of one structure must fit into memory
-_PAIRS_AT_ONCE = 2**21
-_SIDE = MAX_ATOMIC_NUMBER + 1
+_PERIODIC_CUTOFF = 4.0  # Å; elements farther apart in periodic structures count as never paired
+_MAX_PAIRS = 2**27  # of all molecules: one or two seconds; larger sets are sampled evenly
+_MAX_PERIODIC_PAIRS = 2**19  # the same; each pair has many images
+_MAX_ATOMS = 2**12  # the pairs of one structure must fit into memory
+_PAIRS_PER_BATCH = 2**21
+_NUM_ELEMENTS = MAX_ATOMIC_NUMBER + 1
 
 
 def measure_domain(dataset: MoleculeDataset) -> TrainingDomain:
-    """Measure the shortest distances by elements, and the largest force.
+    """Measure the shortest distance of each pair of elements, and the largest force.
 
     Args:
-        dataset: Of any size: of one with very many pairs of atoms only some structures are measured.
+        dataset: Training structures; of a very large data set, an even sample of structures is measured.
     """
-    shortest = torch.full((_SIDE * _SIDE,), math.inf, dtype=torch.float64)
-    for key, distance in _distances(dataset):
-        shortest.scatter_reduce_(0, key, distance.double(), "amin")
-    table = shortest.view(_SIDE, _SIDE)
+    shortest = torch.full((_NUM_ELEMENTS * _NUM_ELEMENTS,), math.inf, dtype=torch.float64)
+    for pair, distance in _distances(dataset):
+        shortest.scatter_reduce_(0, pair, distance.double(), "amin")
+    table = shortest.view(_NUM_ELEMENTS, _NUM_ELEMENTS)
     table = torch.minimum(table, table.T).triu()
     pairs = (table.isfinite() & (table > 0)).nonzero().tolist()
     has_stress = "stress" in cast(Data, dataset._data)
@@ -41,24 +41,25 @@ def measure_domain(dataset: MoleculeDataset) -> TrainingDomain:
 
 
 def _distances(dataset: MoleculeDataset) -> Iterator[tuple[Tensor, Tensor]]:
-    """Give pairs of elements, as one number, and their distances."""
+    """Yield pairs of elements, each encoded as one integer, and their distances in Å."""
     fields = cast(Data, dataset._data).to_dict()
     size = sizes(dataset)
     periodic = torch.zeros(len(dataset), dtype=torch.bool)
     if "pbc" in fields:
         periodic = fields["pbc"].view(-1, 3).any(dim=1)[torch.tensor(dataset.indices())]
-    fit = size <= _LARGEST
-    for _, batch in stream(dataset, ("z", "pos"), _evenly(size, fit & ~periodic, _MOST_PAIRS)):
+    fits = size <= _MAX_ATOMS
+    for _, batch in stream(dataset, ("z", "pos"), _sample(size, fits & ~periodic, _MAX_PAIRS)):
         yield from _molecular(batch)
-    for number in _evenly(size, fit & periodic, _MOST_PERIODIC_PAIRS):
+    for number in _sample(size, fits & periodic, _MAX_PERIODIC_PAIRS):
         for _, batch in stream(dataset, ("z", "pos", "cell", "pbc"), number[None]):
             yield _periodic(batch)
 
 
-def _evenly(size: Tensor, wanted: Tensor, most_pairs: int) -> Tensor:
+def _sample(size: Tensor, wanted: Tensor, max_pairs: int) -> Tensor:
+    """Return evenly spaced indices of the wanted structures, with at most so many pairs of atoms."""
     numbers = wanted.nonzero().flatten()
     pairs = int(size[numbers].square().sum())
-    return numbers[:: max(1, -(-pairs // most_pairs))]
+    return numbers[:: max(1, -(-pairs // max_pairs))]
 
 
 def _molecular(batch: Data) -> Iterator[tuple[Tensor, Tensor]]:
@@ -68,21 +69,21 @@ def _molecular(batch: Data) -> Iterator[tuple[Tensor, Tensor]]:
         if size == 1:
             continue
         molecules = (counts == size).nonzero().flatten()
-        for part in molecules.split(max(1, _PAIRS_AT_ONCE // size**2)):
+        for part in molecules.split(max(1, _PAIRS_PER_BATCH // size**2)):
             atoms = ptr[part][:, None] + torch.arange(size)  # (molecules, atoms)
             points, own = pos[atoms], z[atoms]
             distance = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
             distance.diagonal(dim1=1, dim2=2).fill_(math.inf)
-            if bool((own == own[0]).all()):  # frames of one molecule: the least of each pair is enough
+            if bool((own == own[0]).all()):  # frames of one molecule: the shortest of each pair is enough
                 distance, own = distance.amin(0, keepdim=True), own[:1]
-            yield (own[:, :, None] * _SIDE + own[:, None, :]).flatten(), distance.flatten()
+            yield (own[:, :, None] * _NUM_ELEMENTS + own[:, None, :]).flatten(), distance.flatten()
 
 
 def _periodic(batch: Data) -> tuple[Tensor, Tensor]:
     pos, z = cast(Tensor, batch.pos), cast(Tensor, batch.z)
-    (source, target), shift = neighbor_list(pos, _REACH, None, batch.cell, batch.pbc)
+    (source, target), shift = neighbor_list(pos, _PERIODIC_CUTOFF, None, batch.cell, batch.pbc)
     vector = pos[source] - pos[target] + shift.to(pos.dtype) @ batch.cell.view(3, 3).to(pos.dtype)
-    return z[source] * _SIDE + z[target], vector.norm(dim=1)
+    return z[source] * _NUM_ELEMENTS + z[target], vector.norm(dim=1)
 
 
 def _largest_force(dataset: MoleculeDataset) -> float | None:

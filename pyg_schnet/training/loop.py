@@ -1,10 +1,14 @@
-"""The training loop, in plain sight."""
+"""The training loop, and signals that end it after a step."""
 
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import torch
@@ -13,22 +17,73 @@ from torch_geometric.data import InMemoryDataset
 
 from pyg_schnet.graph.memory import explained, too_large
 from pyg_schnet.loader import collate
-from pyg_schnet.loader.sampler import bound_edges, count_edges, cut
+from pyg_schnet.loader.sampler import BatchSequence, bound_edges, count_edges, split_by_edges
 from pyg_schnet.nn import SchNet
 from pyg_schnet.potentials import checkpoint
 from pyg_schnet.potentials.metrics import labelled
 from pyg_schnet.potentials.potential import Potential
-from pyg_schnet.training.acceleration import accelerate
 from pyg_schnet.training.config import TrainerConfig
 from pyg_schnet.training.distributed import Processes, ProcessLostError
-from pyg_schnet.training.finite import require_finite
-from pyg_schnet.training.interruption import Interruption
+from pyg_schnet.training.execution import choose_execution
 from pyg_schnet.training.loss import potential_loss
+from pyg_schnet.training.optim import completed_fraction, learning_rate
 from pyg_schnet.training.progress import Report
 from pyg_schnet.training.run_directory import RunDirectory
-from pyg_schnet.training.schedule import BatchOrder, learning_rate, progress
 from pyg_schnet.training.state import Counters, TrainingState
-from pyg_schnet.training.validation import Validation
+from pyg_schnet.training.validation import Validation, require_finite
+
+
+class StopRequest:
+    """A request to end the run after the current step.
+
+    Attributes:
+        signal: The signal that requested it; ``None`` without a request.
+    """
+
+    def __init__(self):
+        self.signal: signal.Signals | None = None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the run should end."""
+        return self.signal is not None
+
+    def set(self) -> None:
+        """Request it on behalf of another process of the run."""
+        self.signal = self.signal or signal.SIGTERM
+
+    def clear(self) -> None:
+        """Withdraw the request, so that the process does not end by the signal."""
+        self.signal = None
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[StopRequest]:
+    """Defer SIGINT and SIGTERM: they set the request, and are sent again after the body.
+
+    A second SIGINT (Ctrl-C) ends the process at once. Further SIGTERMs are ignored: schedulers send it to a
+    process and to its group. In threads other than the main one, which receives all signals, nothing changes.
+    """
+    request = StopRequest()
+    handlers = {}
+
+    def handle(number: int, _: FrameType | None) -> None:
+        request.signal = signal.Signals(number)
+        signal.signal(number, handlers[number] if number == signal.SIGINT else signal.SIG_IGN)
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C; sent by schedulers of clusters
+            handler = signal.getsignal(number)
+            if handler not in (signal.SIG_IGN, None):  # ignored by jobs in the background
+                handlers[number] = handler
+                signal.signal(number, handle)
+    try:
+        yield request
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if request.signal is not None:
+        signal.raise_signal(request.signal)
 
 
 def fit(
@@ -41,165 +96,172 @@ def fit(
     report: Report,
     provenance: Mapping[str, Any],
     resume: bool = False,
-    interruption: Interruption | None = None,
+    stop: StopRequest | None = None,
 ) -> Counters:
-    """Train a potential on energies and, where there are labels, forces and stresses.
+    """Train a potential on energies and, if there are labels, forces and stresses.
 
     Args:
-        processes: Those of the run, with the device and TensorBoard's logger.
-        potential: Trained in place; what is kept is the best average of its weights, in ``run.model``.
-        train: Structures to train on.
-        val: Structures to choose by.
-        config: How to train.
-        run: Where checkpoints and logs go.
-        report: What to show.
-        provenance: Written into the checkpoint.
-        resume: Go on from ``run.last``.
-        interruption: Looked at after each step; what comes ends the run, with a checkpoint. Before the first
-            validation the averaged weights of that step are kept as ``run.model``, too; the first
+        processes: Processes of the run, with the device and TensorBoard's logger.
+        potential: Potential to train in place; the best average of its weights is kept in ``run.model``.
+        train: Training structures.
+        val: Validation structures.
+        config: Options of the training.
+        run: Directory for checkpoints and logs.
+        report: Output for the user.
+        provenance: Provenance to store in the checkpoint.
+        resume: Continue from ``run.last``.
+        stop: Request to stop, checked after each step; the run then ends with a checkpoint. Before the first
+            validation, the averaged weights of that step are also kept as ``run.model``; the first
             validation of a resumed run replaces them.
 
     Returns:
         Steps, best validation loss and time.
 
     Raises:
-        FloatingPointError: If loss or weights are not finite, with the step and the structures of the batch.
-        ProcessLostError: If another process ended; all steps that were done are in ``run.last``.
+        FloatingPointError: If the loss or weights are not finite, with the step and the structures of the
+            batch.
+        ProcessLostError: If another process ended; all completed steps are in ``run.last``.
     """
-    fabric = processes.fabric
-    interruption = Interruption() if interruption is None else interruption
-    has_forces = "forces" in collate(train, [0])
+    fabric, stop = processes.fabric, StopRequest() if stop is None else stop
     energy_weight = config.energy_weight
     if energy_weight is None:
-        energy_weight = 0.01 if has_forces else 1.0
-    weights = {"energy_weight": energy_weight, "stress_weight": config.stress_weight}
+        energy_weight = 0.01 if "forces" in collate(train, [0]) else 1.0
     potential.to(fabric.device, getattr(torch, config.precision)).train()
     edges = _edges(train, potential, config, processes, report)
-    bounds = _bounds(train, potential, config)
-    order = BatchOrder(len(train), config, edges)
-    first = next(order.after(0))
-    sample = collate(train, first if bounds is None else cut(first, bounds)[0]).to(fabric.device)
-    accelerate(potential, sample, config, config.max_steps, report, processes.here)
+    bounds = _edge_bounds(train, potential, config)
+    batches = BatchSequence(len(train), config.batch_size, config.seed, config.batch_edges, edges)
+    first = _parts(next(batches.from_step(0)), bounds)[0]
+    sample = collate(train, first).to(fabric.device)
+    choose_execution(potential, sample, config, config.max_steps, report, processes.local_world_size)
     state = TrainingState(potential, config.optimizer, config.lr, config.ema_decay)
     if resume:
         state.restore(run.last)
         report.line(f"Resuming at step {state.counters.step:,}.")
-        if processes.is_first:
-            run.cut_metrics(state.counters.step)
-    elif processes.is_first:
-        state.save(run.last)  # so that there is something to resume from at any time
-    count, losses, stopped = state.counters, state.losses, False
+        if processes.is_rank_zero:
+            run.truncate_metrics(state.counters.step)
+    elif processes.is_rank_zero:
+        state.save(run.last)  # so that the run can be resumed at any time
+    loss_options = {"errors": config.loss, "stress_weight": config.stress_weight}
+    counters, losses, stopped = state.counters, state.losses, False
     validate = Validation(processes, state, val, config, energy_weight, run, report, provenance)
-    # Looking at a number makes the host wait for a GPU.
-    steps_between_looks = 1 if fabric.device.type == "cpu" else 100
-    began = saved = time.perf_counter()
-    began -= count.seconds
-    report.start(count.step, progress(config, count.step, count.seconds / 60))
+    steps_between_checks = 1 if fabric.device.type == "cpu" else 100  # reading a GPU's numbers synchronizes
+    saved = time.perf_counter()
+    began = saved - counters.seconds
+    report.start(counters.step, _completed(counters, config))
     try:
-        for ids in order.after(count.step):
-            if losses and (count.step % config.val_every == 0 or _is_over(count, config)):
+        for ids in batches.from_step(counters.step):
+            if losses and (counters.step % config.val_every == 0 or _is_over(counters, config)):
                 validate()
                 saved = time.perf_counter()
-            if stopped or _is_over(count, config):
+            if stopped or _is_over(counters, config):
                 break
             for group in state.optimizer.param_groups:
-                group["lr"] = learning_rate(config, count.step, count.seconds / 60)
-            mine = processes.share(ids, edges)
+                group["lr"] = learning_rate(config, counters.step, counters.seconds / 60)
             loss = torch.zeros((), dtype=torch.float64, device=fabric.device)
-            for part in cut(mine, bounds) if bounds is not None else [mine]:
+            for part in _parts(processes.shard(ids, edges), bounds):
                 if len(part) == 0:
                     continue
                 with explained(lambda part=part: _too_large(train, part, potential.cutoff)):
                     batch = collate(train, part).to(fabric.device)
                     out = potential(batch, **labelled(batch))
-                    own = potential_loss(out, batch, scale=potential.scale, errors=config.loss, **weights)
-                    if len(part) != order.size:
-                        own = own * (len(part) / order.size)
+                    own = potential_loss(out, batch, energy_weight, scale=potential.scale, **loss_options)
+                    if len(part) != batches.mean_size:
+                        own = own * (len(part) / batches.mean_size)
                     fabric.backward(own)
                 loss = loss + own.detach()
-            clock = time.perf_counter() - began if processes.is_first else 0.0
-            ends = float(interruption.is_asked or report.is_unread)
-            loss, (stops, count.seconds) = processes.add_up(state.collect_gradients(), loss, (ends, clock))
+            clock = time.perf_counter() - began if processes.is_rank_zero else 0.0
+            asked = float(stop.is_set or report.is_closed)
+            loss, (stops, counters.seconds) = processes.all_reduce(
+                state.collect_gradients(), loss, (asked, clock)
+            )
             losses.append(loss)
-            if len(losses) % steps_between_looks == 0:
-                total = torch.stack(losses[-steps_between_looks:]).sum()
-                require_finite("loss", total.item(), count, run, train, ids)
+            if len(losses) % steps_between_checks == 0:
+                total = torch.stack(losses[-steps_between_checks:]).sum()
+                require_finite("loss", total.item(), counters, run, train, ids)
             if config.clip_norm is not None:
                 norm = state.clip_gradients(config.clip_norm)
-                require_finite("norm of the gradient", norm.item(), count, run, train, ids)
+                require_finite("norm of the gradient", norm.item(), counters, run, train, ids)
             state.step()
-            count.step += 1
+            counters.step += 1
             stopped = stops > 0
-            report.step(count.step, progress(config, count.step, count.seconds / 60), loss)
+            report.step(counters.step, _completed(counters, config), loss)
             if stopped or time.perf_counter() - saved > 60 * config.save_minutes:
                 _save(state, processes, run)
                 saved = time.perf_counter()
     except ProcessLostError as error:
         _save(state, processes, run)
-        held = f"all {count.step:,} steps" if processes.is_first else "the last checkpoint"
+        held = f"all {counters.step:,} steps" if processes.is_rank_zero else "the last checkpoint"
         raise ProcessLostError(
-            f"{error}, killed or out of memory if it told no reason; {run.last} holds {held}, --resume goes "
-            "on"
+            f"{error}, killed or out of memory if it reported no reason; {run.last} holds {held}; resume "
+            "with --resume"
         ) from error
     finally:
         state.release()
         report.stop()
         fabric.logger.finalize("success")
     if stopped:
-        interruption.note()
-        report.line(f"Interrupted after step {count.step:,}, which {run.last} holds; --resume goes on.")
-        if math.isinf(count.best_loss) and processes.is_first:
+        stop.set()
+        report.line(f"Interrupted after step {counters.step:,}, saved in {run.last}; resume with --resume.")
+        if math.isinf(counters.best_loss) and processes.is_rank_zero:
             state.copy_buffers()
             checkpoint.save(state.averaged, run.model, {**provenance, "validation": None})
-            report.line(f"{run.model} holds the weights of now, which no validation has seen.")
-    return count
+            report.line(f"{run.model} holds the current weights, which were not validated.")
+    return counters
+
+
+def _completed(counters: Counters, config: TrainerConfig) -> float:
+    return completed_fraction(config, counters.step, counters.seconds / 60)
+
+
+def _is_over(counters: Counters, config: TrainerConfig) -> bool:
+    stale = config.patience is not None and counters.stale >= config.patience
+    return stale or _completed(counters, config) >= 1
 
 
 def _edges(
     train: InMemoryDataset, potential: Potential, config: TrainerConfig, processes: Processes, report: Report
 ) -> Tensor | None:
-    """Count the edges of the structures, where batches or the parts of the processes are made by them."""
-    if config.batch_edges is None and processes.count == 1:
+    """Count the edges of each structure if they define the batches or the shards of the processes."""
+    if config.batch_edges is None and processes.world_size == 1:
         return None
     edges = count_edges(train, potential.cutoff).to(processes.fabric.device)
-    processes.follow(edges)  # one at the cutoff may be there on one processor and not on another
+    processes.broadcast(edges)  # by rounding, a pair at the cutoff may count on one processor only
     edges = edges.cpu()
     if config.batch_edges is not None and (large := int((edges > config.batch_edges).sum())):
         report.line(
-            f"{large:,} structures have more than `trainer.batch_edges` {config.batch_edges:,}, up to "
+            f"{large:,} structures have more than `trainer.batch_edges` {config.batch_edges:,} edges, up to "
             f"{int(edges.max()):,}; each is a batch of its own."
         )
     return edges
 
 
-def _bounds(train: InMemoryDataset, potential: Potential, config: TrainerConfig) -> Tensor | None:
-    """Bound the edges of the structures, by which steps too large for the memory are computed in parts.
+def _edge_bounds(train: InMemoryDataset, potential: Potential, config: TrainerConfig) -> Tensor | None:
+    """Bound the edges of each structure, to compute steps too large for the memory in parts.
 
-    Models of others may see the other structures of a batch, as batch normalization does: they are not cut.
+    Batches of other models are not split: they may couple structures, as batch normalization does.
     """
     if config.batch_edges is not None or not isinstance(potential.model, SchNet):
         return None
     return bound_edges(train, potential.cutoff)
 
 
+def _parts(ids: Tensor, bounds: Tensor | None) -> list[Tensor]:
+    return [ids] if bounds is None else split_by_edges(ids, bounds)
+
+
 def _too_large(train: InMemoryDataset, ids: Tensor, cutoff: float) -> str:
     sizes = collate(train, ids).ptr.diff()
     largest = int(sizes.argmax())
-    where = f"of {len(ids)} structures at once the largest, " if len(ids) > 1 else ""
+    where = f"of {len(ids)} structures in one batch the largest, " if len(ids) > 1 else ""
     reason = too_large(int(sizes[largest]), cutoff)
     return (
         f"{where}structure {int(ids[largest])} of the training set: {reason}, or lower `trainer.batch_size`"
     )
 
 
-def _is_over(count: Counters, config: TrainerConfig) -> bool:
-    stale = config.patience is not None and count.stale >= config.patience
-    return stale or progress(config, count.step, count.seconds / 60) >= 1
-
-
 def _save(state: TrainingState, processes: Processes, run: RunDirectory) -> None:
-    """Write a checkpoint between validations, unless its weights are useless."""
-    if not processes.is_first:
+    """Write the state between validations if its weights are finite."""
+    if not processes.is_rank_zero:
         return
     total = state.weights.values.detach().sum()
     require_finite("sum of the weights", total.item(), state.counters, run)

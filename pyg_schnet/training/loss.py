@@ -1,4 +1,4 @@
-"""The loss of the paper, and the stress beside it."""
+"""The loss of the paper, extended by stresses."""
 
 from __future__ import annotations
 
@@ -18,30 +18,31 @@ def potential_loss(
     errors: str = "squared",
     stress_weight: float = 1.0,
 ) -> Tensor:
-    r"""Mean over the molecules of a batch of the squared errors of energy, forces and stress.
+    r"""Compute the mean over a batch of the squared errors of energy, forces and stress.
 
     .. math::
         \ell = \frac1B \sum_m \frac1{s^2} \Big( \rho\, (E_m - \hat E_m)^2
         + \frac1{n_m} \sum_{i=1}^{n_m} \| \mathbf F_{mi} - \hat{\mathbf F}_{mi} \|^2
         + \tau\, \Big\| \frac{V_m}{n_m} (\sigma_m - \hat\sigma_m) \Big\|^2 \Big)
 
-    All errors are divided by the potential's scale :math:`s`, a number (in eV, and eV/Å): this
-    multiplies the paper's loss by a constant, so that the learning rate does not depend on the unit.
-    Stresses :math:`\sigma`, which the paper has not, count as energies an atom; systems without have no term.
-    ``errors="absolute"`` takes the errors instead of their squares, :math:`|E_m - \hat E_m|` and
-    :math:`\| \mathbf F_{mi} - \hat{\mathbf F}_{mi} \|`: what is reported then is what is trained.
+    All errors are divided by the potential's scale :math:`s` (in eV, and eV/Å), which multiplies the paper's
+    loss by a constant, so that the learning rate does not depend on the unit. Stresses :math:`\sigma`, which
+    the paper does not have, enter as energies per atom; structures without a stress have no such term.
+    ``errors="absolute"`` uses the errors :math:`|E_m - \hat E_m|` and
+    :math:`\| \mathbf F_{mi} - \hat{\mathbf F}_{mi} \|` instead of their squares, to minimize mean absolute
+    errors.
 
     Args:
-        out: Energies ``(molecules,)`` in eV and, if they count, forces ``(atoms, 3)`` in eV/Å and stresses
-            ``(molecules, 3, 3)`` in eV/Å³.
-        batch: A batch with the labels.
-        energy_weight: :math:`\rho`: 0.01 Å⁻² with forces, 1 for energies alone in the paper.
-        scale: :math:`s`.
+        out: Predicted energies ``(structures,)`` in eV and, if they are trained, forces ``(atoms, 3)`` in
+            eV/Å and stresses ``(structures, 3, 3)`` in eV/Å³.
+        batch: Batch with the labels.
+        energy_weight: Weight :math:`\rho`; in the paper 0.01 Å⁻² with forces, and 1 for energies alone.
+        scale: Scale :math:`s`, shape ``()``.
         errors: ``"squared"`` or ``"absolute"``.
-        stress_weight: :math:`\tau`.
+        stress_weight: Weight :math:`\tau`, dimensionless.
 
     Returns:
-        A number without unit, float64.
+        The dimensionless loss, float64, shape ``()``.
 
     Source:
         Schütt et al., NeurIPS 2017, section 4.2, equation (5) (arXiv:1706.08566).
@@ -53,12 +54,12 @@ def potential_loss(
         error = forces.square().sum(dim=1) if errors == "squared" else torch.linalg.vector_norm(forces, dim=1)
         atoms = batch.ptr.diff()
         assert batch.batch is not None
-        per_molecule = sum_by_molecule(error, batch.batch, len(atoms)) / atoms
-        loss = loss + per_molecule.mean()
+        per_structure = sum_by_molecule(error, batch.batch, len(atoms)) / atoms
+        loss = loss + per_structure.mean()
     if "stress" in out:
-        known = out["stress"].isfinite()  # molecules have none
+        known = out["stress"].isfinite()  # NaN for molecules
         difference = torch.where(known, out["stress"] - batch.stress, 0.0)
-        virial = virial_per_atom(difference, batch).flatten(1) / scale  # (molecules, 9)
+        virial = virial_per_atom(difference, batch).flatten(1) / scale  # (structures, 9)
         error = virial.square().sum(dim=1) if errors == "squared" else torch.linalg.vector_norm(virial, dim=1)
         loss = loss + stress_weight * error.mean()
     return loss

@@ -1,4 +1,4 @@
-"""What a training run shows while it runs."""
+"""Progress of a training run, shown on the console."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ from pyg_schnet.io.units import GPa, kcal_per_mol
 
 
 class Report:
-    """A progress bar on a terminal; a line for each validation everywhere.
+    """A progress bar, on terminals, and a line for each validation.
 
     Args:
-        console: Where to.
-        quiet: Show nothing but errors.
+        console: Console to write to.
+        quiet: Show only errors.
 
     Attributes:
-        is_unread: Whether the reader of a pipe has ended, as ``head`` does; lines go to standard error then.
+        console: Console in use; standard error after the reader of a pipe has closed it.
+        is_closed: Whether the reader of a pipe has closed it, as ``head`` does.
     """
 
     def __init__(self, console: Console, quiet: bool = False):
         self.console = Console(quiet=True) if quiet else console
-        self.is_unread = False
+        self.is_closed = False
         self._bar: Progress | None = None
         self._task = None
 
     def line(self, text: str) -> None:
-        """Print a line; it stays above the bar."""
+        """Print a line above the bar."""
         try:
             self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
-        except (BrokenPipeError, SystemExit):  # Rich's own consoles end the process
-            self.is_unread, self.console = True, Console(stderr=True)
+        except (BrokenPipeError, SystemExit):  # Rich exits on a broken pipe
+            self.is_closed, self.console = True, Console(stderr=True)
 
     def start(self, step: int, done: float) -> None:
-        """Begin to count steps; ``done`` is the part of the run that is over, from 0 to 1."""
+        """Start the bar at a step; ``done`` is the completed fraction of the run, from 0 to 1."""
         if not self.console.is_terminal or self.console.quiet:
             return
         self._bar = Progress(
@@ -52,27 +53,27 @@ class Report:
         self._bar.start()
 
     def step(self, step: int, done: float, loss: Tensor) -> None:
-        """Count a step; the bar looks at some of them only."""
+        """Advance the bar, which is updated every 20 steps."""
         if self._bar is not None and self._task is not None and step % 20 == 0:
             self._bar.update(self._task, completed=done, step=step, loss=f"{float(loss):.2e}")
 
     def validated(self, row: Mapping[str, float], improved: bool) -> None:
-        """Tell the errors of a validation."""
+        """Print the errors of a validation."""
         parts = [f"step {row['step']:>7,}", f"loss {row['loss']:.2e}"]
-        parts.append(f"validation: energy {_both(row['val_energy_mae_eV'], 'meV', 'kcal/mol')}")
+        parts.append(f"validation: energy {_in_two_units(row['val_energy_mae_eV'], 'meV', 'kcal/mol')}")
         if "val_forces_mae_eV_per_A" in row:
-            parts.append(f"forces {_both(row['val_forces_mae_eV_per_A'], 'meV/Å', 'kcal/mol/Å')}")
+            parts.append(f"forces {_in_two_units(row['val_forces_mae_eV_per_A'], 'meV/Å', 'kcal/mol/Å')}")
         if "val_stress_mae_eV_per_A3" in row:
             stress = row["val_stress_mae_eV_per_A3"]
             parts.append(f"stress {stress * 1e3:.2f} meV/Å³ ({stress / GPa:.3f} GPa)")
         self.line("  ".join(parts) + ("  best" if improved else ""))
 
     def stop(self) -> None:
-        """End the bar."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
 
-def _both(value: float, unit: str, chemists_unit: str) -> str:
-    return f"{value * 1e3:.1f} {unit} ({value / kcal_per_mol:.3f} {chemists_unit})"
+def _in_two_units(value: float, unit: str, second_unit: str) -> str:
+    return f"{value * 1e3:.1f} {unit} ({value / kcal_per_mol:.3f} {second_unit})"

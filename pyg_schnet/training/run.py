@@ -1,4 +1,4 @@
-"""A training run from its configuration: data, references, model, loop, results."""
+"""A training run: data, references, model, loop and results."""
 
 from __future__ import annotations
 
@@ -27,17 +27,16 @@ from pyg_schnet.training.config import TrainConfig
 from pyg_schnet.training.data import TrainingData, hash_files, read_data
 from pyg_schnet.training.distributed import Processes
 from pyg_schnet.training.domain_statistics import measure_domain
-from pyg_schnet.training.interruption import interruption
-from pyg_schnet.training.loop import fit
+from pyg_schnet.training.execution import one_thread
+from pyg_schnet.training.loop import fit, stop_on_signal
 from pyg_schnet.training.progress import Report
 from pyg_schnet.training.run_directory import RunDirectory
-from pyg_schnet.training.spline_error import spline_error
 from pyg_schnet.training.state import Counters
-from pyg_schnet.training.threads import one_thread
+from pyg_schnet.training.validation import spline_error
 from pyg_schnet.transforms.radius_graph import RadiusGraph
 
-_STRUCTURES_FOR_SPLINES = 100
-_EDGES_TO_KEEP = 10_000_000  # of 40 bytes
+_SPLINE_TEST_STRUCTURES = 100
+_MAX_STORED_EDGES = 10_000_000  # of 40 bytes each
 
 
 def train(
@@ -47,35 +46,35 @@ def train(
     overwrite: bool = False,
     model: nn.Module | None = None,
 ) -> RunDirectory:
-    """Train, from reading the file to drawing the learning curve.
+    """Train a potential, from reading the data to plotting the learning curve.
 
     Args:
-        config: The run.
-        report: What to show.
-        resume: Go on with the run in ``config.out`` from its last checkpoint; begin where there is none yet.
+        config: Configuration of the run.
+        report: Output for the user.
+        resume: Continue the run in ``config.out`` from its last checkpoint, or start it if there is none.
         overwrite: Replace the run in ``config.out``.
-        model: Trained instead of the :class:`~pyg_schnet.SchNet` of ``config.model``; see
+        model: Model to train instead of the :class:`~pyg_schnet.SchNet` of ``config.model``; see
             :class:`~pyg_schnet.Potential` for how it is called.
 
     Returns:
-        The run's directory; its files are listed there.
+        The run's directory, which documents its files.
 
     Raises:
-        FileExistsError: If the directory holds something and neither resuming nor overwriting is asked for.
+        FileExistsError: If the directory is not empty, and neither ``resume`` nor ``overwrite`` is set.
         FileNotFoundError: If a file is missing.
-        BrokenPipeError: If the reader of what is shown has ended: the run ended after its step, with a
+        BrokenPipeError: If the reader of the output closed it; the run ended after its step, with a
             checkpoint.
         ValueError: If data or options are wrong; nothing is written then.
     """
     run = RunDirectory(config.out)
     processes = Processes.start(config.fabric, run)
-    if not processes.is_first:
+    if not processes.is_rank_zero:
         report = Report(report.console, quiet=True)
     try:
-        with processes.together():
-            goes_on = resume and run.last.is_file()
-            data = read_data(config.data, getattr(torch, config.trainer.precision), report, not goes_on)
-            if data.references.is_given and (model is not None or _is_sum(config.model)):
+        with processes.collective_errors():
+            can_resume = resume and run.last.is_file()
+            data = read_data(config.data, getattr(torch, config.trainer.precision), report, not can_resume)
+            if data.references.is_given and (model is not None or _sums_atoms(config.model)):
                 shifted = data.references.with_mean_residual(data.train.compositions())
                 data = data._replace(references=shifted)
             train_set, val_set = data.train, data.val
@@ -83,18 +82,18 @@ def train(
             if model is None and (cutoff := config.model.cutoff) is not None:
                 train_set, val_set = (_with_edges(part, cutoff) for part in (train_set, val_set))
             provenance = _provenance(config, data)
-            if processes.is_first:
+            if processes.is_rank_zero:
                 run.prepare(resume, overwrite)
             resume = resume and run.last.is_file()
-            if processes.is_first:
-                _write_down(config, run, data, provenance, resume)
-        with processes.together():
-            processes.require_same(_view(config, run, data, provenance, resume))
+            if processes.is_rank_zero:
+                _write_configuration(config, run, data, provenance, resume)
+        with processes.collective_errors():
+            processes.require_identical(_fingerprint(config, run, data, provenance, resume))
         _describe(config, potential, data, report)
-        if processes.count > 1:
-            report.line(f"{processes.count} processes share each batch.")
-        with interruption() as stop, one_thread():  # until the run chooses its own number
-            count = fit(
+        if processes.world_size > 1:
+            report.line(f"{processes.world_size} processes share each batch.")
+        with stop_on_signal() as stop, one_thread():  # until the run chooses its number of threads
+            counters = fit(
                 processes,
                 potential,
                 train_set,
@@ -106,43 +105,44 @@ def train(
                 resume,
                 stop,
             )
-            if processes.is_first and not stop.is_asked:
-                _conclude(run, val_set if model is None else None, count, report)
-            processes.wait()
-            stop.settle(processes.is_first and not report.is_unread)
-        if report.is_unread:
+            if processes.is_rank_zero and not stop.is_set:
+                _finish(run, val_set if model is None else None, counters, report)
+            processes.barrier()
+            if not processes.is_rank_zero or report.is_closed:
+                stop.clear()  # only rank 0 ends by the signal, and reports it
+        if report.is_closed:
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
     finally:
         run.release()
     return run
 
 
-def _is_sum(model: SchNetConfig) -> bool:
-    """Whether what a network predicts is a sum over atoms, of which each has a part of the mean."""
+def _sums_atoms(model: SchNetConfig) -> bool:
+    """Return whether the prediction is a sum over atoms, so that a mean residual per atom can be added."""
     return model.readout == "add" and not model.dipole
 
 
-def _view(
+def _fingerprint(
     config: TrainConfig, run: RunDirectory, data: TrainingData, provenance: dict[str, Any], resume: bool
 ) -> str:
-    """Tell all that the processes of a run must agree on."""
-    same = [data.split.sha256(), *_hashes(provenance), hash_files(str(run.last)) if resume else ""]
-    return repr([*same, config.model, config.trainer])
+    """Return a text of all that the processes of a run must agree on."""
+    hashes = [data.split.sha256(), *_hashes(provenance), hash_files(str(run.last)) if resume else ""]
+    return repr([*hashes, config.model, config.trainer])
 
 
-def _write_down(
+def _write_configuration(
     config: TrainConfig, run: RunDirectory, data: TrainingData, provenance: dict[str, Any], resume: bool
 ) -> None:
-    """Write what the run is, or compare it with what it was."""
+    """Write configuration and split of the run; if it is resumed, compare them with those written before."""
     if resume:
-        _check_same(config, run, data.split, provenance)
-    run.write_config(_from_anywhere(asdict(config)))
+        _check_resumable(config, run, data.split, provenance)
+    run.write_config(_with_absolute_paths(asdict(config)))
     if not resume:
         run.write_split(data.split, data.structures, _hashes(provenance))
 
 
-def _from_anywhere(entries: dict[str, Any]) -> dict[str, Any]:
-    """Give the same configuration with absolute paths, for commands in other folders."""
+def _with_absolute_paths(entries: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration with absolute paths, valid in any working directory."""
     data = dict(entries["data"])
     for name in ("path", "val_path", "root", *(["split"] if data["split"].endswith(".npz") else [])):
         if isinstance(data[name], list):
@@ -152,43 +152,37 @@ def _from_anywhere(entries: dict[str, Any]) -> dict[str, Any]:
     return {**entries, "data": data}
 
 
-def _conclude(run: RunDirectory, val_set: InMemoryDataset | None, count: Counters, report: Report) -> None:
-    if val_set is not None:
-        _report_splines(run, val_set, report)
+def _finish(run: RunDirectory, val_set: InMemoryDataset | None, counters: Counters, report: Report) -> None:
+    """Report the error of the splines, plot the learning curve, and report the best validation."""
+    if val_set is not None and run.model.exists():
+        sample = cast(InMemoryDataset, val_set[: min(len(val_set), _SPLINE_TEST_STRUCTURES)])
+        error = spline_error(load(run.model), sample)
+        if error is not None:
+            report.line(error.report())
     plot_learning_curve(run.read_metrics(), run.learning_curve)
     report.line(
-        f"Best validation at step {count.best_step:,} of {count.step:,}, after {count.seconds / 60:.1f} "
-        f"minutes: {run.model}"
+        f"Best validation at step {counters.best_step:,} of {counters.step:,}, after "
+        f"{counters.seconds / 60:.1f} minutes: {run.model}"
     )
 
 
 def _with_edges(part: AtomsDataset, cutoff: float) -> InMemoryDataset:
-    """Search the neighbors of periodic systems once, not in each step: that takes longer than all else."""
+    """Find the edges of periodic structures once, if they fit: the search dominates the time of a step."""
     assert part._data is not None
     pbc = part._data.to_dict().get("pbc")
     if pbc is None or not bool(pbc.any()):
         return part
-    some = cast(AtomsDataset, part[: min(len(part), _STRUCTURES_FOR_SPLINES // 10)])
+    sample = cast(AtomsDataset, part[: min(len(part), 10)])
     graph = RadiusGraph(cutoff)
-    edges = sum(graph(cast(Data, item)).edge_index.size(1) for item in some) / int(sizes(some).sum())
-    if edges * int(sizes(part).sum()) > _EDGES_TO_KEEP:
+    edges = sum(graph(cast(Data, item)).edge_index.size(1) for item in sample)
+    if edges / int(sizes(sample).sum()) * int(sizes(part).sum()) > _MAX_STORED_EDGES:
         return part
     return part.with_edges(cutoff)
 
 
-def _report_splines(run: RunDirectory, val_set: InMemoryDataset, report: Report) -> None:
-    """Tell how exact the splines of the filters are, which trained and will run this model."""
-    if not run.model.exists():
-        return
-    some = cast(InMemoryDataset, val_set[: min(len(val_set), _STRUCTURES_FOR_SPLINES)])
-    error = spline_error(load(run.model), some)
-    if error is not None:
-        report.line(error.report())
-
-
 def _potential(config: TrainConfig, data: TrainingData, model: nn.Module | None) -> Potential:
     if model is None:
-        with torch.random.fork_rng(devices=[]):  # the weights are drawn on the CPU
+        with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU
             torch.default_generator.manual_seed(config.trainer.seed)
             model = SchNet(**asdict(config.model))
     references = data.references
@@ -198,11 +192,12 @@ def _potential(config: TrainConfig, data: TrainingData, model: nn.Module | None)
 
 
 def _describe(config: TrainConfig, potential: Potential, data: TrainingData, report: Report) -> None:
+    """Report units, numbers of structures, spread of the labels, references and size of the model."""
     train_set = data.train
     has = {"forces": train_set.has_forces, "stresses": train_set.has_stress}
     *first, last = ["energies", *(name for name, there in has.items() if there)]
     labels = f"{', '.join(first)} and {last}" if first else last
-    assumed = "" if config.data.units else " (by the file; give --data.units if not)"
+    assumed = "" if config.data.units else " (assumed from the file; set --data.units otherwise)"
     report.line(f"{train_set.path}: {labels} in {train_set.units.sentence()}{assumed}")
     report.line(
         f"Training on {len(train_set):,} structures, validating on {len(data.val):,}, leaving "
@@ -222,37 +217,41 @@ def _describe(config: TrainConfig, potential: Potential, data: TrainingData, rep
     report.line(f"{potential.model}, {weights:,} weights")
 
 
-# What a resumed run may change: how long it goes on, and where it computes.
-_FREE = ("max_steps", "max_minutes", "val_every", "patience", "threads", "compile", "save_minutes")
-_FREE += ("root", "memory_map")
-_BEFORE = {"optimizer": "adam"}  # of versions that had no choice; other options did not exist
+# Options that a resumed run may change: its length, and where it computes.
+_CHANGEABLE = ("max_steps", "max_minutes", "val_every", "patience", "threads", "compile", "save_minutes")
+_CHANGEABLE += ("root", "memory_map")
+_OLD_DEFAULTS = {"optimizer": "adam"}  # of versions without this option
 _MAX_CONFIG_BYTES = 2**26  # it may name every file of a large data set
 _PATHS = ("path", "val_path", "split")  # compared by their content
 
 
-def _check_same(config: TrainConfig, run: RunDirectory, split: Split, provenance: dict[str, Any]) -> None:
+def _check_resumable(
+    config: TrainConfig, run: RunDirectory, split: Split, provenance: dict[str, Any]
+) -> None:
+    """Raise if options or files differ from those with which the run was started."""
     before, sections = read_yaml(run.config, _MAX_CONFIG_BYTES), ("data", "model", "trainer")
     if not isinstance(before, dict) or not all(isinstance(before.get(name, {}), dict) for name in sections):
         raise ValueError(
             f"{run.config}: must hold the options of the run, in sections, to resume it; restore it or "
-            "begin a new run"
+            "start a new run"
         )
     for section in sections:
         for name, value in asdict(getattr(config, section)).items():
-            old = before.get(section, {}).get(name, _BEFORE.get(name, value))
-            if name not in (*_FREE, *_PATHS) and old != value:
+            old = before.get(section, {}).get(name, _OLD_DEFAULTS.get(name, value))
+            if name not in (*_CHANGEABLE, *_PATHS) and old != value:
                 raise ValueError(
                     f"`{section}.{name}` must be {old!r} as in {run.config} to resume that run, got {value!r}"
                 )
     same = all(torch.equal(*parts) for parts in zip(run.read_split(), split, strict=True))
     if run.read_hashes() != _hashes(provenance) or not same:
         raise ValueError(
-            f"`data.path` and `data.val_path` must hold what they held when {run.path} began, got other "
-            "files; begin a new run with them"
+            f"`data.path` and `data.val_path` must hold the same data as when {run.path} was started, "
+            "got others; start a new run with them"
         )
 
 
 def _hashes(provenance: dict[str, Any]) -> list[str]:
+    """Return the SHA-256 of the data files."""
     return [provenance["data"][name] or "" for name in ("sha256", "val_sha256")]
 
 

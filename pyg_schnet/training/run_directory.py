@@ -1,4 +1,4 @@
-"""The directory of a training run: what is in it, and that none is overwritten by accident."""
+"""The directory of a training run: its files, and their protection against other runs."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from pyg_schnet.potentials import checkpoint
 
 
 class RunDirectory:
-    """Files of a run.
+    """Files of a training run.
 
     ============================  ===================================================================
     ``model.safetensors``         the best potential by validation, with averaged weights
     ``last.safetensors``          state of the training, for ``--resume``
     ``config.yaml``               every option, resolved
-    ``split.npz``                 numbers of the structures: train, val, test
-    ``metrics.csv``               a row a validation
+    ``split.npz``                 indices of the structures: train, val, test
+    ``metrics.csv``               a row per validation
     ``tensorboard/``              the same for TensorBoard
-    ``learning_curve.png``        drawn at the end
-    ``.lock``                     empty; there only while a process trains
-    ``.pyg-schnet-run``           empty; marks the files above as those of a run
+    ``learning_curve.png``        plotted at the end
+    ``.lock``                     empty; only while a process trains
+    ``.pyg-schnet-run``           empty; marks the folder as that of a run
     ============================  ===================================================================
 
-    Nothing is changed in a folder without the mark, unless ``last.safetensors`` is a state of training, as in
+    Folders without the mark are not modified, unless their ``last.safetensors`` is a training state, as in
     runs of earlier versions.
     """
 
@@ -53,30 +53,30 @@ class RunDirectory:
         self._lock = FileLock(self.path, is_folder=True)
 
     def prepare(self, resume: bool, overwrite: bool) -> None:
-        """Make the directory and keep other runs out of it until :meth:`release`, or refuse.
+        """Create the directory and lock it until :meth:`release`.
 
-        Resuming removes nothing; a run that was killed before its first checkpoint begins again over what it
-        left. Overwriting removes the files of a run and no others.
+        Resuming removes nothing; a run that was killed before its first checkpoint starts again. Overwriting
+        removes the files of a run and no others.
 
         Raises:
-            ValueError: If both flags are given.
-            FileExistsError: If it exists and neither flag is given, if it is not the folder of a run, or if
-                another run is writing to it.
-            FileNotFoundError: If it holds a model, but nothing to resume from.
+            ValueError: If both flags are set.
+            FileExistsError: If the directory exists and neither flag is set, if it is not the folder of a
+                run, or if another run is writing to it.
+            FileNotFoundError: If it holds a model, but no state to resume from.
         """
         if resume and overwrite:
-            raise ValueError("`--resume` and `--overwrite` exclude each other; give one")
+            raise ValueError("`--resume` and `--overwrite` exclude each other; set one")
         self._check(resume, overwrite)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OSError(f"{self.path}: cannot be made ({error.strerror}); give another --out") from None
+            raise OSError(f"{self.path}: cannot be made ({error.strerror}); choose another --out") from None
         self._lock.acquire()
         try:
             self._check(resume, overwrite)
-            self._refuse_links()
+            self._reject_links()
             if resume and self.last.is_file():
-                checkpoint.read(self.last, "training state")  # all of it, before anything is changed
+                checkpoint.read(self.last, "training state")  # verified before anything is changed
                 self.read_metrics()
             self._mark.touch()
             if overwrite:
@@ -88,35 +88,35 @@ class RunDirectory:
             raise
 
     def release(self) -> None:
-        """Let others write to the directory."""
+        """Unlock the directory."""
         self._lock.release()
 
     def _check(self, resume: bool, overwrite: bool) -> None:
         if not self.path.exists():
             return
-        if self.path.is_dir() and all(map(self._is_passed_over, self.path.iterdir())):
+        if self.path.is_dir() and all(map(self._is_ignored, self.path.iterdir())):
             return
         if not resume and not overwrite:
             raise FileExistsError(
-                f"{self.path}: exists; give another --out, --resume to go on with that run, or "
+                f"{self.path}: exists; choose another --out, or set --resume to continue that run or "
                 "--overwrite to replace it"
             )
         if not self._is_run():
             raise FileExistsError(
                 f"{self.path}: is not a run of pyg-schnet (it has no {self._mark.name}, and no "
                 f"last.safetensors of one), so --{'resume' if resume else 'overwrite'} does not touch it; "
-                "give another --out"
+                "choose another --out"
             )
         if resume and not self.last.is_file():
             for path in (self.model, self.metrics, self.learning_curve):
                 if path.exists():
                     raise FileNotFoundError(
-                        f"{self.path}: holds {path.name}, but no last.safetensors to resume from; begin anew "
-                        "with --overwrite, or give another --out"
+                        f"{self.path}: holds {path.name}, but no last.safetensors to resume from; start "
+                        "again with --overwrite, or choose another --out"
                     )
 
     def _is_run(self) -> bool:
-        """Return whether training made the folder; earlier versions left no mark."""
+        """Return whether a training created the folder; earlier versions wrote no mark."""
         if self._mark.is_file():
             return True
         try:
@@ -125,34 +125,34 @@ class RunDirectory:
             return False
         return True
 
-    def _refuse_links(self) -> None:
-        """Refuse files that are elsewhere: a folder of a stranger's may lead to files of the user's."""
+    def _reject_links(self) -> None:
+        """Raise if a file is a link: a folder from elsewhere could redirect writes to the user's files."""
         for path in (*self._files, self.tensorboard):
             if path.is_symlink() or (path.is_dir() and path != self.tensorboard):
                 raise ValueError(
-                    f"{path}: must be a file of this run to go on with it, got a link or a folder; copy the "
-                    "file here, or move the folder away"
+                    f"{path}: must be a file of this run, got a link or a folder; copy the file here, or "
+                    "move the folder away"
                 )
 
-    def _is_passed_over(self, path: Path) -> bool:
-        """Return whether a file is none of a run, or one that a kill left while it was written."""
+    def _is_ignored(self, path: Path) -> bool:
+        """Return whether a file is a lock, a mark, or the leftover of an interrupted write."""
         own = (self._lock.lock_file.name, self._mark.name)
         return path.name in own or any(is_leftover(path, file.name) for file in self._files)
 
     def _clear(self) -> None:
-        """Remove the files of the run, and logs for TensorBoard that lie where it writes its own."""
+        """Remove the files of the run, and logs in its TensorBoard folder."""
         for own in (*self._files, *self.tensorboard.glob("events.out.tfevents.*")):
             own.unlink(missing_ok=True)
-        with suppress(OSError):  # there is none, or something else is in it
+        with suppress(OSError):  # absent, or not empty
             self.tensorboard.rmdir()
 
     def write_config(self, config: Mapping) -> None:
-        """Write the resolved configuration; it is a recipe again."""
+        """Write the resolved configuration, which is a valid recipe."""
         text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
         _write_text(self.config, text)
 
     def write_split(self, split: Split, structures: int | None = None, hashes: Sequence[str] = ()) -> None:
-        """Write which structure is where, of how many, and the SHA-256 of the split and of the files."""
+        """Write the split, the number of structures, and the SHA-256 of the split and of the data files."""
         arrays = {part: ids.numpy() for part, ids in split._asdict().items()}
         arrays["structures"] = np.array(sum(map(len, split)) if structures is None else structures)
         arrays["sha256"] = np.array(hashes, dtype="U64")
@@ -161,15 +161,15 @@ class RunDirectory:
             np.savez(file, **arrays)
 
     def read_hashes(self) -> list[str]:
-        """Read the SHA-256 of the files that were split."""
+        """Read the SHA-256 of the data files that were split."""
         with open_npz(self.split) as file:
             return read_array(self.split, file, "sha256").reshape(-1).astype(str).tolist()
 
     def read_split(self) -> Split:
-        """Read which structure is where.
+        """Read the split.
 
         Raises:
-            ValueError: If it is not what was written.
+            ValueError: If it was changed after it was written.
         """
         split = read_split(self.split)
         with open_npz(self.split) as file:
@@ -181,45 +181,43 @@ class RunDirectory:
         return split
 
     def read_part(self, part: str, structures: int, sha256: str | None = None) -> Tensor:
-        """Read the numbers of the structures that train, validate or test.
+        """Read the indices of the training, validation or test structures.
 
         Args:
             part: "train", "val" or "test".
-            structures: Number of structures of the file that is to be split so.
-            sha256: Of this file; it is compared where it is given.
+            structures: Number of structures of the data file.
+            sha256: SHA-256 of the data file, to compare with that of the file that was split.
 
         Raises:
             FileNotFoundError: If there is no split.
-            ValueError: If there is no such part, or if it is empty, or if the file is another one.
+            ValueError: If there is no such part, if it is empty, or if another file was split.
         """
         if part not in Split._fields:
             raise ValueError(f"`part` must be one of {', '.join(Split._fields)}; got {part!r}")
         if not self.split.is_file():
-            raise FileNotFoundError(f"{self.split}: no such file; training writes it beside its model")
+            raise FileNotFoundError(f"{self.split}: no such file; training writes it beside the model")
         split = self.read_split()
         with open_npz(self.split) as file:
             stored = read_array(self.split, file, "structures") if "structures" in file.files else None
         total = sum(map(len, split)) if stored is None else stored.item() if stored.size == 1 else None
         if total != structures:
             raise ValueError(
-                f"{self.split}: splits a file of {total} structures, this one has {structures}; name the "
-                "file that the potential was trained on"
+                f"{self.split}: splits a file of {total} structures, got one of {structures}; use the file "
+                "that the potential was trained on"
             )
         if sha256 is not None and self.read_hashes()[:1] not in ([], [sha256]):
-            raise ValueError(
-                f"{self.split}: splits a file of other content; name the one that was trained on"
-            )
+            raise ValueError(f"{self.split}: splits a file of other content; use the one that was trained on")
         split.check(f"{self.split}: {part}", structures)
         ids = getattr(split, part)
         if len(ids) == 0:
             raise ValueError(
-                f"{self.split}: the part {part!r} is empty; train with a smaller `data.n_train`, or name "
-                "another file of the data set to test on"
+                f"{self.split}: the part {part!r} is empty; train with a smaller `data.n_train`, or test "
+                "on another file of the data set"
             )
         return ids
 
     def append_metrics(self, row: Mapping[str, float]) -> None:
-        """Add a row to ``metrics.csv``, which is whole at any time."""
+        """Append a row to ``metrics.csv``, atomically."""
         before = self.metrics.read_text(encoding="utf-8") if self.metrics.exists() else ""
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
@@ -228,8 +226,8 @@ class RunDirectory:
         writer.writerow(row)
         _write_text(self.metrics, before + text.getvalue())
 
-    def cut_metrics(self, step: int) -> None:
-        """Drop the rows after a step, which a resumed run writes again."""
+    def truncate_metrics(self, step: int) -> None:
+        """Remove the rows after a step, which a resumed run writes again."""
         if not self.metrics.exists():
             return
         header, *lines = self.metrics.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
@@ -237,10 +235,10 @@ class RunDirectory:
         _write_text(self.metrics, "\n".join([header, *kept, ""]))
 
     def read_metrics(self) -> list[dict[str, float]]:
-        """Read ``metrics.csv``; an empty list if there is none.
+        """Read ``metrics.csv``; without the file, return an empty list.
 
         Raises:
-            ValueError: If something in it is no number.
+            ValueError: If a value is not a number.
         """
         if not self.metrics.exists():
             return []

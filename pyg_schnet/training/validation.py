@@ -1,37 +1,45 @@
-"""Validation: the errors that choose the best weights, and the row that tells them."""
+"""Validation: errors that select the best weights, checks of finiteness, and the error of the splines."""
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch_geometric.data import InMemoryDataset
 
+from pyg_schnet.loader import DataLoader, collate
+from pyg_schnet.nn import SchNet
 from pyg_schnet.potentials import checkpoint
 from pyg_schnet.potentials.metrics import Evaluation, evaluate
+from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.training.config import TrainerConfig
 from pyg_schnet.training.distributed import Processes
-from pyg_schnet.training.finite import require_finite
+from pyg_schnet.training.optim import learning_rate
 from pyg_schnet.training.progress import Report
 from pyg_schnet.training.run_directory import RunDirectory
-from pyg_schnet.training.schedule import learning_rate
 from pyg_schnet.training.state import Counters, TrainingState
+
+MAX_ENERGY_ERROR = 1e-6  # of splines, relative to the energies' standard deviation
+MAX_FORCES_ERROR = 1e-5  # of splines, relative to the forces' root mean square
 
 
 class Validation:
-    """What is done each so many steps: errors are measured and told, and the best weights and the state kept.
+    """Measures and reports the validation errors, and saves the best weights and the state.
 
     Args:
-        processes: Those of the run, all of which call it; the first one writes.
-        state: Of the training.
-        val: Structures to choose by.
-        config: How to train.
-        energy_weight: Of the loss.
-        run: Where checkpoints and logs go.
-        report: What to show.
-        provenance: Written into the checkpoint.
+        processes: Processes of the run, all of which must call it; rank 0 writes the files.
+        state: State of the training.
+        val: Validation structures.
+        config: Options of the training.
+        energy_weight: Weight of the energies in the loss.
+        run: Directory for checkpoints and logs.
+        report: Output for the user.
+        provenance: Provenance to store in the checkpoint.
     """
 
     def __init__(
@@ -54,38 +62,38 @@ class Validation:
 
         Raises:
             FloatingPointError: If an error is not finite.
-            ProcessLostError: If another process ended; nothing is written then.
+            ProcessLostError: If another process ended; no file is written then.
         """
         processes, state, config, run = self._processes, self._state, self._config, self._run
-        count = state.counters
-        processes.follow(*state.flat, *state.buffers)
+        counters = state.counters
+        processes.broadcast(*state.flat, *state.buffers)
         state.copy_buffers()
-        with processes.watched():
+        with processes.communication_errors():
             errors = evaluate(
-                state.averaged, self._val, config.batch_size, config.batch_edges, processes.count > 1
+                state.averaged, self._val, config.batch_size, config.batch_edges, processes.world_size > 1
             )
-        row = metrics_row(count, config, state.losses, errors)
+        row = metrics_row(counters, config, state.losses, errors)
         loss = validation_loss(errors, self._energy_weight, config)
-        require_finite("validation error", loss, count, run)
-        improved = _judge(count, loss)
+        require_finite("validation error", loss, counters, run)
+        improved = _update_best(counters, loss)
         state.losses.clear()
-        if processes.is_first:
+        if processes.is_rank_zero:
             if improved:
                 checkpoint.save(state.averaged, run.model, {**self._provenance, "validation": row})
-            run.append_metrics(row)  # before the state: resuming cuts rows that are ahead of it
+            run.append_metrics(row)  # before the state: resuming drops rows that are ahead of it
             state.save(run.last)
-            processes.fabric.log_dict({k: v for k, v in row.items() if k != "step"}, count.step)
+            processes.fabric.log_dict({k: v for k, v in row.items() if k != "step"}, counters.step)
         self._report.validated(row, improved)
 
 
 def validation_loss(errors: Evaluation, energy_weight: float, config: TrainerConfig) -> float:
-    """Give what the best weights are chosen by: nearly the same of the errors as in training, in eV and Å."""
+    """Return the loss that selects the best weights: nearly that of the training, in units of eV and Å."""
     if config.loss == "absolute":
         loss = energy_weight * errors.energy_mae
         if errors.forces_mae is not None:
-            loss += 2 * errors.forces_mae  # the mean length of random vectors over that of a component
+            loss += 2 * errors.forces_mae  # ratio of a random vector's mean length to that of a component
         if errors.virial_mae is not None:
-            loss += config.stress_weight * 9 / 2.5 * errors.virial_mae  # the same of nine components
+            loss += config.stress_weight * 9 / 2.5 * errors.virial_mae  # the same ratio for nine components
     else:
         loss = energy_weight * errors.energy_rmse**2
         if errors.forces_rmse is not None:
@@ -95,24 +103,25 @@ def validation_loss(errors: Evaluation, energy_weight: float, config: TrainerCon
     return loss
 
 
-def _judge(count: Counters, loss: float) -> bool:
-    """Update the best loss, and tell whether this one is it."""
-    improved = loss < count.best_loss
+def _update_best(counters: Counters, loss: float) -> bool:
+    """Update the counters, and return whether the loss is the lowest so far."""
+    improved = loss < counters.best_loss
     if improved:
-        count.best_loss, count.best_step, count.stale = loss, count.step, 0
+        counters.best_loss, counters.best_step, counters.stale = loss, counters.step, 0
     else:
-        count.stale += 1
+        counters.stale += 1
     return improved
 
 
 def metrics_row(
-    count: Counters, config: TrainerConfig, losses: list[Tensor], errors: Evaluation
+    counters: Counters, config: TrainerConfig, losses: list[Tensor], errors: Evaluation
 ) -> dict[str, float]:
-    """Give a row of ``metrics.csv``; ``losses`` are those of the steps since the row before."""
+    """Return a row of ``metrics.csv``; ``losses`` are those of the steps since the row before."""
+    minutes = counters.seconds / 60
     row = {
-        "step": count.step,
-        "minutes": count.seconds / 60,
-        "lr": learning_rate(config, count.step - 1, count.seconds / 60),
+        "step": counters.step,
+        "minutes": minutes,
+        "lr": learning_rate(config, counters.step - 1, minutes),
         "loss": float(torch.stack(losses).mean()),
         "val_energy_mae_eV": errors.energy_mae,
         "val_energy_rmse_eV": errors.energy_rmse,
@@ -124,3 +133,97 @@ def metrics_row(
         row["val_stress_mae_eV_per_A3"] = errors.stress_mae
         row["val_stress_rmse_eV_per_A3"] = errors.stress_rmse
     return row
+
+
+def require_finite(
+    name: str,
+    value: float,
+    counters: Counters,
+    run: RunDirectory,
+    train: InMemoryDataset | None = None,
+    ids: Tensor | None = None,
+) -> None:
+    """Raise if a number of a run is not finite.
+
+    Args:
+        name: Name of the number.
+        value: The number.
+        counters: Progress of the run.
+        run: Directory of the last good checkpoint.
+        train: Training structures.
+        ids: Indices of the structures of the batch, if the number belongs to one.
+
+    Raises:
+        FloatingPointError: If the number is not finite, with the step, the structures and advice.
+    """
+    if math.isfinite(value):
+        return
+    where = ""
+    if train is not None and ids is not None:
+        where = f", for the structures {', '.join(map(str, collate(train, ids).idx.tolist()))}"
+    kept = f"{run.model} (step {counters.best_step:,})" if run.model.exists() else "none yet"
+    raise FloatingPointError(
+        f"the {name} is {value} after {counters.step:,} steps{where}; the last good checkpoint is {kept}. "
+        "Check the labels of the structures; if they are right, lower `trainer.lr` or set `trainer.clip_norm`"
+    )
+
+
+@dataclass(frozen=True)
+class SplineError:
+    """Largest changes of predictions by the filters' splines, relative to the spread of the predictions.
+
+    Attributes:
+        energy: Of an energy, in standard deviations of the energies relative to the atomic references,
+            without which different compositions would hide any change.
+        forces: Of a force component, in units of the forces' root mean square.
+    """
+
+    energy: float
+    forces: float
+
+    def report(self) -> str:
+        """Return the errors in one line of text."""
+        text = (
+            f"Splines of the filters change energies by {self.energy:.0e} of their spread and forces by "
+            f"{self.forces:.0e} of their RMS at most (float64)"
+        )
+        if self.energy <= MAX_ENERGY_ERROR and self.forces <= MAX_FORCES_ERROR:
+            return f"{text}."
+        return (
+            f"{text}: more than {MAX_ENERGY_ERROR:.0e} and {MAX_FORCES_ERROR:.0e}; train with "
+            "model.filters=exact."
+        )
+
+
+def spline_error(potential: Potential, dataset: InMemoryDataset, batch_size: int = 32) -> SplineError | None:
+    """Compare a potential with splined filters to the same with exact filters, both in float64.
+
+    Args:
+        potential: A potential; it is not changed.
+        dataset: Structures like those it is used for.
+        batch_size: Structures per batch.
+
+    Returns:
+        The largest errors; ``None`` for models without splines.
+    """
+    if not isinstance(potential.model, SchNet) or potential.model.filters == "exact" or len(dataset) < 2:
+        return None
+    own = copy.deepcopy(potential).double().eval()
+    own.compiled = None
+    outputs: dict[str, list[dict[str, Tensor]]] = {"exact": [], "spline": []}
+    references: list[Tensor] = []
+    for batch in DataLoader(dataset, batch_size, generator=torch.Generator()):
+        batch.pos = batch.pos.double()
+        for filters, results in outputs.items():
+            own.model.filters = filters  # pyright: ignore[reportArgumentType]
+            results.append(own(batch.to(own.scale.device)))
+        zero = torch.zeros(batch.num_graphs, dtype=torch.float64, device=own.scale.device)
+        references.append(own.scaled(zero, batch.z, batch.batch, batch.num_graphs))
+    exact, spline = (
+        {name: torch.cat([result[name] for result in results]) for name in ("energy", "forces")}
+        for results in outputs.values()
+    )
+    spread = (exact["energy"] - torch.cat(references)).std()
+    energy = (spline["energy"] - exact["energy"]).abs().max() / spread
+    forces = (spline["forces"] - exact["forces"]).abs().max() / exact["forces"].square().mean().sqrt()
+    return SplineError(float(energy), float(forces))

@@ -161,7 +161,7 @@ def _enter_split(path: Path) -> None:
 def _enter_metrics(path: Path) -> None:
     run = RunDirectory(path.parent)
     run.read_metrics()
-    run.cut_metrics(10)
+    run.truncate_metrics(10)
 
 
 def _enter_config(path: Path) -> None:

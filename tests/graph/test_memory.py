@@ -11,7 +11,7 @@ from torch import nn
 from pyg_schnet import Potential, SchNet
 from pyg_schnet.graph.memory import explained, most_pairs
 from pyg_schnet.graph.neighbors import neighbor_list
-from pyg_schnet.loader.sampler import bound_edges, count_edges, cut
+from pyg_schnet.loader.sampler import bound_edges, count_edges
 from pyg_schnet.potentials.metrics import evaluate
 from pyg_schnet.simulation import StructureError, predict
 
@@ -41,9 +41,9 @@ def test_pairs_of_a_crystal_are_fewer_than_the_bound():
 
 def test_a_batch_of_too_many_pairs_is_cut_where_it_must_be():
     edges = torch.tensor([5.0, 5.0, 20.0, 1.0, 1.0])
-    parts = cut(torch.tensor([4, 0, 1, 2, 3]), edges, most=10)
+    parts = split_by_edges(torch.tensor([4, 0, 1, 2, 3]), edges, max_edges=10)
     assert [part.tolist() for part in parts] == [[4, 0], [1], [2], [3]]
-    assert len(cut(torch.arange(5), edges, most=32)) == 1
+    assert len(split_by_edges(torch.arange(5), edges, most=32)) == 1
 
 
 def test_a_batch_that_is_cut_gives_what_its_structures_give_alone():

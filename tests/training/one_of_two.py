@@ -1,6 +1,6 @@
 """One of two processes that train together: runs the recipes of a file, one after another.
 
-Started twice by test_processes.py, with the environment that torchrun gives its processes.
+Started twice by test_distributed.py, with the environment that torchrun gives its processes.
 """
 
 import json

@@ -55,7 +55,7 @@ def test_a_set_of_single_atoms_has_no_distances(dataset):
 
 def test_very_many_pairs_are_measured_in_part(dataset, monkeypatch):
     frames = [Atoms("OH", [[0, 0, 0], [0, 0, 1 + k / 10]]) for k in (3, 0, 2, 1)]
-    monkeypatch.setattr(domain, "_MOST_PAIRS", 8)  # every second structure
+    monkeypatch.setattr(domain, "_MAX_PAIRS", 8)  # every second structure
     assert measure_domain(dataset(*frames)).shortest == pytest.approx({(1, 8): 1.2}, abs=1e-6)
 
 

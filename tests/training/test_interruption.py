@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from pyg_schnet.potentials import checkpoint
-from pyg_schnet.training.interruption import interruption
+from pyg_schnet.training.loop import stop_on_signal
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -16,10 +16,10 @@ def test_a_signal_is_noted_and_then_sent_to_whom_it_was_meant_for(number):
     got = []
     before = signal.signal(number, lambda number, frame: got.append(number))
     try:
-        with interruption() as stop:
-            assert not stop.is_asked
+        with stop_on_signal() as stop:
+            assert not stop.is_set
             signal.raise_signal(number)
-            assert stop.is_asked
+            assert stop.is_set
             assert got == []
         assert got == [number]
     finally:
@@ -27,22 +27,22 @@ def test_a_signal_is_noted_and_then_sent_to_whom_it_was_meant_for(number):
 
 
 def test_a_second_ctrl_c_ends_at_once():
-    with interruption() as stop:
+    with stop_on_signal() as stop:
         signal.raise_signal(signal.SIGINT)
-        assert stop.is_asked
+        assert stop.is_set
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-        stop.signal = None
+        stop.clear()
 
 
 def test_more_of_what_schedulers_send_are_passed_over():
     got = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: got.append(number))
     try:
-        with interruption() as stop:
+        with stop_on_signal() as stop:
             for _ in range(3):
                 signal.raise_signal(signal.SIGTERM)
-            assert stop.is_asked
+            assert stop.is_set
         assert got == [signal.SIGTERM]
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -51,9 +51,9 @@ def test_more_of_what_schedulers_send_are_passed_over():
 def test_what_is_ignored_stays_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with interruption() as stop:
+        with stop_on_signal() as stop:
             signal.raise_signal(signal.SIGINT)
-            assert not stop.is_asked
+            assert not stop.is_set
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -62,8 +62,8 @@ def test_another_thread_notes_nothing_and_disturbs_nothing():
     before, found = signal.getsignal(signal.SIGTERM), []
 
     def work():
-        with interruption() as stop:
-            found.append((stop.is_asked, signal.getsignal(signal.SIGTERM)))
+        with stop_on_signal() as stop:
+            found.append((stop.is_set, signal.getsignal(signal.SIGTERM)))
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 
 from pyg_schnet import Potential, SchNet, load
 from pyg_schnet.datasets import AtomsDataset
-from pyg_schnet.loader.sampler import cut
+from pyg_schnet.loader.sampler import split_by_edges
 from pyg_schnet.potentials.metrics import evaluate
 from pyg_schnet.training import RunDirectory, validation
 from pyg_schnet.training import loop as fit_module
 from pyg_schnet.training.distributed import Processes
 from pyg_schnet.training.loop import fit
-from pyg_schnet.training.soap import Soap
+from pyg_schnet.training.optim import Soap
 from pyg_schnet.training.state import TrainingState
 
 
@@ -200,7 +200,7 @@ def test_a_label_that_is_no_number_stops_the_run_with_its_structure(dataset, wri
     assert 0 <= done < 4  # four structures, one a step
     assert str(caught.value) == (
         f"the loss is nan after {done} steps, for the structures 15; the last good checkpoint is none yet. "
-        "Look at the structures' labels; if they are right, lower `trainer.lr` or set `trainer.clip_norm`"
+        "Check the labels of the structures; if they are right, lower `trainer.lr` or set `trainer.clip_norm`"
     )
     assert not (tmp_path / "fit" / "model.safetensors").exists()
 
@@ -266,10 +266,10 @@ def test_a_step_that_is_computed_in_parts_learns_the_same(dataset, start, monkey
     parts = []
 
     def in_twos(ids, bounds):
-        parts.extend(found := cut(ids, bounds, most=2 * float(bounds.max())))
+        parts.extend(found := split_by_edges(ids, bounds, max_edges=2 * float(bounds.max())))
         return found
 
-    monkeypatch.setattr(fit_module, "cut", in_twos)
+    monkeypatch.setattr(fit_module, "split_by_edges", in_twos)
     _, directory, _ = start(dataset, dataset, **options)
     assert {len(part) for part in parts} == {2}
     for name, value in load_file(directory.last).items():

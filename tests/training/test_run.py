@@ -157,7 +157,7 @@ def test_the_report_tells_the_data_in_their_size(recipe, report):
     config, told = recipe(), report()
     train(config, told)
     lines = told.text.getvalue().splitlines()
-    units = "kcal/mol and Å (by the file; give --data.units if not)"
+    units = "kcal/mol and Å (assumed from the file; set --data.units otherwise)"
     assert lines[0] == f"{config.data.path}: energies and forces in {units}"
     assert lines[1] == "Training on 12 structures, validating on 4, leaving 0 to test; elements H, O"
     assert re.fullmatch(
@@ -342,7 +342,7 @@ def test_too_many_structures_are_refused(recipe, run):
 
 def test_a_run_needs_structures_for_validation(recipe, run):
     assert refused(recipe(data={"n_val": 0}), run) == (
-        "`data.n_val` must be at least 1, to choose the best weights, got 0; or give `data.val_path`"
+        "`data.n_val` must be at least 1, to select the best weights, got 0; or give `data.val_path`"
     )
 
 
@@ -372,7 +372,7 @@ def test_training_structures_are_left_out_of_validation_and_told(two_files, repo
     directory = train(with_data(copies, n_train=10), told)
     assert checkpoint.provenance(directory.model)["n_val"] == 6
     assert told.text.getvalue().splitlines()[0] == (
-        "10 of the 16 validation structures are training structures too, and are left out."
+        "10 of the 16 validation structures are also training structures and are left out."
     )
 
 
@@ -402,7 +402,8 @@ def test_a_number_of_validation_structures_is_taken(two_files, run):
 def test_a_file_for_validation_needs_forces_where_training_has_them(two_files, run):
     config = two_files(F=None)
     assert refused(config, run) == (
-        f"{config.data.val_path}: must have forces exactly if {config.data.path} has; set `data.forces_key`"
+        f"{config.data.val_path}: must have forces if and only if {config.data.path} has; set "
+        "`data.forces_key`"
     )
     directory = run(with_data(config, forces_key="none"))
     assert "val_forces_mae_eV_per_A" not in directory.read_metrics()[0]

@@ -50,7 +50,7 @@ def test_a_directory_with_something_in_it_is_refused(used):
     with pytest.raises(FileExistsError) as caught:
         used.prepare(False, False)
     assert str(caught.value) == (
-        f"{used.path}: exists; give another --out, --resume to go on with that run, or --overwrite to "
+        f"{used.path}: exists; choose another --out, or set --resume to continue that run or --overwrite to "
         "replace it"
     )
     assert contents(used) == before
@@ -223,14 +223,14 @@ def test_rows_after_a_step_are_cut(run, step, kept):
     run.prepare(False, False)
     for row in ROWS:
         run.append_metrics(row)
-    run.cut_metrics(step)
+    run.truncate_metrics(step)
     run.append_metrics(ROWS[-1])
     assert run.read_metrics() == [*ROWS[:kept], ROWS[-1]]
 
 
 def test_cutting_no_metrics_is_possible(run):
     run.prepare(False, False)
-    run.cut_metrics(3)
+    run.truncate_metrics(3)
     assert run.read_metrics() == []
 
 
@@ -239,11 +239,11 @@ def test_a_part_of_a_file_of_other_content_is_refused(run):
     split = Split(torch.tensor([0, 3]), torch.tensor([1]), torch.tensor([], dtype=torch.long))
     run.write_split(split, 5, ["a" * 64, ""])
     assert run.read_part("train", 5, "a" * 64).tolist() == [0, 3]
-    with pytest.raises(ValueError, match="splits a file of other content; name the one that was trained on"):
+    with pytest.raises(ValueError, match="file of other content"):
         run.read_part("train", 5, "b" * 64)
     with pytest.raises(ValueError, match=r"5.*structures.*4"):
         run.read_part("train", 4)
-    with pytest.raises(ValueError, match=r"another.*test"):
+    with pytest.raises(ValueError, match=r"'test' is empty.*another"):
         run.read_part("test", 5)
 
 

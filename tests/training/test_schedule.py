@@ -5,8 +5,9 @@ import itertools
 import pytest
 import torch
 
+from pyg_schnet.loader.sampler import BatchSequence
 from pyg_schnet.training import TrainerConfig
-from pyg_schnet.training.schedule import BatchOrder, learning_rate
+from pyg_schnet.training.optim import learning_rate
 
 
 def test_the_cosine_goes_from_the_learning_rate_to_zero():
@@ -49,8 +50,8 @@ def test_the_cosine_arrives_with_the_clock_or_with_the_steps_whichever_is_first(
 
 
 def first(number, items, batch_size, seed, step=0):
-    order = BatchOrder(items, TrainerConfig(batch_size=batch_size, seed=seed))
-    return [ids.tolist() for ids in itertools.islice(order.after(step), number)]
+    batches = BatchSequence(items, batch_size, seed)
+    return [ids.tolist() for ids in itertools.islice(batches.from_step(step), number)]
 
 
 def flat(lists):

@@ -9,7 +9,12 @@ from pyg_schnet import Potential, SchNet
 from pyg_schnet.datasets import QM9, AtomsDataset
 from pyg_schnet.loader import collate
 from pyg_schnet.training.loss import potential_loss
-from pyg_schnet.training.spline_error import ENERGY_BOUND, FORCES_BOUND, SplineError, spline_error
+from pyg_schnet.training.validation import (
+    MAX_ENERGY_ERROR,
+    MAX_FORCES_ERROR,
+    SplineError,
+    spline_error,
+)
 
 SAMPLE = Path(__file__).parents[2] / "datasets" / "md17" / "ethanol_gfn2_xtb.npz"
 
@@ -36,8 +41,8 @@ def trained(dataset):
 def test_splines_of_a_trained_potential_are_exact_enough(trained, dataset):
     error = spline_error(trained, dataset[:64])
     # Measured 3e-8 and 1e-7 here; 1e-7 and 6e-7 after 4,000 steps of the recipe on MD17's ethanol.
-    assert 0 < error.energy <= ENERGY_BOUND
-    assert 0 < error.forces <= FORCES_BOUND
+    assert 0 < error.energy <= MAX_ENERGY_ERROR
+    assert 0 < error.forces <= MAX_FORCES_ERROR
 
 
 def test_knots_too_far_apart_come_nearer(trained, dataset, monkeypatch):
@@ -45,8 +50,8 @@ def test_knots_too_far_apart_come_nearer(trained, dataset, monkeypatch):
     coarse = Potential(SchNet.paper())
     coarse.load_state_dict(trained.state_dict())
     error = spline_error(coarse, dataset[:64])
-    assert error.energy <= ENERGY_BOUND
-    assert error.forces <= FORCES_BOUND
+    assert error.energy <= MAX_ENERGY_ERROR
+    assert error.forces <= MAX_FORCES_ERROR
 
 
 def test_a_report_of_too_large_errors_names_exact_filters():

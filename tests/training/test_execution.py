@@ -12,9 +12,9 @@ from pyg_schnet import Potential, SchNet
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.loader import collate
 from pyg_schnet.nn import SchNetConfig
-from pyg_schnet.training import acceleration
-from pyg_schnet.training.acceleration import accelerate
+from pyg_schnet.training import execution
 from pyg_schnet.training.config import TrainerConfig
+from pyg_schnet.training.execution import choose_execution
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "datasets" / "md17" / "ethanol_gfn2_xtb.npz"
@@ -47,7 +47,7 @@ def small(**changes):
 
 
 def choose(potential, batch, lines, steps=10_000, **options):
-    accelerate(potential, batch, TrainerConfig(**options), steps, lines)
+    choose_execution(potential, batch, TrainerConfig(**options), steps, lines)
     return potential
 
 
@@ -97,14 +97,14 @@ def test_what_must_be_compiled_and_cannot_is_an_error(batch, lines):
     ids=["four", "no gain", "busy machine"],
 )
 def test_threads_are_added_as_long_as_they_pay(batch, lines, monkeypatch, milliseconds, chosen):
-    monkeypatch.setattr(acceleration.os, "cpu_count", lambda: 8)
-    real = acceleration._step
+    monkeypatch.setattr(execution.os, "cpu_count", lambda: 8)
+    real = execution._time_step
 
     def step(potential, *arguments):
         real(potential, *arguments)
         return milliseconds[torch.get_num_threads()] / 1000
 
-    monkeypatch.setattr(acceleration, "_step", step)
+    monkeypatch.setattr(execution, "_time_step", step)
     choose(small(), batch, lines)
     assert torch.get_num_threads() == chosen
     assert lines[-1].endswith("1 thread." if chosen == 1 else f"{chosen} threads.")

@@ -1,4 +1,4 @@
-"""SOAP: Adam in the basis in which the gradients of a layer's weights are least correlated."""
+"""SOAP, Adam in the eigenbasis of each layer's gradients, and the schedule of the learning rate."""
 
 from __future__ import annotations
 
@@ -9,15 +9,46 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyg_schnet.training.threads import one_thread
+from pyg_schnet.training.config import TrainerConfig
+from pyg_schnet.training.execution import one_thread
 
-# Of the largest root of mean squares of a matrix: what is smaller is rounding of what is larger, which must
-# not be blown up where no gradient is, as in the rows of an embedding's unseen elements.
-_NOTHING = 1e-5
+# Root mean squares below this fraction of a matrix's largest are rounding errors of larger entries. They must
+# not be amplified where there is no gradient, as in rows of the embedding of absent elements.
+_RMS_FLOOR = 1e-5
+
+
+def learning_rate(config: TrainerConfig, step: int, minutes: float = 0.0) -> float:
+    """Compute the learning rate of a step.
+
+    Args:
+        config: Schedule, number of steps and time limit.
+        step: Number of the step, from 0.
+        minutes: Training time so far, in minutes.
+    """
+    warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    if config.schedule == "constant":
+        return config.lr * warmup
+    if config.schedule == "exponential":
+        return config.lr * warmup * config.decay_factor ** (step // config.decay_steps)
+    return config.lr * warmup * 0.5 * (1 + math.cos(math.pi * completed_fraction(config, step, minutes)))
+
+
+def completed_fraction(config: TrainerConfig, step: int, minutes: float = 0.0) -> float:
+    """Return the completed fraction of a run, from 0 to 1: of its steps or of its time, whichever is larger.
+
+    Args:
+        config: Number of steps and time limit.
+        step: Steps done.
+        minutes: Training time so far, in minutes; it counts if ``config.max_minutes`` is set.
+    """
+    done = step / config.max_steps
+    if config.max_minutes is not None:
+        done = max(done, minutes / config.max_minutes)
+    return min(1.0, done)
 
 
 class Soap(torch.optim.Optimizer):
-    r"""Adam for vectors, and for each matrix of weights Adam in a basis of its own.
+    r"""Adam for vectors and, for each weight matrix, Adam in the eigenbasis of its gradients.
 
     With the gradient :math:`G` of a matrix :math:`W`
 
@@ -26,21 +57,22 @@ class Soap(torch.optim.Optimizer):
         R \leftarrow \beta_2 R + (1 - \beta_2)\, G^T G, \\
         W \leftarrow W - \eta\, Q_L\, \mathrm{Adam}(Q_L^T G Q_R)\, Q_R^T,
 
-    with the eigenvectors :math:`Q_L` of :math:`L` and :math:`Q_R` of :math:`R`, which a step of orthogonal
-    iteration follows now and then. A side longer than ``max_side`` stays as it is, and so does, until the
-    first such step, a layer whose first gradient is zero. SchNet on a thousand structures needs a tenth of
-    Adam's steps with it (benchmarks/LOG.md).
+    with the eigenvectors :math:`Q_L` of :math:`L` and :math:`Q_R` of :math:`R`, which are updated by one step
+    of orthogonal iteration every ``refresh_every`` steps. Sides longer than ``max_side`` are not rotated, nor
+    is, until the first such update, a layer whose first gradient is zero. With SOAP, SchNet on a thousand
+    structures needs a tenth of Adam's steps (benchmarks/LOG.md).
 
-    Matrices of one shape are one batch, several times faster than one after the other as in libraries. The
-    mean of the gradients turns with the basis; their mean squares, as in the paper, do not.
+    Matrices of the same shape are processed as one batch, several times faster than one by one as in
+    libraries. The mean of the gradients is rotated with the basis; their mean squares, as in the paper, are
+    not.
 
     Args:
-        params: Weights, or groups of them as for any optimizer.
+        params: Weights, or parameter groups as for any optimizer.
         lr: Learning rate :math:`\eta`.
-        betas: Decays of mean and mean squares.
+        betas: Decays of the mean and of the mean squares of the gradients.
         eps: Added to the root of the mean squares.
-        refresh_every: Steps after which the basis is brought up to date.
-        max_side: Longest side of a matrix that gets a basis.
+        refresh_every: Steps between two updates of the bases.
+        max_side: Longest side of a matrix that is rotated.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -63,12 +95,12 @@ class Soap(torch.optim.Optimizer):
         refresh_every: int = 10,
         max_side: int = 128,
     ):
-        self._batches: list[list[_Batch]] = []  # of each group, from the first step on
+        self._batches: list[list[_Batch]] = []  # by parameter group, from the first step on
         defaults = {"lr": lr, "betas": betas, "eps": eps, "refresh_every": refresh_every}
         super().__init__(params, {**defaults, "max_side": max_side})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add weights with options of their own; matrices of one shape in a group are one batch."""
+        """Add weights with their own options; matrices of the same shape in a group are one batch."""
         _check({**self.defaults, **param_group})
         super().add_param_group(param_group)
         self._batches = []
@@ -78,7 +110,7 @@ class Soap(torch.optim.Optimizer):
         self._batches = []
 
     def initialize(self) -> None:
-        """Make what is kept between steps, as the first step does."""
+        """Create the optimizer's state, as the first step does."""
         self._batches = [_batches(group) for group in self.param_groups]
         for group, batches in zip(self.param_groups, self._batches, strict=True):
             for batch in batches:
@@ -87,14 +119,14 @@ class Soap(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Change the weights, those without a gradient excepted; the first step only looks."""
+        """Update the weights that have gradients; the first step only initializes the bases."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         if not self._batches:
             self.initialize()
-        with one_thread():  # on some processors the sums of a product depend on their number
+        with one_thread():  # on some processors, matrix products depend on the number of threads
             for group, batches in zip(self.param_groups, self._batches, strict=True):
                 for batch in batches:
                     changes = batch.step(self.state[batch.members[0]], group)
@@ -116,24 +148,24 @@ def _check(options: dict[str, Any]) -> None:
 
 
 def _batches(group: dict[str, Any]) -> list[_Batch]:
-    """Put the matrices of a group together by shape, and all other weights."""
-    found: dict[tuple, list[Tensor]] = {}
+    """Group the matrices of a parameter group by shape, and all other weights together."""
+    members: dict[tuple, list[Tensor]] = {}
     for param in group["params"]:
         matrix = param.dim() == 2 and any(1 < length <= group["max_side"] for length in param.shape)
         shape = tuple(param.shape) if matrix else ()
-        found.setdefault((shape, param.dtype, param.device), []).append(param)
-    return [_Batch(shape, members) for (shape, _, _), members in found.items()]
+        members.setdefault((shape, param.dtype, param.device), []).append(param)
+    return [_Batch(shape, params) for (shape, _, _), params in members.items()]
 
 
 class _Batch:
-    """Matrices of one shape; or, of the shape ``()``, all other weights in a row."""
+    """Matrices of one shape; for the shape ``()``, all other weights as one vector."""
 
     def __init__(self, shape: tuple[int, ...], members: list[Tensor]):
         self.shape, self.members = shape, members
         self.sizes = [param.numel() for param in members]
 
     def new_state(self, max_side: int) -> dict[str, Tensor]:
-        """Give what an optimizer keeps before the first step, under names that go into files."""
+        """Return the state before the first step; its names are those in training-state files."""
         first = self.members[0].detach()
         shape = (len(self.members), *self.shape) if self.shape else (sum(self.sizes),)
         state = {"step": torch.zeros(()), "mean": first.new_zeros(shape), "squares": first.new_zeros(shape)}
@@ -144,7 +176,7 @@ class _Batch:
         return state
 
     def step(self, state: dict[str, Tensor], group: dict[str, Any]) -> Sequence[Tensor]:
-        """Follow the gradients; give the change of each member, to be multiplied by the learning rate."""
+        """Update the state; return the direction of each member, to be scaled by the learning rate."""
         state["step"] += 1
         step, (beta1, beta2) = int(state["step"]), group["betas"]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.members]
@@ -152,10 +184,10 @@ class _Batch:
             raise ValueError("gradients must be dense for Soap, got sparse ones; use Embedding(sparse=False)")
         if self.shape:
             gradient, matrices = torch.stack(gradients), _Matrices(state)
-            matrices.observe(gradient, beta2)
+            matrices.update_covariances(gradient, beta2)
             if step == 1:
-                matrices.diagonalize()
-            gradient = matrices.turn(gradient)
+                matrices.initialize_bases()
+            gradient = matrices.to_basis(gradient)
         else:
             gradient, matrices = torch.cat([gradient.reshape(-1) for gradient in gradients]), None
         mean, squares = state["mean"], state["squares"]
@@ -163,20 +195,20 @@ class _Batch:
         squares.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         root = squares.sqrt().div_(math.sqrt(1 - beta2**step)).add_(group["eps"])
         if matrices is not None:
-            root = torch.maximum(root, _NOTHING * root.amax((1, 2), keepdim=True))
+            root = torch.maximum(root, _RMS_FLOOR * root.amax((1, 2), keepdim=True))
         change = (mean / root).div_(1 - beta1**step)
         if step == 1:
             change.zero_()
         if matrices is None:
             return change.split(self.sizes)
-        change = matrices.turn_back(change)
+        change = matrices.from_basis(change)
         if step % group["refresh_every"] == 0:
-            matrices.refresh()
+            matrices.update_bases()
         return change.unbind()
 
 
 class _Matrices:
-    """The mean squares and bases that an optimizer keeps for matrices of one shape."""
+    """Covariances and bases of matrices of one shape, views of the optimizer's state."""
 
     def __init__(self, state: dict[str, Tensor]):
         self.mean, self.squares = state["mean"], state["squares"]
@@ -184,48 +216,48 @@ class _Matrices:
         self.covariances = {side: state[f"covariance-{side}"] for side in sides}
         self.bases = {side: state[f"basis-{side}"] for side in sides}
 
-    def observe(self, gradients: Tensor, beta: float) -> None:
-        """Follow the covariances of rows and columns."""
+    def update_covariances(self, gradients: Tensor, beta: float) -> None:
+        """Update the moving averages of the covariances of rows and columns."""
         for side, covariance in self.covariances.items():
             left, right = (gradients, gradients.mT) if side == 0 else (gradients.mT, gradients)
             covariance.baddbmm_(left, right, beta=beta, alpha=1 - beta)
 
-    def turn(self, matrices: Tensor) -> Tensor:
-        """Go into the bases."""
+    def to_basis(self, matrices: Tensor) -> Tensor:
+        """Rotate matrices into the bases."""
         for side, basis in self.bases.items():
             matrices = basis.mT @ matrices if side == 0 else matrices @ basis
         return matrices
 
-    def turn_back(self, matrices: Tensor) -> Tensor:
-        """Leave them."""
+    def from_basis(self, matrices: Tensor) -> Tensor:
+        """Rotate matrices back from the bases."""
         for side, basis in self.bases.items():
             matrices = basis @ matrices if side == 0 else matrices @ basis.mT
         return matrices
 
-    def diagonalize(self) -> None:
-        """Begin with the eigenvectors, of the largest eigenvalue first."""
-        with one_thread():  # more make small matrices slower
+    def initialize_bases(self) -> None:
+        """Set the bases to the eigenvectors, with descending eigenvalues."""
+        with one_thread():  # small matrices are slower with more
             for side, covariance in self.covariances.items():
-                finite = torch.nan_to_num(covariance)  # what is not shows in the weights, as with others
-                self.bases[side].copy_(_in_lapack(torch.linalg.eigh, finite)[1].flip(-1))
+                finite = torch.nan_to_num(covariance)  # non-finite gradients show in the weights
+                self.bases[side].copy_(_decompose(torch.linalg.eigh, finite)[1].flip(-1))
 
-    def refresh(self) -> None:
-        """Follow the eigenvectors by one orthogonal iteration; the mean keeps its direction."""
-        mean = self.turn_back(self.mean)
+    def update_bases(self) -> None:
+        """Update the eigenvectors by one orthogonal iteration; the mean is rotated along."""
+        mean = self.from_basis(self.mean)
         with one_thread():
             for side, covariance in self.covariances.items():
-                turned = covariance @ self.bases[side]
-                order = (self.bases[side] * turned).sum(1).argsort(1, descending=True)
+                product = covariance @ self.bases[side]
+                order = (self.bases[side] * product).sum(1).argsort(1, descending=True)
                 self.squares.copy_(_take(self.squares, order, 1 + side))
-                self.bases[side].copy_(_in_lapack(torch.linalg.qr, _take(turned, order, 2))[0])
-        self.mean.copy_(self.turn(mean))
+                self.bases[side].copy_(_decompose(torch.linalg.qr, _take(product, order, 2))[0])
+        self.mean.copy_(self.to_basis(mean))
 
 
 def _take(matrices: Tensor, order: Tensor, dim: int) -> Tensor:
-    """Take rows (``dim`` 1) or columns (2) of each matrix in an order of its own."""
+    """Reorder the rows (``dim`` 1) or columns (2) of each matrix."""
     return matrices.gather(dim, order.unsqueeze(3 - dim).expand_as(matrices))
 
 
-def _in_lapack(function: Callable, matrices: Tensor) -> Sequence[Tensor]:
-    """Decompose in single precision what has less."""
+def _decompose(function: Callable, matrices: Tensor) -> Sequence[Tensor]:
+    """Decompose matrices, in single precision if theirs is lower."""
     return function(matrices if matrices.dtype == torch.float64 else matrices.float())

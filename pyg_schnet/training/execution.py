@@ -1,9 +1,11 @@
-"""How a run computes: compiled or not, and with how many threads; decided before its first step."""
+"""Execution of training steps, chosen before the first one: compiled or eager, and the number of threads."""
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from statistics import median
 
 import torch
@@ -15,12 +17,12 @@ from pyg_schnet.training.config import TrainerConfig
 from pyg_schnet.training.loss import potential_loss
 from pyg_schnet.training.progress import Report
 
-_STEPS_TO_COMPILE_FOR = 500  # compiling takes two seconds, a step some five milliseconds less
-_STEPS_TO_TIME = 7
-_GAIN = 0.9  # another thread must shorten a step to this part
+_MIN_STEPS_TO_COMPILE = 500  # compilation takes two seconds and saves some five milliseconds per step
+_TIMED_STEPS = 7
+_MAX_RELATIVE_TIME = 0.9  # more threads must shorten a step to this fraction
 
 
-def accelerate(
+def choose_execution(
     potential: Potential,
     batch: Data,
     config: TrainerConfig,
@@ -28,18 +30,18 @@ def accelerate(
     report: Report,
     processes: int = 1,
 ) -> None:
-    """Compile a potential if that pays, and choose the number of threads; say what was chosen.
+    """Compile a potential if that pays off, set the number of threads, and report the choice.
 
     Args:
-        potential: In training mode; its gradients are gone afterwards, nothing else changes.
-        batch: A batch like those to come.
-        config: With ``compile`` and ``threads``.
-        steps: How many steps are to come.
-        report: What to show.
-        processes: How many do this, and share the batch and the CPU.
+        potential: Potential in training mode; its gradients are cleared, nothing else changes.
+        batch: A batch of the run's usual size.
+        config: Options ``compile`` and ``threads``.
+        steps: Number of steps of the run.
+        report: Output for the user.
+        processes: Processes on this host that share the batch and the CPU.
 
     Raises:
-        RuntimeError: If ``config.compile`` is true and it cannot be done, with the reason.
+        RuntimeError: If ``config.compile`` is true but the potential cannot be compiled, with the reason.
     """
     compiled = _compile(potential, batch, config, steps, report)
     threads = config.threads or (
@@ -53,16 +55,27 @@ def accelerate(
         report.line(f"Compiled in {potential.compiled.seconds:.1f} s; {count}.")
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread, and restore the caller's number of threads afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _compile(potential: Potential, batch: Data, config: TrainerConfig, steps: int, report: Report) -> bool:
     if config.compile is False:
         return False
-    if config.compile == "auto" and steps < _STEPS_TO_COMPILE_FOR:
+    if config.compile == "auto" and steps < _MIN_STEPS_TO_COMPILE:
         report.line(f"Not compiled: {steps:,} steps are too few to pay for it.")
         return False
     potential.compile()
     reason = potential.why_eager()
     if reason is None:
-        _step(potential, batch)
+        _time_step(potential, batch)
         assert potential.compiled is not None
         reason = potential.compiled.failure
     if reason is None:
@@ -74,22 +87,22 @@ def _compile(potential: Potential, batch: Data, config: TrainerConfig, steps: in
     return False
 
 
-def _fastest(potential: Potential, batch: Data, most: int) -> int:
-    """Time some steps with one thread, two, four and so on, as long as more of them pay."""
+def _fastest(potential: Potential, batch: Data, max_threads: int) -> int:
+    """Return the fastest number of threads, doubled as long as steps become shorter."""
     best, shortest, threads = 1, float("inf"), 1
-    while threads <= most:
+    while threads <= max_threads:
         torch.set_num_threads(threads)
-        _step(potential, batch)
-        taken = median(_step(potential, batch) for _ in range(_STEPS_TO_TIME))
-        if taken > _GAIN * shortest:
+        _time_step(potential, batch)
+        seconds = median(_time_step(potential, batch) for _ in range(_TIMED_STEPS))
+        if seconds > _MAX_RELATIVE_TIME * shortest:
             break
-        best, shortest = threads, taken
+        best, shortest = threads, seconds
         threads *= 2
     return best
 
 
-def _step(potential: Potential, batch: Data) -> float:
-    """Compute gradients of the loss; return the time in seconds."""
+def _time_step(potential: Potential, batch: Data) -> float:
+    """Compute gradients of the loss, and return the time in seconds."""
     began = time.perf_counter()
     out = potential(batch, **labelled(batch))
     potential_loss(out, batch, 1.0, potential.scale).backward()
