@@ -8,14 +8,25 @@ PYTEST = pytest -n auto --maxprocesses 4 --dist loadfile
 # Old releases use what newer ones of their own dependencies deprecate: no matter of ours.
 OLD = -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning
 
-.PHONY: demo test test-min test-wheel test-ext lint format dist clean
+# Shapes and types are checked at each call, which takes half as long again: in one suite, which runs all the rest.
+SHAPES = pytest -q --jaxtyping-packages=pyg_schnet,beartype.beartype
+
+.PHONY: help demo test test-all test-nightly test-min test-wheel test-ext lint format dist clean
 
 demo: $(VENV)/installed ## train, test and run dynamics on the sample: about five minutes
 	$(BIN)/python examples/demo.py --out runs/demo --overwrite
 
-test: $(VENV)/installed ## all tests
-	$(BIN)/$(PYTEST)
-	$(BIN)/pytest --jaxtyping-packages=pyg_schnet,beartype.beartype tests/nn tests/physics -q
+test: $(VENV)/installed ## tests of physics, parity, formats and commands, on each commit: five minutes on two cores
+	$(BIN)/$(PYTEST) --ignore tests/physics
+	$(BIN)/$(SHAPES) tests/physics
+
+test-all: $(VENV)/installed ## all tests but downloads, before an issue is resolved
+	$(BIN)/$(PYTEST) -m 'not network' --ignore tests/physics
+	$(BIN)/$(SHAPES) tests/physics
+
+test-nightly: $(VENV)/installed ## what `make test` leaves to the night: faults, fuzzing, wheels, notebook, benchmarks
+	$(BIN)/$(PYTEST) -m nightly
+	$(BIN)/$(SHAPES) tests/nn
 
 lint: $(VENV)/installed ## formatting, style, types
 	$(BIN)/ruff format --check .
@@ -26,10 +37,10 @@ format: $(VENV)/installed ## put the code into its form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test-min: .venv-min/installed-min ## all tests with the oldest versions that pyproject.toml allows
-	.venv-min/bin/$(PYTEST) $(OLD)
+test-min: .venv-min/installed-min ## the same with the oldest versions that pyproject.toml allows, and tests of processes
+	.venv-min/bin/$(PYTEST) -m 'not nightly and not network' $(OLD)
 
-test-wheel: dist ## install the wheel into an empty environment elsewhere; its command and all tests there
+test-wheel: dist ## install the wheel into an empty environment elsewhere; its command and `make test` there
 	$(BIN)/python release/installed.py dist --pip_args='-c constraints.txt $(PIP_ARGS)' --pytest_args='$(PYTEST:pytest%=%)'
 
 test-ext: .venv-ext/installed-ext ## build torch-scatter and torch-cluster (17 CPU-minutes once); test with them
@@ -38,6 +49,9 @@ test-ext: .venv-ext/installed-ext ## build torch-scatter and torch-cluster (17 C
 dist: $(VENV)/installed ## build wheel and source distribution, and look into them
 	rm -rf dist
 	$(BIN)/python release/distribution.py dist
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
 
 clean: ## remove environments and caches
 	rm -rf .venv .venv-ext .venv-min dist .pytest_cache .ruff_cache .hypothesis

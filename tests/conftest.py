@@ -145,7 +145,7 @@ def molecules() -> list[Data]:
 
 @pytest.fixture
 def without_shape_checks(request) -> None:
-    """For tests of our own messages on shapes and types, which the shape-checking run comes before."""
+    """For tests of our own messages on shapes and types, which a run that checks shapes comes before."""
     if request.config.getoption("jaxtyping_packages", default=None):
         pytest.skip("jaxtyping refuses the argument first")
 

@@ -167,6 +167,7 @@ def test_a_baseline_is_trained_and_evaluated_by_the_same_loop(name, tmp_path, ca
     assert '"n": 40' in capsys.readouterr().out
 
 
+@pytest.mark.nightly
 def test_the_loop_learns_what_a_baseline_can(tmp_path):
     file = QM9(str(tmp_path / "qm9"), source=SAMPLE).processed_paths[0]
     config = TrainConfig(

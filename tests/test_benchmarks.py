@@ -99,7 +99,7 @@ def test_the_standard_library_keeps_its_profile_beside_ours():
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_quick_run_measures_and_agrees(tmp_path):
     numbers = tmp_path / "speed.json"
     command = [sys.executable, str(ROOT / "benchmarks/speed.py"), "--quick", "--json", str(numbers)]
@@ -111,7 +111,7 @@ def test_a_quick_run_measures_and_agrees(tmp_path):
     assert all(line["medians"] for task in results["results"].values() for line in task.values())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_profile_shows_matrix_products():
     command = [sys.executable, str(ROOT / "benchmarks/profile.py"), "--steps", "3"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -23,6 +23,8 @@ _spec = importlib.util.spec_from_file_location("distribution", ROOT / "release" 
 distribution = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(distribution)
 
+pytestmark = pytest.mark.nightly
+
 # In a process without the checkout on its path: imports, reads a card, and finds the kernels' sources.
 PROBE = """
 import importlib, sys

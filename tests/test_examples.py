@@ -14,6 +14,8 @@ import torch
 from pyg_schnet import Potential, SchNet
 from pyg_schnet.potentials.checkpoint import save
 
+pytestmark = pytest.mark.process
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 

@@ -11,6 +11,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+pytestmark = pytest.mark.nightly
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "examples" / "15_from_file_to_dynamics.ipynb"
 

@@ -112,6 +112,7 @@ def own_ledger(tmp_path, monkeypatch):
     return tmp_path / "md17.csv"
 
 
+@pytest.mark.nightly
 def test_a_cell_is_trained_measured_and_taken_down_once(tmp_path, own_ledger, monkeypatch, capsys):
     write_parts(tmp_path, 20)
     recipe = ROOT / "datasets" / "md17" / "recipes" / "md17_n1000.yaml"
@@ -172,6 +173,7 @@ def short_cell(tmp_path, monkeypatch):
     return cell, recipe
 
 
+@pytest.mark.nightly
 def test_a_run_that_was_kept_goes_on_elsewhere(tmp_path, short_cell):
     cell, recipe = short_cell
     steps = []
@@ -192,6 +194,7 @@ def test_a_run_that_was_kept_goes_on_elsewhere(tmp_path, short_cell):
     assert [row.split(",")[0] for row in rows] == ["step", "2", "4"]
 
 
+@pytest.mark.nightly
 def test_an_ensemble_is_trained_with_other_seeds_and_measured_as_one(tmp_path, short_cell):
     cell, recipe = short_cell
     recipe(4)
@@ -209,6 +212,7 @@ def test_an_ensemble_is_trained_with_other_seeds_and_measured_as_one(tmp_path, s
     assert sorted(path.name for path in running.unfinished_of(cell).iterdir()) == ["seed-0", "seed-1"]
 
 
+@pytest.mark.nightly
 def test_a_cell_that_fails_is_told_and_leaves_no_row(tmp_path, own_ledger, capsys):
     arguments = ["table2", "--md17", str(tmp_path), "--rows", "ethanol", "--columns", "schnet-1k-both"]
     assert reproduce.main([*arguments, "--runs", str(tmp_path / "runs")]) == 1

@@ -582,6 +582,7 @@ def test_check_reads_other_formats_in_the_units_that_are_given(run, tmp_path, ca
     assert "skip" not in [each["verdict"] for each in findings_of_bonds(capsys)]
 
 
+@pytest.mark.process
 def test_a_charge_is_told_in_one_line(run, tmp_path):
     """In a process of its own, for pytest keeps warnings for itself."""
     atoms = molecule("CH3CH2OH")

@@ -144,7 +144,7 @@ def test_a_format_that_loses_energies_is_named(model, files, capsys, out, index)
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_resume_after_a_kill_ends_as_if_there_had_been_none(model, files):
     options = ["in.xyz", "--thermostat", "langevin", "--duration", "0.5", "--quiet"]
     command = [sys.executable, "-m", "pyg_schnet.cli", "md", model, "in.xyz", "run.extxyz", *options[1:]]

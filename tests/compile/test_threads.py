@@ -71,7 +71,7 @@ def test_eight_threads_compute_what_one_does_with_programs_made_in_between(rando
     check(randomize(MODELS["all pairs"]()), True, "compiled", False, threads=8, calls=40)
 
 
-@pytest.mark.slow  # ten minutes
+@pytest.mark.nightly  # ten minutes
 @pytest.mark.usefixtures("switching")
 @pytest.mark.parametrize("compiled", ["eager", "compiled", "constant"])
 @pytest.mark.parametrize("forces", [False, True], ids=["energies", "forces"])

@@ -579,7 +579,7 @@ def test_a_missing_package_is_named_with_its_installation(script, monkeypatch):
         script.read_isomers()
 
 
-@pytest.mark.slow  # seconds
+@pytest.mark.nightly  # seconds
 def test_qm9_has_6094_isomers_of_c7h10o2(script):
     if importlib.util.find_spec("qm9pack") is None:
         pytest.skip("qm9pack is not installed")

@@ -231,7 +231,7 @@ def test_an_interrupted_save_keeps_the_old_file(script, tmp_path, monkeypatch):
     assert (tmp_path / "old.npz").read_bytes() == b"old"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_thermostat_holds_500_kelvin(script, tblite):
     walk = script.walk(1000, [3, 0], interval=20, equilibration=2000)  # 10 ps after 1 ps
     # Kinetic energy forgets itself in 50 fs: 100 independent values, so 144 / sqrt(100) = 14 K.

@@ -473,7 +473,7 @@ def whole(tmp_path_factory):
     return QM9(tmp_path_factory.mktemp("qm9"), source="qm9pack")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_qm9_is_whole(whole):
     assert len(whole) == 130_831
     sizes = whole.slices["z"].diff()
@@ -481,7 +481,7 @@ def test_qm9_is_whole(whole):
     assert whole.elements() == [1, 6, 7, 8, 9]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_energies_of_atomisation_have_the_known_mean_and_spread(whole):
     """PyG and SchNetPack users know -76.116 and 10.324 eV."""
     data = whole._data
@@ -493,7 +493,7 @@ def test_the_energies_of_atomisation_have_the_known_mean_and_spread(whole):
     assert float(energy.std()) == pytest.approx(10.324, abs=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_qm9_has_6094_isomers_of_c7h10o2(whole):
     formula = torch.stack([torch.zeros(len(whole), dtype=torch.long)] * 10, dim=1)
     molecule = torch.repeat_interleave(torch.arange(len(whole)), whole.slices["z"].diff())
@@ -501,12 +501,12 @@ def test_qm9_has_6094_isomers_of_c7h10o2(whole):
     assert int((formula[:, [1, 6, 7, 8, 9]] == torch.tensor([10, 7, 0, 2, 0])).all(1).sum()) == 6094
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_qm9_tells_its_five_elements_apart(whole):
     assert whole.references().rank == 5
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @needs_shared
 def test_qm9_lacks_the_molecules_of_the_list(whole):
     lines = (SHARED / "uncharacterized.txt").read_text().splitlines()[9:-1]
@@ -514,14 +514,14 @@ def test_qm9_lacks_the_molecules_of_the_list(whole):
     assert len(whole.uncharacterized()) == 3054
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_stored_splits_of_qm9_are_complete(whole):
     for name in ("schnet", "custom"):
         split = whole.split(name)
         assert torch.equal(torch.cat(split).sort().values, torch.arange(130_831))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @needs_package
 def test_all_numbers_of_qm9_are_those_of_the_package(whole):
     """Python's csv and float, a molecule in a thousand."""

@@ -173,7 +173,7 @@ def test_without_the_package_the_script_says_what_to_install(script, monkeypatch
         script.package_rows()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_script_makes_the_same_bytes(script, tmp_path, monkeypatch, capsys):
     if importlib.util.find_spec("qm9pack") is None:
         pytest.skip("qm9pack is not installed: pyg-schnet[qm9]")

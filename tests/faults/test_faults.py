@@ -23,6 +23,8 @@ from pyg_schnet.potentials import checkpoint
 from pyg_schnet.simulation.log import RunLog
 from pyg_schnet.simulation.trajectory import TrajectoryFile
 
+pytestmark = pytest.mark.nightly
+
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "datasets" / "md17" / "ethanol_gfn2_xtb.npz"
 TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 1, "num_gaussians": 12, "cutoff": 4.0}

@@ -13,6 +13,8 @@ from tests.faults.doors import DOORS
 from tests.faults.mutations import mutate
 from tests.faults.watched import Watched, judge
 
+pytestmark = pytest.mark.nightly
+
 # How many inputs of a door take about a second; what C code reads goes through a child process.
 EXAMPLES = {"recipe": 5, "weights": 25, "training state": 40, "structures": 40, "ensemble": 40, "archive": 40}
 IN_PROCESS = [name for name, door in DOORS.items() if not door.is_native]

@@ -9,6 +9,8 @@ import pytest
 
 from pyg_schnet.io.formats.npz import open_npz
 
+pytestmark = pytest.mark.nightly
+
 ATHERIS = """
 import contextlib, os, sys
 

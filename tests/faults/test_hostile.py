@@ -7,6 +7,8 @@ import pytest
 from tests.faults import hostile
 from tests.faults.watched import Watched
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def child():

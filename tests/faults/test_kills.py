@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+pytestmark = [
+    pytest.mark.nightly,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL"),
+]
 
 # A command that appends to its result without care for what an earlier start left.
 SLOPPY = """
@@ -57,7 +60,7 @@ def test_a_command_that_loses_and_doubles_rows_is_noticed(tmp_path):
     assert "rows | --seed 0 --only predict, round " in found.stdout
 
 
-@pytest.mark.parametrize("name", ["predict", pytest.param("process", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["predict", "process"])
 def test_killed_commands_end_as_if_they_had_not_been(tmp_path, name):
     options = ["--dry", "--seed", "5", "--kills", "4", "--true", "0", "--folder", str(tmp_path)]
     found = trial(str(ROOT / "benchmarks" / "withstand.py"), "kills", "--only", name, *options)
@@ -65,7 +68,6 @@ def test_killed_commands_end_as_if_they_had_not_been(tmp_path, name):
     assert f"| kills | {name} |" in found.stdout
 
 
-@pytest.mark.slow
 def test_all_commands_withstand_kills(tmp_path):
     options = ["--dry", "--seed", "6", "--kills", "40", "--folder", str(tmp_path)]
     found = trial(str(ROOT / "benchmarks" / "withstand.py"), "kills", *options)

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+pytestmark = [
+    pytest.mark.nightly,
+    pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc"),
+]
 
 
 @pytest.fixture
@@ -82,7 +85,6 @@ def test_short_runs_open_no_files_and_threads(steadiness, tmp_path, name):
     assert not [text for text in seen.complaints() if text.startswith(("files", "threads"))]
 
 
-@pytest.mark.slow
 def test_long_runs_are_steady(steadiness):
     options = argparse.Namespace(
         only=None, seed=0, train_steps=4000, md_steps=20_000, predictions=10_000, evaluations=100

@@ -89,6 +89,7 @@ def piped(folder):
     return {"output": next(streams), "errors": next(streams)}
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_pipe_gets_text_without_control_characters(piped, verb):
     assert len(piped["output"][verb].strip()) > 20
@@ -96,6 +97,7 @@ def test_a_pipe_gets_text_without_control_characters(piped, verb):
     assert all(c.isprintable() or c == "\n" for c in piped["output"][verb])
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("verb", ["evaluate", "relax", "data"])
 def test_tables_in_a_pipe_are_aligned_and_fit_80_columns(piped, verb):
     lines = piped["output"][verb].replace(SAMPLE, "").splitlines()
@@ -135,16 +137,19 @@ def on_a_terminal(folder):
 COLOR = re.compile(r"\x1b\[[0-9;]*(3[0-8]|4[0-8]|9[0-7])[0-9;]*m")
 
 
+@pytest.mark.process
 def test_a_terminal_has_a_bar_in_color(on_a_terminal):
     assert COLOR.search(on_a_terminal["plain"])
     assert "predicting" in on_a_terminal["plain"]
 
 
+@pytest.mark.process
 def test_no_color_is_respected(on_a_terminal):
     assert "predicting" in on_a_terminal["no color"]
     assert not COLOR.search(on_a_terminal["no color"])
 
 
+@pytest.mark.process
 def test_quiet_has_no_bar_on_a_terminal(on_a_terminal):
     last = re.split(r"verb predict\r\n", on_a_terminal["plain"])[-1]
     assert last.strip() == ""
@@ -201,6 +206,7 @@ def test_too_little_memory_is_told_in_one_line(monkeypatch, capsys):
     assert "not enough memory" in capsys.readouterr().err
 
 
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform == "win32", reason="it has no such pipes")
 @pytest.mark.parametrize("json_too", [False, True])
 def test_who_reads_no_more_is_no_mistake(tmp_path, json_too):

@@ -134,6 +134,7 @@ def test_the_library_is_kept_where_the_variable_says_and_compiled_once(fresh, co
     assert kept.suffix == ".so"
 
 
+@pytest.mark.process
 def test_a_temporary_cache_is_gone_when_the_program_ends(tmp_path):
     (tmp_path / "file").write_text("no folder")
     (tmp_path / "temporary").mkdir()
@@ -274,6 +275,7 @@ def test_kernels_that_are_switched_off_are_no_news(monkeypatch, caplog):
     assert caplog.records == []
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("fresh")
 def test_missing_kernels_are_shown_where_logging_is_not_configured():
     found, told = in_new_process({"CC": "no-such-compiler"})
@@ -282,6 +284,7 @@ def test_missing_kernels_are_shown_where_logging_is_not_configured():
     assert found in told
 
 
+@pytest.mark.process
 def test_two_processes_at_once_both_get_kernels(fresh):
     command = [sys.executable, "-c", LOAD]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

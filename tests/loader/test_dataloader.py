@@ -583,6 +583,7 @@ def test_workers_give_the_same_batches(kind, tmp_path):
         assert_same(batch, expected)
 
 
+@pytest.mark.process
 def test_a_worker_that_starts_afresh_maps_the_file_itself(tmp_path, frames):
     dataset = AtomsDataset(str(tmp_path / "root"), path=frames, memory_map=True)[[5, 3, 0]]
     loader = DataLoader(dataset, 2, num_workers=1, multiprocessing_context="spawn")

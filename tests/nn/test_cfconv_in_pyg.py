@@ -317,7 +317,7 @@ def test_autocast_computes_nearly_the_same(randomize, graph, generator, wide):
         assert_close(rounded, exact, rtol=0, atol=0.04 * exact.abs().max().item())
 
 
-INDUCTOR = pytest.param("inductor", True, marks=pytest.mark.slow)  # calls a C++ compiler: 11 to 90 s
+INDUCTOR = pytest.param("inductor", True, marks=pytest.mark.nightly)  # calls a C++ compiler: 11 to 90 s
 
 
 @pytest.mark.parametrize(("backend", "weighted"), [("aot_eager", False), ("aot_eager", True), INDUCTOR])

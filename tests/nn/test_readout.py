@@ -169,7 +169,7 @@ def two_threads():
     torch.compiler.reset()
 
 
-@pytest.mark.slow  # half a minute in torch's compiler
+@pytest.mark.nightly  # half a minute in torch's compiler
 @pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("molecules", [1, 2])
 def test_a_sum_over_atoms_can_be_compiled_by_torch(molecules):

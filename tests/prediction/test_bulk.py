@@ -144,6 +144,7 @@ def test_a_shard_that_is_none_is_told(text, here, capsys):
     assert "`--shard` must be K/N, with K from 1 to N, as 3/8" in capsys.readouterr().err
 
 
+@pytest.mark.process
 def test_several_processes_write_the_bytes_of_one(here, folder):
     """The first eight batches are computed by another program than the rest."""
     options = {"source": str(folder / "in.xyz"), "model": str(folder / "compiled.safetensors")}
@@ -153,6 +154,7 @@ def test_several_processes_write_the_bytes_of_one(here, folder):
     assert Path("out.extxyz").read_bytes() == Path("one.extxyz").read_bytes()
 
 
+@pytest.mark.process
 def test_what_several_processes_refuse_is_told_in_the_order_of_the_file(here, capsys):
     frames = ase.io.read("in.xyz", ":40")
     frames[9], frames[30] = molecule("SiH4"), molecule("SiH4")
@@ -204,7 +206,8 @@ def test_a_resumed_file_has_the_bytes_of_a_straight_one_wherever_it_was_cut(suff
         assert np.abs(one.get_forces() - other.get_forces()).max() <= rounding
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.process
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.nightly)])
 def test_after_the_kill_of_a_run_no_process_is_left_and_any_number_goes_on(seed, here, straight):
     if not LINUX:
         pytest.skip("reads /proc")
@@ -222,6 +225,7 @@ def test_after_the_kill_of_a_run_no_process_is_left_and_any_number_goes_on(seed,
     assert Path("out.extxyz").read_bytes() == straight
 
 
+@pytest.mark.process
 def test_a_killed_worker_ends_the_run_and_nothing_is_lost(here, straight):
     if not LINUX:
         pytest.skip("reads /proc")
@@ -241,8 +245,9 @@ def test_a_killed_worker_ends_the_run_and_nothing_is_lost(here, straight):
     assert Path("out.extxyz").read_bytes() == straight
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
-    ("name", "code"), [("SIGTERM", 143), pytest.param("SIGINT", 130, marks=pytest.mark.slow)]
+    ("name", "code"), [("SIGTERM", 143), pytest.param("SIGINT", 130, marks=pytest.mark.nightly)]
 )
 def test_a_signal_to_all_processes_keeps_what_is_done(name, code, here, straight):
     if not LINUX:

@@ -114,6 +114,7 @@ def test_a_file_cut_at_any_byte_goes_on_with_its_whole_frames(suffix, seed, fram
     same(ase.io.read(out, ":"), expected)
 
 
+@pytest.mark.process
 def test_a_killed_process_goes_on_where_it_was(model, here, frames):
     many = [atoms for k in range(40) for atoms in frames]
     ase.io.write("many.xyz", many)

@@ -132,7 +132,7 @@ def test_the_start_has_its_temperature_with_the_center_of_mass_in_motion(copper,
         assert seen[0].get_kinetic_energy() == pytest.approx(energy, rel=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_copper_has_its_lattice_constant_at_no_pressure_and_is_smaller_under_one(copper):
     copper.set_cell(copper.cell.array * 1.01, scale_atoms=True)
     free, squeezed = (

@@ -162,6 +162,7 @@ def jobs(tmp_path_factory):
     return one, two, [json.loads((folder / f"told{rank}.json").read_text()) for rank in (0, 1)]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", RUNS)
 def test_two_processes_make_the_step_of_one(jobs, name):
     one, two, told = jobs
@@ -176,6 +177,7 @@ def test_two_processes_make_the_step_of_one(jobs, name):
         torch.testing.assert_close(other, tensor, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", RUNS)
 def test_errors_are_those_of_all_structures_each_once(jobs, name):
     rows = [RunDirectory(folder / name).read_metrics() for folder in jobs[:2]]
@@ -186,22 +188,26 @@ def test_errors_are_those_of_all_structures_each_once(jobs, name):
         )
 
 
+@pytest.mark.process
 def test_stresses_are_measured_where_only_one_process_has_some(jobs):
     assert "val_stress_mae_eV_per_A3" in RunDirectory(jobs[1] / "periodic").read_metrics()[0]
 
 
+@pytest.mark.process
 def test_a_loss_that_explodes_ends_both_with_the_same_message(jobs):
     first, second = (told["nan"] for told in jobs[2])
     assert re.match(r"FloatingPointError: the loss is (nan|inf) after \d steps, for the structures ", first)
     assert second == first
 
 
+@pytest.mark.process
 def test_a_file_that_another_process_does_not_see_ends_both(jobs):
     told = [job["elsewhere"] for job in jobs[2]]
     assert re.match(r"ProcessLostError: process 1 of 2 could not start.* files", told[0])
     assert told[1].startswith("FileNotFoundError")
 
 
+@pytest.mark.process
 def test_what_is_wrong_for_all_is_told_by_the_first(jobs):
     told = [job["absent"] for job in jobs[2]]
     assert told[0].startswith("FileNotFoundError: absent.xyz")
@@ -240,6 +246,7 @@ def wait_for_rows(run, rows, process):
         time.sleep(0.02)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_killed_process_ends_the_other_and_one_alone_goes_on(endless, lost):
     config, start = endless
@@ -263,6 +270,7 @@ def test_a_killed_process_ends_the_other_and_one_alone_goes_on(endless, lost):
     assert steps == [*range(20, step + 25, 20), step + 25]
 
 
+@pytest.mark.process
 def test_a_killed_child_ends_the_command_with_a_message_and_a_checkpoint(endless):
     config, start = endless
     command, run = start(None, "--fabric.devices", "2"), RunDirectory(config.out)
@@ -307,6 +315,7 @@ def recipe_of(tmp_path):
     return lambda **trainer: recipe(tmp_path, "run", path, val, **trainer)
 
 
+@pytest.mark.process
 def test_a_signal_to_one_process_ends_both_after_their_step(endless):
     config, start = endless
     processes, run = [start(0), start(1)], RunDirectory(config.out)
@@ -323,6 +332,7 @@ def test_a_signal_to_one_process_ends_both_after_their_step(endless):
     assert processes[0].returncode not in (0, 1), wrong
 
 
+@pytest.mark.process
 def test_a_command_starts_as_many_processes_as_it_is_told(endless):
     config, start = endless
     options = ["--trainer.max_steps", "3", "--fabric.devices", "2", "--fabric.strategy", "ddp"]

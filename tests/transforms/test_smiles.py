@@ -116,6 +116,7 @@ def test_a_seed_that_would_not_seed_is_refused(seed):
         from_smiles("C", seed)
 
 
+@pytest.mark.process
 def test_rdkit_says_nothing_by_itself():
     """Not even from C++, hence a process of its own."""
     code = (

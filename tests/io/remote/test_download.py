@@ -462,6 +462,7 @@ def test_the_proxy_of_the_environment_is_asked(server, tmp_path, monkeypatch):
     assert [path for path, _ in server.requests] == [url]
 
 
+@pytest.mark.process
 def test_two_processes_download_once(child, server, tmp_path):
     server.answers["/a"] = [content(DATA, end=HALF, wait=True), content(DATA)]
     processes = [child(tmp_path), child(tmp_path)]
@@ -477,6 +478,7 @@ def test_two_processes_download_once(child, server, tmp_path):
     assert server.ranges() == [None, f"bytes={HALF}-"]  # the first one's, both
 
 
+@pytest.mark.process
 def test_a_killed_process_leaves_a_partial_file_that_is_continued(child, server, remote, tmp_path):
     file = remote(content(DATA, end=HALF, wait=True, headers=ETAG))
     process = child(tmp_path)
