@@ -219,14 +219,14 @@ class _Progress:
         now = time.monotonic()
         if self._bar.disable or now - self._shown < 0.1:
             return
-        from pyg_schnet.simulation.velocities import degrees_of_freedom, kinetic
+        from pyg_schnet.simulation.velocities import degrees_of_freedom, kinetic_temperature
 
         self._began, self._shown = self._began or (step, now), now
         seconds = now - self._began[1]
         rate = f"{(step - self._began[0]) / seconds:.0f} steps/s, " if seconds > 0 else ""
         rotation = self._rotation or bool(frame.pbc.any())
         count = 3 * len(frame) if self._piston else degrees_of_freedom(frame, rotation)
-        text = f"{rate}{kinetic(frame, count):.0f} K, {frame.get_potential_energy():.4f} eV"
+        text = f"{rate}{kinetic_temperature(frame, count):.0f} K, {frame.get_potential_energy():.4f} eV"
         self._bar.update(self._task, completed=step, description=text)
 
     def __enter__(self) -> _Progress:

@@ -44,7 +44,9 @@ class Part:
     def open(self) -> None:
         """Prepare to append; makes the file if there is none."""
         if self._file is None and self.is_text:
-            self._file = AppendOnlyFile(self.path, self.path.stat().st_size if self.path.exists() else 0)
+            keep = self.path.stat().st_size if self.path.exists() else None
+            self._file = AppendOnlyFile(self.path, keep=keep)
+            self._file.open()
         elif self._file is None:
             self._file = TrajectoryWriter(self.path, "a")
 

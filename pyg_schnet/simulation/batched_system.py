@@ -1,4 +1,4 @@
-"""Many structures in one call of the model: what batched dynamics and relaxation share."""
+"""Several structures in one call of the potential, for batched dynamics and relaxation."""
 
 from __future__ import annotations
 
@@ -28,20 +28,26 @@ _SKIN = 0.75  # Å beyond the cutoff
 
 
 class BatchedSystem:
-    """Structures side by side, with energies and forces.
+    """Structures with their energies and forces, computed in one call of the potential.
+
+    Structures are addressed by their index in the batch; errors name the ``numbers`` of the caller.
 
     Args:
-        potential: In evaluation mode.
-        structures: Which; what is constrained is the caller's business.
-        numbers: What the caller calls them, for errors.
+        potential: Potential in evaluation mode.
+        structures: Structures to simulate; constraints are left to the caller.
+        numbers: Number of each structure, for errors.
 
     Attributes:
         data: The batch.
         pos: Positions in Å, ``(atoms, 3)``, float64.
-        batch: Number of the structure of each atom.
-        mass: In u, ``(atoms, 1)``.
-        energy: In eV, ``(structures,)``.
-        forces: In eV/Å, ``(atoms, 3)``.
+        batch: Index of the structure of each atom, ``(atoms,)``.
+        sizes: Number of atoms of each structure.
+        mass: Masses in u, ``(atoms, 1)``.
+        energy: Energies in eV, ``(structures,)``.
+        forces: Forces in eV/Å, ``(atoms, 3)``.
+
+    Raises:
+        StructureError: If the potential rejects structures, or their energies or forces are not finite.
     """
 
     def __init__(self, potential: Potential | Ensemble, structures: Sequence[Atoms], numbers: Sequence[int]):
@@ -60,7 +66,7 @@ class BatchedSystem:
         cutoff = potential.cutoff
         self.neighbors = VerletList(cutoff, _SKIN) if cutoff < math.inf else None
         self.evaluate()
-        self._check_start()
+        self._check_finite()
 
     def __len__(self) -> int:
         return len(self.structures)
@@ -72,177 +78,160 @@ class BatchedSystem:
         return self.data.pos
 
     def evaluate(self) -> None:
-        """Compute energies and forces where the atoms are now."""
+        """Compute energies and forces at the present positions."""
         try:
             if self.neighbors is not None:
                 self.neighbors.add_to(self.data)
             out = self.potential(self.data)
         except ValueError:
-            self._evaluate_apart()
+            self._evaluate_separately()
             raise
         self.energy, self.forces = out["energy"], out["forces"].double()
 
-    def _check_start(self) -> None:
-        """Raise StructureError for the structures whose energy or forces are not finite."""
-        if bool(self.energy.isfinite().all() and self.forces.isfinite().all()):
-            return
-        refused = []
-        for place, (energy, forces) in enumerate(
-            zip(self.energy.cpu(), self.split(self.forces), strict=True)
-        ):
-            try:
-                check_predictions({"energy": energy, "forces": forces})
-            except ValueError as error:
-                refused.append(StructureError(self.numbers[place], str(error)))
-        _raise(refused)
-
-    def move(self, move: Tensor, why_not: Callable[[], dict[int, str]]) -> dict[int, str]:
-        """Move atoms and evaluate; structures that cannot be there are put back, with what they had.
+    def move(self, displacement: Tensor, find_rejected: Callable[[], dict[int, str]]) -> dict[int, str]:
+        """Move atoms and evaluate; reset rejected structures to where they were, with the results there.
 
         Args:
-            move: In Å, ``(atoms, 3)``.
-            why_not: Looks at all structures, and says which cannot stay and why, by place.
+            displacement: Displacements in Å, ``(atoms, 3)``.
+            find_rejected: Returns structures that must not stay where they are now, with the reasons.
 
         Returns:
-            Why, by place; also those that the potential refuses.
+            The reasons by index, also of structures that the potential rejects.
         """
         before, energy, forces = self.pos.clone(), self.energy, self.forces
-        self.pos.add_(move)
-        refused: dict[int, str] = {}
+        self.pos.add_(displacement)
+        invalid: dict[int, str] = {}
         while True:
             try:
                 self.evaluate()
                 break
             except StructureError as error:
                 for each in (error, *error.others):
-                    place = self.numbers.index(each.number)
-                    if place in refused:  # where it was fine before
+                    index = self.numbers.index(each.number)
+                    if index in invalid:  # although it was valid there before
                         raise
-                    refused[place] = each.reason
-                self._put_back(refused, before)
-        if unsound := why_not():
-            self._put_back(unsound, before)
-            self.energy = torch.where(self.places(unsound), energy, self.energy)
-            self.forces = torch.where(self.atoms_of(unsound), forces, self.forces)
-        return refused | unsound
+                    invalid[index] = each.reason
+                self._reset(invalid, before)
+        if rejected := find_rejected():
+            self._reset(rejected, before)
+            self.energy = torch.where(self.structure_mask(rejected), energy, self.energy)
+            self.forces = torch.where(self.atom_mask(rejected), forces, self.forces)
+        return invalid | rejected
 
-    def _put_back(self, places: Iterable[int], before: Tensor) -> None:
-        self.pos.copy_(torch.where(self.atoms_of(places), before, self.pos))
+    def _reset(self, indices: Iterable[int], before: Tensor) -> None:
+        self.pos.copy_(torch.where(self.atom_mask(indices), before, self.pos))
 
-    def places(self, places: Iterable[int]) -> Tensor:
-        """Mark some structures, ``(structures,)``."""
-        chosen = torch.zeros(len(self), dtype=torch.bool, device=self.batch.device)
-        chosen[list(places)] = True
-        return chosen
+    def structure_mask(self, indices: Iterable[int]) -> Tensor:
+        """Return a mask of some structures, ``(structures,)``."""
+        mask = torch.zeros(len(self), dtype=torch.bool, device=self.batch.device)
+        mask[list(indices)] = True
+        return mask
 
-    def atoms_of(self, places: Iterable[int]) -> Tensor:
-        """Mark the atoms of some structures, ``(atoms, 1)``."""
-        return self.spread(self.places(places))
-
-    def _evaluate_apart(self) -> None:
-        """Find the structures that the potential refuses.
-
-        Raises:
-            StructureError: Of the first, with the others.
-        """
-        refused = []
-        for number, atoms, pos in zip(self.numbers, self.structures, self.split(self.pos), strict=True):
-            alone = atoms.copy()
-            alone.positions = pos.numpy()
-            try:
-                self.potential(from_ase(alone).to(str(self.potential.scale.device)))
-            except ValueError as error:
-                refused.append(StructureError(number, str(error)))
-        _raise(refused)
+    def atom_mask(self, indices: Iterable[int]) -> Tensor:
+        """Return a mask of the atoms of some structures, ``(atoms, 1)``."""
+        return self.gather(self.structure_mask(indices))
 
     def sum(self, values: Tensor) -> Tensor:
-        """Add up rows of atoms by structure."""
+        """Sum values of atoms by structure, ``(structures, …)``."""
         return sum_by_molecule(values, self.batch, len(self))
 
-    def spread(self, values: Tensor) -> Tensor:
-        """Give each atom its structure's value, as a column."""
+    def gather(self, values: Tensor) -> Tensor:
+        """Return the value of each atom's structure, ``(atoms, 1)``."""
         return values.index_select(0, self.batch)[:, None]
 
     def split(self, values: Tensor) -> list[Tensor]:
-        """Divide rows of atoms by structure, on the CPU."""
+        """Split values of atoms by structure, on the CPU."""
         return list(values.cpu().split(self.sizes))
 
-    def frames(self, places: Sequence[int] | None = None) -> list[Atoms]:
-        """Give structures, all or some, with their positions, energies and forces of now."""
-        rows = list(
-            zip(
-                self.structures,
-                self.split(self.pos),
-                self.energy.tolist(),
-                self.split(self.forces),
-                strict=True,
-            )
-        )
+    def frames(self, indices: Sequence[int] | None = None) -> list[Atoms]:
+        """Return structures, all by default, with their present positions, energies and forces."""
+        pos, forces, energy = self.split(self.pos), self.split(self.forces), self.energy.tolist()
         frames = []
-        for atoms, pos, energy, forces in rows if places is None else [rows[place] for place in places]:
-            moved = atoms.copy()
-            moved.calc = None
-            moved.positions = pos.numpy()
-            frames.append(with_results(moved, energy, forces.numpy()))
+        for k in range(len(self)) if indices is None else indices:
+            frame = self.structures[k].copy()
+            frame.positions = pos[k].numpy()
+            frames.append(with_results(frame, energy[k], forces[k].numpy()))
         return frames
 
+    def _check_finite(self) -> None:
+        """Raise a StructureError of the structures whose energy or forces are not finite."""
+        if bool(self.energy.isfinite().all() and self.forces.isfinite().all()):
+            return
+        errors = []
+        for number, energy, forces in zip(
+            self.numbers, self.energy.cpu(), self.split(self.forces), strict=True
+        ):
+            try:
+                check_predictions({"energy": energy, "forces": forces})
+            except ValueError as error:
+                errors.append(StructureError(number, str(error)))
+        _raise_first(errors)
 
-def _raise(refused: list[StructureError]) -> None:
-    """Raise the first of some errors, which names the others."""
-    if refused:
-        first, *others = refused
+    def _evaluate_separately(self) -> None:
+        """Raise a StructureError of the structures that the potential rejects."""
+        errors = []
+        for number, atoms, pos in zip(self.numbers, self.structures, self.split(self.pos), strict=True):
+            moved = atoms.copy()
+            moved.positions = pos.numpy()
+            try:
+                self.potential(from_ase(moved).to(str(self.potential.scale.device)))
+            except ValueError as error:
+                errors.append(StructureError(number, str(error)))
+        _raise_first(errors)
+
+
+def _raise_first(errors: list[StructureError]) -> None:
+    """Raise the first of some errors, with the others attached."""
+    if errors:
+        first, *others = errors
         raise StructureError(first.number, first.reason, others)
 
 
-def check_structures(structures: Sequence[Atoms]) -> None:
-    """Refuse what cannot be simulated side by side.
-
-    Raises:
-        StructureError: If one is empty, has constraints, or fails :func:`check_initial_structure`.
-        TypeError: If it is not a list of structures.
-        ValueError: If there are none.
-    """
+def check_sequence(structures: object) -> None:
+    """Raise a TypeError if structures are one structure, of which batched simulations need a sequence."""
     if isinstance(structures, Atoms):
         raise TypeError("`structures` must be a list of ase.Atoms, got one Atoms; use [atoms]")
-    if len(structures) == 0:
-        raise ValueError("`structures` must hold at least one ase.Atoms, got none")
-    for number, atoms in enumerate(structures):
-        check_structure(atoms, number)
-        if atoms.constraints:
-            raise StructureError(
-                number,
-                f"side by side there are no constraints, got {atoms.constraints[0]}; simulate it alone",
-            )
-        try:
-            check_initial_structure(atoms)
-        except ValueError as error:
-            raise StructureError(number, str(error)) from error
 
 
-def check_known(potential: Potential | Ensemble, atoms: Atoms, number: int) -> None:
-    """Refuse a structure of elements that were absent from training, without computing it.
+def check_batched(potential: Potential | Ensemble, atoms: Atoms, number: int) -> None:
+    """Raise if a structure cannot be simulated in a batch, without computing it; constraints aside.
+
+    Args:
+        potential: The potential, which has elements.
+        atoms: The structure.
+        number: Its number, for errors.
 
     Raises:
-        StructureError: With its number.
+        StructureError: If the structure is empty or unphysical, see :func:`check_initial_structure`, or has
+            elements that were absent from training.
+        TypeError: If it is no structure.
     """
-    known = set(potential.elements)
-    for z in sorted(set(atoms.numbers.tolist()) - known):
+    check_structure(atoms, number)
+    try:
+        check_initial_structure(atoms)
+    except ValueError as error:
+        raise StructureError(number, str(error)) from error
+    elements = set(potential.elements)
+    for z in sorted(set(atoms.numbers.tolist()) - elements):
         raise StructureError(
             number,
-            f"atomic number {z} was absent from training; this potential knows "
-            f"{', '.join(map(str, sorted(known)))}",
+            f"atomic number {z} was absent from training; this potential has "
+            f"{', '.join(map(str, sorted(elements)))}",
         )
 
 
-def by_size(
+def group_by_pairs(
     potential: Potential | Ensemble, structures: Sequence[Atoms], max_pairs: int
 ) -> Iterator[list[int]]:
     """Divide structures into groups, of one at least, with a bounded number of pairs of neighbors.
 
     Args:
-        potential: With the cutoff.
-        structures: Which.
-        max_pairs: Of a group.
+        potential: The potential, which has a cutoff.
+        structures: Structures to divide.
+        max_pairs: Largest number of pairs of a group.
+
+    Yields:
+        Indices of structures.
 
     Raises:
         ValueError: If ``max_pairs`` is below one.
@@ -250,18 +239,18 @@ def by_size(
     if max_pairs < 1:
         raise ValueError(f"`max_pairs` must be at least 1, got {max_pairs}")
     cutoff, group, total = potential.cutoff, [], 0
-    for number, atoms in enumerate(structures):
+    for k, atoms in enumerate(structures):
         pairs = count_pairs(atoms, cutoff)
         if group and total + pairs > max_pairs:
             yield group
             group, total = [], 0
-        group.append(number)
+        group.append(k)
         total += pairs
     yield group
 
 
 def count_pairs(atoms: Atoms, cutoff: float) -> int:
-    """Count pairs of neighbors; of a small molecule, all pairs."""
+    """Count pairs of neighbors; all pairs if the molecule is small."""
     pairs = len(atoms) * (len(atoms) - 1) // 2
     if cutoff == math.inf or (pairs <= 1000 and not atoms.pbc.any()):
         return pairs

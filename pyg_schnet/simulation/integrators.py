@@ -1,4 +1,4 @@
-"""MDSettings of molecular dynamics, and the integrators that ASE builds from them."""
+"""Settings of molecular dynamics and ASE's integrators for them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from ase.md.verlet import VelocityVerlet
 from pyg_schnet.io.spelling import nearest
 
 _THERMOSTATS = ("nve", "langevin")
+_PISTON = ("p_eps", "force_eps")  # attributes of ASE's barostat
 
 
 @dataclass(frozen=True)
 class MDSettings:
-    """What a trajectory depends on, beside structure and potential; see :func:`run_md`."""
+    """Settings that determine a trajectory together with structure and potential; see :func:`run_md`."""
 
     temperature: float
     timestep: float
@@ -33,16 +34,30 @@ class MDSettings:
     interval: int
 
     def __post_init__(self) -> None:
-        for field in fields(self):  # numbers of NumPy and PyTorch, which no restart file holds
+        for field in fields(self):  # restart files hold no numbers of NumPy and PyTorch
             value = getattr(self, field.name)
             if hasattr(value, "item"):
                 object.__setattr__(self, field.name, value.item())
 
+    @property
+    def conserves_energy(self) -> bool:
+        """Whether there is no thermostat."""
+        return self.thermostat == "nve"
+
+    @property
+    def has_barostat(self) -> bool:
+        """Whether the cell is scaled to a pressure."""
+        return self.pressure is not None
+
     def check(self, duration: float, atoms: Atoms) -> None:
-        """Refuse settings that no dynamics has, or not of these atoms.
+        """Raise if a setting is out of range, or impossible for these atoms.
+
+        Args:
+            duration: Simulated time in ps.
+            atoms: The initial structure with its calculator.
 
         Raises:
-            ValueError: With the name and its requirement.
+            ValueError: With the name and requirement of the setting.
         """
         check_settings(
             self.thermostat, self.interval, self.temperature, self.timestep, duration, self.friction
@@ -57,7 +72,7 @@ class MDSettings:
     def _check_pressure(self, pressure: float, atoms: Atoms) -> None:
         if not math.isfinite(pressure):
             raise ValueError(f"`pressure` must be finite and in GPa, got {pressure}")
-        if self.thermostat == "nve" or self.temperature == 0:
+        if self.conserves_energy or self.temperature == 0:
             raise ValueError(
                 "`pressure` needs a bath at a positive temperature, got "
                 f"thermostat='{self.thermostat}' at {self.temperature:g} K; use thermostat='langevin'"
@@ -76,17 +91,17 @@ class MDSettings:
 
 
 def number_of_steps(duration: float, timestep: float) -> int:
-    """Count the steps of a duration in ps, by the step in fs: one at least."""
+    """Return the number of steps, at least one, of a duration in ps and a time step in fs."""
     return max(1, round(1000 * duration / timestep))
 
 
 def check_settings(
     thermostat: str, interval: int, temperature: float, timestep: float, duration: float, friction: float
 ) -> None:
-    """Refuse settings that no dynamics has.
+    """Raise if a setting of molecular dynamics is out of range; see :func:`run_md` for their meaning.
 
     Raises:
-        ValueError: With the name and its requirement.
+        ValueError: With the name and requirement of the setting.
     """
     if thermostat not in _THERMOSTATS:
         raise ValueError(
@@ -102,25 +117,26 @@ def check_settings(
 
 
 def check_positive(name: str, value: float, unit: str, zero: bool = False) -> None:
-    """Refuse what is not positive and finite, or zero where that has a meaning."""
+    """Raise if a quantity is not finite and positive, or zero where ``zero`` allows that."""
     if not (0 < value < math.inf or (zero and value == 0)):
         sign = "zero or positive" if zero else "positive"
         raise ValueError(f"`{name}` must be {sign} and in {unit}, got {value}")
 
 
-def integrator_of(system: Atoms, settings: MDSettings, bath: bool) -> MolecularDynamics:
-    """Make ASE's integrator for a structure, which gets the bath's own constraint.
+def build_integrator(system: Atoms, settings: MDSettings, bath: bool) -> MolecularDynamics:
+    """Return ASE's integrator for a structure.
 
     Args:
-        system: With momenta and calculator.
-        settings: Of the dynamics.
-        bath: Whether there is one; with a pressure it has a piston, too.
+        system: Structure with momenta and calculator. A bath without a barostat constrains its center of
+            mass, unless it has constraints.
+        settings: Settings of the run.
+        bath: Whether to use the thermostat and, if there is a pressure, the barostat.
     """
     timestep = settings.timestep * units.fs
     if not bath:
         return VelocityVerlet(system, timestep)
     if settings.pressure is not None:
-        return _piston(system, settings, settings.pressure)
+        return _barostat(system, settings, settings.pressure)
     if not system.constraints:
         system.set_constraint(FixCom())
     return Langevin(
@@ -129,11 +145,11 @@ def integrator_of(system: Atoms, settings: MDSettings, bath: bool) -> MolecularD
         temperature_K=settings.temperature,
         friction=settings.friction / units.fs,
         fixcm=False,
-        rng=np.random.default_rng(0),  # another one before each step
+        rng=np.random.default_rng(0),  # replaced before each step
     )
 
 
-def _piston(system: Atoms, settings: MDSettings, pressure: float) -> MolecularDynamics:
+def _barostat(system: Atoms, settings: MDSettings, pressure: float) -> MolecularDynamics:
     time = settings.pressure_time * units.fs
     # Martyna, Tobias and Klein, J. Chem. Phys. 101, 4177 (1994): the piston's mass for a time constant.
     mass = 3 * (len(system) + 1) * units.kB * settings.temperature * time**2
@@ -146,17 +162,16 @@ def _piston(system: Atoms, settings: MDSettings, pressure: float) -> MolecularDy
         T_tau=units.fs / settings.friction,
         P_tau=time,
         P_mass=mass,
-        rng=np.random.default_rng(0),  # another one before each step
+        rng=np.random.default_rng(0),  # replaced before each step
     )
 
 
-def memory_of(integrator: MolecularDynamics) -> list[float]:
-    """Give what an integrator knows beside the structure: the piston's momentum and force."""
-    names = ("p_eps", "force_eps")
-    return [float(getattr(integrator, name)) for name in names if hasattr(integrator, name)]
+def integrator_state(integrator: MolecularDynamics) -> list[float]:
+    """Return the state of an integrator beside the structure: momentum of the piston, and the force on it."""
+    return [float(getattr(integrator, name)) for name in _PISTON if hasattr(integrator, name)]
 
 
-def remember(integrator: MolecularDynamics, memory: list[float]) -> None:
-    """Give an integrator back what :func:`memory_of` told."""
-    for name, value in zip(("p_eps", "force_eps"), memory, strict=False):
+def restore_integrator(integrator: MolecularDynamics, state: list[float]) -> None:
+    """Set the state that :func:`integrator_state` returned."""
+    for name, value in zip(_PISTON, state, strict=False):
         setattr(integrator, name, value)

@@ -1,4 +1,4 @@
-"""Relaxation to the nearest minimum of the energy."""
+"""Relaxation of one structure to the nearest minimum of the energy."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from pyg_schnet.simulation.trajectory import TrajectoryFile
 from pyg_schnet.transforms.ase_atoms import from_ase
 
 _OPTIMIZERS = {"BFGS": BFGS, "LBFGS": LBFGS, "FIRE": FIRE}
-# No crystal is bound by more than the 9 eV an atom of tungsten: what falls farther falls into a hole of the
-# potential, or comes from where atoms overlapped.
-_DEEPEST = 20.0  # eV an atom below the start
+# eV per atom below the start. No crystal is bound by more than the 9 eV per atom of tungsten: an energy that
+# falls farther is unphysical, or atoms overlapped at the start.
+_MAX_DEPTH = 20.0
 
 
 @dataclass(frozen=True)
 class Relaxation:
-    """The result of :func:`relax`.
+    """Result of :func:`relax`.
 
     Attributes:
         atoms: The last structure, with energy and forces.
-        converged: Whether no force is longer than asked for.
-        steps: Number of steps taken.
-        fmax: The longest force on an atom, in eV/Å, constraints applied.
-        energy: In eV.
-        trajectory: The file of frames, if one was written.
-        stopped: Why it ended early, if it did, or why what it found is no minimum; ``atoms`` then are the
-            last that could be computed.
+        converged: Whether no force is longer than the limit.
+        steps: Number of steps.
+        fmax: Longest force on an atom in eV/Å, with constraints.
+        energy: Energy in eV.
+        trajectory: Path of the trajectory, if one was written.
+        stopped: Reason for an early end, or for which the result is no minimum; ``atoms`` then are the last
+            that could be computed.
     """
 
     atoms: Atoms
@@ -68,74 +68,71 @@ def relax(
     overwrite: bool = False,
     on_step: Callable[[int, Atoms], None] | None = None,
 ) -> Relaxation:
-    """Move atoms downhill until the forces vanish, and the cell with them if asked for.
+    """Minimize the energy by moving the atoms and, with ``cell``, the lattice vectors.
 
-    It stops, not converged, where energy or forces are not finite, where the energy fell by 20 eV an atom,
-    or where the potential refuses the atoms; a structure without forces whose atoms are closer than
-    :class:`~pyg_schnet.potentials.training_domain.TrainingDomain` allows is not converged, either:
-    see ``stopped``.
+    The relaxation stops without converging if energy or forces are not finite, if the energy fell by 20 eV
+    per atom, or if the potential rejects the positions. A minimum whose atoms are closer than
+    :class:`~pyg_schnet.potentials.training_domain.TrainingDomain` allows is not converged, either. See
+    ``stopped``.
 
     Args:
-        atoms: With a calculator; not modified, constraints are respected.
-        fmax: The longest force on an atom that is small enough, in eV/Å; with ``cell`` also of the rows of
-            the virial an atom, in eV.
-        steps: The most to take. Running out of them is no error: see ``converged``.
-        optimizer: ``"BFGS"``, ``"LBFGS"`` or ``"FIRE"``, ASE's.
+        atoms: Structure with a calculator; not modified. Constraints are respected.
+        fmax: Longest force on an atom of a converged structure in eV/Å; with ``cell`` also longest row of the
+            virial per atom in eV.
+        steps: Largest number of steps. Reaching it is no error: see ``converged``.
+        optimizer: ASE's ``"BFGS"``, ``"LBFGS"`` or ``"FIRE"``.
         cell: Whether to relax the lattice vectors too, by ASE's ``FrechetCellFilter``; of a structure that is
             periodic in all directions.
-        pressure: On the cell, in GPa.
-        trajectory: A file of all steps, ``*.traj`` or ``*.extxyz``; ``atoms.info["step"]`` numbers
-            them.
-        overwrite: Whether ``trajectory`` may replace a file.
+        pressure: Pressure on the cell in GPa.
+        trajectory: File of all steps, ``*.traj`` or ``*.extxyz``, numbered by ``atoms.info["step"]``.
+        overwrite: Whether ``trajectory`` may replace an existing file.
         on_step: Called with the number of each step, from 0, and its frame with energy and forces.
 
     Returns:
-        The last structure, and how far it got.
+        The last structure, with its convergence.
 
     Raises:
         FileExistsError: If ``trajectory`` exists.
         TypeError: If ``atoms`` is not a structure.
-        ValueError: If an argument is out of range, or the potential refuses the start.
+        ValueError: If an argument is out of range, or the potential rejects the initial structure.
     """
     check_goal(fmax, steps)
     check_method(optimizer, cell, pressure)
-    writer = TrajectoryFile(trajectory, overwrite)
+    file = TrajectoryFile(trajectory, overwrite)
     system = copy_with_calculator(atoms)
     check_structure(system, 0)
     check_initial_structure(system)
     if cell and not system.pbc.all():
         raise ValueError(
-            f"`cell` relaxes the lattice of a crystal, periodic in all directions; got pbc "
-            f"{system.pbc.tolist()}"
+            f"`cell` needs a structure that is periodic in all directions, got pbc {system.pbc.tolist()}"
         )
     moving = FrechetCellFilter(system, scalar_pressure=pressure * GPa) if cell else system
-    search = _OPTIMIZERS[optimizer](moving, logfile=None)  # pyright: ignore[reportArgumentType]
-    path = search.irun(fmax=fmax, steps=steps)
-    converged = bool(next(path))  # before the first step; the potential may refuse the start
+    minimizer = _OPTIMIZERS[optimizer](moving, logfile=None)  # pyright: ignore[reportArgumentType]
+    iterations = minimizer.irun(fmax=fmax, steps=steps)
+    converged = bool(next(iterations))  # before the first step; the potential may reject the start
     first = last = snapshot(system)
-    step, stopped = 0, _why_stop(first, first)
-    with writer:
+    step, stopped = 0, _invalid_frame(first, first)
+    with file:
         while True:
             last.info["step"] = step
-            writer.write(last)
+            file.write(last)
             if on_step is not None:
                 on_step(step, last)
             if converged or stopped:
                 break
             try:
-                arrived = next(path, None)
-                if arrived is None:  # out of steps
+                has_converged = next(iterations, None)
+                if has_converged is None:  # all steps are done
                     break
                 frame = snapshot(system)
             except ValueError as error:
                 stopped = str(error)
                 break
-            stopped = _why_stop(frame, first)
-            if stopped:
+            if stopped := _invalid_frame(frame, first):
                 break
-            last, step, converged = frame, search.nsteps, bool(arrived)
+            last, step, converged = frame, minimizer.nsteps, bool(has_converged)
     if converged and not stopped:
-        stopped = outside(training_domain_of(system.calc), last)
+        stopped = invalid_minimum(training_domain_of(system.calc), last)
     last.info = system.info
     return Relaxation(
         atoms=last,
@@ -143,13 +140,13 @@ def relax(
         steps=step,
         fmax=float(np.linalg.norm(last.get_forces(), axis=1).max()),
         energy=float(last.get_potential_energy()),
-        trajectory=writer.path,
+        trajectory=file.path,
         stopped=stopped,
     )
 
 
 def check_goal(fmax: float, steps: int) -> None:
-    """Refuse settings that no relaxation could reach."""
+    """Raise if the settings of convergence are out of range."""
     if not fmax > 0:
         raise ValueError(f"`fmax` must be positive and in eV/Å, got {fmax}")
     if steps < 1:
@@ -157,33 +154,32 @@ def check_goal(fmax: float, steps: int) -> None:
 
 
 def check_method(optimizer: str, cell: bool, pressure: float) -> None:
-    """Refuse optimizers that are not known, and a pressure on nothing."""
+    """Raise if the optimizer is unknown, or a pressure has no cell to act on."""
     if optimizer not in _OPTIMIZERS:
         raise ValueError(f"`optimizer` must be one of {', '.join(_OPTIMIZERS)}; got {optimizer!r}")
     if not np.isfinite(pressure):
         raise ValueError(f"`pressure` must be finite and in GPa, got {pressure}")
     if pressure and not cell:
         raise ValueError(
-            f"`pressure` acts on a cell that relaxes, got {pressure} GPa; ask for `cell` (--cell), too"
+            f"`pressure` needs a cell that relaxes, got {pressure} GPa; set `cell` (--cell), too"
         )
 
 
-def why_stop(energy: Tensor, longest: Tensor, depth: Tensor, among: Tensor) -> dict[int, str]:
-    """Say of which structures nothing good can come any more, and why.
+def invalid_results(energy: Tensor, longest: Tensor, depth: Tensor, mask: Tensor) -> dict[int, str]:
+    """Return which structures have energies or forces that end their relaxation, and the reasons.
 
     Args:
-        energy: In eV, ``(structures,)``.
-        longest: Their longest forces in eV/Å.
-        depth: How far their energies fell, in eV an atom.
-        among: Which are asked for.
+        energy: Energies in eV, ``(structures,)``.
+        longest: Longest forces in eV/Å, ``(structures,)``.
+        depth: Decrease of the energies since the start in eV per atom, ``(structures,)``.
+        mask: Mask of the structures to check, ``(structures,)``.
 
     Returns:
-        Reasons by place.
+        Reasons by index.
     """
     finite = energy.isfinite() & longest.isfinite()
-    unsound = (among & (~finite | (depth > _DEEPEST))).nonzero().flatten().tolist()
     reasons = {}
-    for k in unsound:
+    for k in (mask & (~finite | (depth > _MAX_DEPTH))).nonzero().flatten().tolist():
         if not finite[k]:
             reasons[k] = (
                 f"energy and forces must be finite, got {float(energy[k])} eV and a force of "
@@ -191,26 +187,27 @@ def why_stop(energy: Tensor, longest: Tensor, depth: Tensor, among: Tensor) -> d
             )
         else:
             reasons[k] = (
-                f"its energy fell by {float(depth[k]):.0f} eV an atom, more than any bond: it is in a hole "
-                "of the potential, or atoms overlapped at the start"
+                f"its energy fell by {float(depth[k]):.0f} eV per atom, more than any bond: the potential is "
+                "unphysical there, or atoms overlapped at the start"
             )
     return reasons
 
 
-def outside(domain: TrainingDomain | None, frame: Atoms) -> str | None:
-    """Return why a minimum is none: its atoms are closer than in training, where the potential knows nothing.
+def invalid_minimum(domain: TrainingDomain | None, frame: Atoms) -> str | None:
+    """Return why a structure without forces is no minimum, if its atoms are closer than in training.
 
     Args:
-        domain: What the potential was trained on, if it is known.
+        domain: Training domain of the potential, if it is known.
         frame: The structure.
     """
-    found = {} if domain is None else domain.breaches(from_ase(frame))
-    return f"no minimum, but beyond what the potential was trained on: {found[0]}" if found else None
+    found = {} if domain is None else domain.violations(from_ase(frame))
+    return f"no minimum, but outside of the training domain of the potential: {found[0]}" if found else None
 
 
-def _why_stop(frame: Atoms, first: Atoms) -> str | None:
+def _invalid_frame(frame: Atoms, first: Atoms) -> str | None:
+    """Return why the results of a frame end the relaxation that began with ``first``, if they do."""
     energies = [each.get_potential_energy() for each in (frame, first)]
     longest = np.linalg.norm(frame.get_forces(apply_constraint=False), axis=1).max()
     depth = (energies[1] - energies[0]) / len(frame)
     energy, force, fall = torch.tensor([[energies[0]], [longest], [depth]], dtype=torch.float64)
-    return why_stop(energy, force, fall, torch.tensor([True])).get(0)
+    return invalid_results(energy, force, fall, torch.tensor([True])).get(0)

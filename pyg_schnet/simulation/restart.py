@@ -1,20 +1,19 @@
-"""Restart files: what a run that was killed goes on from."""
+"""Restart files, from which an interrupted run continues."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
-from types import TracebackType
 from typing import Any
 
 import torch
 from ase import Atoms
 
-from pyg_schnet.io.append_only import append_error
-from pyg_schnet.io.atomic import flush, flush_folder, remove_leftovers
+from pyg_schnet.io.append_only import AppendOnlyFile
+from pyg_schnet.io.atomic import remove_leftovers
 from pyg_schnet.nn import SchNet
 from pyg_schnet.potentials import checkpoint
 from pyg_schnet.potentials.ensemble import Ensemble
@@ -24,21 +23,21 @@ from pyg_schnet.simulation.statistics import Statistics
 from pyg_schnet.simulation.structures import constraint_to_dict, hash_structure, stored_results
 
 _KIND = "dynamics"
-_SAME = 1e-4  # eV an atom; a float32 network is reproduced to 1e-6
-_PAUSE = 1.0  # s between two files; one takes some ms, as long as a step of a small molecule
+_ENERGY_TOLERANCE = 1e-4  # eV per atom; a float32 network is reproduced to 1e-6
+MIN_PAUSE = 1.0  # s between two files; one takes some ms, as long as a step of a small molecule
 
 
 @dataclass(frozen=True)
-class Point:
-    """A step to go on from.
+class RestartPoint:
+    """The step from which a run continues.
 
     Attributes:
-        step: Its number.
-        size: Of the trajectory with its frame, see :attr:`TrajectoryFile.size`.
+        step: Number of the step.
+        size: Length of the trajectory up to its frame, see :attr:`TrajectoryFile.size`.
         energy: Potential energy in eV.
-        statistics: Up to it, itself included.
-        memory: What the integrator knows beside the structure.
-        arrays: Positions, momenta and cell, to the bit.
+        statistics: Statistics up to and including the step.
+        memory: State of the integrator beside the structure, see :func:`integrator_state`.
+        arrays: Positions, momenta and cell in full precision.
     """
 
     step: int
@@ -48,15 +47,15 @@ class Point:
     memory: list[float]
     arrays: Mapping[str, torch.Tensor]
 
-    def place(self, system: Atoms) -> None:
-        """Put a structure there."""
+    def restore(self, system: Atoms) -> None:
+        """Set cell, positions and momenta of a structure."""
         system.set_cell(self.arrays["cell"].numpy())
         system.set_positions(self.arrays["positions"].numpy(), apply_constraint=False)
         system.set_momenta(self.arrays["momenta"].numpy(), apply_constraint=False)
 
     def check_energy(self, energy: float, atoms: int) -> None:
-        """Refuse another potential than that of the run so far."""
-        if not abs(energy - self.energy) <= _SAME * atoms:
+        """Raise if the energy in eV of the restored structure is another one: so is then the potential."""
+        if not abs(energy - self.energy) <= _ENERGY_TOLERANCE * atoms:
             raise ValueError(
                 f"`atoms.calc` must be as it was to resume, got the energy {energy:.6f} eV at step "
                 f"{self.step}, which had {self.energy:.6f} eV; begin a new run with another potential"
@@ -64,57 +63,110 @@ class Point:
 
 
 class RestartFile:
-    """A late frame of a trajectory to all digits, in a file beside it.
+    """A recent frame of a trajectory in full precision, in ``TRAJECTORY.restart``.
 
-    It is replaced at once or not at all, with a frame once a second and with the last as the run ends,
-    whatever ends it but the kill of the process. It knows how long the trajectory was then: what came after,
-    in whole or in part, is cut off and computed again.
+    It is replaced atomically, at most once a second while frames are written and with the last one when the
+    run ends, however it ends, except by a kill of the process. It holds the length of the trajectory at that
+    frame: what follows, complete or not, is removed and computed again.
 
     Args:
-        trajectory: Which; without one there is no file.
-        settings: Of the run.
-        atoms: Its start.
-        log: The log of the run, if it has one.
-
-    Attributes:
-        has_log: Whether the run that was read had this log, too.
-        companions: Files that a restart file tells the length of: they are brought to the disk before it.
+        trajectory: Path of the trajectory.
+        settings: Settings of the run.
+        atoms: The initial structure with its calculator.
+        log: Path of the log of the run, if it has one.
     """
 
     def __init__(
-        self,
-        trajectory: Path | None,
-        settings: MDSettings,
-        atoms: Atoms,
-        log: str | os.PathLike | None = None,
+        self, trajectory: Path, settings: MDSettings, atoms: Atoms, log: str | os.PathLike | None = None
     ):
-        self.path = None if trajectory is None else trajectory.with_name(f"{trajectory.name}.restart")
-        self._trajectory, self._settings = trajectory, settings
-        self._start, self._incomparable = hash_structure(atoms), _incomparable(atoms)
-        self._potential = _hash_potential(atoms.calc)
-        self._atoms = len(atoms)
-        self._log = None if trajectory is None or log is None else _relative(Path(log), trajectory.parent)
-        self.has_log = False
-        self.companions: list[Path] = []
-        self._seen: tuple[int, int] | None = None  # what was read
+        self.path = restart_path(trajectory)
+        self._trajectory, self._atoms = trajectory, atoms.copy()
+        self._run = {
+            "settings": asdict(settings),
+            "start": hash_structure(atoms),
+            "log": None if log is None else _relative(Path(log), trajectory.parent),
+            "potential": _hash_potential(atoms.calc),
+        }
+        self._version_read: tuple[int, int] | None = None
         self._pending: tuple[dict[str, Any], dict[str, torch.Tensor]] | None = None
         self._written = monotonic()
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether there is the file."""
-        return self.path is not None and self.path.exists()
+    def read(self) -> tuple[RestartPoint | None, bool]:
+        """Return the step to continue from, and whether the run had the same log.
+
+        Returns:
+            No step if the run has no frame yet.
+
+        Raises:
+            FileNotFoundError: If there is a trajectory, but no restart file.
+            ValueError: If the run had another structure, other settings, another potential, or constraints
+                that cannot be compared.
+        """
+        if not self.path.exists():
+            if self._trajectory.exists():
+                raise FileNotFoundError(
+                    f"{self.path}: no such file, and without it {self._trajectory.name} cannot be continued; "
+                    "begin a new run from its last frame"
+                )
+            return None, False
+        self._version_read = _version(self.path)
+        header, arrays = checkpoint.read(self.path, _KIND)
+        try:
+            point = _to_point(header, arrays, len(self._atoms))
+            settings, start = dict(header["settings"]), str(header["start"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{self.path}: is damaged ({error}); begin a new run") from None
+        self._check(settings, start, header.get("potential"))  # absent in files of earlier versions
+        return point, self._run["log"] is not None and header.get("log") == self._run["log"]
+
+    def _check(self, settings: Mapping[str, Any], start: str, potential: str | None) -> None:
+        """Raise if the file belongs to another run."""
+        for name, value in self._run["settings"].items():
+            if settings.get(name) != value:
+                raise ValueError(
+                    f"`{name}` must be {repr(settings.get(name))[:80]} as in the run of {self.path} to "
+                    f"resume it, got {value!r}"
+                )
+        unknown = (
+            type(each).__name__ for each in self._atoms.constraints if constraint_to_dict(each) is None
+        )
+        if (name := next(unknown, None)) is not None:
+            raise ValueError(
+                f"`atoms` must have constraints that can be compared by todict() with those of {self.path} "
+                f"to resume it, got {name}; begin a new run"
+            )
+        if start != self._run["start"]:
+            raise ValueError(
+                f"`atoms` must be the structure with which the run of {self.path} began to resume it, got "
+                "another one"
+            )
+        if None not in (potential, self._run["potential"]) and potential != self._run["potential"]:
+            raise ValueError(
+                f"`atoms.calc` must have the potential with which the run of {self.path} began to resume it, "
+                "got other weights or settings; begin a new run with another potential"
+            )
 
     def begin(self) -> None:
-        """Tell that a run begins, which any other file there does not belong to."""
+        """Write that the run begins, to which any earlier restart file does not belong."""
         self._write({"step": None}, {})
 
-    def write(self, step: int, frame: Atoms, size: int, statistics: Statistics, memory: list[float]) -> None:
-        """Tell where the run is."""
-        if self.path is None:
-            return
+    def check_unchanged(self) -> None:
+        """Raise if another process continued the run since it was read; the trajectory must be locked."""
+        if self._version_read is not None and _version(self.path) != self._version_read:
+            raise FileExistsError(f"{self.path}: another process continued this run; resume again")
+        remove_leftovers(self.path)
+
+    def update(self, frame: Atoms, size: int, statistics: Statistics, memory: list[float]) -> None:
+        """Keep a frame, which :meth:`flush` writes.
+
+        Args:
+            frame: The structure with its results and ``info["step"]``.
+            size: Length of the trajectory with it.
+            statistics: Statistics up to it.
+            memory: State of the integrator.
+        """
         header = {
-            "step": step,
+            "step": frame.info["step"],
             "size": size,
             "energy": stored_results(frame)["energy"],
             "memory": memory,
@@ -122,105 +174,48 @@ class RestartFile:
         }
         arrays = {"positions": frame.positions, "momenta": frame.get_momenta(), "cell": frame.cell.array}
         self._pending = header, {name: torch.tensor(values) for name, values in arrays.items()}
-        if monotonic() - self._written >= _PAUSE:
-            self._flush()
 
-    def read(self) -> Point | None:
-        """Find the step to go on from; none if the run has no frame yet.
+    @property
+    def is_due(self) -> bool:
+        """Whether the file is old enough to be replaced."""
+        return monotonic() - self._written >= MIN_PAUSE
 
-        Raises:
-            FileNotFoundError: If there is a trajectory, but no restart file.
-            ValueError: If ``resume`` has no trajectory, or the run had other settings or another potential,
-                or constraints that cannot be compared.
+    def flush(self, files: Sequence[AppendOnlyFile]) -> None:
+        """Write the frame kept last, if it is not written yet.
+
+        Args:
+            files: Files whose length at the frame must be on the disk before it.
         """
-        if self.path is None or self._trajectory is None:
-            raise ValueError("`resume` needs the `trajectory` to go on with, got None")
-        if not self.path.exists():
-            if self._trajectory.exists():
-                raise FileNotFoundError(
-                    f"{self.path}: no such file, and without it {self._trajectory.name} cannot go on; "
-                    "begin a new run from its last frame"
-                )
-            return None
-        self._seen = _version_of(self.path)
-        header, arrays = checkpoint.read(self.path, _KIND)
-        try:
-            point = _point(header, arrays, self._atoms)
-            before, start = dict(header["settings"]), str(header["start"])
-            potential = header.get("potential")  # absent in files of earlier versions
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"{self.path}: is damaged ({error}); begin a new run") from None
-        self._check(before, start)
-        if None not in (potential, self._potential) and potential != self._potential:
-            raise ValueError(
-                f"`atoms.calc` must have the potential that the run of {self.path} began with, to resume it; "
-                "got other weights or settings; begin a new run with another potential"
-            )
-        self.has_log = self._log is not None and header.get("log") == self._log
-        return point
-
-    def _check(self, settings: Mapping[str, Any], start: str) -> None:
-        for name, value in asdict(self._settings).items():
-            before = settings.get(name)
-            if before != value:
-                raise ValueError(
-                    f"`{name}` must be {repr(before)[:80]} as in the run that {self.path} is of, to resume "
-                    f"it; got {value!r}"
-                )
-        if self._incomparable is not None:
-            raise ValueError(
-                f"`atoms` must have constraints that tell by todict() whether they are those of the run that "
-                f"{self.path} is of, to resume it; got {self._incomparable}; begin a new run"
-            )
-        if start != self._start:
-            raise ValueError(
-                f"`atoms` must be the structure that the run of {self.path} began with, to resume it; got "
-                "another one"
-            )
-
-    def __enter__(self) -> RestartFile:
-        if self.path is not None:  # the writer of the trajectory holds its lock
-            if self._seen is not None and _version_of(self.path) != self._seen:
-                raise FileExistsError(
-                    f"{self.path}: another process just went on with this run; resume again"
-                )
-            remove_leftovers(self.path)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._flush()
-
-    def _flush(self) -> None:
         if self._pending is not None:
-            for path in filter(Path.exists, self.companions):
-                try:
-                    flush(path)
-                except OSError as error:
-                    raise append_error(path, error) from error
-                flush_folder(path.parent)
+            for file in files:
+                file.sync()
             self._write(*self._pending)
             self._pending, self._written = None, monotonic()
 
     def _write(self, header: dict[str, Any], arrays: Mapping[str, torch.Tensor]) -> None:
-        if self.path is None:
-            return
-        about = {"settings": asdict(self._settings), "start": self._start, "log": self._log}
-        about["potential"] = self._potential
-        checkpoint.write(os.fspath(self.path), _KIND, about | header, arrays)
+        checkpoint.write(os.fspath(self.path), _KIND, self._run | header, arrays)
 
 
-def _version_of(path: Path) -> tuple[int, int] | None:
-    """Return what tells a file from those that take its place."""
+def restart_path(trajectory: str | os.PathLike) -> Path:
+    """Return the path of the restart file of a trajectory."""
+    return Path(f"{os.fspath(trajectory)}.restart")
+
+
+def resumable_step(trajectory: str | os.PathLike) -> int | None:
+    """Read the step from which a run can be resumed; ``None`` without a frame or a restart file."""
+    path = restart_path(trajectory)
+    return checkpoint.read(path, _KIND)[0]["step"] if path.exists() else None
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """Return what distinguishes a file from one that replaces it."""
     return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
 
 
-def _point(header: Mapping[str, Any], arrays: Mapping[str, torch.Tensor], atoms: int) -> Point | None:
-    """Take a step out of a file, or refuse what no run writes; ``None`` where the run had none yet."""
+def _to_point(
+    header: Mapping[str, Any], arrays: Mapping[str, torch.Tensor], atoms: int
+) -> RestartPoint | None:
+    """Build a restart point from a file, or raise if it is invalid; ``None`` without a frame."""
     step = header["step"]
     if step is None:
         return None
@@ -233,22 +228,10 @@ def _point(header: Mapping[str, Any], arrays: Mapping[str, torch.Tensor], atoms:
     statistics = Statistics(**header["statistics"])
     numbers = (energy, *memory, *asdict(statistics).values())
     if not all(type(value) in (int, float) for value in numbers) or type(statistics.count) is not int:
-        raise ValueError("something is no number")
+        raise ValueError("energy, memory and statistics must be numbers")
     if type(step) is not int or type(size) is not int or min(step, size) < 0:
         raise ValueError(f"step {step} and size {size} must be numbers from 0")
-    return Point(step, size, energy, statistics, memory, arrays)
-
-
-def resumable_step(trajectory: str | os.PathLike) -> int | None:
-    """Read up to which step a run can be resumed; ``None`` if it has none, or no restart file."""
-    trajectory = Path(trajectory)
-    path = trajectory.with_name(f"{trajectory.name}.restart")
-    return checkpoint.read(path, _KIND)[0]["step"] if path.exists() else None
-
-
-def _incomparable(atoms: Atoms) -> str | None:
-    """Name a constraint that does not tell what it is, if there is one."""
-    return next((type(own).__name__ for own in atoms.constraints if constraint_to_dict(own) is None), None)
+    return RestartPoint(step, size, energy, statistics, memory, arrays)
 
 
 def _hash_potential(calculator: Any) -> str | None:
@@ -262,6 +245,6 @@ def _hash_potential(calculator: Any) -> str | None:
 
 
 def _relative(path: Path, folder: Path) -> str:
-    """Name a file so that it may move with a folder that it is in."""
+    """Return a path relative to a folder that contains it, so that both can be moved; else the full path."""
     path, folder = path.resolve(), folder.resolve()
     return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()

@@ -1,4 +1,4 @@
-"""Statistics of a run that may go on another day: means, and the line through the total energy."""
+"""Statistics of a run: means, and the drift of the total energy."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from torch import Tensor
 
 @dataclass
 class Statistics:
-    """Means over steps, and second moments about them, updated step by step.
+    """Running means over steps, and second moments about them.
+
+    Values are numbers, or tensors with a value per structure.
 
     Attributes:
         count: Number of steps.
-        temperature: In K.
-        pressure: In GPa.
-        volume: In Å³.
-        step: Of their numbers.
-        energy: Of total energies, in eV.
+        temperature: Mean temperature in K.
+        pressure: Mean pressure in GPa.
+        volume: Mean volume in Å³.
+        step: Mean step number.
+        energy: Mean total energy in eV.
         steps: Sum of squares of step numbers about their mean.
         products: Sum of products of step numbers and energies, in eV.
         energies: Sum of squares of energies, in eV².
@@ -42,44 +44,44 @@ class Statistics:
     def add(
         self, step: int, energy: float, temperature: float, pressure: float = 0.0, volume: float = 0.0
     ) -> None:
-        """Take in a step, with its total energy."""
+        """Add a step with its total energy in eV, temperature in K, pressure in GPa and volume in Å³."""
         self.count += 1
-        part = 1 / self.count
-        self.temperature += part * (temperature - self.temperature)
-        self.pressure += part * (pressure - self.pressure)
-        self.volume += part * (volume - self.volume)
-        later, higher = step - self.step, energy - self.energy
-        self.step += part * later
-        self.energy += part * higher
-        self.steps += later * (step - self.step)
-        self.products += later * (energy - self.energy)
-        self.energies += higher * (energy - self.energy)
+        weight = 1 / self.count
+        self.temperature += weight * (temperature - self.temperature)
+        self.pressure += weight * (pressure - self.pressure)
+        self.volume += weight * (volume - self.volume)
+        d_step, d_energy = step - self.step, energy - self.energy
+        self.step += weight * d_step
+        self.energy += weight * d_energy
+        self.steps += d_step * (step - self.step)
+        self.products += d_step * (energy - self.energy)
+        self.energies += d_energy * (energy - self.energy)
 
-    def of(self, place: int) -> Statistics:
-        """Give those of one structure, where energies and temperatures were tensors, a value a structure."""
-        values = (float(x[place]) if isinstance(x, Tensor) else x for x in astuple(self))
+    def of_structure(self, index: int) -> Statistics:
+        """Return the statistics of one structure."""
+        values = (float(x[index]) if isinstance(x, Tensor) else x for x in astuple(self))
         return Statistics(*values)  # pyright: ignore[reportArgumentType] - `count` is a number as it was
 
     def drift(self, timestep: float, atoms: int) -> float | None:
-        """Slope of the least-squares line through the total energy, in meV per atom and ps."""
+        """Compute the slope of the least-squares line through the total energy, in meV per atom and ps."""
         if self.count < 2:
             return None
         return 1e6 * self.products / self.steps / timestep / atoms
 
     def fluctuation(self, atoms: int) -> float | None:
-        """Standard deviation of the total energy about that line, in meV per atom."""
+        """Compute the standard deviation of the total energy about that line, in meV per atom."""
         if self.count < 2:
             return None
-        about = max(0.0, self.energies - self.products**2 / self.steps)  # below 0 by rounding
-        return 1e3 * math.sqrt(about / self.count) / atoms
+        residual = max(0.0, self.energies - self.products**2 / self.steps)  # below 0 by rounding
+        return 1e3 * math.sqrt(residual / self.count) / atoms
 
 
 def fit_drift(total: Sequence[float], timestep: float, atoms: int) -> tuple[float, float]:
     """Fit a line to a total energy.
 
     Args:
-        total: In eV, at every step; two at least.
-        timestep: In fs.
+        total: Total energy in eV at every step, of two at least.
+        timestep: Time step in fs.
         atoms: Number of atoms.
 
     Returns:

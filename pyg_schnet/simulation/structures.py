@@ -1,4 +1,4 @@
-"""Structures of ASE on their way through simulations: checked, copied, with results."""
+"""Checks and copies of the structures of a simulation."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ase.io.jsonio import encode
 from pyg_schnet.graph.neighbors import neighbor_list
 from pyg_schnet.transforms.ase_atoms import from_ase
 
-_OVERLAP = 0.1  # Å; a mistake of the file, whatever the calculator: the shortest bond, of H2, has 0.74
+_OVERLAP = 0.1  # Å; an error of the input with any calculator: the shortest bond, of H2, has 0.74
 
 
 class StructureError(ValueError):
-    """One structure of many that cannot be computed.
+    """Error of one structure of several.
 
     Attributes:
-        number: Which, counted from 0.
-        reason: Why.
-        others: Those that cannot be computed beside it.
+        number: Index of the structure, counted from 0.
+        reason: What is wrong with it.
+        others: Errors of other structures that were found with it.
     """
 
     def __init__(self, number: int, reason: str, others: Sequence[StructureError] = ()):
@@ -32,17 +32,19 @@ class StructureError(ValueError):
 
 
 def check_structure(atoms: Atoms, number: int) -> None:
-    """Refuse what no potential can compute, whatever its elements.
+    """Raise if no potential can compute a structure, whatever its elements.
+
+    Args:
+        atoms: The structure.
+        number: Its index, for errors.
 
     Raises:
-        StructureError: If there are no atoms, numbers are not finite, a constraint is of an atom that is
-            not there, or the cell is left-handed.
-        TypeError: If it is something else.
+        StructureError: If there are no atoms, numbers are not finite, a constraint refers to an atom that
+            does not exist, or the cell is left-handed.
+        TypeError: If it is no structure.
     """
     if not isinstance(atoms, Atoms):
-        raise TypeError(
-            f"`structures` must hold ase.Atoms, got {type(atoms).__name__} as number {number}, counted from 0"
-        )
+        raise TypeError(f"`structures` must hold ase.Atoms, got {type(atoms).__name__} at index {number}")
     if len(atoms) == 0:
         raise StructureError(number, "it must have atoms, got none; remove it")
     finite = np.isfinite(atoms.positions).all(axis=1)
@@ -51,7 +53,7 @@ def check_structure(atoms: Atoms, number: int) -> None:
         raise StructureError(
             number, f"positions must be finite, got {atoms.positions[atom].tolist()} for atom {atom}"
         )
-    if (reason := _wrong_constraint(atoms)) is not None:
+    if (reason := _invalid_constraint(atoms)) is not None:
         raise StructureError(number, reason)
     if not atoms.pbc.any():
         return
@@ -64,38 +66,38 @@ def check_structure(atoms: Atoms, number: int) -> None:
         )
 
 
-def _wrong_constraint(atoms: Atoms) -> str | None:
-    """Return which constraint is of an atom that there is not; ASE would notice amid the work."""
+def _invalid_constraint(atoms: Atoms) -> str | None:
+    """Return which constraint refers to an atom that does not exist; ASE raises only during the run."""
     for constraint in atoms.constraints:
         indices = np.asarray(getattr(constraint, "get_indices", list)())
         if indices.size and not -len(atoms) <= indices.min() <= indices.max() < len(atoms):
-            wrong = indices.max() if indices.max() >= len(atoms) else indices.min()
+            atom = indices.max() if indices.max() >= len(atoms) else indices.min()
             return (
                 f"`atoms.constraints` must be of its {len(atoms)} atoms, counted from 0, got a "
-                f"{type(constraint).__name__} of atom {wrong}; remove it"
+                f"{type(constraint).__name__} of atom {atom}; remove it"
             )
     return None
 
 
 def check_initial_structure(atoms: Atoms) -> None:
-    """Refuse a structure whose numbers cannot be meant, whatever the calculator.
+    """Raise if a structure is unphysical as the start of a simulation with any calculator.
 
     Raises:
-        ValueError: If positions, momenta or masses are not finite, the cell is singular, left-handed or
-            absent where it is periodic, or atoms overlap.
+        ValueError: If positions, momenta or masses are not finite, the cell is singular or left-handed,
+            a periodic direction has no lattice vector, or atoms overlap.
     """
     for name, values in (("positions", atoms.positions), ("momenta", atoms.get_momenta())):
-        wrong = ~np.isfinite(values).all(axis=1)
-        if wrong.any():
-            atom = int(wrong.argmax())
+        finite = np.isfinite(values).all(axis=1)
+        if not finite.all():
+            atom = int(finite.argmin())
             raise ValueError(
-                f"`atoms` must have finite {name}, got {values[atom].tolist()} of atom {atom}; set them anew"
+                f"`atoms` must have finite {name}, got {values[atom].tolist()} of atom {atom}; set them again"
             )
     masses = atoms.get_masses()
     if not (masses > 0).all():
         atom = int((~(masses > 0)).argmax())
         raise ValueError(f"`atoms` must have positive masses, got {masses[atom]} of atom {atom}")
-    data = from_ase(atoms)  # which refuses a periodic direction without a lattice vector
+    data = from_ase(atoms)  # which rejects a periodic direction without a lattice vector
     if atoms.pbc.all() and np.linalg.det(atoms.cell.array) < 0:
         raise ValueError(
             f"`atoms.cell` must be right-handed, got {atoms.cell.array.tolist()}; exchange two of its "
@@ -111,20 +113,20 @@ def check_initial_structure(atoms: Atoms) -> None:
 
 
 def has_volume(atoms: Atoms) -> bool:
-    """Whether a structure is periodic and has a volume, to which a stress refers."""
+    """Return whether a structure is periodic and has a volume, to which a stress refers."""
     return bool(atoms.pbc.any()) and atoms.cell.volume > 0
 
 
 def with_results(
     atoms: Atoms, energy: float, forces: np.ndarray | None = None, stress: np.ndarray | None = None
 ) -> Atoms:
-    """Copy a structure and attach its results, forces unconstrained.
+    """Return a copy of a structure with its results, forces without constraints.
 
     Args:
         atoms: The structure.
-        energy: In eV.
-        forces: In eV/Å, ``(atoms, 3)``.
-        stress: In eV/Å³, ``(6,)``, in Voigt's order.
+        energy: Energy in eV.
+        forces: Forces in eV/Å, ``(atoms, 3)``.
+        stress: Stress in eV/Å³, ``(6,)``, in Voigt's order.
     """
     frame = atoms.copy()
     frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces, stress=stress)
@@ -132,25 +134,30 @@ def with_results(
 
 
 def snapshot(atoms: Atoms, stress: bool = False) -> Atoms:
-    """Copy a structure with the results of its calculator, which then is no longer needed."""
-    forces = atoms.get_forces(apply_constraint=False)  # first, the energy comes with them
+    """Return a copy of a structure with the results of its calculator.
+
+    Args:
+        atoms: The structure with a calculator.
+        stress: Whether to compute the stress; else it is copied if the calculator has it.
+    """
+    forces = atoms.get_forces(apply_constraint=False)  # first, because the energy comes with them
     energy = atoms.get_potential_energy(apply_constraint=False)
     assert atoms.calc is not None
     if stress:
-        own = atoms.get_stress(apply_constraint=False)
+        value = atoms.get_stress(apply_constraint=False)
     else:
-        own = getattr(atoms.calc, "results", {}).get("stress")  # where somebody asked for it
-    return with_results(atoms, energy, forces, None if own is None else np.array(own))
+        value = getattr(atoms.calc, "results", {}).get("stress")
+    return with_results(atoms, energy, forces, None if value is None else np.array(value))
 
 
 def stored_results(frame: Atoms) -> dict[str, Any]:
-    """Give the results of a snapshot; its calculator itself compares two structures first, for 80 µs."""
+    """Return the results of a snapshot without ASE's comparison of two structures, which takes 80 µs."""
     assert isinstance(frame.calc, SinglePointCalculator)
     return frame.calc.results
 
 
 def hash_structure(atoms: Atoms) -> str:
-    """Compute the SHA-256 of all that the motion of a structure depends on, velocities excepted."""
+    """Compute the SHA-256 of all that the motion of a structure depends on, except velocities."""
     digest = hashlib.sha256()
     for values in (
         atoms.numbers.astype("i8"),
@@ -160,31 +167,31 @@ def hash_structure(atoms: Atoms) -> str:
         atoms.get_masses(),
     ):
         digest.update(values.tobytes())
-    # Their texts leave out what Hookean's springs are, or are addresses.
+    # Not their `repr`, which omits parameters of Hookean's springs, or is an address.
     digest.update(encode([constraint_to_dict(constraint) for constraint in atoms.constraints]).encode())
     return digest.hexdigest()
 
 
 def constraint_to_dict(constraint: Any) -> dict[str, Any] | None:
-    """Return what a constraint says of itself; ``None`` if it does not."""
+    """Return a constraint as ASE's dictionary; ``None`` if it has no such form."""
     try:
         return constraint.todict()
-    except (AttributeError, NotImplementedError):  # ASE asks for neither method nor base class
+    except (AttributeError, NotImplementedError):  # ASE requires neither method nor base class
         return None
 
 
 def copy_with_calculator(atoms: Atoms) -> Atoms:
-    """Copy a structure, sharing its calculator, so that the caller's keeps its positions.
+    """Return a copy of a structure that shares its calculator.
 
     Raises:
-        TypeError: If ``atoms`` is something else, for instance a list of structures.
-        ValueError: If there are no atoms, there is no calculator, or a constraint is of no atom.
+        TypeError: If ``atoms`` is no structure, for instance a list of structures.
+        ValueError: If there are no atoms or no calculator, or a constraint refers to no atom.
     """
     if not isinstance(atoms, Atoms):
         raise TypeError(f"`atoms` must be one ase.Atoms, got {type(atoms).__name__}")
     if len(atoms) == 0:
         raise ValueError("`atoms` must hold at least one atom, got none")
-    if (reason := _wrong_constraint(atoms)) is not None:
+    if (reason := _invalid_constraint(atoms)) is not None:
         raise ValueError(reason)
     if atoms.calc is None:
         raise ValueError(

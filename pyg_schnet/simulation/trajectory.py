@@ -14,124 +14,84 @@ from ase.io import read, write
 from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat, ioformats
 from ase.io.trajectory import TrajectoryReader, TrajectoryWriter
 
-from pyg_schnet.io.append_only import AppendOnlyFile, append_error
+from pyg_schnet.io.append_only import AppendOnlyFile, append_error, check_creatable
 from pyg_schnet.io.atomic import atomic_write
 from pyg_schnet.io.formats.ase import FAILURES
 from pyg_schnet.io.locks import locked
-from pyg_schnet.io.outputs import check_appendable, check_replaceable
 
-_GROWING = (".traj", ".extxyz", ".xyz")
+_APPEND_ONLY = (".traj", ".extxyz", ".xyz")
 
 
 class TrajectoryFile:
-    """A trajectory file, complete after each frame; the file opens, and changes, with the first.
+    """A trajectory that is complete after each frame; the first frame creates or changes the file.
 
-    ``*.traj``, ``*.extxyz`` and ``*.xyz`` (extended) grow themselves. ASE writes other formats only whole:
-    such a file has the first frame at first, and all at the end, from one beside it that grows, as
-    ``run.pdb.extxyz`` does. Of two processes one writes it, and the other is refused.
+    ``*.traj``, ``*.extxyz`` and ``*.xyz`` (extended) grow frame by frame. ASE writes other formats only as a
+    whole: such a file holds the first frame at first and all frames at the end, when it is converted from
+    one beside it that grows, for instance ``run.pdb.extxyz``. A second process that writes either is
+    rejected.
 
     Args:
-        path: In any format that ASE reads and writes with many frames; ``None`` writes nothing.
-        overwrite: Whether a file that is there may be replaced.
-        resume: Go on with the file that is there, from this :attr:`size`; what comes after it is cut off.
+        path: File of any format in which ASE reads and writes many frames; ``None`` writes nothing.
+        overwrite: Whether an existing file may be replaced.
+        resume: The :attr:`size` from which to continue an existing file; what follows is removed.
 
     Attributes:
-        path: As given.
-        growing: The file that grows, ``path`` or the one beside it.
+        path: As passed.
+        frames: The file that grows, at ``path`` or beside it.
+        last: The frame that was written last, if one was.
 
     Raises:
-        FileExistsError: If there is such a file, or a folder or link that is not replaced, or if another
-            process is writing it.
-        FileNotFoundError: If there is no such folder, or no such file to resume.
-        ValueError: If ASE has no such format for many frames, or the file to resume is too short.
+        FileExistsError: If the file exists, is a folder or link, or is being written by another process.
+        FileNotFoundError: If the folder, or the file to resume, does not exist.
+        ValueError: If ASE does not write many frames in this format, or the file to resume is too short.
     """
 
     def __init__(self, path: str | os.PathLike | None, overwrite: bool = False, resume: int | None = None):
-        self.path = self.growing = None if path is None else Path(path)
-        self._file: TrajectoryWriter | AppendOnlyFile | None = None
-        self._last = None
-        self._format: str | None = None  # of one that is written whole
-        self._resume: int | None = None
+        self.path = None if path is None else Path(path)
+        self.frames: _ExtxyzFile | _TrajFile | None = None
+        self._resume, self._replaces = resume, overwrite or resume is not None
+        self._format: str | None = None  # of a file that ASE writes as a whole
+        self.last: Atoms | None = None
         self._locks = ExitStack()
-        self._overwrite = overwrite
-        if self.path is None or self.growing is None:
+        if self.path is None:
             return
-        if self.path.suffix not in _GROWING:
-            self._format = _format_of(self.path)
-            self.growing = append_only_path(self.path)
-        if not self.path.parent.is_dir():
-            raise FileNotFoundError(
-                f"`trajectory` must be in a folder that exists; create {self.path.parent}"
-            )
-        self._resume = resume
-        self._check()
+        frames = append_only_path(self.path)
+        if frames != self.path:
+            self._format = _multi_frame_format(self.path)
+            check_creatable(self.path, self._replaces)
+        self.frames = (_TrajFile if frames.suffix == ".traj" else _ExtxyzFile)(frames, overwrite, resume)
 
     @property
     def size(self) -> int:
-        """How long the file is: frames of a ``*.traj``, else bytes."""
-        if self._file is None:
-            return self._resume or 0
-        return len(self._file) if isinstance(self._file, TrajectoryWriter) else self._file.size
-
-    def _check(self) -> None:
-        """Raise if what is there must stay, or cannot be gone on with."""
-        assert self.path is not None
-        assert self.growing is not None
-        check_replaceable(self.path)
-        if self._resume is not None:
-            check_appendable(self.growing)
-            _check_length(self.growing, self._resume)
-            return
-        for there in (self.path, self.growing):
-            check_replaceable(there)
-            if there.exists() and not self._overwrite:
-                raise FileExistsError(
-                    f"{there} exists; choose another name, or replace it with overwrite=True (--overwrite)"
-                )
+        """Length of the file that grows: frames of a ``*.traj``, else bytes."""
+        return 0 if self.frames is None else self.frames.size
 
     def write(self, frame: Atoms) -> None:
-        """Append a frame with its results; the same object twice is one frame."""
-        if self.growing is None or self.path is None or frame is self._last:
+        """Append a frame with its results; the same object in succession is written once."""
+        if self.frames is None or frame is self.last:
             return
-        self._last = frame
-        if self._file is None:
-            if self._format is not None and self._resume is None:
-                self._write_whole(frame)  # a failure is told now, not at the end
-            self._file = _opened(self.growing, self._resume)
-        if isinstance(self._file, TrajectoryWriter):
-            self._write_to(self._file, frame)
-        else:
-            text = io.StringIO()
-            write(text, frame, format="extxyz")
-            self._file.append(text.getvalue())
+        if self._format is not None and self._resume is None and self.last is None:
+            self._convert(frame)  # a failure is reported now, not at the end
+        self.last = frame
+        self.frames.write(frame)
 
-    def _write_to(self, file: TrajectoryWriter, frame: Atoms) -> None:
-        """Append a frame; closing such a file would count a half-written one, so it is left as it is."""
-        assert self.growing is not None
-        try:
-            file.write(frame)
-        except BaseException as error:
-            self._file = None
-            cast(Any, file.backend).fd.raw.close()
-            if isinstance(error, OSError):
-                raise append_error(self.growing, error) from error
-            raise
-
-    def _write_whole(self, frames: Atoms | list[Atoms]) -> None:
+    def _convert(self, frames: Atoms | list[Atoms]) -> None:
         """Write the file in a format that does not grow."""
         assert self.path is not None
         with atomic_write(self.path) as part:
             write(part, frames, format=self._format)
 
     def __enter__(self) -> TrajectoryFile:
-        if self.path is None or self.growing is None:
+        if self.frames is None or self.path is None:
             return self
-        self._locks.enter_context(locked(*dict.fromkeys((self.path, self.growing))))
-        try:
-            self._check()  # again: another process may just have written it
-        except BaseException:
-            self._locks.close()
-            raise
+        with ExitStack() as locks:
+            if self._format is not None:
+                locks.enter_context(locked(self.path))
+                check_creatable(
+                    self.path, self._replaces
+                )  # again: another process may have written it meanwhile
+            self.frames.__enter__()
+            self._locks = locks.pop_all()
         return self
 
     def __exit__(
@@ -140,91 +100,105 @@ class TrajectoryFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self.frames is None:
+            return
+        with self._locks:
+            changed = self.frames.is_open or (kind is None and self._resume is not None)
+            self.frames.__exit__(kind, error, traceback)
+            if changed and self._format is not None:
+                self._convert(read(self.frames.path, ":"))
+
+
+class _ExtxyzFile(AppendOnlyFile):
+    """Frames in extended xyz."""
+
+    def write(self, frame: Atoms) -> None:
+        text = io.StringIO()
+        write(text, frame, format="extxyz")
+        self.append(text.getvalue())
+
+
+class _TrajFile(AppendOnlyFile):
+    """Frames in ASE's binary format; lengths are numbers of frames."""
+
+    _writer: TrajectoryWriter | None = None
+
+    @property
+    def size(self) -> int:
+        return self._keep or 0 if self._writer is None else len(self._writer)
+
+    def write(self, frame: Atoms) -> None:
+        self.open()
+        assert self._writer is not None
         try:
-            if kind is None and self._file is None and self._resume is not None and self.growing is not None:
-                self._file = _opened(self.growing, self._resume)  # without what a kill left at its end
-            if self._file is not None:
-                self._file.close()
-                if self._format is not None and self.growing is not None:
-                    self._write_whole(read(self.growing, ":"))
-        finally:
-            self._locks.close()
+            self._writer.write(frame)
+        except BaseException as error:
+            # Closing it would count the incomplete frame in the file's header.
+            cast(Any, self._writer.backend).fd.raw.close()
+            self._writer = None
+            if isinstance(error, OSError):
+                raise append_error(self.path, error) from error
+            raise
+
+    def open(self) -> None:
+        if self._writer is not None:
+            return
+        if self._keep is None:
+            self.path.unlink(missing_ok=True)  # ASE would empty it under all of its names
+        elif self._length() > self._keep:
+            truncate_frames(self.path, self._keep)
+        self._writer = TrajectoryWriter(self.path, "w" if self._keep is None else "a")
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def _length(self) -> int:
+        """Count the frames, the last of which to keep must be readable.
+
+        The header of a truncated file counts frames that are absent.
+        """
+        last = (self._keep or 0) - 1
+        try:
+            with self.path.open("rb") as file:  # ASE does not close damaged files
+                frames = cast(Any, TrajectoryReader(file))
+                if 0 <= last < len(frames):
+                    frames[last]
+                return len(frames)
+        except FAILURES as error:
+            raise ValueError(
+                f"{self.path}: must be the trajectory of the run to resume, complete up to frame {last}, and "
+                f"cannot be read ({error}); begin a new run"
+            ) from None
 
 
 def append_only_path(path: Path) -> Path:
-    """Return the file that grows frame by frame, where a trajectory is written as ``path``."""
-    return path if path.suffix in _GROWING else path.with_name(f"{path.name}.extxyz")
-
-
-def _format_of(path: Path) -> str:
-    try:
-        known = get_ioformat(filetype(os.fspath(path), read=False))
-    except UnknownFileTypeError:
-        known = None
-    if known is None or known.single or not (known.can_read and known.can_write):
-        others = {
-            extension
-            for form in ioformats.values()
-            if form.can_read and form.can_write and not form.single
-            for extension in form.extensions
-        }
-        names = (*_GROWING, *sorted(f".{name}" for name in others - {suffix[1:] for suffix in _GROWING}))
-        raise ValueError(
-            f"`trajectory` must end in {', '.join(names)} or what else ASE keeps many frames in; "
-            f"got {path.name!r}"
-        )
-    return known.name
-
-
-def _check_length(path: Path, size: int) -> None:
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file to resume; begin a new run")
-    there = _whole_frames(path, size) if path.suffix == ".traj" else path.stat().st_size
-    if there < size:
-        raise ValueError(
-            f"{path}: must be as long as it was when its restart file was written, {size}, got {there}; "
-            "begin a new run"
-        )
+    """Return the file that grows frame by frame when a trajectory is written to ``path``."""
+    return path if path.suffix in _APPEND_ONLY else path.with_name(f"{path.name}.extxyz")
 
 
 def truncate_frames(path: Path, number: int) -> None:
-    """Cut a ``*.traj`` after some frames; what follows may be what a kill left."""
+    """Truncate a ``*.traj`` after a number of frames; a kill may have left part of the next one."""
     with atomic_write(path) as part, path.open("rb") as file, TrajectoryWriter(part) as writer:
         stored = cast(Any, TrajectoryReader(file))
-        for place in range(number):
-            writer.write(stored[place])
+        for k in range(number):
+            writer.write(stored[k])
 
 
-def _opened(path: Path, size: int | None) -> TrajectoryWriter | AppendOnlyFile:
-    """Open a new file, or one to append to, without what is beyond a size."""
-    if path.suffix != ".traj":
-        return AppendOnlyFile(path, size or 0)
-    if size is None:
-        path.unlink(missing_ok=True)  # ASE would empty it, whatever other names it has
-        return TrajectoryWriter(path)
-    if _frames(path) > size:
-        truncate_frames(path, size)
-    return TrajectoryWriter(path, "a")
-
-
-def _whole_frames(path: Path, size: int) -> int:
-    """Count the frames of a ``*.traj``; one that the run wrote must be readable, as the last of ``size`` is.
-
-    The header counts frames whether or not they are there, as after a file was cut off.
-    """
+def _multi_frame_format(path: Path) -> str:
+    """Return ASE's name of the format of a file name, which must be one of many frames."""
     try:
-        with path.open("rb") as file:  # by ourselves, for ASE leaves it open where it is damaged
-            frames = cast(Any, TrajectoryReader(file))
-            if 0 < size <= len(frames):
-                frames[size - 1]
-            return len(frames)
-    except FAILURES as error:
+        found = get_ioformat(filetype(os.fspath(path), read=False))
+    except UnknownFileTypeError:
+        found = None
+    if found is None or found.single or not (found.can_read and found.can_write):
+        formats = (
+            form for form in ioformats.values() if form.can_read and form.can_write and not form.single
+        )
+        others = {f".{extension}" for form in formats for extension in form.extensions}
+        names = (*_APPEND_ONLY, *sorted(others - set(_APPEND_ONLY)))
         raise ValueError(
-            f"{path}: must be the trajectory of the run to resume, whole up to frame {size - 1}, and cannot "
-            f"be read ({error}); begin a new run"
-        ) from None
-
-
-def _frames(path: Path) -> int:
-    with TrajectoryReader(path) as frames:
-        return len(frames)
+            f"`trajectory` must end in {', '.join(names)} or another extension of a format in which ASE "
+            f"writes many frames; got {path.name!r}"
+        )
+    return found.name

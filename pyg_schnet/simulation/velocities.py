@@ -7,16 +7,16 @@ from ase import Atoms, units
 
 
 def degrees_of_freedom(atoms: Atoms, rotation: bool, drift: bool = False) -> int:
-    """Count the independent momenta among which the kinetic energy is shared.
+    """Count the degrees of freedom among which the kinetic energy is distributed.
 
     Args:
-        atoms: With constraints, what they leave; without, 3N less the three of the center of mass.
-        rotation: Whether the molecule turns as a whole; if not, three more are gone, or two for a
-            linear one.
-        drift: Whether it moves as a whole, too, which leaves all 3N; it then turns as well.
+        atoms: Structure. Constraints leave those that they do not remove; without constraints there are 3N,
+            less the three of the center of mass.
+        rotation: Whether the molecule rotates as a whole; if not, three fewer, or two if it is linear.
+        drift: Whether the center of mass moves, which leaves all 3N; the molecule then rotates, too.
 
     Raises:
-        ValueError: If nothing is left, as for one atom whose center of mass is at rest.
+        ValueError: If none is left, as for one atom whose center of mass is at rest.
     """
     count = atoms.get_number_of_degrees_of_freedom()
     if not (atoms.constraints or drift):
@@ -34,17 +34,17 @@ def degrees_of_freedom(atoms: Atoms, rotation: bool, drift: bool = False) -> int
 def draw_momenta(
     atoms: Atoms, temperature: float, rng: np.random.Generator, rotation: bool, drift: bool = False
 ) -> None:
-    """Give a structure Maxwell-Boltzmann momenta, scaled to the temperature exactly.
+    """Set Maxwell-Boltzmann momenta, scaled to the temperature exactly.
 
     Without constraints the center of mass is at rest unless ``drift``; with constraints it moves as they
     allow.
 
     Args:
-        atoms: Changed in place.
-        temperature: In K, over :func:`degrees_of_freedom`.
-        rng: Where randomness comes from.
-        rotation: Whether the molecule may turn as a whole.
-        drift: Whether its center of mass may move, as in a bath that does not hold it.
+        atoms: Structure whose momenta are set.
+        temperature: Temperature in K of the :func:`degrees_of_freedom`.
+        rng: Random number generator.
+        rotation: Whether the molecule may rotate as a whole.
+        drift: Whether its center of mass may move, as in a bath that does not constrain it.
     """
     count = degrees_of_freedom(atoms, rotation, drift)
     deviation = np.sqrt(atoms.get_masses() * units.kB * temperature)
@@ -52,11 +52,11 @@ def draw_momenta(
     if not drift:
         remove_drift(atoms, rotation)
     if temperature > 0:
-        atoms.set_momenta(atoms.get_momenta() * np.sqrt(temperature / kinetic(atoms, count)))
+        atoms.set_momenta(atoms.get_momenta() * np.sqrt(temperature / kinetic_temperature(atoms, count)))
 
 
 def remove_drift(atoms: Atoms, rotation: bool) -> None:
-    """Bring an unconstrained structure to rest as a whole and, unless ``rotation``, to a stop."""
+    """Remove the momentum of an unconstrained structure and, unless ``rotation``, its angular momentum."""
     if atoms.constraints:
         return
     masses = atoms.get_masses()
@@ -65,14 +65,14 @@ def remove_drift(atoms: Atoms, rotation: bool) -> None:
     if not rotation:
         arms = atoms.positions - atoms.get_center_of_mass()
         momentum = np.cross(arms, momenta).sum(axis=0)
-        # The pseudo-inverse leaves out the axis of a linear molecule, which has no inertia.
+        # The pseudo-inverse omits the axis of a linear molecule, which has no inertia.
         spin = np.linalg.pinv(_inertia(atoms), rcond=1e-9, hermitian=True) @ momentum
         momenta -= masses[:, None] * np.cross(spin, arms)
     atoms.set_momenta(momenta)
 
 
-def kinetic(atoms: Atoms, count: int) -> float:
-    """Compute the kinetic temperature in K, given the degrees of freedom."""
+def kinetic_temperature(atoms: Atoms, count: int) -> float:
+    """Compute the kinetic temperature in K of a number of degrees of freedom."""
     return float(2 * atoms.get_kinetic_energy() / (count * units.kB))
 
 

@@ -170,9 +170,9 @@ def _enter_config(path: Path) -> None:
 
 def _enter_restart(path: Path) -> None:
     trajectory = path.with_suffix("")
-    point = samples.restart_file(trajectory).read()
+    point, _ = samples.restart_file(trajectory).read()
     if point is not None:
-        point.place(samples.water())
+        point.restore(samples.water())
         point.check_energy(point.energy, 3)
 
 

@@ -253,11 +253,13 @@ def write_run(folder: Path) -> None:
 
 
 def restart_file(trajectory: Path) -> RestartFile:
-    """Give the restart file of a dynamics of water."""
+    """Return the restart file of a run of water."""
     return RestartFile(trajectory, SETTINGS, water(), trajectory.with_suffix(".csv"))
 
 
 def write_restart(trajectory: Path) -> None:
-    """Write the restart file of a dynamics of water, beside its trajectory."""
-    with restart_file(trajectory) as file:
-        file.write(5, water(), 100, Statistics(count=6, temperature=300.0), [1.0, 2.0])
+    """Write the restart file of a run of water, beside its trajectory."""
+    frame, file = water(), restart_file(trajectory)
+    frame.info["step"] = 5
+    file.update(frame, 100, Statistics(count=6, temperature=300.0), [1.0, 2.0])
+    file.flush([])

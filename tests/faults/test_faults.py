@@ -20,7 +20,7 @@ from ase.build import molecule
 from pyg_schnet import Potential, SchNet, cli
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.potentials import checkpoint
-from pyg_schnet.simulation.log import RunLog
+from pyg_schnet.simulation.recorder import RunLog
 from pyg_schnet.simulation.trajectory import TrajectoryFile
 
 pytestmark = pytest.mark.nightly

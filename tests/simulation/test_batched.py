@@ -16,7 +16,7 @@ from ase.optimize import FIRE
 from pyg_schnet import Ensemble, Potential
 from pyg_schnet.potentials.training_domain import TrainingDomain
 from pyg_schnet.simulation import SchNetCalculator, relax, relax_batched, relax_stream, run_md_batched
-from pyg_schnet.simulation.batched_system import BatchedSystem, by_size
+from pyg_schnet.simulation.batched_system import BatchedSystem, group_by_pairs
 from pyg_schnet.simulation.statistics import fit_drift
 from pyg_schnet.simulation.velocities import draw_momenta
 from pyg_schnet.transforms.ase_atoms import from_ase
@@ -277,7 +277,7 @@ def refusal(out, k, mine):
     ("spoil", "reason"),
     [
         (nan_force, r"energy and forces must be finite, got .* a force of nan eV/Å"),
-        (hole, r"energy fell by 200 eV an atom, more than any bond"),
+        (hole, r"energy fell by 200 eV"),
         (refusal, r"`pos` must not place two atoms at one point"),
     ],
 )
@@ -342,10 +342,10 @@ def test_many_refused_structures_cost_one_batch(potential, several, monkeypatch)
 
 
 def test_groups_hold_no_more_pairs_than_asked_for(potential, several):
-    groups = list(by_size(potential, several, 60))
+    groups = list(group_by_pairs(potential, several, 60))
     assert [k for group in groups for k in group] == list(range(len(several)))
     assert len(groups) > 2
-    assert list(by_size(potential, several, 10**9)) == [list(range(len(several)))]
+    assert list(group_by_pairs(potential, several, 10**9)) == [list(range(len(several)))]
 
 
 @pytest.mark.parametrize("max_pairs", [1, 10**6])
@@ -365,9 +365,9 @@ BOUND = Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.8]], constraint=FixBondLength
     [
         (Atoms("H"), TypeError, r"ase\.Atoms.*Atoms.*\[atoms\]"),
         ([], ValueError, "at least.*ase.Atoms"),
-        ([Atoms("H"), "H2"], TypeError, "ase.Atoms.*number.*1"),
+        ([Atoms("H"), "H2"], TypeError, "ase.Atoms.*index 1"),
         ([Atoms()], ValueError, "must have atoms, got none"),
-        ([BOUND], ValueError, "side.*Fix"),
+        ([BOUND], ValueError, "constraint.*Fix"),
         ([molecule("SiH4")], ValueError, "structure.*0.*number.*14.*absent.*1.*6"),
     ],
 )

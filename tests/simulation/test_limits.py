@@ -139,11 +139,11 @@ def test_distances_that_are_not_looked_at_could_not_be_too_short(system):
         if system == "strained":
             atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.002 * rng.normal(size=(3, 3))), scale_atoms=True)
         shortest = _shortest(atoms)
-        told = limits.breach(_with_domain(atoms, domain))
+        told = limits.violation(_with_domain(atoms, domain))
         assert (told is not None) == (shortest < 0.9 * 2.2), step
         seen += told is not None
     assert seen > 5
-    assert limits.looks < 55
+    assert limits.distance_checks < 55
 
 
 def _shortest(atoms: Atoms) -> float:

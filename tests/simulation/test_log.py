@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pyg_schnet.simulation import run_md
-from pyg_schnet.simulation.log import COLUMNS, RunLog
+from pyg_schnet.simulation.recorder import COLUMNS, RunLog
 from pyg_schnet.simulation.statistics import Statistics, fit_drift
 
 
@@ -104,7 +104,7 @@ def test_a_log_that_appeared_meanwhile_stays(tmp_path):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"`log`.*folder.*absent"):
+    with pytest.raises(FileNotFoundError, match=r"run\.csv.*folder.*absent"):
         RunLog(tmp_path / "absent" / "run.csv")
 
 

@@ -126,7 +126,7 @@ def refusal(calculator):
     ("spoil", "reason"),
     [
         (not_numbers, "energy and forces must be finite"),
-        (hole, "its energy fell by 111 eV an atom"),
+        (hole, "its energy fell by 111 eV"),
         (refusal, "two atoms at one point"),
     ],
 )

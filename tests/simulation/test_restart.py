@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 
 from pyg_schnet import Ensemble, Potential, SchNet
 from pyg_schnet.potentials import checkpoint
-from pyg_schnet.simulation import SchNetCalculator, restart, run_md
+from pyg_schnet.simulation import SchNetCalculator, md, restart, run_md
+from pyg_schnet.simulation.restart import RestartFile
 from pyg_schnet.simulation.trajectory import TrajectoryFile
 
 DATA = Path(__file__).parent / "data"
@@ -49,32 +50,29 @@ def run(copper, tmp_path):
     def go(name="run.extxyz", kind="nve", kill=None, atoms=copper, duration=0.04, **options):
         def on_step(step, frame):
             if step == kill:
+                go.is_killed = True
                 raise Killed
 
         defaults = {"timestep": 1.0, "interval": 5, **KINDS[kind]}
         path = tmp_path / name
         options = {"log": path.with_suffix(".csv"), **defaults, **options}
+        go.is_killed = False
         return run_md(atoms, duration=duration, trajectory=path, on_step=on_step, **options)
 
     return go
 
 
 @pytest.fixture
-def sudden(monkeypatch):
-    """End runs as the kill of a process does, which leaves no time to tell the last frame.
+def sudden(run, monkeypatch):
+    """End runs as the kill of a process does, without writing the last frame to the restart file.
 
-    The clock goes on by one a look, and a file is due at steps 10, 25 and 40.
+    The clock advances by one per call, and a file is due at steps 10, 25 and 40.
     """
     ticks = iter(range(10**6))
     monkeypatch.setattr(restart, "monotonic", lambda: next(ticks))
-    monkeypatch.setattr(restart, "_PAUSE", 3)
-    leave = restart.RestartFile.__exit__
-
-    def end(self, kind, *rest):
-        if kind is None:
-            leave(self, kind, *rest)
-
-    monkeypatch.setattr(restart.RestartFile, "__exit__", end)
+    monkeypatch.setattr(restart, "MIN_PAUSE", 3)
+    flush = RestartFile.flush
+    monkeypatch.setattr(RestartFile, "flush", lambda *arguments: run.is_killed or flush(*arguments))
 
 
 def kill(run, step=23, **options):
@@ -116,14 +114,14 @@ def test_a_process_that_is_killed_loses_nothing_but_time(run, tmp_path, sudden, 
 
 
 def test_restart_files_are_rare_and_the_last_is_of_the_end(run, tmp_path, monkeypatch):
-    steps, write = [], restart.RestartFile._write
+    steps, write = [], checkpoint.write
 
-    def count(self, header, arrays):
+    def count(path, kind, header, arrays):
         steps.append(header["step"])
-        write(self, header, arrays)
+        write(path, kind, header, arrays)
 
-    monkeypatch.setattr(restart.RestartFile, "_write", count)
-    monkeypatch.setattr(restart, "_PAUSE", 1e9)
+    monkeypatch.setattr(checkpoint, "write", count)
+    monkeypatch.setattr(restart, "MIN_PAUSE", 1e9)
     run(interval=1)
     assert steps == [None, 40]
     kill(run, name="other.traj", interval=1)
@@ -135,7 +133,7 @@ def test_restart_files_are_rare_and_the_last_is_of_the_end(run, tmp_path, monkey
 def test_a_power_cut_finds_frames_and_rows_where_the_restart_file_is(
     run, tmp_path, monkeypatch, disk, suffix
 ):
-    monkeypatch.setattr(restart, "_PAUSE", 0)
+    monkeypatch.setattr(restart, "MIN_PAUSE", 0)
     (tmp_path / "logs").mkdir()
     run(f"run.{suffix}", log=tmp_path / "logs" / "run.csv")
     renames = [k for k, (name, _) in enumerate(disk) if name == f"renamed run.{suffix}.restart"]
@@ -183,13 +181,11 @@ def test_a_run_begins_where_there_is_none(run, tmp_path):
 
 
 def _kill_before_a_frame(run, monkeypatch):
-    from pyg_schnet.simulation import md as dynamics
-
     def fail(*arguments, **options):
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(dynamics, "_equilibrate", fail)
+        patch.setattr(md, "draw_momenta", fail)
         kill(run)
 
 
@@ -211,6 +207,18 @@ def test_a_stricter_limit_holds_at_the_frame_to_go_on_from(run, tmp_path):
     assert stopped.stopped.startswith("at step 20 the force on atom")
     assert stopped.steps == 20
     assert len(read(tmp_path / "run.extxyz", ":")) == 5
+
+
+def test_the_last_frame_before_a_resumed_run_stops_is_written_once(run, tmp_path):
+    run("whole.traj", max_force=None, interval=1)
+    forces = [
+        np.linalg.norm(frame.get_forces(), axis=1).max() for frame in read(tmp_path / "whole.traj", ":")
+    ]
+    step = next(k for k in range(2, 40) if forces[k + 1] > forces[k])
+    run(duration=step / 1000, interval=1, max_force=None)
+    stopped = run(interval=1, max_force=(forces[step] + forces[step + 1]) / 2, resume=True)
+    assert stopped.stopped.startswith(f"at step {step + 1} the force")
+    assert [frame.info["step"] for frame in read(tmp_path / "run.extxyz", ":")] == list(range(step + 1))
 
 
 @pytest.mark.parametrize(
@@ -407,15 +415,15 @@ def test_another_file_is_not_taken_for_the_log(run, tmp_path):
 
 def test_of_two_that_resume_one_run_one_is_refused(run, tmp_path, monkeypatch):
     kill(run)
-    read_point = restart.RestartFile.read
+    read_point = RestartFile.read
 
     def read_late(self):
         point = read_point(self)
-        monkeypatch.setattr(restart.RestartFile, "read", read_point)
+        monkeypatch.setattr(RestartFile, "read", read_point)
         run(resume=True)  # another process, from the same point to the end
         return point
 
-    monkeypatch.setattr(restart.RestartFile, "read", read_late)
+    monkeypatch.setattr(RestartFile, "read", read_late)
     with pytest.raises(FileExistsError, match=r"another.*process"):
         run(resume=True)
     assert len(read(tmp_path / "run.extxyz", ":")) == len((tmp_path / "run.csv").read_text().splitlines()) - 1
