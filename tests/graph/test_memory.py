@@ -43,7 +43,7 @@ def test_a_batch_of_too_many_pairs_is_cut_where_it_must_be():
     edges = torch.tensor([5.0, 5.0, 20.0, 1.0, 1.0])
     parts = split_by_edges(torch.tensor([4, 0, 1, 2, 3]), edges, max_edges=10)
     assert [part.tolist() for part in parts] == [[4, 0], [1], [2], [3]]
-    assert len(split_by_edges(torch.arange(5), edges, most=32)) == 1
+    assert len(split_by_edges(torch.arange(5), edges, max_edges=32)) == 1
 
 
 def test_a_batch_that_is_cut_gives_what_its_structures_give_alone():
