@@ -1,4 +1,4 @@
-"""The verb ``predict``: energies, forces and stresses of structures."""
+"""The command ``predict``: energies, forces and stresses of structures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,35 +16,35 @@ from pyg_schnet.cli.options import add_files, add_resume, add_talk, with_model
 from pyg_schnet.io.outputs import check_output, check_stores_results
 
 if TYPE_CHECKING:
-    from pyg_schnet.prediction.run import BatchRun
-    from pyg_schnet.prediction.shard_spec import Share
-    from pyg_schnet.prediction.task import Row
+    from pyg_schnet.cli.batch_run import CommandRun
+    from pyg_schnet.prediction.results import PredictionResult
+    from pyg_schnet.prediction.shards import ShardSpec
 
 
 def build(full: bool) -> tuple[str, ArgumentParser]:
-    """Give the line of the verb in the list, and its options; all of them if ``full``."""
+    """Return the command's line in the list of commands, and its parser."""
     parser = with_model(
         "Predict energies (eV), forces (eV/Å) and, of crystals, stresses (eV/Å³) of the structures of a "
         "file, which may be larger than the memory: .xyz, .traj, .db and processed data sets "
         "(.safetensors) are read, and .xyz, .traj and .db written, structure by structure; .npz, .h5 and "
-        "ASE's other formats at once. Several models give their mean, and how far they disagree. A run that "
-        "was killed goes on with --resume, with any number of --processes. Jobs on several machines write "
-        "one shard each, and --join makes OUT of them. "
+        "ASE's other formats at once. Several models predict their mean and how far they disagree. "
+        "--resume continues a run that was killed, with any number of --processes. Jobs on several machines "
+        "write one shard each, and --join makes OUT of them. "
         "Example: pyg-schnet predict RUN/model.safetensors in.xyz out.extxyz --processes 2\n"
         "pyg-schnet predict RUN/model.safetensors in.xyz out.extxyz --shard 3/8\n"
         "pyg-schnet predict RUN/model.safetensors in.xyz out.extxyz --join",
     )
     add_files(parser, structures="structures, in any format of ASE, or a data set: .safetensors, .npz, .h5")
-    parser.add_argument("--batch_size", type=int, default=32, help="structures at once")
+    parser.add_argument("--batch_size", type=int, default=32, help="structures evaluated at once")
     parser.add_argument(
-        "--processes", type=int, default=1, help="that share the work, with --threads each; OUT is the same"
+        "--processes", type=int, default=1, help="processes, with --threads each; OUT is the same"
     )
     parser.add_argument(
         "--shard",
         type=str | None,
-        help="K/N, as 3/8: do the third of eight parts, and write OUT.shard-3-of-8; see --join",
+        help="K/N, as 3/8: compute the third of eight shards into the file OUT.shard-3-of-8; see --join",
     )
-    parser.add_argument("--join", action="store_true", help="make OUT of all its shards, and remove them")
+    parser.add_argument("--join", action="store_true", help="make OUT of all its shards, and remove these")
     add_resume(parser)
     add_talk(parser)
     return "energies and forces of structures", parser
@@ -53,31 +52,35 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
 
 def run(options: Namespace) -> int:
     """Predict energies, forces and stresses of structures."""
-    from pyg_schnet.prediction.run import BatchRun, has_same_places
-    from pyg_schnet.prediction.shard_spec import Share
-    from pyg_schnet.prediction.shards import Shards, remove_shards
+    from pyg_schnet.cli.batch_run import CommandRun
+    from pyg_schnet.prediction.run import has_same_positions
+    from pyg_schnet.prediction.shards import ShardSpec, find_shards, join, remove_shards
 
     _check(options)
-    share = Share.parse(options.shard, options.batch_size)
+    shard = ShardSpec.parse(options.shard, options.batch_size)
     of_whole = options.shard is None or (options.resume and Path(options.out).exists())  # nothing is left
-    work = BatchRun(options, {"verb": "predict"}, has_same_places, None if of_whole else share)
-    is_complete, earlier, new, seconds = work.results.is_complete, 0, 0, 0.0
+    command = CommandRun(options, {"verb": "predict"}, has_same_positions, None if of_whole else shard)
+    results, run = command.results, command.run
+    is_complete, earlier, seconds = results.is_complete, 0, 0.0
     if not is_complete:
-        with work.results:
-            begin = work.pass_earlier()
-            earlier, start = work.results.written, time.perf_counter()
+        with command.kept():
+            run.check_earlier()
+            earlier, start = results.written, time.perf_counter()
             if options.join:
-                shards = Shards(options.out, options.batch_size)
-                rows = shards.rows(work.source, work.settings, work.fingerprint, begin, options.skip)
-                new = work.add(rows, "joining")
+                shards = find_shards(options.out, options.batch_size)
+                key = command.settings, command.input_sha256
+                with command.progress("joining") as advance:
+                    for count in join(results, shards, run.source, *key, options.skip):
+                        advance(count)
             else:
-                with _computed(options, work, share, begin) as rows:
-                    new = work.add(rows, "predicting")
+                with command.progress("predicting") as advance, _computed(options, command, shard) as batches:
+                    for batch in batches:
+                        advance(run.add(batch))
             seconds = time.perf_counter() - start
-            work.finish()
+            run.finish()
     if options.join:
-        remove_shards(options.out, options.batch_size, work.settings, work.fingerprint)
-    _tell(options, work, earlier, new, seconds)
+        remove_shards(options.out, options.batch_size, command.settings, command.input_sha256)
+    _report(options, command, is_complete, earlier, seconds)
     return 0
 
 
@@ -97,46 +100,43 @@ def _check(options: Namespace) -> None:
 
 
 @contextmanager
-def _computed(options: Namespace, work: BatchRun, share: Share, begin: int) -> Iterator[Iterator[Row]]:
-    """Compute what is left, here or in several processes."""
-    from pyg_schnet.prediction.task import Job
-    from pyg_schnet.prediction.workers import Workers
+def _computed(
+    options: Namespace, command: CommandRun, shard: ShardSpec
+) -> Iterator[Iterator[list[PredictionResult]]]:
+    """Predict the structures without results, in this process or in several."""
+    from pyg_schnet.potentials.model_files import resolve_models
+    from pyg_schnet.prediction.workers import PredictionTask, Workers
 
-    job = Job(
-        work.models,
-        work.source,
-        share,
-        options.device,
-        work.results.run,
-        work.results.content.is_text,
-        work.domain,
-        begin,
-    )
+    run, results = command.run, command.results
+    models = resolve_models(options.model)
+    task = PredictionTask(models, run.source, shard, options.device, results.run, results.kind, run.first)
     if options.processes == 1:
-        yield chain.from_iterable(job.batches())
+        yield task.batches()
         return
-    with Workers(job, options.processes, options.threads) as workers:
-        yield chain.from_iterable(workers.batches())
+    with Workers(task, options.processes, options.threads) as workers:
+        yield workers.batches()
 
 
-def _tell(options: Namespace, work: BatchRun, earlier: int, new: int, seconds: float) -> None:
-    out = str(work.results.path)
+def _report(
+    options: Namespace, command: CommandRun, was_complete: bool, earlier: int, seconds: float
+) -> None:
+    results = command.results
     if options.json:
-        told = {
-            "structures": earlier + new,
+        report = {
+            "structures": results.written,
             "earlier": earlier,
             "seconds": seconds,
-            "refused": [{"frame": number, "reason": reason} for number, reason in work.refused],
-            "outside": [{"frame": number, "reason": reason} for number, reason in work.outside],
-            "refused_count": work.refused.total,
-            "outside_count": work.outside.total,
-            "out": out,
+            **command.reasons(),
+            "refused_count": results.refused.total,
+            "outside_count": results.outside.total,
+            "out": str(results.path),
         }
-        print(json.dumps(told))
-    if work.results.is_complete:
-        work.tell(f"nothing is left to do: {out}")
+        print(json.dumps(report))
+    if was_complete:
+        command.print(f"nothing is left to do: {results.path}")
         return
-    work.tell_refused()
-    work.tell_outside()
+    command.print_reasons()
     before = f", {earlier:,} of them before" if earlier else ""
-    work.tell(f"{earlier + new:,} structures with energies (eV) and forces (eV/Å){before}: {out}")
+    command.print(
+        f"{results.written:,} structures with energies (eV) and forces (eV/Å){before}: {results.path}"
+    )

@@ -1,9 +1,10 @@
-"""The verb ``relax``: the nearest minima."""
+"""The command ``relax``: the nearest minima of structures."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
@@ -15,31 +16,35 @@ if TYPE_CHECKING:
     from ase import Atoms
     from rich.table import Table
 
-    from pyg_schnet.prediction.run import BatchRun
+    from pyg_schnet.cli.batch_run import CommandRun
     from pyg_schnet.simulation import Relaxation
 
-_ROWS = 20  # of the table
-_PAIRS = 20_000  # of neighbors at once: as fast as ten times more, and less is lost in a kill
+_ROWS = 20  # of the table of structures
+_MAX_PAIRS = 20_000  # of neighbors at once: as fast as ten times more, and a kill loses less
 
 
 def build(full: bool) -> tuple[str, ArgumentParser]:
-    """Give the line of the verb in the list, and its options; all of them if ``full``."""
+    """Return the command's line in the list of commands, and its parser."""
     parser = with_model(
-        "Move the atoms of structures to where no force is left. Many structures move side by side, by FIRE. "
-        "The exit code is 1 if some did not converge. A run that was killed goes on with --resume. "
+        "Relax structures to the nearest minimum of the energy. Many structures are relaxed side by side, by "
+        "FIRE. The exit code is 1 if some did not converge. --resume continues a run that was killed. "
         "Example: pyg-schnet relax RUN/model.safetensors in.xyz out.extxyz --fmax 0.01",
     )
     add_files(parser)
-    parser.add_argument("--fmax", type=float, default=0.01, help="longest force allowed, in eV/Å")
-    parser.add_argument("--steps", type=int, default=500, help="the most to take")
+    parser.add_argument("--fmax", type=float, default=0.01, help="largest force at convergence, in eV/Å")
+    parser.add_argument("--steps", type=int, default=500, help="maximum number of steps")
     parser.add_argument(
         "--optimizer",
         type=str | None,
         help="BFGS, LBFGS or FIRE; by default FIRE for many, side by side, and BFGS for one",
     )
-    parser.add_argument("--cell", action="store_true", help="relax the cells too, one structure by one")
-    parser.add_argument("--pressure", type=float, default=0.0, help="on the cell, in GPa")
-    parser.add_argument("--trajectory", type=str | None, help="the path of one structure: .traj or .extxyz")
+    parser.add_argument(
+        "--cell", action="store_true", help="relax the cells, too; structures are relaxed one by one"
+    )
+    parser.add_argument("--pressure", type=float, default=0.0, help="pressure on the cell, in GPa")
+    parser.add_argument(
+        "--trajectory", type=str | None, help="file for the path of one structure, .traj or .extxyz"
+    )
     add_resume(parser)
     add_talk(parser)
     return "relax structures", parser
@@ -47,71 +52,76 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
 
 def run(options: Namespace) -> int:
     """Relax structures."""
-    from pyg_schnet.prediction.run import BatchRun, has_same_start
+    from pyg_schnet.cli.batch_run import CommandRun
+    from pyg_schnet.datasets.structure_file import StructureFile
+    from pyg_schnet.potentials.checkpoint import load
+    from pyg_schnet.potentials.model_files import checkpoint_paths, resolve_models
+    from pyg_schnet.potentials.training_domain import TrainingDomain
+    from pyg_schnet.prediction.run import has_same_start
     from pyg_schnet.simulation.relaxation import check_goal, check_method
 
     check_goal(options.fmax, options.steps)
     check_method(options.optimizer or "FIRE", options.cell, options.pressure)
     settings = {name: options[name] for name in ("fmax", "steps", "optimizer", "cell", "pressure")}
-    work = BatchRun(options, {"verb": "relax", **settings}, has_same_start)
-    if work.results.is_complete:
-        rows = [_row(atoms) for atoms in _frames_of(options.out)]
+    models = checkpoint_paths(resolve_models(options.model))
+    domain = TrainingDomain.intersection([load(model).domain for model in models if Path(model).is_file()])
+    command = CommandRun(options, {"verb": "relax", **settings}, has_same_start, domain=domain)
+    if command.results.is_complete:
+        rows = [_row(atoms) for _, atoms in StructureFile(options.out)]
     else:
-        if options.trajectory and work.is_of_many:
+        if options.trajectory and command.is_of_many:
             raise ValueError(
                 "`--trajectory` is the path of one structure, and there are several; choose with --index"
             )
-        with work.results:
-            rows = [_row(frame) for frame in work.earlier()]
-            frames = (_labelled(result) for result in _relax(options, work))
-            rows += [_row(frame) for frame in work.write(frames, "relaxing")]
-            work.finish()
+        with command.kept():
+            command.run.check_earlier()
+            rows = [_row(frame) for frame in command.results.frames()]
+            with command.progress("relaxing") as advance:
+                for result in _relax(options, command):
+                    frame = _labelled(result)
+                    command.run.write(frame)
+                    rows.append(_row(frame))
+                    advance(1)
+            command.run.finish()
     converged = sum(row["converged"] for row in rows)
     if options.json:
-        refused = [{"frame": number, "reason": reason} for number, reason in work.refused]
-        outside = [{"frame": number, "reason": reason} for number, reason in work.outside]
-        told = {
-            "structures": len(rows),
-            "converged": converged,
-            "out": options.out,
-            "refused": refused,
-            "outside": outside,
-        }
-        print(json.dumps({**told, "results": rows}))
+        report = {"structures": len(rows), "converged": converged, "out": options.out, **command.reasons()}
+        print(json.dumps({**report, "results": rows}))
     elif not options.quiet:
-        _tell(rows, options, work)
+        _report(rows, options, command)
     return 0 if converged == len(rows) else 1
 
 
-def _relax(options: Namespace, work: BatchRun) -> Iterator[Relaxation]:
-    """Relax side by side where that is possible, else one by one."""
+def _relax(options: Namespace, command: CommandRun) -> Iterator[Relaxation]:
+    """Relax structures side by side where that is possible, else one by one."""
     from pyg_schnet.potentials.model_files import resolve_models
     from pyg_schnet.simulation import SchNetCalculator, StructureError, relax, relax_stream
 
+    run = command.run
     models, goal = resolve_models(options.model), {"fmax": options.fmax, "steps": options.steps}
-    if work.is_of_many and not options.cell and options.optimizer in (None, "FIRE"):
+    if command.is_of_many and not options.cell and options.optimizer in (None, "FIRE"):
         yield from relax_stream(
             models,
-            work.structures(),
+            run.structures(),
             **goal,
-            max_pairs=_PAIRS,
+            max_pairs=_MAX_PAIRS,
             device=options.device,
-            on_refused=work.refuse,
+            on_refused=run.refuse,
         )
         return
     calculator = SchNetCalculator(models, device=options.device)
     method = options.optimizer or "BFGS"
     with_path = {"trajectory": options.trajectory, "overwrite": options.overwrite}
-    for place, atoms in enumerate(work.structures()):
+    for place, atoms in enumerate(run.structures()):
         atoms.calc = calculator
         try:
             yield relax(
                 atoms, **goal, optimizer=method, cell=options.cell, pressure=options.pressure, **with_path
             )
         except StructureError as error:
-            work.refuse(StructureError(place, error.reason))
+            run.refuse(StructureError(place, error.reason))
         except ValueError as error:
-            work.refuse(StructureError(place, str(error)))
+            run.refuse(StructureError(place, str(error)))
 
 
 def _labelled(result: Relaxation) -> Atoms:
@@ -123,7 +133,7 @@ def _labelled(result: Relaxation) -> Atoms:
 
 
 def _row(frame: Atoms) -> dict[str, Any]:
-    """Give what the table tells of a frame."""
+    """Return the row of a frame in the table."""
     import numpy as np
 
     info, forces = frame.info, frame.get_forces()
@@ -138,38 +148,33 @@ def _row(frame: Atoms) -> dict[str, Any]:
     }
 
 
-def _frames_of(path: str) -> Iterator[Atoms]:
-    from pyg_schnet.datasets.structure_file import StructureFile
-
-    return (atoms for _, atoms in StructureFile(path))
-
-
-def _tell(rows: list[dict[str, Any]], options: Namespace, work: BatchRun) -> None:
-    """Print how far the structures got: all of a few, those that did not converge of many."""
+def _report(rows: list[dict[str, Any]], options: Namespace, command: CommandRun) -> None:
+    """Print the results of a few structures, or those that did not converge of many."""
     shown = rows if len(rows) <= _ROWS else [row for row in rows if not row["converged"]]
     if len(rows) == 1:
         (row,) = rows
         state = "converged" if row["converged"] else "NOT converged"
-        work.tell(
+        command.print(
             f"{state} after {row['steps']} steps: energy {row['energy']:.6f} eV, longest force "
             f"{row['fmax']:.4f} eV/Å: {options.out}"
         )
         if not row["converged"] and not row["stopped"]:
-            work.tell(f"take more than --steps {options.steps} from there, or a larger --fmax")
+            command.print(
+                f"continue from there with more than --steps {options.steps}, or use a larger --fmax"
+            )
     else:
         if shown:
             out.print(_table(shown[:_ROWS]), soft_wrap=False)
         if len(shown) > _ROWS:
-            work.tell(f"and {len(shown) - _ROWS:,} more that did not converge")
+            command.print(f"and {len(shown) - _ROWS:,} more that did not converge")
         steps = sorted(row["steps"] for row in rows)
-        work.tell(
+        command.print(
             f"{sum(row['converged'] for row in rows):,} of {len(rows):,} structures converged, in {steps[0]} "
             f"to {steps[-1]} steps, half of them within {steps[len(steps) // 2]}: {options.out}"
         )
     for row in [row for row in shown if row["stopped"]][:_ROWS]:
-        work.tell(f"stopped: frame {row['frame']} at step {row['steps']}: {row['stopped']}")
-    work.tell_refused()
-    work.tell_outside()
+        command.print(f"stopped: frame {row['frame']} at step {row['steps']}: {row['stopped']}")
+    command.print_reasons()
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

@@ -16,11 +16,12 @@ from pyg_schnet.graph.memory import PAIRS_AT_ONCE, check_pairs, is_out_of_memory
 from pyg_schnet.graph.validation import check_predictions
 from pyg_schnet.potentials.ensemble import Ensemble
 from pyg_schnet.potentials.potential import Potential
+from pyg_schnet.potentials.training_domain import TrainingDomain
 from pyg_schnet.simulation.calculator import Model, evaluation_copy
 from pyg_schnet.simulation.structures import StructureError, check_structure, has_volume, with_results
 from pyg_schnet.transforms.ase_atoms import from_ase
 
-_BATCHES_TO_COMPILE_AFTER = 8  # making a program takes as long as some hundred molecules
+_BATCHES_TO_COMPILE_AFTER = 8  # compiling takes as long as some hundred molecules
 
 
 def predict(
@@ -34,27 +35,27 @@ def predict(
 ) -> Iterator[Atoms]:
     """Predict energies in eV and forces in eV/Å of structures, of any sizes and periodic or not.
 
-    Frames are read as results are asked for: a file larger than the memory may pass through.
+    Frames are read as results are consumed: a file larger than the memory can be streamed.
 
     Args:
-        potential: A potential or an ensemble, which is copied, or paths of checkpoints.
+        potential: Potential or ensemble, which is copied, or paths of checkpoints.
         frames: Structures, for instance ``ase.io.iread(path)``; not modified.
-        batch_size: Structures evaluated at once.
-        forces: Whether forces are wanted; energies alone cost no gradient.
-        device: Where to compute; by default where the potential is, the CPU for a path.
+        batch_size: Number of structures evaluated at once.
+        forces: Whether to predict forces; energies alone need no gradient.
+        device: Device of the computation; by default that of the potential, the CPU for a path.
         stress: Whether to add stresses in eV/Å³ to periodic structures whose cells have a volume.
-        on_refused: Called with what is wrong with a structure, which then is left out; without it, this
-            is raised.
+        on_refused: Called with the error of a structure, which then is left out; without it, the error is
+            raised.
 
     Returns:
         Copies in the same order, ``info`` and ``arrays`` included; a predicted energy is
         ``frame.get_potential_energy()``. An ensemble adds ``info["energy_deviation"]`` in eV,
-        ``arrays["forces_deviation"]`` in eV/Å and its largest, ``info["max_forces_deviation"]``.
+        ``arrays["forces_deviation"]`` in eV/Å and its maximum, ``info["max_forces_deviation"]``.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
-        StructureError: While iterating, if the potential refuses a structure or what it predicts is not
-            finite: a ``ValueError`` that tells its number. All before it were given.
+        StructureError: While iterating, if the potential refuses a structure or a prediction is not finite:
+            a ``ValueError`` with the structure's number. All structures before it were yielded.
         TypeError: If ``frames`` is one structure, or holds something else.
         ValueError: If ``batch_size`` is below one.
     """
@@ -76,7 +77,7 @@ def _predict(
         batch = list(islice(frames, batch_size))
         if not batch:
             return
-        for result in predictor.of_batch(batch, number, number * batch_size):
+        for result in predictor.predict_batch(batch, number, number * batch_size):
             if not isinstance(result, StructureError):
                 yield result
             elif on_refused is None:
@@ -86,12 +87,12 @@ def _predict(
 
 
 class Predictor:
-    """A potential that predicts some batches of a stream: each to the bit as if it predicted all.
+    """A potential that predicts some batches of a stream, to the bit as if it predicted all of them.
 
     Args:
-        potential: A potential or an ensemble, which is copied, or paths of checkpoints.
-        forces: Whether forces are wanted; energies alone cost no gradient.
-        device: Where to compute; by default where the potential is, the CPU for a path.
+        potential: Potential or ensemble, which is copied, or paths of checkpoints.
+        forces: Whether to predict forces; energies alone need no gradient.
+        device: Device of the computation; by default that of the potential, the CPU for a path.
         stress: Whether to add stresses to periodic structures whose cells have a volume.
     """
 
@@ -105,21 +106,26 @@ class Predictor:
         self._potential = evaluation_copy(potential, device)
         self._forces, self._stress = forces, stress
 
-    def of_batch(self, frames: list[Atoms], number: int, first: int) -> Iterator[Atoms | StructureError]:
-        """Predict a batch, or tell what is wrong with which structure.
+    @property
+    def domain(self) -> TrainingDomain | None:
+        """Domain of the training; ``None`` if it is not known."""
+        return self._potential.domain
+
+    def predict_batch(self, frames: list[Atoms], number: int, first: int) -> Iterator[Atoms | StructureError]:
+        """Predict a batch; yields an error in the place of a structure that is refused.
 
         Args:
-            frames: The batch.
-            number: Of the batch in the stream, from 0, ascending from call to call.
+            frames: Structures of the batch.
+            number: Number of the batch in the stream, from 0, ascending from call to call.
             first: Number of its first structure, for the errors.
         """
         if number >= _BATCHES_TO_COMPILE_AFTER and self._potential.compiled is None:
             self._potential.compile(constant=True)  # a copy of our own
-        return _evaluate_or_name(self._potential, frames, first, self._forces, self._stress)
+        return _evaluate(self._potential, frames, first, self._forces, self._stress)
 
 
 def batch_of(frames: list[Atoms], device: torch.device) -> Data:
-    """Join structures to a batch; periodic ones and others may be mixed.
+    """Collate structures to a batch; periodic structures and molecules may be mixed.
 
     Raises:
         ValueError: If one is empty, or a periodic direction has no lattice vector.
@@ -129,16 +135,16 @@ def batch_of(frames: list[Atoms], device: torch.device) -> Data:
     return batch.to(str(device))
 
 
-def _evaluate_or_name(
+def _evaluate(
     potential: Potential | Ensemble, frames: list[Atoms], first: int, forces: bool, stress: bool
 ) -> Iterator[Atoms | StructureError]:
-    """Evaluate structures in parts that fit into the memory."""
-    for start, stop in _parts(frames, potential.cutoff):
-        yield from _evaluate_part(potential, frames[start:stop], first + start, forces, stress)
+    """Evaluate structures in chunks that fit into the memory."""
+    for start, stop in _chunks(frames, potential.cutoff):
+        yield from _evaluate_chunk(potential, frames[start:stop], first + start, forces, stress)
 
 
-def _parts(frames: list[Atoms], cutoff: float) -> Iterator[tuple[int, int]]:
-    """Cut a batch where it would have too many pairs of atoms; a function of the batch alone."""
+def _chunks(frames: list[Atoms], cutoff: float) -> Iterator[tuple[int, int]]:
+    """Yield bounds of chunks with a bounded number of pairs, which depend on the batch alone."""
     start, pairs = 0, 0.0
     for number, frame in enumerate(frames):
         own = most_pairs(len(frame), cutoff, bool(frame.pbc.any())) if isinstance(frame, Atoms) else 0.0
@@ -149,15 +155,15 @@ def _parts(frames: list[Atoms], cutoff: float) -> Iterator[tuple[int, int]]:
     yield start, len(frames)
 
 
-def _evaluate_part(
+def _evaluate_chunk(
     potential: Potential | Ensemble, frames: list[Atoms], first: int, forces: bool, stress: bool
 ) -> Iterator[Atoms | StructureError]:
-    """Evaluate structures together; if one is refused, each alone, to know which."""
+    """Evaluate structures together; if one is refused, each alone to find it."""
     try:
         for number, frame in enumerate(frames, first):
             check_structure(frame, number)
             check_pairs(len(frame), potential.cutoff)
-        results: list[Atoms] | str = _evaluate(potential, frames, forces, stress)
+        results: list[Atoms] | str = _evaluate_together(potential, frames, forces, stress)
     except StructureError as error:
         results = error.reason
     except ValueError as error:
@@ -172,10 +178,10 @@ def _evaluate_part(
         yield StructureError(first, results)
     else:
         for number, frame in enumerate(frames, first):
-            yield from _evaluate_part(potential, [frame], number, forces, stress)
+            yield from _evaluate_chunk(potential, [frame], number, forces, stress)
 
 
-def _evaluate(
+def _evaluate_together(
     potential: Potential | Ensemble, frames: list[Atoms], forces: bool, stress: bool
 ) -> list[Atoms]:
     batch = batch_of(frames, potential.scale.device)
@@ -184,24 +190,26 @@ def _evaluate(
     check_predictions(out if "stress" not in out else {**out, "stress": out["stress"][have_volume]})
     sizes = [len(frame) for frame in frames]
     energies = out["energy"].tolist()
-    rows: dict[str, Any] = {name: [None] * len(frames) for name in ("forces", "stress", "doubt", "doubts")}
+    rows: dict[str, Any] = {
+        name: [None] * len(frames) for name in ("forces", "stress", "energy_deviation", "forces_deviation")
+    }
     if "forces" in out:
         rows["forces"] = _by_structure(out["forces"], sizes)
     if "stress" in out:
         rows["stress"] = [full_3x3_to_voigt_6_stress(value) for value in out["stress"].cpu().numpy()]
     if "energy_deviation" in out:
-        rows["doubt"] = out["energy_deviation"].tolist()
+        rows["energy_deviation"] = out["energy_deviation"].tolist()
     if "forces_deviation" in out:
-        rows["doubts"] = _by_structure(out["forces_deviation"], sizes)
+        rows["forces_deviation"] = _by_structure(out["forces_deviation"], sizes)
     results = []
     for k, frame in enumerate(frames):
         voigt = rows["stress"][k] if have_volume[k] else None
         result = with_results(frame, energies[k], rows["forces"][k], voigt)
-        if rows["doubt"][k] is not None:
-            result.info["energy_deviation"] = rows["doubt"][k]
-        if rows["doubts"][k] is not None:
-            result.info["max_forces_deviation"] = float(rows["doubts"][k].max())
-            result.arrays["forces_deviation"] = rows["doubts"][k]
+        if (deviation := rows["energy_deviation"][k]) is not None:
+            result.info["energy_deviation"] = deviation
+        if (deviation := rows["forces_deviation"][k]) is not None:
+            result.info["max_forces_deviation"] = float(deviation.max())
+            result.arrays["forces_deviation"] = deviation
         results.append(result)
     return results
 

@@ -1,297 +1,195 @@
-"""A run over the structures of a file: what it reads, writes, refuses and shows."""
+"""A run over the structures of a file, which continues after a kill where it was."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from itertools import chain, islice
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import count
 
 import numpy as np
 from ase import Atoms
-from jsonargparse import Namespace
 
 from pyg_schnet.datasets.structure_file import StructureFile
-from pyg_schnet.io.console import out
-from pyg_schnet.io.formats.ase import FAILURES
-from pyg_schnet.io.hashes import hash_content
-from pyg_schnet.io.outputs import check_distinct, check_output, check_stores_many
-from pyg_schnet.potentials.checkpoint import load
-from pyg_schnet.potentials.model_files import checkpoint_paths, hash_models, model_files, resolve_models
 from pyg_schnet.potentials.training_domain import TrainingDomain
-from pyg_schnet.prediction.partial_output import number_of, parsed
-from pyg_schnet.prediction.progress import shown
-from pyg_schnet.prediction.results import ResultFile, part_path
-from pyg_schnet.prediction.shard_spec import Share
-from pyg_schnet.prediction.shards import shard_path, shard_settings
-from pyg_schnet.prediction.task import START, Row, fresh, start_of, what_is_outside
-from pyg_schnet.simulation import StructureError
+from pyg_schnet.prediction.export import encode
+from pyg_schnet.prediction.results import DamagedRowError, PredictionResult, ResultFile
+from pyg_schnet.prediction.shards import ShardSpec
+from pyg_schnet.simulation.structures import StructureError, hash_structure
+from pyg_schnet.transforms.ase_atoms import from_ase
 
-_LISTED = 1000  # structures that are named; of more, the number is kept
-_SAMPLED = 64  # of so many earlier frames, one is compared with the structure that it came from
+_START = "start_sha256"  # entry of a relaxed frame: hash of the structure that was relaxed
+# Entries that hold results of an earlier run.
+_STALE_INFO = (
+    _START,
+    "input_frame",
+    "converged",
+    "steps",
+    "stopped",
+    "energy_deviation",
+    "max_forces_deviation",
+)
+_STALE_ARRAYS = ("forces_deviation",)
 
 
 class BatchRun:
-    """Structures of IN that become frames of OUT, in order and each once, through kills.
+    """Structures of IN that become frames of OUT, in order and each once, also through kills.
 
     ``frame.info["input_frame"]`` is the number of a frame in IN.
 
     Args:
-        options: Of the verb: the files, ``index``, ``overwrite``, ``resume``, ``skip``, ``quiet``, ``json``.
-        settings: What results depend on, besides the models.
-        is_same: Tells whether a frame of OUT comes from a structure of IN.
-        share: Of the structures, if only a shard of OUT is asked for.
+        source: IN.
+        results: OUT, or a shard of it.
+        is_same: Whether a frame of OUT comes from a structure of IN.
+        skip: Whether structures that are refused are left out.
+        domain: Domain of the training, if it is known.
+        shard: Which structures of IN belong to ``results``; all by default.
 
     Attributes:
-        results: OUT, or its shard.
-        source: IN.
-        settings: What results of the whole OUT depend on.
-        fingerprint: Of IN.
-        refused: What was wrong with structures that were left out.
-        outside: How structures are unlike those of the training; they were written.
+        first: Place in IN of the first structure without a result, known after :meth:`check_earlier`.
     """
 
     def __init__(
         self,
-        options: Namespace,
-        settings: Mapping[str, Any],
+        source: StructureFile,
+        results: ResultFile,
         is_same: Callable[[Atoms, Atoms], bool],
-        share: Share | None = None,
+        skip: bool = False,
+        domain: TrainingDomain | None = None,
+        shard: ShardSpec | None = None,
     ):
-        self._options, self._is_same = options, is_same
-        self.source = StructureFile(options.input, options.index)
-        self.models = resolve_models(options.model)
-        self.domain = _common_domain(checkpoint_paths(self.models))
-        models = hash_models(model_files(options.model))
-        self.settings = {**settings, "index": options.index, "models": models}
-        check_output(options.out, overwrite=True)
-        path = options.out if share is None else shard_path(options.out, share)
-        inputs = {"MODEL": model_files(options.model), "IN": [options.input]}
-        outputs = {"OUT": options.out, "the part of OUT": part_path(path)}
-        check_distinct(inputs, {**outputs, "--trajectory": options.get("trajectory")})
-        self.fingerprint = hash_content(options.input)
-        self.refused, self.outside = Notes(), Notes()
-        self._first = 0  # place of the first of `structures`
-        self._left = iter(self.source)
-        start = list(islice(self._left, 2))
-        self.is_of_many = len(start) > 1
-        if self.is_of_many:
-            check_stores_many(options.out)
-        self._left = chain(start, self._left)
-        self._share = share
-        own = self.settings if share is None else shard_settings(self.settings, share)
-        self.results = ResultFile(path, own, options.overwrite, options.resume, self.fingerprint)
+        self.source, self.results, self.domain = source, results, domain
+        self.shard = shard or ShardSpec()
+        self.first = 0
+        self._is_same, self._skip = is_same, skip
 
-    def earlier(self) -> Iterator[Atoms]:
-        """Give the frames that an earlier run wrote, which are those of the first structures of IN.
+    def check_earlier(self) -> None:
+        """Check the results of an earlier run against IN, and find where to continue.
+
+        Where IN is the same to the byte, the numbers suffice; else each structure is compared. Results from
+        the first structure on that has none, or a damaged one, are removed.
 
         Raises:
-            ValueError: If they are others.
+            ValueError: If results come from other structures.
         """
-        for frame in self.results.earlier():
-            number, atoms = next(self._left, (-1, None))
-            self._first += 1
-            while atoms is not None and number < frame.info.get("input_frame", -1):  # left out by --skip
-                number, atoms = next(self._left, (-1, None))
-                self._first += 1
+        last = -1
+        with suppress(DamagedRowError):
+            for (number, refused), place in zip(self.results.rows(), self.shard.places(), strict=False):
+                if number != self.source.number(place) or (refused and not self.results.has_same_input):
+                    break
+                last, self.first = number, place + 1
+        self.results.remove_from(last + 1)
+        if self.results.has_same_input:
+            return
+        structures = self.source.read(self.shard.places())
+        for frame in self.results.frames():
+            number, atoms = next(structures, (-1, None))
             if atoms is None or number != frame.info.get("input_frame") or not self._is_same(frame, atoms):
-                raise self._foreign()
-            yield frame
+                raise ValueError(
+                    f"{self.results.partial}: its frame {frame.info.get('input_frame')} does not come from "
+                    f"{self.source.path}; use the file of the earlier run, or --overwrite to start again"
+                )
 
-    def _foreign(self) -> ValueError:
-        return ValueError(
-            f"{self.results.part}: its frame {self.results.written - 1} does not come from "
-            f"{self._options.input}; give the file of the run before, or --overwrite to begin anew"
-        )
-
-    def pass_earlier(self) -> int:
-        """Pass over the frames that an earlier run wrote, and give the place of the first structure after.
-
-        Each tells its number; one of 64, and the last, are compared with the structures of IN, for to read
-        them all would take as long as to compute them. All are compared where IN is not what it was.
-
-        Raises:
-            ValueError: If they come from others.
-        """
-        last, held = -1, deque[Atoms]()
-
-        def sampled() -> Iterator[int]:
-            nonlocal last
-            for number, frame in self._numbered():
-                if number <= last or number not in self.source:
-                    raise _Foreign
-                last = number
-                if frame is not None:
-                    held.append(frame)
-                    yield self.source.place(number)
-
-        try:
-            for _, atoms in self.source.read(sampled()):
-                if not self._is_same(held.popleft(), atoms):
-                    raise _Foreign
-            if held:
-                raise _Foreign
-        except _Foreign:
-            raise self._foreign() from None
-        return 0 if last < 0 else self.source.place(last) + 1
-
-    def _numbered(self) -> Iterator[tuple[int, Atoms | None]]:
-        """Give the numbers of earlier frames; some frames, and the last, too."""
-        if not self.results.part.exists():
-            return
-        if not self.results.content.is_text:
-            for frame in self.results.earlier():
-                yield frame.info.get("input_frame", -1), frame
-            return
-        held, every = None, _SAMPLED if self.results.has_same_source else 1
-        for text in chain(self.results.content.texts(), [None]):
-            if held is not None:
-                is_read = self.results.written % every == 0 or text is None
-                self.results.written += 1
-                try:
-                    frame = parsed(held) if is_read else None
-                except FAILURES:
-                    raise _Foreign from None
-                yield number_of(held) or 0, frame
-            held = text
+    def total(self) -> int | None:
+        """Return the number of structures that belong to OUT, where it is known without reading them."""
+        total = self.source.count()
+        return None if total is None else self.shard.count(total)
 
     def structures(self) -> Iterator[Atoms]:
-        """Return the structures to relax, with their numbers in ``info["input_frame"]`` and their hashes."""
-        for number, atoms in self._left:
-            structure = fresh(atoms, number)
-            structure.info[START] = start_of(structure)
+        """Yield the structures without results, with their numbers and hashes in ``info``."""
+        for number, atoms in self.source.read(count(self.first)):
+            structure = with_number(atoms, number)
+            structure.info[_START] = _start_of(structure)
             yield structure
 
     def refuse(self, error: StructureError) -> None:
-        """Note a structure that is left out, or stop.
+        """Store the refusal of a structure by its number among :meth:`structures`.
 
         Raises:
-            ValueError: Without ``--skip``.
+            ValueError: Without ``skip``.
         """
-        self.leave_out(self.source.number(self._first + error.number), error.reason)
+        number = self.source.number(self.first + error.number)
+        self.add([PredictionResult(number, None, error.reason)])
 
-    def leave_out(self, number: int, reason: str) -> None:
-        """Note a structure by its number in IN, or stop.
+    def add(self, results: list[PredictionResult]) -> int:
+        """Store results, and return how many of them are frames.
 
         Raises:
-            ValueError: Without ``--skip``.
+            ValueError: If a structure was refused, without ``skip``; the results before it are stored.
         """
-        if not self._options.skip:
-            again = "--resume --skip" if self.results.written else "--skip"
-            after = f"mend it, or leave such structures out with {again}"
-            raise ValueError(f"{self._options.input}: frame {number}, counted from 0: {reason}; {after}")
-        self.refused.add(number, reason)
-
-    def add(self, rows: Iterable[Row], name: str) -> int:
-        """Write what became of structures, as it comes; gives how many frames there were."""
+        refused = next((k for k, result in enumerate(results) if result.frame is None), None)
+        done = results if self._skip or refused is None else results[:refused]
         before = self.results.written
-        with self.progress(name) as count:
-            for row in rows:
-                if row.frame is None:
-                    self.leave_out(row.number, row.refused or "")
-                    continue
-                self.results.append(row.frame)
-                if row.outside is not None:
-                    self.outside.add(row.number, row.outside)
-                count()
+        if done:
+            self.results.add(done)
+        if refused is not None and not self._skip:
+            again = "--resume --skip" if self.results.written else "--skip"
+            number, _, reason, _ = results[refused]
+            raise ValueError(
+                f"{self.source.path}: frame {number}, counted from 0: {reason}; repair it, or leave such "
+                f"structures out with {again}"
+            )
         return self.results.written - before
 
-    def progress(self, name: str) -> AbstractContextManager[Callable[[], None]]:
-        """Show how many frames there are, on a terminal; gives what counts one."""
-        hidden = self._options.quiet or self._options.json or not out.is_terminal
-        total = None if hidden else self.source.count()
-        if total is not None and self._share is not None:
-            total = self._share.count(total)
-        return shown(name, total, self.results.written, hidden)
-
-    def write(self, frames: Iterable[Atoms], name: str) -> Iterator[Atoms]:
-        """Write frames to OUT as they come, and give them on."""
-        with self.progress(name) as count:
-            for frame in frames:
-                self.results.write(frame)
-                outside = what_is_outside(frame, self.domain)
-                if outside is not None:
-                    self.outside.add(frame.info["input_frame"], outside)
-                count()
-                yield frame
-
-    def tell_outside(self) -> None:
-        """Warn of structures that are not like the training set."""
-        if self.outside:
-            number, reason = self.outside[0]
-            self.tell(
-                f"{self.outside.total:,} structures are not like those of the training, and their energies "
-                f"may be far off; the first is frame {number}: {reason}"
-            )
+    def write(self, frame: Atoms) -> None:
+        """Store one structure with its results."""
+        outside = out_of_domain_reason(frame, self.domain)
+        frame.info["run"] = self.results.run
+        number = frame.info["input_frame"]
+        self.add([PredictionResult(number, encode(frame, self.results.kind), None, outside)])
 
     def finish(self) -> None:
-        """Make OUT of what was written, or its shard, which may be empty.
+        """Write OUT, or its shard.
 
         Raises:
             ValueError: If every structure was refused.
         """
-        if not self.results.written and self._share is None:
-            number, reason = self.refused[0]
+        refused = self.results.reasons("refused").first
+        if refused and not self.results.written and not self.results.is_shard:
+            number, reason = refused[0]
             raise ValueError(
-                f"{self._options.input}: all structures are refused, the first, frame {number}: {reason}"
+                f"{self.source.path}: all structures are refused; the first, frame {number}: {reason}"
             )
-        if not self.results.part.exists():
-            self.results.open()  # a shard may be empty
         self.results.finish()
 
-    def tell(self, text: str) -> None:
-        """Print a line, unless nothing or JSON is asked for."""
-        if not self._options.quiet and not self._options.json:
-            out.print(text, markup=False, highlight=False, emoji=False)
 
-    def tell_refused(self) -> None:
-        """Print which structures were left out, the first of many."""
-        for number, reason in self.refused[:10]:
-            self.tell(f"left out: frame {number}, {reason}")
-        if self.refused.total > 10:
-            self.tell(f"left out: {self.refused.total - 10:,} more")
+def with_number(atoms: Atoms, number: int) -> Atoms:
+    """Remove the results of an earlier run from a structure, and store its number in the input."""
+    for name in _STALE_INFO:
+        atoms.info.pop(name, None)
+    for name in _STALE_ARRAYS:
+        atoms.arrays.pop(name, None)
+    atoms.info["input_frame"] = number
+    return atoms
 
 
-class Notes(list[tuple[int, str]]):
-    """Numbers of structures, and what is to say of them; the first thousand, for memory is not endless.
-
-    Attributes:
-        total: How many there were.
-    """
-
-    total = 0
-
-    def add(self, number: int, reason: str) -> None:
-        """Note a structure."""
-        self.total += 1
-        if len(self) < _LISTED:
-            self.append((number, reason))
-
-
-class _Foreign(Exception):
-    """A frame of an earlier run that does not come from IN."""
-
-
-def has_same_atoms(frame: Atoms, atoms: Atoms) -> bool:
-    """Whether elements and periodicity are the same; positions may have moved."""
-    return np.array_equal(frame.numbers, atoms.numbers) and np.array_equal(frame.pbc, atoms.pbc)
+def out_of_domain_reason(frame: Atoms, domain: TrainingDomain | None) -> str | None:
+    """Return how a structure leaves the domain of the training; ``None`` if it does not, or none is known."""
+    if domain is None:
+        return None
+    try:
+        domain.check(from_ase(frame))
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def has_same_start(frame: Atoms, atoms: Atoms) -> bool:
-    """Whether a relaxed structure began as another one; frames of earlier versions tell only its atoms."""
-    return has_same_atoms(frame, atoms) and frame.info.get(START) in (None, start_of(atoms))
+    """Whether a relaxed frame comes from a structure."""
+    return _has_same_atoms(frame, atoms) and frame.info.get(_START) == _start_of(atoms)
 
 
-def has_same_places(frame: Atoms, atoms: Atoms) -> bool:
-    """Whether it is the same structure, to the digits that extended xyz has."""
-    if not has_same_atoms(frame, atoms):
+def has_same_positions(frame: Atoms, atoms: Atoms) -> bool:
+    """Whether a frame is of a structure, to the digits of extended xyz."""
+    if not _has_same_atoms(frame, atoms):
         return False
     pairs = (frame.positions, atoms.positions), (frame.cell.array, atoms.cell.array)
     return all(np.allclose(one, other, rtol=1e-7, atol=1e-7) for one, other in pairs)
 
 
-def _common_domain(models: list[str]) -> TrainingDomain | None:
-    """Give what all models were trained on, if it is known."""
-    return TrainingDomain.intersection([load(model).domain for model in models if Path(model).is_file()])
+def _has_same_atoms(frame: Atoms, atoms: Atoms) -> bool:
+    return np.array_equal(frame.numbers, atoms.numbers) and np.array_equal(frame.pbc, atoms.pbc)
+
+
+def _start_of(atoms: Atoms) -> str:
+    """Return a hash of a structure; a letter first, because ASE reads some digits as a number."""
+    return f"s{hash_structure(atoms)[:15]}"

@@ -1,4 +1,4 @@
-"""Selection of the structures that a potential knows least about."""
+"""Selection of the structures on which several potentials disagree most."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def select(
     """Find the structures on whose forces potentials disagree most: query by committee.
 
     Args:
-        potentials: An ensemble, or the paths of several checkpoints.
-        pool: Structures without labels, which may stream from a file.
-        k: How many to choose; all if there are fewer.
-        batch_size: Structures evaluated at once.
-        device: Where to compute; by default where the potentials are, the CPU for paths.
+        potentials: Ensemble, or paths of several checkpoints.
+        pool: Structures without labels, which may be streamed from a file.
+        k: Number of structures to select; all if there are fewer.
+        batch_size: Number of structures evaluated at once.
+        device: Device of the computation; by default that of the potentials, the CPU for paths.
 
     Returns:
-        Numbers of structures, and the largest deviation of a force in each, in eV/Å, the largest first.
+        Numbers of the structures and the largest deviation of a force in each, in eV/Å, in descending order.
 
     Raises:
-        StructureError: If the potentials refuse a structure: a ``ValueError`` that tells its number.
-        TypeError: If ``potentials`` is one, not several.
+        StructureError: If the potentials refuse a structure: a ``ValueError`` with its number.
+        TypeError: If ``potentials`` is a single potential.
         ValueError: If ``k`` is below one, or there are no structures.
 
     Source:
@@ -44,8 +44,8 @@ def select(
     ensemble = evaluation_copy(potentials, device)
     if not isinstance(ensemble, Ensemble):
         raise TypeError("`potentials` must be several, to disagree; got one")
-    found = [frame.info["max_forces_deviation"] for frame in predict(ensemble, pool, batch_size)]
-    if not found:
+    deviations = [frame.info["max_forces_deviation"] for frame in predict(ensemble, pool, batch_size)]
+    if not deviations:
         raise ValueError("`pool` must hold at least one structure, got none")
-    order = sorted(range(len(found)), key=lambda number: -found[number])[:k]  # stable
-    return [(number, found[number]) for number in order]
+    order = sorted(range(len(deviations)), key=lambda number: -deviations[number])[:k]  # stable
+    return [(number, deviations[number]) for number in order]

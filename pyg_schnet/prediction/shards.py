@@ -1,185 +1,203 @@
-"""Shards of OUT, which jobs that know nothing of each other write, and their joining."""
+"""Shards of an output file, written by jobs that share nothing but the folder, and their join."""
 
 from __future__ import annotations
 
-import heapq
 import re
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import ExitStack, closing
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any, TypeAlias
-
-from ase import Atoms
-from ase.io.trajectory import TrajectoryReader
+from typing import Any
 
 from pyg_schnet.datasets.structure_file import StructureFile
-from pyg_schnet.prediction.partial_output import number_of, run_of, whole_texts, with_run
-from pyg_schnet.prediction.results import ending, run_name
-from pyg_schnet.prediction.shard_spec import Share
-from pyg_schnet.prediction.task import Row
-
-_Frames: TypeAlias = Generator[tuple[int, bytes | Atoms], None, None]  # with numbers in IN
+from pyg_schnet.prediction.results import ResultFile, read_rows, read_settings
 
 
-def shard_path(out: str, share: Share) -> str:
-    """Name the file of a shard, beside OUT: ``OUT.shard-3-of-8.extxyz``."""
-    return f"{out}.shard-{share.first + 1}-of-{share.every}.{ending(out)}"
+@dataclass(frozen=True)
+class ShardSpec:
+    """Whole batches of a stream of structures: number ``rank``, and each ``size``-th after it.
 
-
-def shard_settings(settings: Mapping[str, Any], share: Share) -> dict[str, Any]:
-    """Give what the results of a shard depend on: the deal too."""
-    return {**settings, "shard": f"{share.first + 1}/{share.every}", "batch_size": share.size}
-
-
-class Shards:
-    """All shards of OUT.
+    Batches are those of the whole stream, whichever shard has them: what a structure is computed beside, and
+    so its energy to the last digit, does not depend on the number of shards.
 
     Args:
-        out: OUT.
-        size: Structures in a batch.
+        rank: Number of the first batch, from 0.
+        size: Number of shards; 1 for the whole stream.
+        batch_size: Structures in a batch.
+    """
 
-    Attributes:
-        paths: The files, in their order.
+    rank: int = 0
+    size: int = 1
+    batch_size: int = 32
+
+    @classmethod
+    def parse(cls, text: str | None, batch_size: int) -> ShardSpec:
+        """Read ``"3/8"``, the third of eight shards; ``None`` is the whole stream.
+
+        Raises:
+            ValueError: If it is something else.
+        """
+        if text is None:
+            return cls(batch_size=batch_size)
+        match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise ValueError(
+                f"`--shard` must be K/N, with K from 1 to N, as 3/8 for the third of eight; got {text!r}"
+            )
+        return cls(int(match[1]) - 1, int(match[2]), batch_size)
+
+    def split(self, rank: int, size: int) -> ShardSpec:
+        """Return the shard of one of ``size`` processes that compute this shard together."""
+        return ShardSpec(self.rank + self.size * rank, self.size * size, self.batch_size)
+
+    def batches(self, begin: int = 0) -> Iterator[int]:
+        """Yield the numbers of its batches, without end, from the first that ends after place ``begin``."""
+        rounds = max(0, -(-(begin // self.batch_size - self.rank) // self.size))
+        return count(self.rank + rounds * self.size, self.size)
+
+    def places(self, begin: int = 0) -> Iterator[int]:
+        """Yield the places of its structures, without end, from the start of the batch of ``begin``."""
+        for batch in self.batches(begin):
+            yield from range(batch * self.batch_size, (batch + 1) * self.batch_size)
+
+    def count(self, total: int) -> int:
+        """Return the number of its structures among the first ``total`` of the stream."""
+        whole, rest = divmod(total, self.batch_size * self.size)
+        return whole * self.batch_size + min(max(rest - self.rank * self.batch_size, 0), self.batch_size)
+
+    def rank_of(self, place: int) -> int:
+        """Return the rank of the shard that has a place, among shards of this size."""
+        return place // self.batch_size % self.size
+
+    def path(self, out: str) -> str:
+        """Return the path of the shard's file, beside OUT: ``OUT.shard-3-of-8``."""
+        return f"{out}.shard-{self.rank + 1}-of-{self.size}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the results of a shard depend on, beside what those of the whole output do."""
+        return {"shard": f"{self.rank + 1}/{self.size}", "batch_size": self.batch_size}
+
+
+def find_shards(out: str, batch_size: int) -> list[ShardSpec]:
+    """Find the shards of OUT, which must be complete.
 
     Raises:
         FileNotFoundError: If some are missing, with their names.
-        ValueError: If there are shards of several deals.
+        ValueError: If there are shards of several splits.
     """
-
-    def __init__(self, out: str, size: int):
-        self._out, self._size = out, size
-        found = _shards(out)
-        counts = sorted({int(match[2]) for match in found})
-        if not counts:
-            raise FileNotFoundError(
-                f"{out}: has no shards, as {shard_path(out, Share(0, 2))}; `--shard` 1/2 writes this one"
-            )
-        if len(counts) > 1:
-            raise ValueError(
-                f"{out}: must have shards of one deal, got some of {' and of '.join(map(str, counts))}; "
-                "remove those of the other"
-            )
-        self.shares = [Share(number, counts[0], size) for number in range(counts[0])]
-        self.paths = [Path(shard_path(out, share)) for share in self.shares]
-        missing = [path.name for path in self.paths if not path.exists()]
-        if missing:
-            more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
-            raise FileNotFoundError(
-                f"{out}: {len(missing):,} of {counts[0]:,} shards are not there or not complete: "
-                f"{', '.join(missing[:3])}{more}; write them with `--shard`, where --resume "
-                "goes on with what was begun"
-            )
-
-    def rows(
-        self, source: StructureFile, settings: Mapping[str, Any], fingerprint: str, begin: int, skip: bool
-    ) -> Iterator[Row]:
-        """Give the frames of all in the order of IN, each once, as if one process had made them.
-
-        Args:
-            source: IN.
-            settings: What the results depend on.
-            fingerprint: Of IN.
-            begin: Place in IN where to begin.
-            skip: Whether structures may be in no shard, because they were refused.
-
-        Raises:
-            ValueError: If a shard is of another run, or a structure is in none or in two.
-        """
-        run, total = run_name(settings, fingerprint), source.count()
-        total = sum(1 for _ in source) if total is None else total
-        with ExitStack() as stack:
-            streams = []
-            for share, path in zip(self.shares, self.paths, strict=True):
-                own = run_name(shard_settings(settings, share), fingerprint)
-                frames = _frames(path, own, run)
-                stack.callback(frames.close)
-                streams.append(frames)
-            expected = 0
-            for number, owner, frame in heapq.merge(
-                *(_named(frames, k) for k, frames in enumerate(streams)), key=lambda one: one[:2]
-            ):
-                place = source.place(number) if number in source else -1
-                if place < expected or self.shares[0].owner(place) != owner:
-                    raise ValueError(
-                        f"{self.paths[owner]}: structure {number} is not of this shard, or there twice; "
-                        "remove the file, and write it again with `--shard`"
-                    )
-                yield from self._absent(source, expected, place, begin, skip)
-                expected = place + 1
-                if place >= begin:
-                    yield Row(number, frame)
-            yield from self._absent(source, expected, total, begin, skip)
-
-    def _absent(self, source: StructureFile, start: int, stop: int, begin: int, skip: bool) -> Iterator[Row]:
-        for place in range(start, stop):
-            number, path = source.number(place), self.paths[self.shares[0].owner(place)]
-            if not skip:
-                raise ValueError(
-                    f"{path}: must hold structure {number} of IN, and does not; if it was refused, --skip "
-                    "leaves it out, else remove the shard and write it again"
-                )
-            if place >= begin:
-                yield Row(number, None, f"it is not in {path.name}")
-
-
-def remove_shards(out: str, size: int, settings: Mapping[str, Any], fingerprint: str) -> None:
-    """Remove the shards of OUT, when OUT is there.
-
-    Those that another run has written since are left alone; an empty one does not tell whose it is.
-    """
-    for match in _shards(out):
-        path, share = Path(out).with_name(match[0]), Share(int(match[1]) - 1, int(match[2]), size)
-        own = run_name(shard_settings(settings, share), fingerprint)
-        try:
-            with closing(_frames(path, own, own)) as frames:
-                next(frames, None)
-        except (ValueError, OSError):  # damaged, or removed by another join
-            continue
-        path.unlink(missing_ok=True)
-
-
-def _shards(out: str) -> list[re.Match[str]]:
-    """Find the shards that are complete: their names, numbers and how many they are of."""
-    name = re.compile(rf"{re.escape(Path(out).name)}\.shard-(\d+)-of-(\d+)\.{ending(out)}")
-    return [match for file in Path(out).absolute().parent.iterdir() if (match := name.fullmatch(file.name))]
-
-
-def _frames(path: Path, own: str, run: str) -> _Frames:
-    """Give the frames of a shard, which must be of its ``own`` run, as those of the joined ``run``."""
-    return _texts(path, own, run) if path.suffix != ".traj" else _atoms(path, own, run)
-
-
-def _texts(path: Path, own: str, run: str) -> _Frames:
-    with path.open("rb") as file:
-        end = 0
-        for text in whole_texts(file):
-            number = _checked(path, number_of(text), run_of(text), own)
-            yield number, with_run(text, run)
-            end += len(text)
-        if end != path.stat().st_size:
-            raise ValueError(f"{path}: is damaged at byte {end:,}; remove it, and write it again")
-
-
-def _atoms(path: Path, own: str, run: str) -> _Frames:
-    if path.stat().st_size == 0:  # of a shard that has no structures
-        return
-    with path.open("rb") as file:
-        stored: Any = TrajectoryReader(file)
-        for place in range(len(stored)):
-            frame = stored[place]
-            number = _checked(path, frame.info.get("input_frame"), frame.info.get("run"), own)
-            frame.info["run"] = run
-            yield number, frame
-
-
-def _named(frames: _Frames, owner: int) -> Iterator[tuple[int, int, bytes | Atoms]]:
-    return ((number, owner, frame) for number, frame in frames)
-
-
-def _checked(path: Path, number: int | None, found: str | None, own: str) -> int:
-    if number is None or found != own:
-        raise ValueError(
-            f"{path}: must come from the same MODEL, IN, --index and --batch_size, and does not; remove "
-            "it, and write it again with `--shard`, or give the options that it was written with"
+    found = _existing(out, batch_size)
+    sizes = sorted({shard.size for shard in found})
+    if not sizes:
+        raise FileNotFoundError(
+            f"{out}: has no shards, such as {ShardSpec(0, 2).path(out)}; `--shard` 1/2 writes this one"
         )
-    return number
+    if len(sizes) > 1:
+        raise ValueError(
+            f"{out}: must have shards of one split, got some of {' and of '.join(map(str, sizes))}; remove "
+            "those of the other"
+        )
+    shards = [ShardSpec(rank, sizes[0], batch_size) for rank in range(sizes[0])]
+    missing = [Path(shard.path(out)).name for shard in shards if shard not in found]
+    if missing:
+        more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
+        raise FileNotFoundError(
+            f"{out}: {len(missing):,} of {sizes[0]:,} shards are missing or not complete: "
+            f"{', '.join(missing[:3])}{more}; write them with `--shard`, where --resume continues what was "
+            "begun"
+        )
+    return shards
+
+
+def join(
+    results: ResultFile,
+    shards: list[ShardSpec],
+    source: StructureFile,
+    settings: Mapping[str, Any],
+    input_sha256: str,
+    skip: bool,
+) -> Iterator[int]:
+    """Insert the results of all shards, each checked first; yields the number of structures of each.
+
+    Args:
+        results: Results of OUT.
+        shards: From :func:`find_shards`.
+        source: Input.
+        settings: What the results of OUT depend on.
+        input_sha256: Hash of the input.
+        skip: Whether structures that a shard refused are left out.
+
+    Raises:
+        ValueError: If a shard is damaged or of another run, or lacks a structure or has one of another shard.
+    """
+    total = source.count()
+    total = sum(1 for _ in source) if total is None else total
+    for shard in shards:
+        path = Path(shard.path(str(results.path)))
+        _check_settings(path, {**settings, **shard.settings}, input_sha256)
+        _check_rows(path, shard, source, total, skip)
+        results.insert_from(path)
+        yield shard.count(total)
+
+
+def remove_shards(out: str, batch_size: int, settings: Mapping[str, Any], input_sha256: str) -> None:
+    """Remove the shards of a complete OUT; those that another run has written since stay."""
+    for shard in _existing(out, batch_size):
+        path = Path(shard.path(out))
+        with suppress(ValueError, OSError):  # of another run, damaged, or removed by another join
+            _check_settings(path, {**settings, **shard.settings}, input_sha256)
+            path.unlink(missing_ok=True)
+
+
+def _existing(out: str, batch_size: int) -> list[ShardSpec]:
+    name = re.compile(rf"{re.escape(Path(out).name)}\.shard-(\d+)-of-(\d+)")
+    files = Path(out).absolute().parent.iterdir()
+    matches = [match for file in files if (match := name.fullmatch(file.name))]
+    return [ShardSpec(int(match[1]) - 1, int(match[2]), batch_size) for match in matches]
+
+
+def _check_settings(path: Path, settings: Mapping[str, Any], input_sha256: str) -> None:
+    try:
+        found = read_settings(path)
+    except (sqlite3.Error, ValueError) as error:
+        raise ValueError(
+            f"{path}: is damaged ({error}); remove it, and write it again with `--shard`"
+        ) from None
+    if found != {**settings, "input_sha256": input_sha256}:
+        raise ValueError(
+            f"{path}: must be of the same MODEL, IN, --index and --batch_size, and is not; remove it and "
+            "write it again with `--shard`, or use the options that it was written with"
+        )
+
+
+def _check_rows(path: Path, shard: ShardSpec, source: StructureFile, total: int, skip: bool) -> None:
+    """Check that a shard has each of its structures once, and no other."""
+    rows = read_rows(path)
+    try:
+        for _, place in zip(range(shard.count(total)), shard.places(), strict=False):
+            expected = source.number(place)
+            number, refused = next(rows, (None, None))
+            if number != expected:
+                found = "" if number is None or number > expected else f", and has structure {number}"
+                raise ValueError(
+                    f"{path}: must have structure {expected} of IN, and does not{found}; remove it, and "
+                    "write it again with `--shard`"
+                )
+            if refused is not None and not skip:
+                raise ValueError(
+                    f"{path}: must have structure {number} of IN, which was refused: {refused}; --skip "
+                    "leaves it out"
+                )
+        if (extra := next(rows, None)) is not None:
+            raise ValueError(
+                f"{path}: has structure {extra[0]} of IN, which is not of this shard; remove it, and write "
+                "it again with `--shard`"
+            )
+    except sqlite3.Error as error:
+        raise ValueError(
+            f"{path}: is damaged ({error}); remove it, and write it again with `--shard`"
+        ) from None
+    finally:
+        rows.close()

@@ -1,4 +1,4 @@
-"""Processes that do a job together, and give what they found in the order of the file."""
+"""Prediction of the structures of a file, in this process or in several worker processes."""
 
 from __future__ import annotations
 
@@ -10,41 +10,102 @@ import traceback
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from itertools import cycle
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess, parent_process
 
-from pyg_schnet.prediction.task import Job, Row
+from ase import Atoms
 
-_AHEAD = 4  # batches of each process that wait for their turn
+from pyg_schnet.datasets.structure_file import StructureFile
+from pyg_schnet.prediction.export import encode
+from pyg_schnet.prediction.predictor import Predictor
+from pyg_schnet.prediction.results import PredictionResult
+from pyg_schnet.prediction.run import out_of_domain_reason, with_number
+from pyg_schnet.prediction.shards import ShardSpec
+from pyg_schnet.simulation.structures import StructureError
+
+_MAX_QUEUED = 4  # batches of each worker that wait for their turn
 _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 
-class Workers:
-    """Processes, each with its share of a job; a context that leaves none behind.
-
-    They neither see Ctrl-C nor SIGTERM, which are for the process that began them, and end when it does,
-    however it ends.
+@dataclass(frozen=True)
+class PredictionTask:
+    """Predictions for a shard of the structures of a file.
 
     Args:
-        job: Of all of them.
-        count: How many.
-        threads: Of each.
+        models: Paths of checkpoints.
+        source: Input.
+        shard: Which structures of the input.
+        device: ``"cpu"`` or ``"cuda"``.
+        run: Name of the run, stored in each frame.
+        kind: ASE's name of the output's format.
+        begin: Place in the stream of the first structure to predict; those before are done.
     """
 
-    def __init__(self, job: Job, count: int, threads: int = 1):
-        self._job, self._count, self._threads = job, count, threads
+    models: list[str]
+    source: StructureFile
+    shard: ShardSpec
+    device: str
+    run: str
+    kind: str
+    begin: int = 0
+
+    def batches(self) -> Iterator[list[PredictionResult]]:
+        """Predict batch after batch; the first is computed whole, and yielded from ``begin`` on.
+
+        Raises:
+            ValueError: If a structure cannot be read.
+        """
+        predictor = Predictor(self.models, device=self.device, stress=True)
+        stream = self.source.read(self.shard.places(self.begin))
+        for batch in self.shard.batches(self.begin):
+            structures = list(islice(stream, self.shard.batch_size))
+            if not structures:
+                return
+            frames = [with_number(atoms, number) for number, atoms in structures]
+            first = batch * self.shard.batch_size
+            predictions = predictor.predict_batch(frames, batch, first)
+            results = [
+                self._result(number, prediction, predictor)
+                for (number, _), prediction in zip(structures, predictions, strict=True)
+            ]
+            yield results[max(0, self.begin - first) :]
+
+    def _result(
+        self, number: int, prediction: Atoms | StructureError, predictor: Predictor
+    ) -> PredictionResult:
+        if isinstance(prediction, StructureError):
+            return PredictionResult(number, None, prediction.reason)
+        outside = out_of_domain_reason(prediction, predictor.domain)
+        prediction.info["run"] = self.run
+        return PredictionResult(number, encode(prediction, self.kind), None, outside)
+
+
+class Workers:
+    """Processes that share a task; a context manager that leaves none behind.
+
+    They do not receive Ctrl-C and SIGTERM, which the process that started them handles, and end when it does,
+    for whatever reason.
+
+    Args:
+        task: Task of all of them.
+        count: Number of processes.
+        threads: Threads of PyTorch in each.
+    """
+
+    def __init__(self, task: PredictionTask, count: int, threads: int = 1):
+        self._task, self._count, self._threads = task, count, threads
         self._processes: list[BaseProcess] = []
         self._connections: list[Connection] = []
-        self._waiting: list[deque[list[Row] | Exception | None]] = [deque() for _ in range(count)]
+        self._queues: list[deque[list[PredictionResult] | Exception | None]] = [deque() for _ in range(count)]
 
     def __enter__(self) -> Workers:
         try:
-            with _signals_wait():
-                for number in range(self._count):
-                    self._begin(replace(self._job, share=self._job.share.dealt(number, self._count)))
+            with _signals_blocked():
+                for rank in range(self._count):
+                    self._start(replace(self._task, shard=self._task.shard.split(rank, self._count)))
         except BaseException:
             self.__exit__()
             raise
@@ -58,85 +119,84 @@ class Workers:
             process.close()
             connection.close()
 
-    def batches(self) -> Iterator[list[Row]]:
-        """Give batch after batch, in the order of the file.
+    def batches(self) -> Iterator[list[PredictionResult]]:
+        """Yield batch after batch, in the order of the file.
 
         Raises:
-            RuntimeError: If a process died; all batches before its next were given.
+            RuntimeError: If a process died; all batches before its next one were yielded.
             ValueError: If a structure cannot be read; likewise.
         """
-        # Whose share begins in the middle of a round is not the first of them.
-        first = next(self._job.share.batches(self._job.begin))
-        turn = (first - self._job.share.first) // self._job.share.every % self._count
-        order = cycle([*range(turn, self._count), *range(turn)])
-        for number in order:
-            batch = self._next(number)
-            if batch is None:  # the file ends here, for all
+        # A task that begins in the middle of a round does not begin with the first worker.
+        first = next(self._task.shard.batches(self._task.begin))
+        turn = (first - self._task.shard.rank) // self._task.shard.size % self._count
+        for rank in cycle([*range(turn, self._count), *range(turn)]):
+            batch = self._next(rank)
+            if batch is None:  # the end of the file, for all workers
                 return
             if isinstance(batch, Exception):
                 raise batch
             yield batch
 
-    def _begin(self, job: Job) -> None:
+    def _start(self, task: PredictionTask) -> None:
         context = multiprocessing.get_context("spawn")  # threads and GPUs do not survive a fork
         receive, send = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(job, send, self._threads), daemon=True)
+        process = context.Process(target=_work, args=(task, send, self._threads), daemon=True)
         process.start()
-        send.close()  # so that the end of the process is the end of what it sends
+        send.close()  # the pipe then ends with the process
         self._processes.append(process)
         self._connections.append(receive)
 
-    def _next(self, number: int) -> list[Row] | Exception | None:
-        """Wait for a batch of a process, and meanwhile take from the others what they have."""
-        while not self._waiting[number]:
-            able = {
-                connection: place
-                for place, connection in enumerate(self._connections)
-                if len(self._waiting[place]) < _AHEAD and not self._is_through(place)
+    def _next(self, rank: int) -> list[PredictionResult] | Exception | None:
+        """Return the next batch of a worker; while waiting, receive what the other workers send."""
+        while not self._queues[rank]:
+            open_pipes = {
+                connection: other
+                for other, connection in enumerate(self._connections)
+                if len(self._queues[other]) < _MAX_QUEUED and not self._is_finished(other)
             }
-            for connection in wait(list(able)):
+            for connection in wait(list(open_pipes)):
                 assert isinstance(connection, Connection)
-                place = able[connection]
+                other = open_pipes[connection]
                 try:
-                    self._waiting[place].append(connection.recv())
+                    self._queues[other].append(connection.recv())
                 except (EOFError, OSError):
-                    self._waiting[place].append(RuntimeError(self._how_it_died(place)))
-        return self._waiting[number].popleft()
+                    self._queues[other].append(RuntimeError(self._cause_of_death(other)))
+        return self._queues[rank].popleft()
 
-    def _is_through(self, place: int) -> bool:
-        return bool(self._waiting[place]) and not isinstance(self._waiting[place][-1], list)
+    def _is_finished(self, rank: int) -> bool:
+        return bool(self._queues[rank]) and not isinstance(self._queues[rank][-1], list)
 
-    def _how_it_died(self, place: int) -> str:
-        process = self._processes[place]
+    def _cause_of_death(self, rank: int) -> str:
+        process = self._processes[rank]
         process.join(10)
-        code, name = process.exitcode, f"process {place + 1} of {self._count}"
+        code, name = process.exitcode, f"process {rank + 1} of {self._count}"
         if code == -signal.SIGKILL:
-            return f"{name} was killed, perhaps for want of memory; take fewer `--processes`"
+            return f"{name} was killed, perhaps for lack of memory; use fewer `--processes`"
         if code is not None and code < 0:
             return f"{name} was ended by {signal.Signals(-code).name}"
-        return f"{name} ended with exit code {code}; what it said is above"
+        return f"{name} ended with exit code {code}; its error message is above"
 
 
-def _work(job: Job, send: Connection, threads: int) -> None:
-    """Do a job, and send what is found; an error is sent in its turn."""
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+def _work(task: PredictionTask, send: Connection, threads: int) -> None:
+    """Run a task and send its batches; an error is sent in its turn."""
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     import torch
 
     torch.set_num_threads(threads)
     try:
-        for batch in job.batches():
+        for batch in task.batches():
             send.send(batch)
         send.send(None)
     except BrokenPipeError:
-        return  # nobody listens
+        return  # the parent has ended
     except (ValueError, TypeError, OSError) as error:
         if os.environ.get("PYG_SCHNET_TRACEBACK"):
             traceback.print_exc()
         send.send(ValueError(str(error)))
 
 
-def _end_with_the_parent() -> None:
-    """Wait until the parent ends, even by SIGKILL, and end then."""
+def _exit_with_parent() -> None:
+    """Wait until the parent process ends, be it by SIGKILL, and exit."""
     parent = parent_process()
     assert parent is not None
     wait([parent.sentinel])
@@ -144,12 +204,12 @@ def _end_with_the_parent() -> None:
 
 
 @contextmanager
-def _signals_wait() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back while processes are begun, which thereby never see them."""
+def _signals_blocked() -> Iterator[None]:
+    """Block Ctrl-C and SIGTERM while processes start, which inherit the block."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows has neither
         yield
         return
-    resource_tracker.ensure_running()  # it would let signals through in its own beginning
+    resource_tracker.ensure_running()  # it would unblock the signals when it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield

@@ -123,7 +123,8 @@ def test_what_has_another_name_stays_under_that_name(here, out):
         (f"md MODEL in.xyz out.pdb --overwrite --log out.pdb.extxyz {SHORT}", ("OUT.extxyz", "--log")),
         (f"md MODEL in.xyz ./sub/../in.xyz --overwrite {SHORT}", ("IN", "OUT")),
         ("predict MODEL in.xyz in.xyz --overwrite", ("IN", "OUT")),
-        ("predict MODEL o.xyz.part.extxyz o.xyz --overwrite", ("IN", "the part of OUT")),
+        ("predict MODEL o.xyz.partial o.xyz --overwrite", ("IN", "the partial results of OUT")),
+        ("predict MODEL o.xyz.part.extxyz o.xyz --overwrite", ("IN", "OUT.part.extxyz")),
         ("relax MODEL in.xyz out.xyz --overwrite --trajectory out.xyz", ("OUT", "--trajectory")),
         ("select BOTH frames.extxyz frames.extxyz --overwrite", ("IN", "OUT")),
         ("evaluate e.json labelled.npz --calibrate e.json --overwrite", ("MODEL", "--calibrate")),
@@ -136,7 +137,8 @@ def test_what_has_another_name_stays_under_that_name(here, out):
 )
 def test_no_output_is_another_file_of_the_command(here, capsys, command, names):
     Path("sub").mkdir()
-    Path("o.xyz.part.extxyz").write_bytes(Path("in.xyz").read_bytes())
+    for name in ("o.xyz.partial", "o.xyz.part.extxyz"):
+        Path(name).write_bytes(Path("in.xyz").read_bytes())
     Path("f.json").write_text("[]")
     arguments = ["labelled.npz", "--calibrate", "e.json", "--quiet"]
     assert cli.main(["evaluate", "a.safetensors,b.safetensors", *arguments]) == 0

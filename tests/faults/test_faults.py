@@ -167,10 +167,10 @@ def test_a_signal_ends_relaxations_and_they_go_on(model, here, capsys, monkeypat
 
     options = ["--steps", "10", "--quiet"]
     with monkeypatch.context() as patch:
-        send(patch, signal.SIGTERM, ResultFile, "write", 4)
+        send(patch, signal.SIGTERM, ResultFile, "add", 4)
         assert cli.main(["relax", model, "frames.extxyz", "out.extxyz", *options]) == 143
     lines = said(capsys)
-    assert lines[0] == "pyg-schnet: 3 structures are done, in out.extxyz.part.extxyz; --resume goes on"
+    assert lines[0] == "pyg-schnet: 3 structures are done, in out.extxyz.partial; --resume continues"
     assert lines[-1] == "pyg-schnet: terminated"
     assert not Path("out.extxyz").exists()
     assert cli.main(["relax", model, "frames.extxyz", "out.extxyz", *options, "--resume"]) in (0, 1)

@@ -50,7 +50,7 @@ def look_at_results(folder: Path) -> int:
     """Read the results, which are all there as soon as they have their name."""
     files = 0
     for path in folder.glob("out.*"):
-        if path.suffix in (".extxyz", ".traj", ".db") and ".part." not in path.name:
+        if path.suffix in (".extxyz", ".traj", ".db"):
             files += _whole(path, _read_results)
     return files
 

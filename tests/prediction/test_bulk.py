@@ -1,4 +1,4 @@
-"""Files larger than the memory: shared by processes and jobs, killed, resumed, each structure once."""
+"""Files larger than the memory: split among processes and jobs, killed, resumed, each structure once."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import random
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 import tracemalloc
+from contextlib import closing
 from itertools import chain, takewhile
 from pathlib import Path
 
@@ -27,7 +29,7 @@ from pyg_schnet.datasets.structure_file import StructureFile
 from pyg_schnet.potentials.checkpoint import save
 from pyg_schnet.potentials.training_domain import TrainingDomain
 from pyg_schnet.prediction.results import ResultFile
-from pyg_schnet.prediction.shard_spec import Share
+from pyg_schnet.prediction.shards import ShardSpec
 
 ROOT = Path(__file__).parents[2]
 LINUX = sys.platform == "linux"
@@ -88,13 +90,25 @@ def started(*arguments: str) -> subprocess.Popen:
     )
 
 
-def wait_for_frames(process: subprocess.Popen, part: str, count: int) -> None:
+def stored(name: str) -> bytes:
+    """The bytes of a database; of its write-ahead log, too."""
+    return b"".join(
+        Path(f"{name}{end}").read_bytes() for end in ("", "-wal") if Path(f"{name}{end}").exists()
+    )
+
+
+def wait_for_frames(process: subprocess.Popen, partial: str, count: int) -> None:
     until = time.monotonic() + 300
     while time.monotonic() < until and process.poll() is None:
-        if Path(part).exists() and Path(part).read_bytes().count(b"Properties") >= count:
+        if stored(partial).count(b"Properties") >= count:
             return
         time.sleep(0.002)
     raise AssertionError(f"never came to {count} frames: {process.poll()}")
+
+
+def rows(database: str) -> list[int]:
+    with closing(sqlite3.connect(database)) as opened:
+        return [number for (number,) in opened.execute("SELECT number FROM frames ORDER BY number")]
 
 
 def workers_of(process: subprocess.Popen) -> list[int]:
@@ -126,22 +140,21 @@ def _is_zombie(pid: int) -> bool:
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 @pytest.mark.parametrize("size", [1, 4, 32])
 @pytest.mark.parametrize("begin", [0, 1, 63, 64])
-def test_shares_have_each_place_once_however_they_are_dealt(count, size, begin):
+def test_shards_have_each_place_once_however_they_are_split(count, size, begin):
     total = 150
-    shares = [Share(k, count, size).dealt(j, 3) for k in range(count) for j in range(3)]
-    places = [list(takewhile(lambda place: place < total, share.places(begin))) for share in shares]
+    shards = [ShardSpec(k, count, size).split(j, 3) for k in range(count) for j in range(3)]
+    places = [list(takewhile(lambda place: place < total, shard.places(begin))) for shard in shards]
     assert sorted(chain.from_iterable(places)) == list(range(begin // size * size, total))
     for k in range(count):
-        share = Share(k, count, size)
-        whole = list(takewhile(lambda place: place < total, share.places()))
-        assert share.count(total) == len(whole)
-        assert {share.owner(place) for place in whole} <= {k}
+        shard = ShardSpec(k, count, size)
+        whole = list(takewhile(lambda place: place < total, shard.places()))
+        assert shard.count(total) == len(whole)
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/2/3", "-1/2", ""])
-def test_a_shard_that_is_none_is_told(text, here, capsys):
+def test_a_shard_that_is_none_is_rejected(text, here, capsys):
     assert predict("out.extxyz", f"--shard={text}") == 2
-    assert "`--shard` must be K/N, with K from 1 to N, as 3/8" in capsys.readouterr().err
+    assert "`--shard` must be K/N" in capsys.readouterr().err
 
 
 @pytest.mark.process
@@ -155,14 +168,14 @@ def test_several_processes_write_the_bytes_of_one(here, folder):
 
 
 @pytest.mark.process
-def test_what_several_processes_refuse_is_told_in_the_order_of_the_file(here, capsys):
+def test_what_several_processes_refuse_is_reported_in_the_order_of_the_file(here, capsys):
     frames = ase.io.read("in.xyz", ":40")
     frames[9], frames[30] = molecule("SiH4"), molecule("SiH4")
     ase.io.write("bad.xyz", frames)
     assert predict("out.traj", "--processes", "2", source="bad.xyz") == 2
     message = capsys.readouterr().err
     assert "bad.xyz: frame 9, counted from 0: `z` contains 14" in message
-    assert "9 structures are done, in out.traj.part.traj; --resume goes on" in message
+    assert "9 structures are done, in out.traj.partial; --resume" in message
     again = ["out.traj", "--resume", "--skip", "--json", "--batch_size", "4"]
     assert cli.main(["predict", "m.safetensors", "bad.xyz", *again]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -184,18 +197,16 @@ def test_a_resumed_file_has_the_bytes_of_a_straight_one_wherever_it_was_cut(suff
     assert predict("straight.traj", "--index", ":30") == 0
     stop = random.Random(seed).randrange(1, 30)
     with pytest.MonkeyPatch.context() as patch:
-        append = ResultFile.append
+        add = ResultFile.add
 
-        def interrupted(self, frame):
+        def interrupted(self, results):
+            add(self, results[: max(0, stop - self.written)])
             if self.written == stop:
                 raise KeyboardInterrupt
-            append(self, frame)
 
-        patch.setattr(ResultFile, "append", interrupted)
+        patch.setattr(ResultFile, "add", interrupted)
         assert predict(f"out.{suffix}", "--index", ":30") == 130
-    part = Path(f"out.{suffix}.part.{suffix}")
-    if suffix == "extxyz":
-        os.truncate(part, part.stat().st_size - random.Random(seed).randrange(300))
+    assert rows(f"out.{suffix}.partial") == list(range(stop))
     assert predict(f"out.{suffix}", "--index", ":30", "--resume") == 0
     expected = ase.io.read("straight.traj", ":")
     found = ase.io.read(f"out.{suffix}", ":")
@@ -213,7 +224,7 @@ def test_after_the_kill_of_a_run_no_process_is_left_and_any_number_goes_on(seed,
         pytest.skip("reads /proc")
     process = started("out.extxyz", "--processes", "2")
     try:
-        wait_for_frames(process, "out.extxyz.part.extxyz", random.Random(seed).randrange(1, 100))
+        wait_for_frames(process, "out.extxyz.partial", random.Random(seed).randrange(1, 100))
         workers = workers_of(process)
         assert len(workers) == 2
     finally:
@@ -231,15 +242,15 @@ def test_a_killed_worker_ends_the_run_and_nothing_is_lost(here, straight):
         pytest.skip("reads /proc")
     process = started("out.extxyz", "--processes", "2")
     try:
-        wait_for_frames(process, "out.extxyz.part.extxyz", 8)
+        wait_for_frames(process, "out.extxyz.partial", 8)
         one, other = workers_of(process)
         os.kill(one, signal.SIGKILL)
         _, message = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 1
-    assert "of 2 was killed, perhaps for want of memory; take fewer `--processes`" in message
-    assert "structures are done, in out.extxyz.part.extxyz; --resume goes on" in message
+    assert "of 2 was killed, perhaps for lack of memory; use fewer `--processes`" in message
+    assert "structures are done, in out.extxyz.partial; --resume" in message
     assert vanish([other])
     assert predict("out.extxyz", "--resume") == 0
     assert Path("out.extxyz").read_bytes() == straight
@@ -254,14 +265,14 @@ def test_a_signal_to_all_processes_keeps_what_is_done(name, code, here, straight
         pytest.skip("reads /proc")
     process = started("out.extxyz", "--processes", "2")
     try:
-        wait_for_frames(process, "out.extxyz.part.extxyz", 8)
+        wait_for_frames(process, "out.extxyz.partial", 8)
         workers = workers_of(process)
         os.killpg(process.pid, signal.Signals[name])
         _, message = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == code
-    assert "structures are done, in out.extxyz.part.extxyz; --resume goes on" in message
+    assert "structures are done, in out.extxyz.partial; --resume" in message
     assert {"SIGTERM": "terminated", "SIGINT": "interrupted"}[name] in message
     assert "Traceback" not in message
     assert vanish(workers)
@@ -275,9 +286,7 @@ def test_joined_shards_are_the_bytes_of_one_run(count, here, capsys):
     index = ["--index", ":30"]
     for number in random.Random(count).sample(range(1, count + 1), count):
         assert predict("out.extxyz", "--shard", f"{number}/{count}", *index) == 0
-    last = f"out.extxyz.shard-{count}-of-{count}.extxyz"
-    assert Path(last).exists()
-    assert (Path(last).stat().st_size == 0) == (count == 9)
+    assert (rows(f"out.extxyz.shard-{count}-of-{count}") == []) == (count == 9)
     assert predict("out.extxyz", "--shard", f"{count}/{count}", *index, "--resume") == 0  # comes twice
     assert predict("out.extxyz", "--join", *index) == 0
     assert [path.name for path in here.glob("out*")] == ["out.extxyz"]
@@ -307,7 +316,7 @@ def test_shards_of_other_formats_are_joined_too(out, here):
 def shards(here):
     for number in (1, 2, 3):
         assert predict("out.extxyz", "--shard", f"{number}/3", "--index", ":30") == 0
-    return [Path(f"out.extxyz.shard-{number}-of-3.extxyz") for number in (1, 2, 3)]
+    return [Path(f"out.extxyz.shard-{number}-of-3") for number in (1, 2, 3)]
 
 
 def fails_to_join(capsys, *options: str) -> str:
@@ -318,29 +327,41 @@ def fails_to_join(capsys, *options: str) -> str:
 
 def test_a_join_names_the_shards_that_are_missing(shards, capsys):
     shards[1].unlink()
-    assert "1 of 3 shards are not there or not complete: out.extxyz.shard-2-of-3" in fails_to_join(capsys)
+    assert "1 of 3 shards are missing or not complete: out.extxyz.shard-2-of-3" in fails_to_join(capsys)
     for path in (shards[0], shards[2]):
         path.unlink()
-    assert "out.extxyz: has no shards, as out.extxyz.shard-1-of-2.extxyz" in fails_to_join(capsys)
+    assert "out.extxyz: has no shards, such as out.extxyz.shard-1-of-2;" in fails_to_join(capsys)
 
 
-def test_a_join_refuses_shards_of_other_deals_and_runs(shards, capsys):
-    assert "must come from the same MODEL, IN, --index" in fails_to_join(capsys, "--index", ":29")
-    other = shutil.copy(shards[0], "out.extxyz.shard-1-of-2.extxyz")
-    assert "must have shards of one deal, got some of 2 and of 3" in fails_to_join(capsys)
+def test_a_join_refuses_shards_of_other_splits_and_runs(shards, capsys):
+    assert "must be of the same MODEL, IN, --index" in fails_to_join(capsys, "--index", ":29")
+    other = shutil.copy(shards[0], "out.extxyz.shard-1-of-2")
+    assert "must have shards of one split, got some of 2 and of 3" in fails_to_join(capsys)
     Path(other).unlink()
     shutil.copy(shards[0], shards[1])  # one shard twice
-    assert "shard-2-of-3.extxyz: must come from the same MODEL" in fails_to_join(capsys)
+    assert "shard-2-of-3: must be of the same MODEL" in fails_to_join(capsys)
 
 
 def test_a_join_refuses_shards_in_which_something_is_missing_double_or_damaged(shards, capsys):
     whole = shards[1].read_bytes()
-    shards[1].write_bytes(b"")
-    assert "shard-2-of-3.extxyz: must hold structure 4 of IN, and does not" in fails_to_join(capsys)
-    shards[1].write_bytes(whole + whole)
-    assert "is not of this shard, or there twice" in fails_to_join(capsys)
-    shards[1].write_bytes(whole[:-5])
-    assert "shard-2-of-3.extxyz: is damaged at byte" in fails_to_join(capsys)
+    for change, message in {
+        "DELETE FROM frames WHERE number = 5": "must have structure 5 of IN, and does not",
+        "DELETE FROM frames WHERE number > 16": "must have structure 17 of IN, and does not",
+        "UPDATE frames SET number = 3 WHERE number = 4": "must have structure 4 of IN, and does not, and has",
+        "UPDATE frames SET number = 27 WHERE number = 19": "must have structure 19 of IN",
+        "INSERT INTO frames (number, crc32) VALUES (30, 0)": "has structure 30 of IN, which is not of",
+        "CREATE VIEW endless AS SELECT 1": "is damaged (it has other tables)",
+        "CREATE TRIGGER t AFTER INSERT ON run BEGIN SELECT 1; END": "is damaged (it has other tables)",
+        "DROP TABLE frames": "is damaged (it has other tables)",
+        "UPDATE run SET value = '[' WHERE name = 'verb'": "is damaged (Expecting value",
+    }.items():
+        with closing(sqlite3.connect(shards[1])) as database, database:
+            database.execute(change)
+        assert f"shard-2-of-3: {message}" in fails_to_join(capsys)
+        shards[1].write_bytes(whole)
+    for damaged in (b"", whole[:-5], whole[:5000], b"12\n" + whole, bytes(1000)):
+        shards[1].write_bytes(damaged)
+        assert "shard-2-of-3: is damaged (" in fails_to_join(capsys)
     shards[1].write_bytes(whole)
     assert predict("out.extxyz", "--join", "--index", ":30", "--overwrite") == 0
 
@@ -352,7 +373,9 @@ def test_a_structure_refused_in_a_shard_is_left_out_of_all_with_skip(here, capsy
     for number in (1, 2):
         assert predict("out.extxyz", "--shard", f"{number}/2", "--skip") == 0
     capsys.readouterr()
-    assert "shard-2-of-2.extxyz: must hold structure 5 of IN" in fails_to_join(capsys, "--index", ":")
+    assert "shard-2-of-2: must have structure 5 of IN, which was refused: `z` contains 14" in fails_to_join(
+        capsys, "--index", ":"
+    )
     assert predict("out.extxyz", "--join", "--skip", "--resume") == 0
     found = ase.io.read("out.extxyz", ":")
     assert [frame.info["input_frame"] for frame in found] == [k for k in range(12) if k != 5]
@@ -361,16 +384,17 @@ def test_a_structure_refused_in_a_shard_is_left_out_of_all_with_skip(here, capsy
 def test_a_join_that_was_killed_goes_on(shards, here):
     assert predict("straight.extxyz", "--index", ":30") == 0
     with pytest.MonkeyPatch.context() as patch:
-        append = ResultFile.append
+        insert = ResultFile.insert_from
 
-        def interrupted(self, frame):
-            if self.written == 17:
+        def interrupted(self, path):
+            insert(self, path)
+            if path.name.endswith("2-of-3"):
                 raise KeyboardInterrupt
-            append(self, frame)
 
-        patch.setattr(ResultFile, "append", interrupted)
+        patch.setattr(ResultFile, "insert_from", interrupted)
         assert predict("out.extxyz", "--join", "--index", ":30") == 130
     assert all(path.exists() for path in shards)
+    assert rows("out.extxyz.partial") == [k for k in range(30) if k // 4 % 3 < 2]
     assert predict("out.extxyz", "--join", "--index", ":30", "--resume") == 0
     assert Path("out.extxyz").read_bytes() == Path("straight.extxyz").read_bytes()
 
@@ -393,7 +417,7 @@ def test_a_join_removes_no_shards_of_another_run(shards, here):
     for path, content in zip(shards, kept, strict=True):
         path.write_bytes(content)
     assert predict("other.extxyz", "--shard", "1/3", "--index", ":20") == 0
-    other = Path("other.extxyz.shard-1-of-3.extxyz").rename(shards[0])
+    other = Path("other.extxyz.shard-1-of-3").rename(shards[0])
     assert predict("out.extxyz", "--join", "--index", ":30", "--resume") == 0
     assert [path.exists() for path in shards] == [True, False, False]
     assert other.stat().st_size
@@ -403,7 +427,7 @@ def test_a_shard_passes_over_what_belongs_to_others(here, capsys):
     lines = Path("in.xyz").read_text().splitlines(keepends=True)
     lines[2] = lines[2].replace(lines[2].split()[1], "zero")  # in the first frame
     Path("in.xyz").write_text("".join(lines))
-    numbers = [number for number, _ in StructureFile("in.xyz").read(Share(1, 3, 4).places())]
+    numbers = [number for number, _ in StructureFile("in.xyz").read(ShardSpec(1, 3, 4).places())]
     assert numbers[:6] == [4, 5, 6, 7, 16, 17]
     assert predict("out.extxyz", "--processes", "2", "--resume") == 2
     assert "in.xyz: frame 0, counted from 0, cannot be read" in capsys.readouterr().err
@@ -418,7 +442,7 @@ def test_a_shard_passes_over_what_belongs_to_others(here, capsys):
         (["--join", "--processes", "2"], "`--join` computes nothing, and excludes"),
     ],
 )
-def test_options_that_make_no_sense_are_told(arguments, message, here, capsys):
+def test_options_that_exclude_each_other_are_rejected(arguments, message, here, capsys):
     assert predict("out.extxyz", *arguments) == 2
     assert message in capsys.readouterr().err
 
@@ -433,17 +457,18 @@ def limited(size: int, *arguments: str) -> int:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("out", ["out.extxyz", "out.traj", "out.db", "out.json"])
-def test_a_full_disk_is_told_and_after_room_was_made_the_run_goes_on(out, here, capsys):
+@pytest.mark.parametrize(
+    ("out", "at"),
+    [("out.extxyz", "amid"), ("out.traj", "amid"), ("out.db", "end"), ("out.json", "end")],
+)
+def test_a_full_disk_is_reported_and_after_room_was_made_the_run_continues(out, at, here, capsys):
     index = ["--index", ":40"]
     assert predict(f"straight-{out}", *index) == 0
-    is_converted = out.endswith(("db", "json"))  # which then is too large, not the part
-    size = Path(f"straight-{out}").stat().st_size - 500 if is_converted else 9000
-    assert limited(size, out, *index) == 2
+    assert limited(60_000 if at == "amid" else Path(f"straight-{out}").stat().st_size - 500, out, *index) == 2
     message = capsys.readouterr().err
     assert f"{out}: cannot be written (" in message
-    assert "; make room, then go on with --resume" in message
-    assert f"structures are done, in {out}.part." in message
+    assert "; make room, then continue with --resume" in message
+    assert f"structures are done, in {out}.partial; --resume" in message
     assert not Path(out).exists()
     assert not any(path.stat().st_size for path in here.glob(".*"))  # nothing that takes room
     assert predict(out, *index, "--resume") == 0
@@ -453,13 +478,13 @@ def test_a_full_disk_is_told_and_after_room_was_made_the_run_goes_on(out, here, 
         assert one.get_potential_energy() == other.get_potential_energy()
 
 
-def test_a_disk_that_is_full_from_the_beginning_is_told(here, capsys):
+def test_a_disk_that_is_full_from_the_beginning_is_reported(here, capsys):
     assert limited(0, "out.extxyz") == 2
     assert "out.extxyz: cannot be written (" in capsys.readouterr().err
     assert [path.name for path in here.glob("*out.extxyz*")] == []
 
 
-def test_a_folder_in_which_nothing_can_be_written_is_told(here, capsys):
+def test_a_folder_in_which_nothing_can_be_written_is_reported(here, capsys):
     if not Path("/sys/kernel").is_dir():
         pytest.skip("has no folder that is read-only for everybody")
     assert predict("/sys/kernel/out.extxyz") == 2
@@ -513,8 +538,9 @@ def test_data_sets_are_predicted_as_their_structures_are(kind, here):
         name = made.processed_paths[0]
     for option in ([], ["--index", "1:"], ["--shard", "1/1"]):
         assert predict("out.traj", *option, "--overwrite", source=name) == 0
-        out = "out.traj.shard-1-of-1.traj" if "--shard" in option else "out.traj"
-        found = ase.io.read(out, ":")
+        if "--shard" in option:
+            assert predict("out.traj", "--join", "--overwrite", source=name) == 0
+        found = ase.io.read("out.traj", ":")
         start = 1 if "--index" in option else 0
         assert [frame.info["input_frame"] for frame in found] == list(range(start, len(frames)))
         for frame, atoms in zip(found, frames[start:], strict=True):

@@ -6,9 +6,11 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import ase.io
@@ -21,7 +23,8 @@ from ase.constraints import FixAtoms
 from pyg_schnet import Potential, SchNet, cli, load
 from pyg_schnet.potentials.checkpoint import save
 from pyg_schnet.potentials.training_domain import TrainingDomain
-from pyg_schnet.prediction.results import ResultFile
+from pyg_schnet.prediction.export import encode
+from pyg_schnet.prediction.results import PredictionResult, ResultFile
 from pyg_schnet.simulation.structures import with_results
 
 ROOT = Path(__file__).parents[2]
@@ -74,15 +77,19 @@ def same(one, other):
         assert np.abs(a.get_forces() - b.get_forces()).max() < 1e-6
 
 
-@pytest.mark.parametrize("suffix", [".extxyz", ".xyz", ".traj", ".json", ".xyz.gz"])
-def test_a_file_is_there_when_it_is_complete(suffix, frames, tmp_path):
+def add(file, frame):
+    file.add([PredictionResult(frame.info["input_frame"], encode(frame, file.kind))])
+
+
+@pytest.mark.parametrize("suffix", [".extxyz", ".xyz", ".traj", ".db", ".json", ".xyz.gz"])
+def test_a_file_exists_when_it_is_complete(suffix, frames, tmp_path):
     out = tmp_path / f"out{suffix}"
     expected = list(results(frames))
     with ResultFile(str(out), {}) as file:
         for frame in expected:
-            file.write(frame)
+            add(file, frame)
             assert not out.exists()
-            assert len(ase.io.read(file.part, ":")) == file.written
+            assert len(list(file.frames())) == file.written
         file.finish()
     assert {path.name for path in tmp_path.iterdir()} == {out.name}
     found = ase.io.read(out, ":")
@@ -93,25 +100,108 @@ def test_a_file_is_there_when_it_is_complete(suffix, frames, tmp_path):
 
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("suffix", [".extxyz", ".traj"])
-def test_a_file_cut_at_any_byte_goes_on_with_its_whole_frames(suffix, seed, frames, tmp_path):
+def test_after_a_power_cut_at_any_byte_whole_frames_are_left(suffix, seed, frames, tmp_path):
+    """The write-ahead log is cut, or its end is lost and full of zeros."""
     out, expected = str(tmp_path / f"out{suffix}"), list(results(frames))
+    (tmp_path / "after").mkdir()
     with ResultFile(out, {"fmax": 0.1}) as file:
-        ends = []
         for frame in expected[:6]:
-            file.write(frame)
-            ends.append(file.part.stat().st_size)
-    size = random.Random(seed).randrange(ends[-1] + 1)
-    os.truncate(file.part, size)
-    whole = sum(end <= size for end in ends)
-    with ResultFile(out, {"fmax": 0.1}, resume=True) as file:
-        found = list(file.earlier())
+            add(file, frame)
+        after = tmp_path / "after" / file.path.name
+        wal = Path(f"{file.partial}-wal").read_bytes()
+        size = random.Random(seed).randrange(len(wal) + 1)
+        Path(f"{after}.partial").write_bytes(file.partial.read_bytes())
+        Path(f"{after}.partial-wal").write_bytes(wal[:size] + bytes(seed % 2 * (len(wal) - size)))
+    with ResultFile(str(after), {"fmax": 0.1}, resume=True) as file:
+        found = list(file.frames())
+        assert len(found) == file.written
+        assert len(found) == 6 or size < len(wal)
         same(found, expected[: len(found)])
-        if suffix == ".extxyz":
-            assert len(found) == whole
         for frame in expected[len(found) :]:
-            file.write(frame)
+            add(file, frame)
         file.finish()
-    same(ase.io.read(out, ":"), expected)
+    same(ase.io.read(after, ":"), expected)
+    assert [path.name for path in after.parent.iterdir()] == [after.name]
+
+
+@pytest.mark.parametrize("suffix", [".traj", ".db", ".json"])
+def test_formats_with_all_digits_get_all_digits(suffix, frames, tmp_path):
+    frames[0].set_constraint(FixAtoms([0, 1]))
+    frames[0].set_velocities(frames[0].positions / 3)
+    frames[0].info |= {"note": "½", "spacegroup": object()}
+    out, expected = str(tmp_path / f"out{suffix}"), list(results(frames))
+    with ResultFile(out, {}) as file:
+        for frame in expected:
+            add(file, frame)
+        file.finish()
+    for one, other in zip(ase.io.read(out, ":"), expected, strict=True):
+        assert np.array_equal(one.positions, other.positions)
+        assert np.array_equal(one.get_momenta(), other.get_momenta())
+        assert np.array_equal(one.get_forces(), other.get_forces())
+        assert [c.todict() for c in one.constraints] == [c.todict() for c in other.constraints]
+
+
+@pytest.mark.parametrize("damage", ["cut", "no database", "other tables", "no settings"])
+def test_damaged_results_are_not_resumed(damage, frames, tmp_path):
+    out = str(tmp_path / "out.extxyz")
+    with ResultFile(out, {}) as file:
+        for frame in 40 * list(results(frames[:1])):
+            frame.info["input_frame"] = file.written
+            add(file, frame)
+    if damage == "cut":
+        os.truncate(file.partial, file.partial.stat().st_size - 5000)
+    elif damage == "no database":
+        file.partial.write_text("years of work")
+    else:
+        change = {
+            "other tables": "CREATE VIEW endless AS SELECT 1",
+            "no settings": "UPDATE run SET value = printf('%.*c', 100000, '[')",
+        }[damage]
+        with closing(sqlite3.connect(file.partial)) as database, database:
+            database.execute(change)
+    before = file.partial.read_bytes()
+    with pytest.raises(ValueError, match=r"out.extxyz.partial.*damaged.*--overwrite"):
+        ResultFile(out, {}, resume=True)
+    with pytest.raises(FileExistsError, match=r"out.extxyz.partial.*--resume.*--overwrite"):
+        ResultFile(out, {})
+    assert file.partial.read_bytes() == before
+    with ResultFile(out, {}, overwrite=True) as file:
+        add(file, next(results(frames)))
+        file.finish()
+    assert len(ase.io.read(out, ":")) == 1
+
+
+def test_a_damaged_result_and_those_after_it_are_computed_again(model, here, monkeypatch):
+    command = ["relax", model, "in.xyz", "out.extxyz", "--steps", "3", "--quiet"]
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5)
+        assert cli.main(command) == 130
+    with closing(sqlite3.connect("out.extxyz.partial")) as database, database:
+        database.execute("UPDATE frames SET frame = replace(frame, '-', ' ') WHERE number = 2")
+    add, added = ResultFile.add, []
+    monkeypatch.setattr(ResultFile, "add", lambda self, rows: added.extend(rows) or add(self, rows))
+    cli.main([*command, "--resume"])
+    assert [row.number for row in added] == [2, 3, 4, 5, 6, 7]
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    cli.main([*command[:3], "straight.extxyz", *command[4:]])
+    same(ase.io.read("out.extxyz", ":"), ase.io.read("straight.extxyz", ":"))
+
+
+@pytest.mark.parametrize("kind", ["extxyz", "traj"])
+def test_partial_results_of_version_0_1_are_rejected_and_overwritten(kind, frames, tmp_path):
+    out = tmp_path / f"out.{kind}"
+    earlier = [Path(f"{out}.part.{suffix}") for suffix in (kind, "json")]
+    for path in earlier:
+        path.write_text("{}")
+    for resume in (False, True):
+        with pytest.raises(FileExistsError, match=r"earlier version.*--overwrite"):
+            ResultFile(str(out), {}, resume=resume)
+    assert all(path.exists() for path in earlier)
+    with ResultFile(str(out), {}, overwrite=True) as file:
+        add(file, next(results(frames)))
+        file.finish()
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
 @pytest.mark.process
@@ -119,45 +209,51 @@ def test_a_killed_process_goes_on_where_it_was(model, here, frames):
     many = [atoms for k in range(40) for atoms in frames]
     ase.io.write("many.xyz", many)
     command = [sys.executable, "-m", "pyg_schnet.cli", "predict", model, "many.xyz", "out.extxyz"]
-    part = Path("out.extxyz.part.extxyz")
+    partial = Path("out.extxyz.partial")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([*command, "--batch_size", "1"], env=environment)
     try:
         until = time.monotonic() + 120
-        while time.monotonic() < until and not (part.exists() and part.stat().st_size):
+        while time.monotonic() < until and not (partial.exists() and frames_in(partial)):
             time.sleep(0.002)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    done = part.read_text().count("Properties")
+    done = frames_in(partial)
     assert 0 < done < len(many)
     assert not Path("out.extxyz").exists()
     assert cli.main(["predict", model, "many.xyz", "out.extxyz", "--resume", "--quiet"]) == 0
     assert cli.main(["predict", model, "many.xyz", "straight.extxyz", "--quiet"]) == 0
     same(ase.io.read("out.extxyz", ":"), ase.io.read("straight.extxyz", ":"))
-    assert not part.exists()
+    assert not partial.exists()
+
+
+def frames_in(partial):
+    """Count the frames by their bytes: a database that a process writes is locked."""
+    paths = (partial, Path(f"{partial}-wal"))
+    return sum(path.read_bytes().count(b"Properties") for path in paths if path.exists())
 
 
 def stop_after(monkeypatch, count):
     """Interrupt when so many frames are written."""
-    write = ResultFile.write
+    add = ResultFile.add
 
-    def interrupted(self, frame):
+    def interrupted(self, results):
         if self.written == count:
             raise KeyboardInterrupt
-        write(self, frame)
+        add(self, results)
 
-    monkeypatch.setattr(ResultFile, "write", interrupted)
+    monkeypatch.setattr(ResultFile, "add", interrupted)
 
 
 @pytest.mark.parametrize("options", [["--steps", "30"], ["--steps", "5", "--optimizer", "LBFGS"]])
-def test_an_interrupted_relaxation_tells_so_and_goes_on(options, model, here, capsys, monkeypatch):
+def test_an_interrupted_relaxation_reports_it_and_continues(options, model, here, capsys, monkeypatch):
     command = ["relax", model, "in.xyz", "out.extxyz", "--fmax", "0.05", *options]
     with monkeypatch.context() as patch:
         stop_after(patch, 3)
         assert cli.main(command) == 130
-    assert "3 structures are done, in out.extxyz.part.extxyz; --resume goes on" in capsys.readouterr().err
-    assert "--resume goes on with it, --overwrite begins anew" in fails(capsys, *command)
+    assert "3 structures are done, in out.extxyz.partial; --resume" in capsys.readouterr().err
+    assert "--resume continues it, --overwrite starts again" in fails(capsys, *command)
     code = cli.main([*command, "--resume", "--json"])
     told = json.loads(capsys.readouterr().out)
     assert told["structures"] == 8
@@ -179,9 +275,9 @@ def test_a_run_goes_on_with_its_own_settings_models_and_input(model, here, frame
         stop_after(patch, 3)
         assert cli.main(command) == 130
     capsys.readouterr()
-    part = Path("out.extxyz.part.extxyz").read_bytes()
+    partial = Path("out.extxyz.partial").read_bytes()
     message = fails(capsys, *command, "--resume", "--fmax", "0.5")
-    assert "`--resume` must have the settings of the run that began" in message
+    assert "`--resume` must have the settings of the run" in message
     assert "fmax was 0.01, now it is 0.5" in message
     ase.io.write("other.xyz", frames[::-1])
     message = fails(capsys, "relax", model, "other.xyz", *command[3:], "--resume")
@@ -191,12 +287,7 @@ def test_a_run_goes_on_with_its_own_settings_models_and_input(model, here, frame
         capsys, "relax", model, "short.xyz", *command[3:], "--resume"
     )
     assert "exclude each other" in fails(capsys, *command, "--resume", "--overwrite")
-    assert Path("out.extxyz.part.extxyz").read_bytes() == part
-    for text in ("[1]", "[" * 10**5, "{"):
-        Path("out.extxyz.part.json").write_text(text)
-        assert "out.extxyz.part.json: must tell how" in fails(capsys, *command, "--resume")
-    Path("out.extxyz.part.json").unlink()
-    assert "out.extxyz.part.json: must tell how" in fails(capsys, *command, "--resume")
+    assert Path("out.extxyz.partial").read_bytes() == partial
     cli.main([*command, "--overwrite", "--quiet"])
     assert len(ase.io.read("out.extxyz", ":")) == 8
 
@@ -208,7 +299,7 @@ def test_a_refused_structure_is_named_then_mended_or_left_out(model, here, frame
     command = ["predict", model, "bad.xyz", "out.xyz", "--batch_size", "3"]
     message = fails(capsys, *command)
     assert "bad.xyz: frame 4, counted from 0: `z` contains 14, which was absent from training" in message
-    assert "4 structures are done, in out.xyz.part.extxyz" in message
+    assert "4 structures are done, in out.xyz.partial" in message
     assert cli.main([*command, "--resume", "--skip"]) == 0
     text = capsys.readouterr().out
     assert "7 structures" in text
@@ -244,7 +335,7 @@ def test_a_finished_file_is_of_all_of_its_input(model, here, frames, capsys):
 
 
 @pytest.mark.parametrize("changed", [1, 5])
-def test_a_part_goes_on_where_only_later_structures_changed(changed, model, here, frames, capsys):
+def test_a_run_continues_where_only_later_structures_changed(changed, model, here, frames, capsys):
     bad = [atoms.copy() for atoms in frames]
     bad[4] = molecule("SiH4")
     ase.io.write("in.xyz", bad)
@@ -261,7 +352,9 @@ def test_a_part_goes_on_where_only_later_structures_changed(changed, model, here
 
 
 @pytest.mark.parametrize("changed", [1, 5])
-def test_a_relaxation_goes_on_where_only_later_structures_changed(changed, model, here, capsys, monkeypatch):
+def test_a_relaxation_continues_where_only_later_structures_changed(
+    changed, model, here, capsys, monkeypatch
+):
     command = ["relax", model, "in.xyz", "out.extxyz", "--steps", "3"]
     with monkeypatch.context() as patch:
         stop_after(patch, 3)
@@ -272,19 +365,6 @@ def test_a_relaxation_goes_on_where_only_later_structures_changed(changed, model
         return
     assert cli.main([*command, "--resume", "--quiet"]) in (0, 1)
     assert len(ase.io.read("out.extxyz", ":")) == 8
-
-
-def test_a_part_of_an_earlier_version_goes_on(model, here, frames, capsys):
-    bad = [atoms.copy() for atoms in frames]
-    bad[4] = molecule("SiH4")
-    ase.io.write("in.xyz", bad)
-    command = ["predict", model, "in.xyz", "out.xyz", "--batch_size", "1"]
-    fails(capsys, *command)
-    about = json.loads(Path("out.xyz.part.json").read_text())
-    about = {name: about[name] for name in ("verb", "index", "models")}
-    Path("out.xyz.part.json").write_text(json.dumps(about))
-    assert cli.main([*command, "--resume", "--skip", "--quiet"]) == 0
-    assert len(ase.io.read("out.xyz", ":")) == 7
 
 
 def test_a_frame_that_cannot_be_read_is_named_and_those_before_are_kept(model, here, capsys):
@@ -312,7 +392,7 @@ def test_a_finished_file_of_another_run_is_not_taken_for_this_one(change, model,
         again[5] = "3"
     capsys.readouterr()
     assert cli.main(again) == 2
-    assert "nothing is left to resume, --overwrite begins anew" in capsys.readouterr().err
+    assert "nothing is left to resume, --overwrite starts again" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
