@@ -21,8 +21,9 @@ from pyg_schnet.compile.weights import Weights
 from pyg_schnet.graph.pair_graph import PairGraph
 from pyg_schnet.kernels import Watch, has_kernels, positions_only, why_not
 from pyg_schnet.nn import SchNet
-from pyg_schnet.nn.filter_table import KnotFeatures, Knots
-from pyg_schnet.nn.structure import marks_of
+from pyg_schnet.nn.knots import KnotFeatures
+from pyg_schnet.nn.snapshot import versions_of
+from pyg_schnet.nn.spline import Knots
 
 if TYPE_CHECKING:
     from pyg_schnet.potentials.potential import Potential
@@ -125,7 +126,7 @@ class CompiledPotential:
         features = state.features
         if features is None:
             with nullcontext() if potential.training else positions_only():
-                features = state.features = potential.model.knot_features()
+                features = state.features = potential.model.filter_tables.features(potential.model)
         with nullcontext() if potential.training else positions_only():
             inputs = find_inputs(potential.model, features, graph)
         if inputs is None:
@@ -147,7 +148,7 @@ class CompiledPotential:
         weights = None if state is None else state.weights.tensors_of(potential, trained or not self.constant)
         if state is None or weights is None:
             return self._look_anew(potential)
-        marks = [] if trained else marks_of(weights)
+        marks = [] if trained else versions_of(weights)
         changed = trained or marks != state.marks
         if changed or not self.constant or state.weights.unknown:
             if not state.weights.fit(weights):
@@ -164,7 +165,7 @@ class CompiledPotential:
                 state.programs = SHARED.setdefault(state.weights.key, state.programs)
         self._programs, self._state = state.programs, state
         weights = state.weights.tensors()
-        return state, weights, marks_of(weights)
+        return state, weights, versions_of(weights)
 
     def _programs_for(
         self,
@@ -279,9 +280,11 @@ def _frozen_weights(
     kept = state.frozen
     if kept is None or kept[0] is not knots.features or kept[1] != marks:
         model: Any = potential.model
-        convolutions = [interaction.cfconv for interaction in model.interactions]
         with torch.inference_mode(False), torch.no_grad():
-            tables = [c.spline.coefficients(c.filter_network, knots) for c in convolutions]
+            tables = [
+                block.filter_table.coefficients(block.cfconv.filter_network, knots)
+                for block in model.interactions
+            ]
             frozen = [tensor.contiguous() for tensor in (*weights, *tables)]
         alive = [w.detach() for w in weights]  # so that their addresses are not another's
         kept = state.frozen = (knots.features, marks, frozen, alive)

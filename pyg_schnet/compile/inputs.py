@@ -9,7 +9,8 @@ from torch import Tensor
 
 from pyg_schnet.graph.pair_graph import PairGraph
 from pyg_schnet.kernels import weights_are_frozen
-from pyg_schnet.nn.filter_table import KnotFeatures, Knots
+from pyg_schnet.nn.knots import KnotFeatures
+from pyg_schnet.nn.spline import Knots
 
 if TYPE_CHECKING:
     from pyg_schnet.nn import SchNet

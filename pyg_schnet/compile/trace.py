@@ -22,7 +22,8 @@ from pyg_schnet.compile.tape import External, Tape
 from pyg_schnet.compile.weights import Weights
 from pyg_schnet.graph.pair_graph import PairGraph
 from pyg_schnet.kernels import pair_distances, positions_only, weights_only
-from pyg_schnet.nn.filter_table import Knots, SplineFilters
+from pyg_schnet.nn.filter_table import FilterTable
+from pyg_schnet.nn.spline import Knots
 
 if TYPE_CHECKING:
     from pyg_schnet.potentials.potential import Potential
@@ -47,9 +48,9 @@ class Programs:
     machine: Machine | None = None
 
 
-def splines_of(model: nn.Module) -> list[SplineFilters]:
+def splines_of(model: nn.Module) -> list[FilterTable]:
     """Give the splines of a model's convolutions, in order."""
-    return [interaction.cfconv.spline for interaction in model.interactions]  # pyright: ignore
+    return [interaction.filter_table for interaction in model.interactions]  # pyright: ignore
 
 
 def trace(potential: Potential, like: Inputs, forces: bool, trained: bool) -> Programs:
@@ -156,7 +157,7 @@ def _example(like: Inputs, weights: Sequence[Tensor], gaussians: int) -> list[An
 class _given:
     """Hand tables to splines while a model is traced."""
 
-    def __init__(self, splines: Sequence[SplineFilters], tables: Sequence[Tensor]):
+    def __init__(self, splines: Sequence[FilterTable], tables: Sequence[Tensor]):
         self.splines, self.tables = splines, tables
 
     def __enter__(self) -> None:

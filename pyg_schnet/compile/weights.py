@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from pyg_schnet.nn.structure import Structure, why_unknown
+from pyg_schnet.nn.snapshot import ModuleSnapshot, why_unsupported
 
 if TYPE_CHECKING:
     from pyg_schnet.nn import SchNet
@@ -31,7 +31,7 @@ class Weights:
     """
 
     def __init__(self, potential: Potential):
-        self._structure = Structure({"model": potential.model}, around=[potential])
+        self._snapshot = ModuleSnapshot({"model": potential.model}, around=[potential])
         self._root = potential._modules
         parameters = {name: True for name, _ in potential.named_parameters()}
         self.names = [*parameters, *(name for name, _ in potential.named_buffers())]
@@ -46,11 +46,13 @@ class Weights:
         self._none = [None] * len(tensors)
         self.key: Hashable = (
             type(potential),
-            self._structure.key,
+            self._snapshot.key,
             self.parameters,
             *zip(self.names, self._kinds, strict=True),
         )
-        self.unknown = why_unknown(type(potential), "") or self._structure.unknown or _why_not(potential)
+        self.unknown = (
+            why_unsupported(type(potential), "") or self._snapshot.unsupported or _why_not(potential)
+        )
 
     def tensors(self) -> list[Tensor]:
         """Return what they are now."""
@@ -58,7 +60,7 @@ class Weights:
 
     def tensors_of(self, potential: Potential, thoroughly: bool) -> list[Tensor] | None:
         """Return what they are now; ``None`` if the potential has another structure than before."""
-        if potential._modules is not self._root or not self._structure.holds(thoroughly):
+        if potential._modules is not self._root or not self._snapshot.is_current(thoroughly):
             return None
         try:
             tensors = self.tensors()
@@ -88,6 +90,8 @@ def _why_not(potential: Potential) -> str | None:
         return "filters='exact' is not compiled"
     if model.filters == "auto" and dtype != torch.float32:
         return f"filters='auto' is exact in {dtype}, which is not compiled; use filters='spline'"
-    if not model.has_splines():
+    if not model.filter_tables.supports(model):
         return "its filter networks have no splines"
-    return None if model.knot_features().known else "its radial basis or envelope has no splines"
+    return (
+        None if model.filter_tables.features(model).known else "its radial basis or envelope has no splines"
+    )

@@ -122,7 +122,10 @@ class PairGraph(NamedTuple):
                 out["forces"] = out["forces"][self.order.argsort()]
         if volume is not None:
             batch = self.batch if sites is None else self.batch.index_select(0, sites.atom)
-            moments = (site_forces[:, :, None] * self.site_pos[:, None, :]).double().flatten(1)  # (sites, 9)
+            pos = self.site_pos
+            if pos.is_leaf or not site_forces.requires_grad:  # no gradient of the caller's positions
+                pos = pos.detach()
+            moments = (site_forces[:, :, None] * pos[:, None, :]).double().flatten(1)  # (sites, 9)
             virial = moments.new_zeros(len(volume), 9).index_add(0, batch, moments).view(-1, 3, 3)
             out["stress"] = stress_of_virial(-(virial + virial.mT) / 2, volume)
         return out

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 ENVELOPES = ("cosine", "polynomial")
 READOUTS = ("add", "sum", "mean")
 FILTERS = ("auto", "spline", "exact")
-# Far above what anybody trains; a recipe of a few bytes takes gigabytes beyond.
-_MOST = {"hidden_channels": 2**14, "num_filters": 2**14, "num_interactions": 2**8, "num_gaussians": 2**16}
-_MOST_WEIGHTS = 2**28
+# Far above sizes in use; beyond, a recipe of a few bytes would allocate gigabytes.
+_MAX = {"hidden_channels": 2**14, "num_filters": 2**14, "num_interactions": 2**8, "num_gaussians": 2**16}
+_MAX_WEIGHTS = 2**28
 READOUT_ACTIVATIONS = ("shifted_softplus", "silu", "tanh")
 
 
 @dataclass(frozen=True)
 class SchNetConfig:
-    """Everything that defines the shape of a :class:`SchNet`: ``SchNet(**asdict(config))`` rebuilds it.
+    """Arguments of a :class:`SchNet`: ``SchNet(**asdict(config))`` rebuilds it.
 
     Attributes:
         hidden_channels: Number of features of an atom.
@@ -57,7 +57,7 @@ class SchNetConfig:
 
     @classmethod
     def paper(cls, **changes) -> SchNetConfig:
-        """Give the configuration of the 2017 paper, with changes by name."""
+        """Return the configuration of the 2017 paper, with changes by name."""
         paper = {
             "hidden_channels": 64,
             "num_filters": 64,
@@ -78,12 +78,12 @@ class SchNetConfig:
             if value < 1 or (name == "hidden_channels" and value < 2):
                 least = 2 if name == "hidden_channels" else 1
                 raise ValueError(f"`{name}` must be at least {least}, got {value}")
-        for name, most in _MOST.items():
-            if getattr(self, name) > most:
-                raise ValueError(f"`{name}` must be at most {most:,}, got {getattr(self, name):,}")
-        if self._weights > _MOST_WEIGHTS:
+        for name, maximum in _MAX.items():
+            if getattr(self, name) > maximum:
+                raise ValueError(f"`{name}` must be at most {maximum:,}, got {getattr(self, name):,}")
+        if self._weights > _MAX_WEIGHTS:
             raise ValueError(
-                f"{', '.join(f'`{name}`' for name in _MOST)} must make at most {_MOST_WEIGHTS:,} weights, "
+                f"{', '.join(f'`{name}`' for name in _MAX)} must make at most {_MAX_WEIGHTS:,} weights, "
                 f"got {self._weights:,}; lower one of them"
             )
         if self.cutoff is None and self.last_center is None:
@@ -98,8 +98,8 @@ class SchNetConfig:
             raise ValueError(f"`envelope` must be 'cosine', 'polynomial' or None, got {self.envelope!r}")
         if self.dipole and self.zero_output:
             raise ValueError(
-                "`zero_output` must be False with `dipole`: charges of zero make a dipole of zero, whose "
-                "slope is zero, and nothing would ever be learned"
+                "`zero_output` must be False with `dipole`: a dipole of zero has no gradient, so "
+                "that nothing would be learned"
             )
         if self.filters not in FILTERS:
             raise ValueError(f"`filters` must be 'auto', 'spline' or 'exact', got {self.filters!r}")
@@ -111,7 +111,7 @@ class SchNetConfig:
 
     @property
     def _weights(self) -> int:
-        """Count the weights of the interaction blocks, nearly."""
+        """Number of weights of the interaction blocks, without biases."""
         channels, filters = self.hidden_channels, self.num_filters
         block = filters * (self.num_gaussians + filters) + 2 * channels * filters + channels**2
         return self.num_interactions * block

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -27,8 +25,6 @@ class FilterNetwork(nn.Module):
         Schütt et al., NeurIPS 2017, section 4.1, "Filter-generating networks" and figure 2 (right).
     """
 
-    _settings: ClassVar = ("final_activation",)
-
     def __init__(self, num_gaussians: int, num_filters: int, final_activation: bool = False):
         super().__init__()
         self.num_gaussians = num_gaussians
@@ -45,14 +41,16 @@ class FilterNetwork(nn.Module):
             nn.init.zeros_(dense.bias)
 
     def forward(self, expansion: Float[Tensor, "edges gaussians"]) -> Float[Tensor, "edges filters"]:
-        dense = self.dense1
-        if type(dense) is nn.Linear and dense.bias is not None and not _has_hooks(dense):
-            # An expansion without its last functions, where they are zero, needs the first weights only.
-            hidden = torch.addmm(dense.bias, expansion, dense.weight.t()[: expansion.size(1)])
-        else:
-            hidden = dense(nn.functional.pad(expansion, (0, self.num_gaussians - expansion.size(1))))
-        filters = self.dense2(self.activation(hidden))
+        hidden = self.activation(_apply_to_first(self.dense1, expansion))
+        filters = self.dense2(hidden)
         return self.activation(filters) if self.final_activation else filters
+
+
+def _apply_to_first(dense: nn.Module, expansion: Tensor) -> Tensor:
+    """Apply a linear layer to the first functions of an expansion whose others are zero."""
+    if type(dense) is nn.Linear and dense.bias is not None and not _has_hooks(dense):
+        return torch.addmm(dense.bias, expansion, dense.weight.t()[: expansion.size(1)])
+    return dense(nn.functional.pad(expansion, (0, dense.in_features - expansion.size(1))))
 
 
 def _has_hooks(module: nn.Module) -> bool:

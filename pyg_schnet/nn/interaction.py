@@ -1,20 +1,19 @@
-"""Interaction blocks: a convolution between atom-wise layers."""
+"""Interaction blocks: a continuous-filter convolution between atom-wise layers."""
 
 from __future__ import annotations
-
-from typing import ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pyg_schnet.nn.cfconv import CFConv
-from pyg_schnet.nn.filter_table import Knots
+from pyg_schnet.nn.filter_table import FilterTable
 from pyg_schnet.nn.filters import FilterNetwork
 from pyg_schnet.nn.radial import ShiftedSoftplus
+from pyg_schnet.nn.spline import Knots
 
 
 class Interaction(nn.Module):
-    r"""How atoms influence each other: the residual of one interaction block.
+    r"""Interaction block: the residual that refines the features of atoms by those of their neighbors.
 
     .. math::
         \mathbf{v} = \text{atomwise}(\mathrm{ssp}(\text{atomwise}(
@@ -31,12 +30,11 @@ class Interaction(nn.Module):
         in the released code, SchNetPack and PyG.
     """
 
-    _settings: ClassVar = ()
-
     def __init__(self, hidden_channels: int, num_filters: int, num_gaussians: int, final_activation: bool):
         super().__init__()
         self.atomwise1 = nn.Linear(hidden_channels, num_filters, bias=False)
         self.cfconv = CFConv(FilterNetwork(num_gaussians, num_filters, final_activation))
+        self.filter_table = FilterTable()
         self.atomwise2 = nn.Linear(num_filters, hidden_channels)
         self.activation = ShiftedSoftplus()
         self.atomwise3 = nn.Linear(hidden_channels, hidden_channels)
@@ -58,5 +56,18 @@ class Interaction(nn.Module):
         envelope: Float[Tensor, " rows"] | None = None,
         pair: Int[Tensor, " edges"] | None = None,
     ) -> Float[Tensor, "atoms channels"]:
-        v = self.cfconv(self.atomwise1(x), edge_index, expansion, edge_weight=envelope, pair=pair)
+        """Compute the residual.
+
+        Args:
+            x: Features of the atoms.
+            edge_index: Edges, row 0 the sources; with knots, both atoms of each pair.
+            expansion: Radial expansion of distances; or knots, where a table replaces the filter network.
+            envelope: Cutoff envelope of each row of ``expansion``.
+            pair: Row of ``expansion`` of each edge, where edges share rows.
+        """
+        v = self.atomwise1(x)
+        if isinstance(expansion, Knots):
+            v = self.filter_table.convolve(self.cfconv.filter_network, v, edge_index, expansion)
+        else:
+            v = self.cfconv(v, edge_index, expansion, edge_weight=envelope, pair=pair)
         return self.atomwise3(self.activation(self.atomwise2(v)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +16,7 @@ _ACTIVATIONS = {"shifted_softplus": ShiftedSoftplus, "silu": SiLU, "tanh": nn.Ta
 
 
 class Readout(Protocol):
-    """What :class:`~pyg_schnet.SchNet` asks of a readout; sums run in float64."""
+    """Interface of a readout of :class:`~pyg_schnet.SchNet`; sums run in float64."""
 
     def __call__(self, x: Tensor, z: Tensor, pos: Tensor, batch: Tensor, molecules: int) -> Tensor: ...
 
@@ -28,14 +28,12 @@ class AtomwiseNetwork(nn.Module):
 
     Args:
         hidden_channels: Number of features of an atom.
-        zero_output: Start with a last layer of zeros, so that the first prediction is zero.
+        zero_output: Whether the last layer starts at zero, so that the first prediction is zero.
         activation: ``"shifted_softplus"``, ``"silu"`` (the default of SchNetPack 2) or ``"tanh"``.
 
     Source:
         Schütt et al., NeurIPS 2017, figure 2 (left): atom-wise 32, ssp, atom-wise 1.
     """
-
-    _settings: ClassVar = ()
 
     def __init__(self, hidden_channels: int, zero_output: bool = False, activation: str = "shifted_softplus"):
         super().__init__()
@@ -58,7 +56,7 @@ class AtomwiseNetwork(nn.Module):
 
 
 class DoubleBuffers(nn.Module):
-    """A module whose own buffers stay in float64, whatever the precision of its network becomes."""
+    """A module whose own buffers stay in float64 when its network changes precision."""
 
     def _apply(self, fn, recurse=True):
         exact = dict(self.named_buffers(recurse=False))
@@ -83,7 +81,6 @@ class AtomicSum(DoubleBuffers):
     """
 
     atomref: Tensor  # (100,)
-    _settings: ClassVar = ("mean", "std")
 
     def __init__(
         self,
@@ -118,8 +115,6 @@ class AtomicSum(DoubleBuffers):
 class AtomicMean(AtomicSum):
     """Intensive properties: the mean of the atoms' contributions; zero for a molecule without atoms."""
 
-    _settings: ClassVar = AtomicSum._settings
-
     def forward(
         self,
         x: Float[Tensor, "atoms channels"],
@@ -150,7 +145,6 @@ class DipoleMagnitude(DoubleBuffers):
     """
 
     masses: Tensor  # (100,), u
-    _settings: ClassVar = ()
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -183,14 +177,14 @@ class DipoleMagnitude(DoubleBuffers):
 
 
 def sum_by_molecule(values: Tensor, batch: Tensor, molecules: int) -> Tensor:
-    """Add up rows by the number of their molecule; molecules without atoms get zero."""
+    """Sum rows by molecule; molecules without atoms get zero."""
     if torch.compiler.is_compiling() and molecules == 1:  # torch 2.13 fails to compile index_add to one row
         return values.sum(0, keepdim=True)
     return values.new_zeros(molecules, *values.shape[1:]).index_add(0, batch, values)
 
 
 def element_table(atomref: Tensor | None) -> Tensor:
-    """Give a property of the elements the shape ``(100,)`` and float64; zero where it says nothing."""
+    """Return a property of the elements with the shape ``(100,)``, float64; zero for elements without."""
     table = torch.zeros(MAX_ATOMIC_NUMBER + 1, dtype=torch.float64)
     if atomref is None:
         return table

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from typing import Any, ClassVar, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch_geometric.data import Data
 
 from pyg_schnet.graph.pair_graph import PairGraph, build_pairs
-from pyg_schnet.graph.sites import Sites
 from pyg_schnet.graph.validation import MAX_ATOMIC_NUMBER, check_molecules
-from pyg_schnet.nn.cfconv import CFConv
 from pyg_schnet.nn.config import SchNetConfig
-from pyg_schnet.nn.filter_table import KnotFeatures, Knots, takes_splines
+from pyg_schnet.nn.conversion import Convertible
+from pyg_schnet.nn.filter_table import FilterTables
 from pyg_schnet.nn.interaction import Interaction
-from pyg_schnet.nn.pyg_names import PyGNames
 from pyg_schnet.nn.radial import CosineEnvelope, GaussianSmearing, PolynomialEnvelope
 from pyg_schnet.nn.readout import AtomicMean, AtomicSum, AtomwiseNetwork, DipoleMagnitude
-from pyg_schnet.nn.structure import Structure
+from pyg_schnet.nn.spline import Knots
 
 _ENVELOPES = {"cosine": CosineEnvelope, "polynomial": PolynomialEnvelope}
 _READOUTS = {"add": AtomicSum, "sum": AtomicSum, "mean": AtomicMean}
 
 
-class SchNet(PyGNames, nn.Module):
+class SchNet(Convertible, nn.Module):
     r"""The continuous-filter convolutional network for quantum interactions.
 
     Published implementations disagree; both readings are here and pinned by tests:
@@ -53,7 +49,7 @@ class SchNet(PyGNames, nn.Module):
         cutoff: In Å; ``None`` connects all pairs of a molecule and needs ``last_center``.
         interaction_graph: Called with ``(pos, batch)``, returns ``(edge_index, distance)``, instead of
             the graph of all neighbors within the cutoff.
-        max_num_neighbors: A bound to be told of: nothing is dropped, more neighbors are an error.
+        max_num_neighbors: Raise if an atom has more neighbors; none are dropped.
         readout: ``"add"`` for extensive, ``"mean"`` for intensive properties.
         dipole: Predict the length of the dipole moment; ``readout``, ``mean``, ``std`` and ``atomref``
             have no effect on it.
@@ -68,9 +64,8 @@ class SchNet(PyGNames, nn.Module):
         zero_output: Whether the last layer starts at zero.
         filters: ``"exact"`` evaluates the filter networks for each pair of atoms, ``"spline"`` at a few
             hundred knots of a quintic spline (:mod:`pyg_schnet.nn.filter_table`; exact to 1e-6 of the
-            energies' spread and 1e-5 of the forces, with as many knots as this takes), ``"auto"`` at
-            knots in float32 where there are more pairs than knots. The attribute ``filters`` of a
-            model may be changed.
+            energies' standard deviation and 1e-5 of the forces), ``"auto"`` at knots in float32 if there are
+            more pairs than knots. The attribute ``filters`` of a model may be changed.
         readout_activation: ``"shifted_softplus"``, ``"silu"`` (as in SchNetPack 2) or ``"tanh"``, between
             the two layers of the readout.
 
@@ -87,9 +82,6 @@ class SchNet(PyGNames, nn.Module):
         Schütt et al., "SchNet: A continuous-filter convolutional neural network for modeling quantum
         interactions", NeurIPS 2017 (arXiv:1706.08566); Schütt et al., J. Chem. Phys. 148, 241722 (2018).
     """
-
-    _settings: ClassVar = ("config",)
-    _computes: ClassVar = ("forward", "build_pairs", "edge_features", "knot_features", "predict")
 
     def __init__(
         self,
@@ -138,13 +130,11 @@ class SchNet(PyGNames, nn.Module):
         # a_Z, equation (3). Row 0 is unused: PyG keeps it for padding, and weights transfer unchanged.
         self.embedding = nn.Embedding(MAX_ATOMIC_NUMBER + 1, hidden_channels, padding_idx=0)
         last_center = cutoff if last_center is None else last_center
-        assert last_center is not None  # SchNetConfig refuses that
+        assert last_center is not None  # checked by SchNetConfig
         self.radial_basis = GaussianSmearing(num_gaussians, last_center, gamma)
         self.envelope = None
         if self.config.envelope is not None and cutoff is not None:
             self.envelope = _ENVELOPES[self.config.envelope](cutoff)
-        self._knots = KnotFeatures(self.radial_basis, self.envelope, cutoff)
-        self._filters: _Filters | None = None
         self.interactions = nn.ModuleList(
             Interaction(hidden_channels, num_filters, num_gaussians, final_activation)
             for _ in range(num_interactions)
@@ -154,62 +144,12 @@ class SchNet(PyGNames, nn.Module):
             self.readout = DipoleMagnitude(network)
         else:
             self.readout = _READOUTS[readout](network, mean, std, atomref)
+        self.filter_tables = FilterTables()
 
     @classmethod
     def paper(cls, **changes) -> SchNet:
         """Build the network of the 2017 paper; see the table above. Arguments change it by name."""
         return cls(**asdict(SchNetConfig.paper(**changes)))
-
-    @classmethod
-    def from_pyg(
-        cls,
-        model: nn.Module | Mapping[str, Tensor] | str | os.PathLike,
-        readout: str | None = None,
-        dipole: bool | None = None,
-        mean: float | None = None,
-        std: float | None = None,
-    ) -> SchNet:
-        """Take over PyG's SchNet, its weights or a file; see :func:`pyg_schnet.migration.pyg.from_pyg`."""
-        from pyg_schnet.migration.pyg import from_pyg  # it needs PyG's class, and the model does not
-
-        return from_pyg(cls, model, readout, dipole, mean, std)
-
-    def to_pyg(self, scale: float | Tensor = 1.0, atomref: Tensor | None = None) -> nn.Module:
-        """Make PyG's SchNet of the same weights; see :func:`pyg_schnet.migration.pyg.to_pyg`."""
-        from pyg_schnet.migration.pyg import to_pyg
-
-        return to_pyg(self, scale, atomref)
-
-    @classmethod
-    def from_schnetpack(
-        cls,
-        weights: Mapping[str, Tensor] | str | os.PathLike,
-        readout: str | None = None,
-        dipole: bool = False,
-        envelope: str | None = "auto",
-        *,
-        activation: str | None = None,
-        is_extensive: bool | None = None,
-        config: Mapping[str, Any] | str | os.PathLike | None = None,
-        examples: Iterable[Data] | None = None,
-    ) -> SchNet:
-        """Take over the weights of SchNetPack 2, 1 or 0.3, or of a file of them.
-
-        See :func:`pyg_schnet.migration.schnetpack.from_schnetpack`.
-        """
-        from pyg_schnet.migration.schnetpack import from_schnetpack
-
-        return from_schnetpack(
-            cls,
-            weights,
-            readout,
-            dipole,
-            envelope,
-            activation=activation,
-            is_extensive=is_extensive,
-            config=config,
-            examples=examples,
-        )
 
     @property
     def filters(self) -> str:
@@ -247,14 +187,15 @@ class SchNet(PyGNames, nn.Module):
             pos: Positions in Å, in any floating-point type: distances are computed in it, and the
                 network runs in the type of its weights.
             batch: Number of the molecule of each atom, sorted; one molecule if ``None``.
-            edge_index: Edges, if they are known; row 0 the sources. Edges beyond the cutoff add nothing, but
-                all within it must be there: bonds, or a graph of a smaller radius, give another energy.
+            edge_index: Edges, if they are known; row 0 the sources. They must contain all edges within the
+                cutoff: bonds, or a graph of a smaller radius, result in another energy. Longer edges add
+                nothing.
             shift: Integer cell shift of each edge of a periodic system.
             cell: Lattice vectors in rows, in Å.
             pbc: Whether each lattice vector is periodic.
             num_molecules: Number of molecules, if trailing ones may be without atoms.
-            dtype: Of the result; that of the weights if ``None``. Sums over atoms run in float64, and
-                ``torch.float64`` returns them as they are.
+            dtype: Type of the result; that of the weights if ``None``. Sums over atoms run in float64, and
+                ``torch.float64`` returns them unrounded.
             graph: Result of :meth:`build_pairs`, in place of all arguments but ``dtype``.
 
         Returns:
@@ -278,82 +219,60 @@ class SchNet(PyGNames, nn.Module):
         cell: Tensor | None = None,
         pbc: Tensor | Sequence[bool] | bool | None = None,
         num_molecules: int | None = None,
-        *,
-        sites: Sites | None = None,
-        allowed: Tensor | None = None,
-        sort_atoms: bool = False,
+        **options: Any,
     ) -> PairGraph:
         """Check the input and find the pairs of atoms that interact.
 
-        The arguments are those of :meth:`forward` and of :func:`~pyg_schnet.graph.pair_graph.build_pairs`.
+        The arguments are those of :meth:`forward`, the options those of
+        :func:`pyg_schnet.graph.pair_graph.build_pairs`.
         """
         if self.interaction_graph is not None and edge_index is None:
             batch, num_molecules = check_molecules(z, pos, batch, num_molecules)
             edges, distance = self.interaction_graph(pos, batch)
             return PairGraph(z, pos, batch, num_molecules, edges, pos, is_directed=True, distance=distance)
-        cutoff, envelope = self.config.cutoff, self.envelope
-        if cutoff is not None and isinstance(envelope, CosineEnvelope | PolynomialEnvelope):
-            cutoff = min(cutoff, envelope.cutoff)
-        return build_pairs(
-            z,
-            pos,
-            batch,
-            cutoff,
-            num_molecules=num_molecules,
-            edge_index=edge_index,
-            shift=shift,
-            cell=cell,
-            pbc=pbc,
-            sites=sites,
-            max_num_neighbors=self.max_num_neighbors,
-            allowed=allowed,
-            sort_atoms=sort_atoms,
-        )
+        given = {"edge_index": edge_index, "shift": shift, "cell": cell, "pbc": pbc}
+        options = {"max_num_neighbors": self.max_num_neighbors, **options}
+        return build_pairs(z, pos, batch, self._reach(), num_molecules=num_molecules, **given, **options)
+
+    def _reach(self) -> float | None:
+        """Return the distance in Å beyond which interactions are zero; ``None`` if there is none."""
+        cutoffs = [self.config.cutoff]
+        if isinstance(self.envelope, CosineEnvelope | PolynomialEnvelope):
+            cutoffs.append(self.envelope.cutoff)
+        return min((cutoff for cutoff in cutoffs if cutoff is not None), default=None)
 
     def edge_features(self, graph: PairGraph) -> tuple[Tensor, Tensor | Knots, Tensor | None, Tensor | None]:
-        """Compute what the convolutions need: edges, features, envelope and pairs, see :class:`CFConv`."""
-        distance = graph.distances().to(self.embedding.weight.dtype)  # (rows,), d_ij
-        near = None
-        if not graph.is_directed and takes_splines(distance, self.filters) and self.has_splines():
-            near = self.knot_features().near(graph.pairs, distance, self.filters)
-        if near is not None:
-            return *near, None, None
-        edges, pair = graph.edges()
-        trim = isinstance(self.radial_basis, GaussianSmearing) and not torch.compiler.is_compiling()
-        features = self.radial_basis(distance, **({"trim": True} if trim else {}))  # (rows, gaussians)
+        """Compute the radial expansion and the envelope of a graph.
+
+        Returns:
+            Arguments of :class:`Interaction <pyg_schnet.nn.Interaction>`: edges, expansion, envelope, and
+            the pair of each edge. With tables of filters, the pairs and their :class:`Knots`.
+        """
+        distance = graph.distances().to(self.embedding.weight.dtype)  # (pairs,), d_ij
+        knots = self.filter_tables.knots(self, graph, distance)
+        if knots is not None:
+            return graph.pairs, knots, None, None
+        edge_index, pair = graph.edges()
+        trim = {"trim": True} if isinstance(self.radial_basis, GaussianSmearing) else {}
+        expansion = self.radial_basis(distance, **trim)  # (pairs, gaussians), e_k(d_ij)
         envelope = self.envelope(distance) if self.envelope is not None else None
-        if envelope is None and self.config.cutoff is not None:  # edges that were given may be longer
+        if envelope is None and self.config.cutoff is not None:  # given edges may be longer
             envelope = (distance < self.config.cutoff).to(distance.dtype)
-        return edges, features, envelope, pair
+        return edge_index, expansion, envelope, pair
 
     def predict(
         self,
         graph: PairGraph,
-        edges: Tensor,
-        features: Tensor | Knots,
+        edge_index: Tensor,
+        expansion: Tensor | Knots,
         envelope: Tensor | None = None,
         pair: Tensor | None = None,
     ) -> Tensor:
         """Predict the property of each molecule, ``(molecules,)``, float64."""
         x = self.embedding(graph.z)  # (atoms, channels), equation (3)
         for interaction in self.interactions:
-            x = x + interaction(x, edges, features, envelope, pair)
+            x = x + interaction(x, edge_index, expansion, envelope, pair)
         return self.readout(x, graph.z, graph.pos, graph.batch, graph.num_molecules)
-
-    def knot_features(self) -> KnotFeatures:
-        """Return the features of as many knots as the present radial basis, envelope and filters need."""
-        basis, envelope, cutoff = self.radial_basis, self.envelope, self.config.cutoff
-        knots, filters = self._knots, self._filters  # read once: other threads may replace them
-        if not knots.are_of(basis, envelope, cutoff):
-            knots = self._knots = KnotFeatures(basis, envelope, cutoff)
-        return knots if filters is None else knots.fitted(filters.networks, filters.weights())
-
-    def has_splines(self) -> bool:
-        """Whether all convolutions are ours, with filter networks that are smooth functions of features."""
-        kept = self._filters
-        if kept is None or not kept.structure.holds():
-            kept = self._filters = _Filters(self)
-        return kept.structure.unknown is None
 
     def __repr__(self) -> str:
         c = self.config
@@ -361,27 +280,3 @@ class SchNet(PyGNames, nn.Module):
             f"{type(self).__name__}(hidden_channels={c.hidden_channels}, num_filters={c.num_filters}, "
             f"num_interactions={c.num_interactions}, num_gaussians={c.num_gaussians}, cutoff={c.cutoff})"
         )
-
-
-class _Filters:
-    """The filter networks of a model, valid while its structure holds."""
-
-    def __init__(self, model: SchNet):
-        blocks = list(model.interactions)
-        parts = [block.cfconv if type(block) is Interaction else block for block in blocks]
-        modules = {f"interactions.{number}": part for number, part in enumerate(parts)}
-        self.structure = Structure(modules, around=[model, model.interactions, *blocks])
-        known = self.structure.unknown is None
-        self.networks = [cast(CFConv, part).filter_network for part in parts] if known else []
-        modules = [module for network in self.networks for module in network.modules()]
-        tensors = [own for module in modules for own in (module._parameters, module._buffers)]
-        self._slots: list[tuple[dict[str, Any], str]] = [
-            (own, name) for own in tensors for name in own if own[name] is not None
-        ]
-
-    def weights(self) -> list[Tensor]:
-        """Return the parameters and buffers of the networks as they are now."""
-        return [own[name] for own, name in self._slots if own[name] is not None]
-
-    def __reduce__(self) -> tuple:
-        return type(None), ()  # a copy or a file of a model makes its own

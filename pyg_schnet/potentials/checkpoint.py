@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from pyg_schnet.io.atomic import atomic_write
 from pyg_schnet.nn import SchNet, SchNetConfig
-from pyg_schnet.nn.structure import Structure
+from pyg_schnet.nn.snapshot import ModuleSnapshot
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.potentials.training_domain import TrainingDomain
 
@@ -70,7 +70,7 @@ def _changed(model: SchNet) -> str | None:
     """Return what of a model its configuration does not build; ``None`` if it builds all of it."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         built = SchNet(**asdict(model.config))
-    own, other = (Structure({"": one}).key for one in (model, built))
+    own, other = (ModuleSnapshot({"": one}).key for one in (model, built))
     if own == other:
         return None
     differs = next((a for a, b in zip_longest(own, other) if a != b and a is not None), own[0])

@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -88,8 +88,6 @@ class Potential(DoubleBuffers):
     scale: Tensor  # (), eV
     atomref: Tensor  # (100,), eV
     allowed: Tensor  # (100,), bool
-    _settings: ClassVar = ()
-    _computes: ClassVar = ("evaluate", "_energy", "scaled")
 
     def __init__(
         self,

@@ -126,9 +126,9 @@ def test_a_tape_reads_nothing_that_is_not_there(potential, large, wrong, text):
     machine = programs.machine
     model = potential.model
     graph = model.build_pairs(large.z, large.pos, large.batch, num_molecules=large.num_graphs)
-    inputs = find_inputs(model, model.knot_features(), graph)
-    convolutions = [interaction.cfconv for interaction in potential.model.interactions]
-    tables = [c.spline.coefficients(c.filter_network, inputs.knots).detach() for c in convolutions]
+    inputs = find_inputs(model, model.filter_tables.features(model), graph)
+    blocks = potential.model.interactions
+    tables = [b.filter_table.coefficients(b.cfconv.filter_network, inputs.knots).detach() for b in blocks]
     weights = [*(w.detach() for w in Weights(potential).tensors()), *tables]
 
     def run(weights, tensors):

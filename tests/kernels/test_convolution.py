@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from pyg_schnet.kernels import combine_rows, positions_only, spline_convolution, weights_only
-from pyg_schnet.nn.filter_table import evaluate
+from pyg_schnet.nn.spline import evaluate
 
 # Sums of a few dozen products of numbers near 1: 2e-14 and 1e-5 were measured, relative to the largest value;
 # second derivatives carry 1 / spacing² = 100.

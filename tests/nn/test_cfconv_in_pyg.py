@@ -380,7 +380,7 @@ def refused(conv, *args, **kwargs):
 
 def test_features_of_too_few_edges_are_refused(conv, graph):
     x, edge_index, edge_attr = graph
-    text = "`edge_attr` must have one row for each of the 12 edges, got 1; if edges share rows, say which by"
+    text = "`edge_attr` must have one row for each of the 12 edges, got 1; if edges share rows"
     assert text in refused(conv, x, edge_index, edge_attr[:1])
     assert text in refused(conv, x, to_torch_csr_tensor(edge_index, size=NODES).t(), edge_attr[:1])
 
@@ -399,10 +399,9 @@ def test_weights_of_another_shape_are_refused(conv, graph, shape):
 
 @pytest.mark.parametrize("channels", [1, 16])
 def test_another_number_of_channels_is_refused(conv, graph, channels):
-    assert refused(conv, torch.ones(NODES, channels), *graph[1:]) == (
-        f"`x` must have 4 channels, as many as `filter_network` gives filters, got {channels}; put "
-        f"torch.nn.Linear({channels}, 4) before the convolution"
-    )
+    text = refused(conv, torch.ones(NODES, channels), *graph[1:])
+    assert text.startswith("`x` must have 4 channels")
+    assert f"got {channels}; put torch.nn.Linear({channels}, 4)" in text
 
 
 @pytest.mark.parametrize(
@@ -414,7 +413,8 @@ def test_filters_of_another_shape_are_not_spread_over_channels(network, shape):
     edge_index = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 4]])  # as many edges as channels
     edge_attr = torch.ones(4, 1 if len(shape) == 1 else 4)
     text = refused(CFConv(network), torch.ones(NODES, 4), edge_index, edge_attr)
-    assert text.startswith(f"`filter_network` must give shape (edges, channels), got {shape}")
+    assert text.startswith("`filter_network` must return (edges, channels)")
+    assert f"got {shape}" in text
 
 
 def test_features_of_nodes_without_channels_are_refused(conv, graph):

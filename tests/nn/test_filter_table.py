@@ -16,9 +16,8 @@ from torch_geometric.data import Batch, Data
 
 from pyg_schnet import Potential, SchNet
 from pyg_schnet.kernels import positions_only
-from pyg_schnet.nn import CFConv, FilterNetwork
-from pyg_schnet.nn import filter_table as spline
-from pyg_schnet.nn.filter_table import MARGIN, coefficients, evaluate, knot_spacing
+from pyg_schnet.nn import CFConv, FilterNetwork, spline
+from pyg_schnet.nn.spline import MARGIN, coefficients, evaluate, knot_spacing
 
 TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 2, "num_gaussians": 12}
 WAYS = pytest.mark.parametrize("kernels", [True, False], ids=["kernels", "plain"])
@@ -73,7 +72,7 @@ def test_a_distance_at_a_knot_or_just_beside_it_is_within_the_table(frozen, dtyp
         for k in range(20, 400):
             at = torch.tensor([k * knot_spacing(10.0)] * 2, dtype=dtype)
             for distance in (at, at.nextafter(ends[0]), at.nextafter(ends[1])):
-                knots = model._knots.at(distance, frozen)
+                knots = model.filter_tables.features(model).at(distance, frozen)
                 table = torch.zeros(len(knots.features) - 8, 8, dtype=dtype)
                 pairs = torch.tensor([[0, 0], [1, 1]])
                 out = spline.convolve(torch.ones(2, 8, dtype=dtype), table, pairs, knots)
@@ -427,26 +426,43 @@ def test_autocast_runs_exact_filters(model, ethanol):
 
 
 def test_a_convolution_with_knots_equals_one_with_features_of_each_pair(model, benzene):
-    conv = model.interactions[0].cfconv
+    block = model.interactions[0]
     x = torch.randn(12, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     graph = model.build_pairs(benzene.z, benzene.pos)
     pairs, knots, *_ = model.edge_features(graph)
-    found = conv(x, pairs, knots)
+    found = block.filter_table.convolve(block.cfconv.filter_network, x, pairs, knots)
     model.filters = "exact"
     edges, features, envelope, pair = model.edge_features(graph)
-    expected = conv(x, edges, features, edge_weight=envelope, pair=pair)
+    expected = block.cfconv(x, edges, features, edge_weight=envelope, pair=pair)
     assert_close(found, expected, atol=1e-5 * float(expected.detach().abs().max()), rtol=0)
 
 
-def test_the_fast_path_goes_through_the_convolution(model, ethanol, monkeypatch):
-    seen = []
-    forward = CFConv.forward
+class Doubled(CFConv):
+    def forward(self, *arguments, **named):
+        return 2 * super().forward(*arguments, **named)
 
-    def watched(self, x, edge_index, edge_attr, *others, **named):
-        seen.append(type(edge_attr))
-        return 2 * forward(self, x, edge_index, edge_attr, *others, **named)
 
-    before = model(ethanol.z, ethanol.pos)
-    monkeypatch.setattr(CFConv, "forward", watched)
-    assert not torch.allclose(model(ethanol.z, ethanol.pos), before)
-    assert seen == [spline.Knots] * len(model.interactions)
+def hook(block):
+    block.cfconv.register_forward_hook(lambda module, arguments, out: 2 * out)
+
+
+def replace_forward(block):
+    forward = block.cfconv.forward
+    block.cfconv.forward = lambda *arguments, **named: 2 * forward(*arguments, **named)
+
+
+def replace_convolution(block):
+    block.cfconv = Doubled(block.cfconv.filter_network)
+
+
+@pytest.mark.parametrize("change", [hook, replace_forward, replace_convolution])
+def test_a_convolution_of_the_users_own_is_called(model, ethanol, change):
+    expected = copy.deepcopy(model)
+    for block in expected.interactions:  # twice the filters are twice the result
+        for parameter in block.cfconv.filter_network.dense2.parameters():
+            parameter.data *= 2
+    model(ethanol.z, ethanol.pos)
+    for block in model.interactions:
+        change(block)
+    found, value = (one(ethanol.z, ethanol.pos).detach() for one in (model, expected))
+    assert_close(found, value, atol=1e-6 * float(value.abs().max()), rtol=0)

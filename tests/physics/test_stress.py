@@ -133,6 +133,11 @@ def test_stress_leaves_energy_and_forces_as_they_are(potential):
     assert not data.cell.requires_grad
 
 
+def test_outputs_are_detached_in_evaluation_mode(potential):
+    out = potential(from_ase(crystal()), stress=True)
+    assert not any(value.requires_grad for value in out.values())
+
+
 def test_given_edges_and_their_shifts_give_the_same_stress(potential):
     data = from_ase(crystal())
     graph = RadiusGraph(4.0)(data.clone())
