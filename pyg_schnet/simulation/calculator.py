@@ -28,32 +28,31 @@ _EVALUATIONS_TO_COMPILE_AFTER = 50  # eager ones take a millisecond longer than 
 
 
 class SchNetCalculator(Calculator):
-    """Energies in eV, forces in eV/Å and stresses in eV/Å³ of a potential, for anything that ASE does.
+    """ASE calculator of energies in eV, forces in eV/Å and stresses in eV/Å³.
 
-    Asked for forces, it keeps the energy that comes with them; asked for the energy alone, it
-    computes no gradient. Once the stress was asked for, it comes with the forces. Positions enter in float64,
-    whatever the precision of the network. ``free_energy`` is the energy: there is no electronic temperature.
-    ``energies`` are what the atoms add to it, which only sums of have a physical meaning.
+    Forces come with the energy; the energy alone is computed without a gradient. After the first request of
+    a stress, it is computed with the forces. Positions are passed in float64, whatever the precision of the
+    network. ``free_energy`` is the energy: there is no electronic temperature. ``energies`` are the
+    contributions of the atoms, of which only sums have a physical meaning.
 
     Args:
-        potential: A potential or the path of a checkpoint; an ensemble or several paths, whose mean moves the
-            atoms, with ``energy_deviation`` (eV) and ``forces_deviation`` (eV/Å, of each atom) among the
-            ``results``. The calculator evaluates its own copy in evaluation mode,
-            ``calculator.potential``: yours keeps its mode and device, and training it further changes
-            nothing here.
-        compile: Whether to compile the copy, which takes a second: ``"auto"`` after 50 evaluations.
-        device: Where to compute; by default where the potential is, the CPU for a path.
-        dtype: ``torch.float32`` or ``torch.float64``, of the network; its own by default.
-        skin: How far beyond the cutoff neighbors of periodic systems are listed, in Å, so that they are
-            searched again only when one may be missing.
-        **kwargs: ASE's own: ``atoms``, ``label``, ``directory``.
+        potential: A potential or the path of a checkpoint; or an ensemble or several paths, whose mean is the
+            result, with ``energy_deviation`` (eV) and ``forces_deviation`` (eV/Å, ``(atoms,)``) among the
+            ``results``. The calculator evaluates a copy in evaluation mode, ``calculator.potential``, so that
+            mode, device and further training of the original have no effect on either.
+        compile: Whether to compile the copy, which takes a second; ``"auto"`` compiles after 50 evaluations.
+        device: Device of the computation; by default that of the potential, the CPU for a path.
+        dtype: Precision of the network, ``torch.float32`` or ``torch.float64``; its own by default.
+        skin: Distance in Å beyond the cutoff up to which neighbors of periodic systems are listed, so that
+            they are searched again only when one may be missing.
+        **kwargs: Arguments of ASE's calculators: ``atoms``, ``label``, ``directory``.
 
     Raises:
-        FileNotFoundError: If there is no such checkpoint.
-        TypeError: If ``potential`` is something else, or an argument is unknown.
+        FileNotFoundError: If the checkpoint does not exist.
+        TypeError: If ``potential`` is none, or an argument is unknown.
         ValueError: If ``skin`` is negative. On evaluation, if a structure is empty, holds an element that was
-            absent from training, has two atoms at one point, has no stress and is asked for it, or if what
-            is predicted is not finite.
+            absent from training, has two atoms at one point or has no volume for a stress, or if a prediction
+            is not finite.
 
     Example:
         >>> from ase.build import molecule
@@ -81,13 +80,13 @@ class SchNetCalculator(Calculator):
         self.potential = evaluation_copy(potential, device, dtype)
         neighbors = VerletList(self.potential.cutoff, skin)
         self.neighbors = neighbors if neighbors.cutoff < math.inf else None  # of periodic systems
-        self._stress_is_wanted = False
+        self._computes_stress = False
         self._until_compiled = {True: 0, False: -1, "auto": _EVALUATIONS_TO_COMPILE_AFTER}[compile]
-        self._kept: Atoms | None = None  # the structure of the last evaluation, through ASE's resets
-        self._data: Data | None = None  # the same for the potential, unless it is periodic
+        self._last: Atoms | None = None  # the structure of the last evaluation, kept when ASE resets
+        self._data: Data | None = None  # that structure as input of the potential, unless it is periodic
 
     def set(self, **kwargs) -> dict[str, Any]:
-        """Refuse parameters: ASE would store any, misspelled ones included."""
+        """Reject parameters: ASE would store any, also misspelled ones."""
         if kwargs:
             raise TypeError(
                 f"SchNetCalculator has no parameter {next(iter(kwargs))!r}; it takes potential, "
@@ -96,10 +95,9 @@ class SchNetCalculator(Calculator):
         return {}
 
     def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
-        """Tell what changed of what the energy depends on; called by ASE.
+        """Return what changed of what the energy depends on; called by ASE.
 
-        Bytes are compared, which takes ASE's own comparison 80 µs and this one 4; a step of dynamics has
-        several of them.
+        Comparing bytes takes 4 µs, ASE's comparison 80; a step of dynamics has several.
         """
         own = self.atoms
         if own is None:
@@ -113,8 +111,8 @@ class SchNetCalculator(Calculator):
         return [name for name, (old, new) in pairs.items() if old.tobytes() != new.tobytes()]
 
     def reset(self) -> None:
-        """Forget the results; called by ASE when something changed."""
-        self._kept = self.atoms
+        """Discard the results; called by ASE when something changed."""
+        self._last = self.atoms
         super().reset()
 
     def calculate(
@@ -125,36 +123,36 @@ class SchNetCalculator(Calculator):
     ) -> None:
         """Evaluate the potential; called by ASE."""
         if atoms is not None:
-            self._follow(atoms, moved=list(system_changes) == ["positions"])
+            self._copy(atoms, moved=list(system_changes) == ["positions"])
         if self.atoms is None:
             raise ValueError(
-                "`atoms` must be given to a calculator that has evaluated none; use atoms.get_…()"
+                "`atoms` must be set before the first evaluation of a calculator; use atoms.get_…()"
             )
         if self._until_compiled == 0 and self.potential.compiled is None:
-            self.potential.compile(constant=True)  # a copy of our own
+            self.potential.compile(constant=True)  # its weights do not change
         self._until_compiled -= self._until_compiled > 0
         data = self._as_data(self.atoms)
         known = {} if system_changes else self.results
         if list(properties) != ["energies"] or "energy" not in known:
-            known = {**self._evaluate(data, properties), **known}  # the energy that was told stays
+            known = {**self._evaluate(data, properties), **known}  # an energy once returned stays the same
         if "energies" in properties:
             if isinstance(self.potential, Ensemble):
                 raise PropertyNotImplementedError(
-                    "`energies` of atoms are those of one potential, not of several"
+                    "`energies` of atoms are available from one potential, not from an ensemble"
                 )
             known = {**known, "energies": self.potential.atomic_energies(data).cpu().numpy()}
         self.results = known
 
     def export_properties(self) -> Properties:
-        """Give the results that ASE has a name for; called by ASE."""
+        """Return the results that ASE has a name for; called by ASE."""
         return Properties({name: self.results[name] for name in all_outputs if name in self.results})
 
     def _evaluate(self, data: Data, properties: Sequence[str]) -> dict[str, Any]:
         forces, stress = "forces" in properties, "stress" in properties
-        self._stress_is_wanted |= stress
-        # Whoever asks for stress asks for forces too, of the same structure, and each costs half of both.
-        both = {"stress": True} if stress or (self._stress_is_wanted and forces and _has_stress(data)) else {}
-        out = self.potential(data, forces=forces or stress, **both)
+        self._computes_stress |= stress
+        # Callers request stress and forces of the same structure, and each alone costs half of both.
+        both = stress or (self._computes_stress and forces and _has_volume(data))
+        out = self.potential(data, forces=forces or stress, **({"stress": True} if both else {}))
         energy = out["energy"].item()
         results = {"energy": energy, "free_energy": energy}
         if "forces" in out:
@@ -165,15 +163,15 @@ class SchNetCalculator(Calculator):
                 results[name] = value if name.startswith("forces") else value.item()
         if "stress" in out:
             results["stress"] = full_3x3_to_voigt_6_stress(out["stress"][0].cpu().numpy())
-        # One number that is not finite makes their sum such; looking at each costs a twentieth of a step.
+        # A number that is not finite makes the sum so; checking each takes a twentieth of a step.
         arrays = (value for value in results.values() if isinstance(value, np.ndarray))
         if not math.isfinite(sum((float(np.add.reduce(array, None)) for array in arrays), energy)):
             check_predictions(out)
         return results
 
-    def _follow(self, atoms: Atoms, moved: bool) -> None:
-        """Keep a copy of a structure, as ASE does; of one that only moved, only the positions."""
-        own = self._kept if moved else None
+    def _copy(self, atoms: Atoms, moved: bool) -> None:
+        """Keep a copy of a structure, as ASE does; copy only positions if only they changed."""
+        own = self._last if moved else None
         if own is None or own.numbers.tobytes() != atoms.numbers.tobytes():
             self.atoms = atoms.copy()
         else:
@@ -181,7 +179,7 @@ class SchNetCalculator(Calculator):
             self.atoms = own
 
     def _as_data(self, atoms: Atoms) -> Data:
-        """Convert a structure; of a molecule that only moved, only the positions."""
+        """Convert a structure; of a molecule, only positions if only they changed."""
         data, numbers = self._data, atoms.numbers.tobytes()
         if data is not None and numbers == self._numbers and not atoms.pbc.any():
             data.pos.copy_(torch.from_numpy(atoms.positions))  # pyright: ignore[reportOptionalMemberAccess]
@@ -194,17 +192,17 @@ class SchNetCalculator(Calculator):
 
 
 def compile_copy(own: Potential | Ensemble) -> None:
-    """Compile what :func:`evaluation_copy` gave; programs that the caller's potential has are used again."""
+    """Compile a result of :func:`evaluation_copy`; a compiled form of the original is reused."""
     for potential in own.potentials if isinstance(own, Ensemble) else [own]:
         potential = cast(Potential, potential)
         if potential.compiled is None:
             potential.compile(constant=True)
         else:
-            potential.compiled.constant = True  # the weights are our own
+            potential.compiled.constant = True  # its weights do not change
 
 
-def _has_stress(data: Data) -> bool:
-    """Whether a system has a volume that a stress may refer to."""
+def _has_volume(data: Data) -> bool:
+    """Return whether a system is periodic and has a volume, to which a stress refers."""
     return "pbc" in data and bool(data.pbc.any()) and bool(data.cell.det().abs() > 0)
 
 
@@ -213,16 +211,25 @@ def evaluation_copy(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> Any:
-    """Load or copy a potential or several, in evaluation mode and with frozen weights."""
+    """Load or copy a potential or an ensemble, in evaluation mode and with frozen weights.
+
+    Args:
+        potential: See :class:`SchNetCalculator`.
+        device: Device of the copy.
+        dtype: Precision of the network.
+
+    Returns:
+        A ``Potential`` or an ``Ensemble``.
+    """
     if dtype not in (None, torch.float32, torch.float64):
         raise ValueError(f"`dtype` must be torch.float32 or torch.float64, got {dtype}")
-    place = "cpu" if device is None else device
+    load_device = "cpu" if device is None else device
     if isinstance(potential, list | tuple) and len(potential) == 1:
         potential = potential[0]
     if isinstance(potential, str | os.PathLike):
-        own = (Ensemble.load if is_ensemble_file(potential) else load)(potential, place)
+        own = (Ensemble.load if is_ensemble_file(potential) else load)(potential, load_device)
     elif isinstance(potential, list | tuple):
-        own = Ensemble.load(potential, place)
+        own = Ensemble.load(potential, load_device)
     elif isinstance(potential, Potential | Ensemble):
         own = copy.deepcopy(potential)
         if device is not None:
@@ -230,6 +237,6 @@ def evaluation_copy(
     else:
         raise TypeError(
             "`potential` must be a Potential or the path of a checkpoint, got "
-            f"{type(potential).__name__}; a model becomes one by Potential(model)"
+            f"{type(potential).__name__}; build one from a model by Potential(model)"
         )
     return own.to(dtype).eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Transforms: from positions to edges, and from ASE's structures and SMILES to PyG's data."""
+"""Transforms: edges from positions, and PyG's ``Data`` from ``ase.Atoms`` and SMILES."""
 
 from pyg_schnet.transforms.ase_atoms import from_ase as from_ase
 from pyg_schnet.transforms.ase_atoms import to_ase as to_ase

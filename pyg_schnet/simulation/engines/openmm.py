@@ -1,4 +1,4 @@
-"""OpenMM: a potential as one of its forces."""
+"""OpenMM: a potential as a force."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _kJ_per_mol = units.kJ / units.mol  # eV
 
 
 def openmm_force(potential: Potential | str | os.PathLike, atoms: Atoms, **options) -> openmm.PythonForce:
-    """Turn a potential into a force of OpenMM 8.5 or later.
+    """Build a force of OpenMM 8.5 or later from a potential.
 
     Add it to a system whose particles are these atoms in this order. OpenMM's units are converted both ways:
     positions from nm, energies to kJ/mol and forces to kJ/mol/nm.
 
     Args:
         potential: A potential or the path of a checkpoint; a copy is evaluated.
-        atoms: Elements and periodicity; positions and lattice vectors come from OpenMM.
-        **options: Of :class:`~pyg_schnet.simulation.SchNetCalculator`: ``device``, ``dtype``, ``compile`` and
-            ``skin``.
+        atoms: Structure with elements and periodicity; positions and lattice vectors come from OpenMM.
+        **options: Options of :class:`~pyg_schnet.simulation.SchNetCalculator`: ``device``, ``dtype``,
+            ``compile`` and ``skin``.
 
     Raises:
-        ImportError: If OpenMM is missing.
-        ValueError: If there are no atoms, only some directions are periodic, or lattice vectors are missing.
-            What is wrong in a run, as NaN, comes as an ``OpenMMException`` with our text.
+        ImportError: If OpenMM is not installed.
+        ValueError: If there are no atoms, only some directions are periodic, or lattice vectors are absent.
+            Errors during a run, for instance NaN, are raised as ``OpenMMException`` with the same message.
 
     Example:
         >>> from ase.build import molecule
@@ -53,23 +53,23 @@ def openmm_force(potential: Potential | str | os.PathLike, atoms: Atoms, **optio
             "ASE for slabs and wires"
         )
     check_lattice(atoms)
-    force = openmm.PythonForce(_Computation(potential, atoms, options))
+    force = openmm.PythonForce(_Callback(potential, atoms, options))
     force.setName("SchNet")
     force.setUsesPeriodicBoundaryConditions(bool(atoms.pbc.all()))
     return force
 
 
 def openmm_system(potential: Potential | str | os.PathLike, atoms: Atoms, **options) -> openmm.System:
-    """Make a system of OpenMM that moves by a potential: masses, lattice vectors and the force.
+    """Build a system of OpenMM with masses, lattice vectors and the force of a potential.
 
     Args:
-        potential: See :func:`openmm_force`, and so ``options``.
-        atoms: Elements, masses, lattice vectors and periodicity; give the context
-            ``atoms.positions / 10`` for positions, in nm.
-        **options: Of the calculator.
+        potential: See :func:`openmm_force`.
+        atoms: Structure with elements, masses, lattice vectors and periodicity; set the positions of the
+            context to ``atoms.positions / 10``, in nm.
+        **options: See :func:`openmm_force`.
 
     Raises:
-        ImportError: If OpenMM is missing.
+        ImportError: If OpenMM is not installed.
         ValueError: If lattice vectors are not in OpenMM's form, or as for :func:`openmm_force`.
     """
     openmm = _openmm()
@@ -84,8 +84,8 @@ def openmm_system(potential: Potential | str | os.PathLike, atoms: Atoms, **opti
     return system
 
 
-class _Computation:
-    """What OpenMM calls; it is pickled where a system is written to a file."""
+class _Callback:
+    """Callback of OpenMM, which pickles it when a system is written to a file."""
 
     def __init__(self, potential: Potential | str | os.PathLike, atoms: Atoms, options: dict[str, Any]):
         self.atoms = Atoms(atoms.numbers, cell=atoms.cell, pbc=atoms.pbc)
@@ -96,13 +96,13 @@ class _Computation:
         positions = 10 * state.getPositions(asNumpy=True)._value  # nm to Å
         if len(positions) != len(atoms):
             raise ValueError(
-                f"the system must have the {len(atoms)} particles that the force was made for, got "
-                f"{len(positions)}; make the force of all of them"
+                f"the system must have the {len(atoms)} particles for which the force was built, got "
+                f"{len(positions)}; build the force for all of them"
             )
         atoms.positions = positions
         if atoms.pbc.all():
             atoms.set_cell(10 * state.getPeriodicBoxVectors(asNumpy=True)._value)
-        with torch.enable_grad():  # OpenMM's threads have a mode of their own
+        with torch.enable_grad():  # OpenMM's threads have their own mode
             forces = atoms.get_forces()
         return atoms.get_potential_energy() / _kJ_per_mol, forces * (10 / _kJ_per_mol)
 
@@ -121,7 +121,7 @@ def _openmm() -> Any:
     try:
         import openmm
     except ImportError:
-        raise ImportError("OpenMM is missing: pip install 'pyg-schnet[openmm]'") from None
+        raise ImportError("OpenMM is not installed: pip install 'pyg-schnet[openmm]'") from None
     if not hasattr(openmm, "PythonForce"):
         raise ImportError(
             f"OpenMM 8.5 or later is needed, this is {openmm.__version__}: pip install --upgrade openmm"
