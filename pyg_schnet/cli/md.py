@@ -1,4 +1,4 @@
-"""The verb ``md``: molecular dynamics."""
+"""The command ``md``: molecular dynamics."""
 
 from __future__ import annotations
 
@@ -28,65 +28,72 @@ _ALONE = ("pressure", "pressure_time", "equilibration", "resume", "stop_if_uncer
 
 
 def build(full: bool) -> tuple[str, ArgumentParser]:
-    """Give the line of the verb in the list, and its options; all of them if ``full``."""
+    """Return the line of the command in the list of commands, and its parser."""
     parser = with_model(
         "Run molecular dynamics. Example: pyg-schnet md RUN/model.safetensors in.xyz out.extxyz --duration 1",
     )
-    add_files(parser, "a trajectory: .traj or .extxyz, or another format of ASE for many frames")
+    add_files(parser, "trajectory: .traj or .extxyz, or another format in which ASE writes many frames")
     parser.add_argument(
         "--temperature",
         type=float,
         default=300.0,
-        help="in K: of the start, or of the bath; without a bath, a relaxed structure settles at half of it",
+        help="temperature of the bath in K, without a bath of the initial velocities; a relaxed structure "
+        "then settles near half of it",
     )
-    parser.add_argument("--timestep", type=float, default=0.5, help="in fs")
-    parser.add_argument("--duration", type=float, default=1.0, help="in ps, what was done before included")
-    parser.add_argument("--equilibration", type=float, default=0.0, help="in ps, with the bath, before")
-    parser.add_argument("--thermostat", default="nve", help="'nve' (none) or 'langevin'")
-    parser.add_argument("--friction", type=float, default=0.01, help="of the bath, in 1/fs")
+    parser.add_argument("--timestep", type=float, default=0.5, help="time step in fs")
+    parser.add_argument(
+        "--duration", type=float, default=1.0, help="simulated time in ps, that of a resumed run included"
+    )
+    parser.add_argument(
+        "--equilibration", type=float, default=0.0, help="time in ps with the bath before the run"
+    )
+    parser.add_argument("--thermostat", default="nve", help="'nve' (no bath) or 'langevin'")
+    parser.add_argument("--friction", type=float, default=0.01, help="friction of the bath in 1/fs")
     parser.add_argument(
         "--pressure",
         type=float | None,
-        help="in GPa (1 bar is 0.0001): scale the cell of a crystal to it; needs the bath",
+        help="pressure in GPa (1 bar is 0.0001) to which the cell of a crystal is scaled; requires the bath",
     )
-    parser.add_argument("--pressure_time", type=float, default=1000.0, help="of the barostat, in fs")
     parser.add_argument(
-        "--interval", type=int, default=10, help="steps between two frames, and rows of the log"
+        "--pressure_time", type=float, default=1000.0, help="time constant of the barostat in fs"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of velocities and bath")
+    parser.add_argument(
+        "--interval", type=int, default=10, help="number of steps between frames, and between rows of the log"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of velocities and bath")
     parser.add_argument(
         "--log",
         type=str | None,
-        help="energies, temperature and drift in a table; OUT with .csv by default",
+        help="CSV file of energies, temperature and drift; OUT with .csv by default",
     )
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the run of OUT if there is one, after a kill or to a longer --duration",
+        help="continue the run of OUT if there is one, after an interruption or to a longer --duration",
     )
     parser.add_argument(
         "--closest",
         type=float | None,
         default=0.9,
-        help="stop when two atoms are closer than this part of the shortest distance of their elements in "
-        "training; null for never",
+        help="stop when two atoms are closer than this fraction of the shortest distance of their elements "
+        "in training; null for no limit",
     )
     parser.add_argument(
         "--max_force",
         type=float | str | None,
         default="auto",
-        help="stop when a force is larger, in eV/Å; auto is 3 times the largest in training, null for never",
+        help="stop when a force in eV/Å is larger; auto is 3 times the largest in training, null no limit",
     )
     parser.add_argument(
         "--stop_if_uncertain",
         type=float | None,
-        help="stop when several models disagree on a force by more than this, in eV/Å",
+        help="stop when several models disagree on a force by more than this in eV/Å",
     )
     parser.add_argument(
         "--index",
         default="-1",
-        help="which structure of the file, from 0; several, as in ':' or '0:10', run side by side, each as "
-        "if alone, without log, pressure, equilibration or --resume",
+        help="index of the structure in the file, from 0; several, as in ':' or '0:10', run in a batch, each "
+        "as if alone, without log, pressure, equilibration or --resume",
     )
     add_talk(parser)
     return "molecular dynamics", parser
@@ -100,10 +107,10 @@ def run(options: Namespace) -> int:
     check_replaceable(path)
     if path.exists() and not (options.overwrite or options.resume):
         raise FileExistsError(
-            f"{path}: exists; give another name, --resume to go on with it, or --overwrite to replace it"
+            f"{path}: exists; choose another name, --resume to continue it, or --overwrite to replace it"
         )
     if options.overwrite and options.resume:
-        raise ValueError("`--resume` and `--overwrite` exclude each other: go on, or begin again")
+        raise ValueError("`--resume` and `--overwrite` exclude each other: continue, or begin again")
     index = _index(options.index)
     _check_outputs(options, _log_of(options) if isinstance(index, int) else None)
     frames = [atoms for _, atoms in StructureFile(options.input, options.index)]
@@ -114,17 +121,20 @@ def run(options: Namespace) -> int:
 
 
 def _check_outputs(options: Namespace, log: Path | None) -> None:
-    """Raise if files of the command are the same, or if the log, not named by the user, is of another run."""
+    """Raise if files of the command are the same, or if the default log belongs to another run."""
     from pyg_schnet.potentials.model_files import model_files
+    from pyg_schnet.simulation.restart import restart_path
     from pyg_schnet.simulation.trajectory import append_only_path
 
     path = Path(options.out)
-    frames, restart = append_only_path(path), path.with_name(f"{path.name}.restart")
+    frames, restart = append_only_path(path), restart_path(path)
     inputs = {"MODEL": model_files(options.model), "IN": [options.input]}
     outputs = {"OUT": path, "OUT.extxyz": None if frames == path else frames, "OUT.restart": restart}
     check_distinct(inputs, {**outputs, "--log": log})
     if not options.log and log is not None and log.exists() and not (path.exists() or restart.exists()):
-        raise FileExistsError(f"{log}: exists, and is not of {path}, which does not; name another by --log")
+        raise FileExistsError(
+            f"{log}: exists without {path}, so it belongs to another run; choose another by --log"
+        )
 
 
 def _log_of(options: Namespace) -> Path:
@@ -149,73 +159,73 @@ def _run_one(atoms: Atoms, options: Namespace) -> int:
     from pyg_schnet.simulation.limits import training_domain_of
 
     atoms.calc = SchNetCalculator(resolve_models(options.model), device=options.device)
-    said = not (options.quiet or options.json)
+    prints = not (options.quiet or options.json)
     domain = training_domain_of(atoms.calc)
-    if said and options.pressure is not None and domain is not None and not domain.stress:
+    if prints and options.pressure is not None and domain is not None and not domain.stress:
         out.print("The model was not trained on stresses: its pressure may be far off.")
     settings = {name: options[name] for name in (*_SHARED, *_ALONE)}
-    with _telling_what_is_saved(options), _Progress(options, said) as progress, warnings.catch_warnings():
+    with _report_saved_steps(options), _Progress(options, prints) as progress, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "the potential was not trained on stresses")
         result = run_md(
             atoms, **settings, trajectory=options.out, log=_log_of(options), on_step=progress.show
         )
     if options.json:
         print(json.dumps(_numbers(result)))
-    elif said:
+    elif prints:
         _print_table(result)
     if result.stopped is None:
         return 0
     if not options.json:
         out.print(
-            f"stopped: {result.stopped}; label such structures and train on them, or reset --closest, "
+            f"stopped: {result.stopped}; label such structures and train on them, or change --closest, "
             "--max_force or --stop_if_uncertain and --resume"
         )
     return 1
 
 
 @contextmanager
-def _telling_what_is_saved(options: Namespace) -> Iterator[None]:
-    """Say how far OUT can be resumed where a run is ended from outside, or by a full disk."""
-    from pyg_schnet.simulation.restart import resumable_step
+def _report_saved_steps(options: Namespace) -> Iterator[None]:
+    """Print how far OUT can be resumed if a signal or a full disk ends the run."""
+    from pyg_schnet.simulation.restart import restart_path, resumable_step
 
-    restart = f"{options.out}.restart"
-    before = _changed(restart)
+    restart = restart_path(options.out)
+    before = _modification_time(restart)
     try:
         yield
     except (KeyboardInterrupt, OSError):
-        if _changed(restart) != before and (step := resumable_step(options.out)) is not None:
+        if _modification_time(restart) != before and (step := resumable_step(options.out)) is not None:
             text = f"{step:,} steps ({step * options.timestep / 1000:g} ps) are done, in {options.out}"
-            print(f"pyg-schnet: {text}; --resume goes on", file=sys.stderr)
+            print(f"pyg-schnet: {text}; --resume continues", file=sys.stderr)
         raise
 
 
-def _changed(path: str) -> int | None:
-    """Tell when a file was written, if it is there."""
+def _modification_time(path: str | Path) -> int | None:
+    """Return when a file was written, if it exists."""
     return Path(path).stat().st_mtime_ns if Path(path).exists() else None
 
 
 class _Progress:
-    """A bar with steps a second, temperature and energy, on a terminal."""
+    """Progress bar with steps per second, temperature and energy, on a terminal."""
 
-    def __init__(self, options: Namespace, said: bool):
+    def __init__(self, options: Namespace, prints: bool):
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         from pyg_schnet.simulation.integrators import number_of_steps
 
         columns = (BarColumn(), "{task.completed}/{task.total} steps", TextColumn("{task.description}"))
         self._bar = Progress(
-            *columns, TimeRemainingColumn(), console=out, disable=not (said and out.is_terminal)
+            *columns, TimeRemainingColumn(), console=out, disable=not (prints and out.is_terminal)
         )
-        wrong = not (options.timestep > 0 and 0 < options.duration < float("inf"))  # which run_md tells
+        valid = options.timestep > 0 and 0 < options.duration < float("inf")  # run_md raises if not
         self._task = self._bar.add_task(
-            "", total=1 if wrong else number_of_steps(options.duration, options.timestep)
+            "", total=number_of_steps(options.duration, options.timestep) if valid else 1
         )
-        self._rotation, self._piston = options.thermostat != "nve", options.pressure is not None
+        self._rotation, self._barostat = options.thermostat != "nve", options.pressure is not None
         self._began: tuple[int, float] | None = None
         self._shown = 0.0
 
     def show(self, step: int, frame: Atoms) -> None:
-        """Show a step, ten times a second."""
+        """Show a step, at most ten times a second."""
         now = time.monotonic()
         if self._bar.disable or now - self._shown < 0.1:
             return
@@ -225,7 +235,7 @@ class _Progress:
         seconds = now - self._began[1]
         rate = f"{(step - self._began[0]) / seconds:.0f} steps/s, " if seconds > 0 else ""
         rotation = self._rotation or bool(frame.pbc.any())
-        count = 3 * len(frame) if self._piston else degrees_of_freedom(frame, rotation)
+        count = 3 * len(frame) if self._barostat else degrees_of_freedom(frame, rotation)
         text = f"{rate}{kinetic_temperature(frame, count):.0f} K, {frame.get_potential_energy():.4f} eV"
         self._bar.update(self._task, completed=step, description=text)
 
@@ -238,7 +248,7 @@ class _Progress:
 
 
 def _numbers(result: Dynamics) -> dict[str, Any]:
-    """Give what --json prints, without what was not measured."""
+    """Return the values that --json prints, paths as strings."""
     numbers = {name: getattr(result, name) for name in result.__dataclass_fields__ if name != "atoms"}
     return {name: str(value) if isinstance(value, Path) else value for name, value in numbers.items()}
 
@@ -260,7 +270,7 @@ def _print_table(result: Dynamics) -> None:
 
 
 def _run_several(frames: list[Atoms], options: Namespace) -> int:
-    """Run all at once; what cannot be done so is refused, not left out."""
+    """Run several structures in a batch; options that are not available there are rejected."""
     from pyg_schnet.potentials.model_files import resolve_models
     from pyg_schnet.simulation import run_md_batched
 
@@ -271,14 +281,14 @@ def _run_several(frames: list[Atoms], options: Namespace) -> int:
                 f"`--{name}` needs one structure, got {len(frames)} by --index {options.index}; choose one"
             )
     settings = {name: options[name] for name in _SHARED}
-    before = _changed(options.out)
+    before = _modification_time(options.out)
     try:
         result = run_md_batched(
             resolve_models(options.model), frames, **settings, trajectory=options.out, device=options.device
         )
     except (KeyboardInterrupt, OSError):
-        if _changed(options.out) != before:
-            text = f"{options.out} holds the frames so far; runs side by side cannot be resumed"
+        if _modification_time(options.out) != before:
+            text = f"{options.out} holds the frames so far; runs in a batch cannot be resumed"
             print(f"pyg-schnet: {text}", file=sys.stderr)
         raise
     if options.json:

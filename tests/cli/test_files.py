@@ -159,9 +159,7 @@ def test_overwriting_a_trajectory_takes_no_log_of_another_run(here, capsys):
     arguments = ["md", "a.safetensors", "in.xyz"]
     assert cli.main([*arguments, "x.traj", "--quiet", *SHORT.split()]) == 0
     before = Path("x.csv").read_bytes()
-    assert "x.csv: exists, and is not of x.extxyz" in fails(
-        capsys, f"md MODEL in.xyz x.extxyz --overwrite {SHORT}"
-    )
+    assert "x.csv: exists" in fails(capsys, f"md MODEL in.xyz x.extxyz --overwrite {SHORT}")
     assert Path("x.csv").read_bytes() == before
     assert cli.main([*arguments, "x.traj", "--quiet", "--overwrite", *SHORT.split()]) == 0
 

@@ -80,7 +80,7 @@ def test_a_run_that_leaves_its_domain_says_what_to_do_and_fails(model, files, ca
     assert md(model, *options) == 1
     text = " ".join(capsys.readouterr().out.split())
     assert "stopped: at step" in text
-    assert "label such structures and train on them, or reset --closest, --max_force or" in text
+    assert "label such structures and train on them, or change --closest, --max_force or" in text
     assert len(ase.io.read("out.extxyz", ":")) >= 1
 
 

@@ -119,7 +119,7 @@ def test_a_signal_ends_a_dynamics_in_order_and_it_goes_on(
         send(patch, number, RunLog, "write", 8)
         assert cli.main(["md", model, "in.xyz", out, *MD]) == code
     first, last = said(capsys)
-    assert first.endswith(f"are done, in {out}; --resume goes on")
+    assert first.endswith(f"are done, in {out}; --resume continues")
     assert "pyg-schnet: 3" in first  # steps: the seventh row is of step 30
     assert last == f"pyg-schnet: {word}"
     assert len(ase.io.read(out, ":")) in (7, 8)
@@ -150,14 +150,14 @@ def test_a_signal_ends_the_true_command(model, here):
         process.wait()
     assert process.returncode == 143
     assert errors.count("\n") == 2
-    assert "--resume goes on" in errors
+    assert "--resume continues" in errors
 
 
 def test_a_signal_ends_dynamics_side_by_side(model, here, capsys, monkeypatch):
     send(monkeypatch, signal.SIGTERM, TrajectoryFile, "write", 100)
     assert cli.main(["md", model, "frames.extxyz", "out.extxyz", *MD, "--index", ":20"]) == 143
     assert said(capsys)[0] == (
-        "pyg-schnet: out.extxyz holds the frames so far; runs side by side cannot be resumed"
+        "pyg-schnet: out.extxyz holds the frames so far; runs in a batch cannot be resumed"
     )
     assert len(ase.io.read("out.extxyz", ":")) >= 99
 
@@ -195,7 +195,7 @@ def test_a_full_disk_stops_a_dynamics_with_whole_frames_and_it_goes_on(model, he
     with disk_of(12_000):
         assert cli.main(["md", model, "in.xyz", out, *MD]) == 2
     lines = said(capsys)
-    assert "--resume goes on" in lines[0]
+    assert "--resume continues" in lines[0]
     assert lines[-1] == f"pyg-schnet: {out}: cannot be written (File too large); what it had is kept"
     frames = ase.io.read(out, ":")
     assert 3 < len(frames) < 20
