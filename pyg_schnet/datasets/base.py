@@ -1,4 +1,4 @@
-"""The base of all data sets: raw files to one processed file, and what a model needs to know of it."""
+"""Base class of all data sets: raw files, the processed file, and statistics that models need."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pyg_schnet.datasets.splits import Split, fingerprints
 from pyg_schnet.datasets.storage import processed_file as storage
 from pyg_schnet.datasets.storage.chunks import Chunk, join
 from pyg_schnet.datasets.storage.mapped import MappedTensors
-from pyg_schnet.datasets.storage.preparation import Prepared, describe, flat
+from pyg_schnet.datasets.storage.preparation import PreparedChunks, collate_items, describe
 from pyg_schnet.io.locks import locked
 from pyg_schnet.io.progress import counted
 from pyg_schnet.io.remote.archive import remove_leftovers
@@ -30,28 +30,28 @@ from pyg_schnet.loader import collate
 from pyg_schnet.transforms.radius_graph import RadiusGraph
 
 _log = logging.getLogger(__name__)
-_REVISION = 1  # raise it when sets that were processed before would be wrong: they are made again
-_MOLECULES_AT_ONCE = 2**14  # statistics of any set take no more memory than these do
+_REVISION = 1  # increase it to process all existing sets again
+_STRUCTURES_AT_ONCE = 2**14  # bounds the memory of statistics
 
 
 class MoleculeDataset(InMemoryDataset):
     """Molecules in eV and Å, for any PyG project.
 
-    Processed once into ``root/processed``, a file that is complete or not there; of two processes one does
-    the work. No file is ever unpickled. Subclasses implement :meth:`chunks`, :meth:`download`,
+    The raw files are processed once into ``root/processed``, atomically; of several processes one does the
+    work. No file is ever unpickled. Subclasses implement :meth:`chunks`, :meth:`download`,
     ``processed_file_names`` and :attr:`recipe`.
 
     Args:
         root: Folder of the raw and processed files.
-        transform: Applied to each item, for instance :class:`~pyg_schnet.RadiusGraph`.
-        pre_transform: Applied to each item once, before it is stored; what it adds must be tensors.
-        pre_filter: Tells by an item whether it is kept.
-        force_reload: Process again.
-        dtype: Of the positions; PyTorch's own by default. Labels are always float64.
-        memory_map: Leave the tensors on disk, for sets beyond the memory.
+        transform: Transform of each item, for instance :class:`~pyg_schnet.RadiusGraph`.
+        pre_transform: Transform of each item before it is stored; it must add tensors, numbers or strings.
+        pre_filter: Function that returns whether an item is kept.
+        force_reload: Whether to process again.
+        dtype: Type of the positions; PyTorch's default type by default. Labels are always float64.
+        memory_map: Whether to leave the tensors on disk, for sets larger than the memory.
     """
 
-    per_node = "z"  # the field by which `collate` counts the atoms
+    per_node = "z"  # field by which `collate` counts atoms
 
     def __init__(
         self,
@@ -65,7 +65,11 @@ class MoleculeDataset(InMemoryDataset):
         memory_map: bool = False,
     ):
         dtype = dtype or torch.get_default_dtype()
-        self.casts = {"z": torch.long, "pos": dtype, "cell": dtype}  # to what items hold, from what is stored
+        self.casts = {
+            "z": torch.long,
+            "pos": dtype,
+            "cell": dtype,
+        }  # types in items; the file may have others
         self.mapped: MappedTensors | None = None
         self.splits: dict[str, Split] = {}
         self.header: dict[str, Any] = {}
@@ -77,46 +81,47 @@ class MoleculeDataset(InMemoryDataset):
         if root is not None and not os.fspath(root):
             raise ValueError("`root` must name a folder, got ''; '.' is this one")
         self._reload = force_reload
-        self.in_memory = root is None  # PyG's own `root` then is '???'
+        self.in_memory = root is None  # PyG then sets `root` to '???'
         folder = None if root is None else os.fspath(root)
         super().__init__(folder, transform, pre_transform, pre_filter)
         if root is None:
-            prepared = Prepared(counted(self.chunks()), pre_filter, pre_transform)
+            prepared = PreparedChunks(counted(self.chunks()), pre_filter, pre_transform)
             self._take(*join(prepared))
             self.splits = self._renumbered_splits(prepared)
         else:
             self._open_or_process(memory_map)
 
     def chunks(self) -> Iterator[Chunk]:
-        """Read the raw files; labels in eV and Å, float64. Subclasses say how."""
+        """Read the raw files into chunks, with labels in eV and Å and float64."""
         raise NotImplementedError
 
     def official_splits(self) -> dict[str, Split]:
-        """Read the published splits by name; asked for when all chunks were read."""
+        """Return the published splits by name; called after the last chunk."""
         return {}
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """What the processed file depends on; a file made by another recipe is made again."""
+        """Inputs of the processed file, in types of JSON; a file of another recipe is processed again."""
         return {}
 
     @property
     def notes(self) -> dict[str, Any]:
-        """What the processed file remembers of its sources; asked for when all chunks were read."""
+        """Metadata for the processed file, in types of JSON; read after the last chunk."""
         return {}
 
     def split(self, name: str) -> Split:
-        """Give a published split.
+        """Return a published split.
 
         Raises:
-            ValueError: If there is none of this name.
+            ValueError: If there is no split of this name, or the data set is a subset.
         """
         if name not in self.splits:
             known = ", ".join(f"'{key}'" for key in self.splits) or "none"
             raise ValueError(f"`split` must be one of the set's published splits, {known}; got {name!r}")
         if self._indices is not None:
             raise ValueError(
-                f"`split` numbers the structures of the whole set, got {name!r} for a subset; ask the set"
+                f"`split` numbers the structures of the whole set, got {name!r} for a subset; use "
+                "the whole set"
             )
         return self.splits[name]
 
@@ -133,7 +138,7 @@ class MoleculeDataset(InMemoryDataset):
         return "stress" in self._data and "pbc" in self._data and bool(self._data["pbc"].any())
 
     def compositions(self) -> Compositions:
-        """Count which compositions occur, and their mean energies."""
+        """Return the compositions that occur, with their mean energies."""
         parts = (_compositions(batch) for _, batch in self._batches("energy"))
         return functools.reduce(Compositions.merged, parts)
 
@@ -142,22 +147,22 @@ class MoleculeDataset(InMemoryDataset):
         return References.fit(self.compositions())
 
     def atomref(self) -> Tensor:
-        """Fit atomic references, in eV by atomic number, shape ``(100,)``, float64.
+        """Fit atomic references: in eV by atomic number, shape ``(100,)``, float64.
 
-        The minimum-norm least-squares fit of the energies by the composition. For one molecule it shares
-        the mean energy among the atoms; an isolated atom's energy is another thing.
+        This is the minimum-norm least-squares fit of the energies by the composition. For a single molecule
+        it divides the mean energy among the atoms; the result then differs from energies of isolated atoms.
         """
         return self.references().energy
 
     def elements(self) -> list[int]:
-        """Atomic numbers that occur, sorted."""
+        """Return the atomic numbers that occur, sorted."""
         return self.compositions().elements()
 
     def scale(self, references: References | None = None) -> float:
-        """Compute the unit of a network's output: the RMS of the forces, in eV/Å, as a number.
+        """Compute the scale of a network's output: the RMS of the force components, in eV/Å.
 
-        Without forces, the standard deviation of the energy per atom relative to the references (fitted
-        ones by default), in eV. A set without any spread has 1.
+        Without forces, it is the standard deviation of the energy per atom relative to the references (by
+        default fitted ones), in eV; and 1 if all values are equal.
         """
         atomref = None if self.has_forces else (references or self.references()).energy
         squares, numbers = 0.0, 0
@@ -169,7 +174,7 @@ class MoleculeDataset(InMemoryDataset):
         return spread if spread > 1e-12 else 1.0
 
     def energy_std(self) -> float:
-        """Compute the standard deviation of the energies a molecule, in eV; 0 for one alone."""
+        """Compute the standard deviation of the energies of structures, in eV; 0 for a single one."""
         if len(self) < 2:
             return 0.0
         mean = self.compositions().mean_energy()
@@ -177,7 +182,7 @@ class MoleculeDataset(InMemoryDataset):
         return math.sqrt(squares / (len(self) - 1))
 
     def fingerprints(self) -> Tensor:
-        """Compute a number for each structure, equal for copies; shape ``(len(self),)``, int64."""
+        """Compute fingerprints, equal for duplicates: shape ``(len(self),)``, int64."""
         found = torch.empty(len(self), dtype=torch.long)
         for part, batch in self._batches("pos"):
             found[part] = fingerprints(batch)
@@ -185,21 +190,21 @@ class MoleculeDataset(InMemoryDataset):
 
     def process(self) -> None:
         """Write the processed file."""
-        prepared = Prepared(counted(self.chunks()), self.pre_filter, self.pre_transform)
+        prepared = PreparedChunks(counted(self.chunks()), self.pre_filter, self.pre_transform)
         splits = functools.partial(self._renumbered_splits, prepared)
         storage.write(self.processed_paths[0], prepared, self._header, splits)
 
     def _header(self) -> dict[str, Any]:
         return {"version": _version(), "recipe": self._whole_recipe(), "notes": self.notes}
 
-    def _renumbered_splits(self, prepared: Prepared) -> dict[str, Split]:
+    def _renumbered_splits(self, prepared: PreparedChunks) -> dict[str, Split]:
         return prepared.renumber(self.official_splits())
 
     def _download(self) -> None:
-        """Nothing yet: raw files are wanted only where there is no processed one."""
+        """Do nothing: raw files are downloaded only if there is no processed file."""
 
     def download(self) -> None:
-        """Put the raw files into ``raw_dir``; nothing where the data set needs none there."""
+        """Download the raw files into ``raw_dir``, if the data set needs any."""
 
     def _process(self) -> None:
         if self.in_memory or (self._is_current() and not self._reload):
@@ -207,7 +212,7 @@ class MoleculeDataset(InMemoryDataset):
         Path(self.processed_dir).mkdir(parents=True, exist_ok=True)
         with locked(self.processed_dir, is_folder=True, wait=True):
             if self._is_current() and not self._reload:
-                return  # another process made it while this one waited
+                return  # processed by another process while this one waited
             Path(self.raw_dir).mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.raw_dir)
             self.download()
@@ -227,12 +232,12 @@ class MoleculeDataset(InMemoryDataset):
     def _whole_recipe(self) -> dict[str, Any]:
         steps = {name: describe(getattr(self, name)) for name in ("pre_transform", "pre_filter")}
         recipe = {"class": type(self).__name__, "revision": _REVISION, **self.recipe, **steps}
-        return json.loads(json.dumps(recipe))  # as it comes back from a file: lists in place of tuples
+        return json.loads(json.dumps(recipe))  # as read from a file: lists instead of tuples
 
     def _open_or_process(self, memory_map: bool) -> None:
         try:
             self._open(self.processed_paths[0], memory_map)
-        except ValueError as error:  # its header was right, what follows is not
+        except ValueError as error:  # the header is valid, the rest is not
             _log.warning("%s", error)
             self._reload = True
             self._process()
@@ -252,61 +257,63 @@ class MoleculeDataset(InMemoryDataset):
         return value.to(self.casts[key]) if key in self.casts else value
 
     def get(self, idx: int) -> BaseData:
-        """Give an item; those on disk are read each time, and not kept."""
+        """Return an item; a memory-mapped item is read each time."""
         if self.mapped is None and self.len() > 1:
             return super().get(idx)
         assert self._data is not None
         if self.mapped is not None:
             self.mapped.check_molecules(self.slices or {}, torch.tensor([idx]))
         data = separate(Data, self._data, idx, self.slices, decrement=False)
-        if self.mapped is None:  # PyG would hand out the text of the only molecule as a list
+        if self.mapped is None:  # PyG would return the text of a single molecule as a list
             return data
         for key, value in data.to_dict().items():
             data[key] = self._cast(key, value.clone() if isinstance(value, Tensor) else value)
         self.mapped.count_read()
         return data
 
-    get.reads_store = True  # pyright: ignore[reportFunctionMemberAccess] - so that `collate` may gather from the store at once
+    get.reads_store = True  # pyright: ignore[reportFunctionMemberAccess] - `collate` may gather from the store directly
 
     def __getattr__(self, key: str) -> Any:
-        """Give a field of all molecules, as PyG does; on disk it may have another type than in items."""
+        """Return a field of all structures, as PyG does, in the type of items."""
         return self._cast(key, super().__getattr__(key))
 
     def copy(self, idx: Any = None) -> MoleculeDataset:
-        """Copy the molecules into memory, or some of them."""
+        """Return a data set with copies of all or some structures in memory."""
         items = [self.get(number) for number in (self if idx is None else self.index_select(idx)).indices()]
         whole = idx is None and self._indices is None
-        return self._of(items, self.splits if whole else {})  # which number the whole set
+        return self._of(items, self.splits if whole else {})  # splits number the whole set
 
     def with_edges(self, cutoff: float) -> MoleculeDataset:
-        """Copy the molecules into memory, with their neighbors found once and for all.
+        """Return a data set in memory whose structures have precomputed edges.
 
         Args:
-            cutoff: In Å.
+            cutoff: Cutoff of the edges, in Å.
 
         Returns:
-            A set whose items have ``edge_index`` and, where there is a cell, ``shift``.
+            A data set whose items have ``edge_index`` and, with a cell, ``shift``.
         """
         search = RadiusGraph(cutoff)
         return self._of([search(cast(Data, self.get(number))) for number in self.indices()], {})
 
     def _of(self, items: list[BaseData], splits: dict[str, Split]) -> MoleculeDataset:
-        """Give a set of this kind of some items, in memory."""
+        """Return a data set of this class of some items, in memory."""
         other = self.__copy__()
         other._indices = other.mapped = None
         other.splits = splits
-        other._take(*flat(items))
+        other._take(*collate_items(items))
         return other
 
     def _batches(self, field: str) -> Iterator[tuple[Tensor, Data]]:
-        """Give all molecules, many at once: their numbers, and a batch of ``z`` and one more field."""
+        """Yield batches of all structures: their numbers, and a batch of ``z`` and one more field."""
         if len(self) == 0:
-            raise ValueError("a data set must hold at least one structure to compute this of it, got none")
+            raise ValueError(
+                "a data set must hold at least one structure to compute statistics of it, got none"
+            )
         others = [key for key in self.slices or () if key not in ("z", field)]
         order = torch.arange(len(self))
-        if self.mapped is not None:  # as on disk: molecules at random would bring in all of it at once
+        if self.mapped is not None:  # in the order of the file: random access would read all of it
             order = torch.tensor(self.indices()).argsort()
-        for part in order.split(_MOLECULES_AT_ONCE):
+        for part in order.split(_STRUCTURES_AT_ONCE):
             yield part, collate(self, part, exclude_keys=others)
             if self.mapped is not None:
                 self.mapped.release()
@@ -318,7 +325,7 @@ class MoleculeDataset(InMemoryDataset):
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
-        if self.mapped is not None:  # a worker process maps the file itself
+        if self.mapped is not None:  # worker processes map the file themselves
             state.update(_data=None, slices=None, splits={}, mapped=None, _plan=None, _reopen=True)
         return state
 
@@ -334,7 +341,7 @@ def _compositions(batch: Data) -> Compositions:
 
 
 def _residual(batch: Data, atomref: Tensor) -> Tensor:
-    """Energies an atom relative to references, in eV."""
+    """Compute energies per atom relative to references, in eV."""
     references = torch.zeros_like(batch.energy).index_add_(0, cast(Tensor, batch.batch), atomref[batch.z])
     return (batch.energy - references) / batch.ptr.diff()
 

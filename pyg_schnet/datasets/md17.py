@@ -1,4 +1,4 @@
-"""MD17, revised MD17, its coupled-cluster relatives, and MD22: molecular dynamics of single molecules."""
+"""MD17, revised MD17 and its coupled-cluster subsets: molecular dynamics of single molecules."""
 
 from __future__ import annotations
 
@@ -27,41 +27,41 @@ from pyg_schnet.io.spelling import nearest
 
 _log = logging.getLogger(__name__)
 _SPLITS = range(1, 6)  # of the revised set
-_ALIASES = {"benzene FHI-aims": "benzene 2018", "naphtalene": "naphthalene"}  # PyG's names of them
+_ALIASES = {"benzene FHI-aims": "benzene 2018", "naphtalene": "naphthalene"}  # names in PyG
 _FINGERPRINTED = ("z", "R", "E", "F")
 
 
 class MD17(MoleculeDataset):
-    """Molecular dynamics of a molecule at 500 K: its frames with energies and forces.
+    """Frames of molecular dynamics of one molecule at 500 K, with energies and forces.
 
     Items have ``z (atoms,)``, ``pos (atoms, 3)`` in Å, ``energy (1,)`` in eV and ``forces (atoms, 3)`` in
     eV/Å, both float64, and ``idx``, the number of the frame. Published are kcal/mol and Å.
 
-    Names are those of PyG: ``"ethanol"`` (DFT, 2017), ``"revised ethanol"`` (DFT with a tight convergence,
-    2020; ``energy_key="old_energies"`` gives the original labels of its frames), ``"ethanol CCSD(T)"``. The
-    revised set has five published splits, ``dataset.split("1")`` to ``"5"``, the coupled-cluster sets have
-    ``"official"``; none has a part for validation.
+    Names are those of PyG: ``"ethanol"`` (DFT, 2017), ``"revised ethanol"`` (DFT with tight convergence,
+    2020; ``energy_key="old_energies"`` selects the original labels of its frames), ``"ethanol CCSD(T)"``. The
+    revised sets have five published splits, ``dataset.split("1")`` to ``"5"``, the coupled-cluster sets one,
+    ``"official"``; none has a validation part.
 
-    Frames of the original sets follow each other by 0.5 fs: do not train on more than 1,000 at random, or the
-    test frames are copies of training frames.
+    Successive frames of the original sets are 0.5 fs apart: with more than 1,000 random training frames, the
+    test frames are nearly copies of training frames.
 
     Args:
         root: Folder of the raw and processed files, which all molecules may share.
-        name: Of the molecule and set, one of :meth:`names`.
-        transform: Applied to each item.
-        pre_transform: Applied to each item once, before it is stored.
-        pre_filter: Tells by an item whether it is kept.
-        force_reload: Process again.
-        source: ``"auto"`` downloads what is not in ``root/raw``; else the path of an npz file with the keys
-            of MD17 or revised MD17.
-        energy_key: Other energies of the file.
-        forces_key: Other forces of the file.
-        dtype: Of the positions; PyTorch's own by default.
-        memory_map: Leave the tensors on disk.
+        name: Name of molecule and set, one of :meth:`names`.
+        transform: Transform of each item.
+        pre_transform: Transform of each item before it is stored.
+        pre_filter: Function that returns whether an item is kept.
+        force_reload: Whether to process again.
+        source: ``"auto"`` downloads files that are not in ``root/raw``; otherwise the path of an npz file
+            with the keys of MD17 or revised MD17.
+        energy_key: Name of the energies in the file, if not the default.
+        forces_key: Name of the forces in the file, if not the default.
+        dtype: Type of the positions; PyTorch's default type by default.
+        memory_map: Whether to leave the tensors on disk.
 
     Raises:
-        ValueError: If there is no such name, or if the file is damaged: its fingerprint is recomputed.
-        DownloadError: If the file cannot be had; the message says what to put where.
+        ValueError: If the name is unknown, or the file is damaged: its fingerprint is recomputed.
+        DownloadError: If the file cannot be downloaded; the message names the file and its folder.
 
     Source:
         Chmiela et al., Sci. Adv. 3, e1603015 (2017); Chmiela et al., Nat. Commun. 9, 3887 (2018); Christensen
@@ -98,7 +98,7 @@ class MD17(MoleculeDataset):
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
-        """All names, in the order of the card."""
+        """Return all names, in the order of the card."""
         return tuple(_named(cls._card))
 
     @property
@@ -109,27 +109,27 @@ class MD17(MoleculeDataset):
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """Name and keys and, of a file of the user's, what changes when it is replaced."""
+        """Name, keys and, for a file of the user, its signature."""
         recipe: dict[str, Any] = {"name": self.file.name, "keys": list(self.keys)}
         if self.source != "auto" and Path(self.source).is_file():
             recipe["file"] = file_signature(Path(self.source).resolve())
         return recipe
 
     def chunks(self) -> Iterator[Chunk]:
-        self._counts: list[int] = []  # frames of each file
+        self._counts: list[int] = []  # number of frames in each file
         for path in self._files():
             count = 0
             for frames in read_frames(path, *self.keys):
                 count += len(frames)
                 yield Chunk.from_frames(frames.loaded() if self.in_memory else frames)
-            check_fingerprint(path)  # last: what is no npz file is told by its reader
+            check_fingerprint(path)  # after reading, which reports other damage
             self._counts.append(count)
         total, published = sum(self._counts), self.file.records
         if self.source == "auto" and published not in (None, total):
             _log.warning("%s: has %d frames, published are %s", self.file.name, total, published)
 
     def official_splits(self) -> dict[str, Split]:
-        """Read the published splits: indices of frames, or one file for training and one for test."""
+        """Return the published splits: lists of frames, or one file for training and one for test."""
         if self.source != "auto":
             return {}
         if self.file.group == "revised":
@@ -149,10 +149,10 @@ class MD17(MoleculeDataset):
         return known[name]
 
     def _files(self) -> list[Path]:
-        """Find the npz files, after downloading and unpacking what is missing."""
+        """Return the npz files, after downloading and unpacking missing ones."""
         if self.source != "auto":
             if not Path(self.source).is_file() or Path(self.source).suffix != ".npz":
-                raise FileNotFoundError(f"`source` must be 'auto' or an npz file; {self.source} is none")
+                raise FileNotFoundError(f"`source` must be 'auto' or an npz file, got {self.source!r}")
             return [Path(self.source)]
         folder = Path(self.raw_dir)
         if self.file.archive is not None:
@@ -175,23 +175,13 @@ class MD17(MoleculeDataset):
         return Split(train, torch.empty(0, dtype=torch.long), test)
 
 
-class MD22(MD17):
-    """MD22: molecular dynamics of molecules and complexes of 42 to 370 atoms; see :class:`MD17`.
-
-    Source:
-        Chmiela et al., Sci. Adv. 9, eadf0873 (2023).
-    """
-
-    _card = "md22"
-
-
 def check_fingerprint(path: Path) -> None:
-    """Recompute the fingerprint that MD17's files carry, and compare.
+    """Check the fingerprint in files of MD17: the MD5 of the MD5 digests of ``z, R, E, F``.
 
-    It is the MD5 of the MD5 digests of ``z, R, E, F``, not a checksum of the file. Files without one pass.
+    Files without a fingerprint are accepted.
 
     Raises:
-        ValueError: If it differs.
+        ValueError: If the arrays have another fingerprint.
     """
     with open_npz(path) as file:
         if "md5" not in file.files or not set(_FINGERPRINTED) <= set(file.files):
@@ -203,7 +193,7 @@ def check_fingerprint(path: Path) -> None:
             digest.update(hashlib.md5(data, usedforsecurity=False).digest())
     if digest.hexdigest() != stored:
         raise ValueError(
-            f"{path}: its fingerprint is {digest.hexdigest()[:12]}…, but the file says {stored[:12]}…; it is "
+            f"{path}: fingerprint must be {stored[:12]}…, got {digest.hexdigest()[:12]}…; the file is "
             "damaged or was changed, download it again"
         )
 
@@ -214,23 +204,23 @@ def _fingerprint(path: Path, file: NpzFile) -> str:
     except ValueError:  # pickled objects
         stored = np.empty(0)
     if stored.size != 1 or stored.dtype.kind not in "SU":
-        raise ValueError(f"{path}: 'md5' must be a text, got another thing; download the file again")
+        raise ValueError(f"{path}: 'md5' must be a text, got another type; download the file again")
     text = stored.item()
     return text.decode(errors="replace") if isinstance(text, bytes) else str(text)
 
 
 def _numbers(path: Path, frames: int) -> torch.Tensor:
-    """Read numbers of frames, one a line."""
+    """Read numbers of frames, one per line."""
     lines = path.read_text(encoding="utf-8", errors="replace").split()
     if not lines or not all(line.isdecimal() and len(line) < 10 and int(line) < frames for line in lines):
         raise ValueError(
-            f"{path}: must hold one number of a frame, 0 to {frames - 1}, a line; unpack the archive again"
+            f"{path}: must hold one frame number from 0 to {frames - 1} per line; unpack the archive again"
         )
     return torch.tensor([int(line) for line in lines])
 
 
 def _named(card: str) -> dict[str, CardFile]:
-    """Files by PyG's names."""
+    """Return the files by PyG's names."""
     names = {}
     for file in read_card(card).files:
         if file.molecule is None:

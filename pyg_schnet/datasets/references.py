@@ -1,4 +1,4 @@
-"""Atomic references: what the elements of a composition contribute to its energy."""
+"""Atomic references: energies of the elements, fitted to compositions or of isolated atoms."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from pyg_schnet.io.formats.records import is_isolated
 if TYPE_CHECKING:
     from pyg_schnet.datasets.base import MoleculeDataset
 
-_ALIKE = 1e-3  # eV
+_TOLERANCE = 1e-3  # eV, between isolated atoms of one element
 
 
 @dataclass(frozen=True)
 class Compositions:
-    """The compositions that occur in a set, with their mean energies.
+    """Compositions that occur in a data set, with their mean energies.
 
     Attributes:
-        counts: Atoms of each element, shape ``(compositions, 100)``, float64; no two rows are equal.
-        frames: Structures of each composition, shape ``(compositions,)``, float64.
-        energy: Their mean energy in eV, shape ``(compositions,)``, float64.
+        counts: Number of atoms of each element, shape ``(compositions, 100)``, float64; rows are unique.
+        frames: Number of structures of each composition, shape ``(compositions,)``, float64.
+        energy: Mean energy of each composition in eV, shape ``(compositions,)``, float64.
     """
 
     counts: Tensor
@@ -36,28 +36,28 @@ class Compositions:
 
     @classmethod
     def of(cls, z: Tensor, molecule: Tensor, energy: Tensor) -> Compositions:
-        """Count the compositions of molecules.
+        """Count the compositions of structures.
 
         Args:
             z: Atomic numbers, shape ``(atoms,)``.
-            molecule: To which molecule an atom belongs, shape ``(atoms,)``.
-            energy: In eV, shape ``(molecules,)``.
+            molecule: Number of the structure of each atom, shape ``(atoms,)``.
+            energy: Energies in eV, shape ``(structures,)``.
         """
         size = MAX_ATOMIC_NUMBER + 1
         flat = torch.bincount(molecule * size + z, minlength=len(energy) * size)
         return cls._merged(flat.view(-1, size).double(), torch.ones_like(energy).double(), energy)
 
     def merged(self, other: Compositions) -> Compositions:
-        """Join two sets."""
+        """Return the compositions of two sets together."""
         pairs = zip(self._parts(), other._parts(), strict=True)
         return self._merged(*(torch.cat(pair) for pair in pairs))
 
     def mean_energy(self) -> float:
-        """Mean energy of all structures, in eV."""
+        """Return the mean energy of all structures, in eV."""
         return float((self.frames * self.energy).sum() / self.frames.sum())
 
     def elements(self) -> list[int]:
-        """Atomic numbers that occur, sorted."""
+        """Return the atomic numbers that occur, sorted."""
         return self.counts.sum(0).nonzero().flatten().tolist()
 
     def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -73,15 +73,15 @@ class Compositions:
 
 @dataclass(frozen=True)
 class References:
-    """Energies of the elements, and for which compositions they hold.
+    """Energies of the elements, and the compositions for which they are determined.
 
     Attributes:
-        energy: In eV by atomic number, shape ``(100,)``, float64; zero for elements that do not occur.
-        span: Orthonormal compositions from which all that they hold for are combined, shape
-            ``(rank, 100)``; ``None`` if they hold for every composition of their elements.
-        elements: Atomic numbers that they hold for.
-        is_given: Whether they are energies of isolated atoms, not fitted ones.
-        shift: The mean residual that is part of ``energy``, in eV an atom.
+        energy: Energies in eV by atomic number, shape ``(100,)``, float64; zero for absent elements.
+        span: Orthonormal basis of the compositions for which the energies are determined, shape
+            ``(rank, 100)``; ``None`` if they are determined for all compositions of their elements.
+        elements: Atomic numbers of the elements.
+        is_given: Whether they are energies of isolated atoms instead of fitted ones.
+        shift: Mean residual that is included in ``energy``, in eV per atom.
     """
 
     energy: Tensor
@@ -92,14 +92,14 @@ class References:
 
     @classmethod
     def fit(cls, compositions: Compositions) -> References:
-        r"""Fit the references that leave the least squares of the energies.
+        r"""Fit references to energies by least squares, in float64.
 
         .. math::
             \min_a \sum_m \Big( E_m - \sum_{i \in m} a_{z_i} \Big)^2
 
-        in float64. Where several do, as for one molecule alone, it is the shortest :math:`a`: its elements
-        then are no energies of atoms, and only compositions that can be combined from those of the set
-        have a meaning.
+        If the solution is not unique, for instance for a single molecule, :math:`a` has minimum norm. Its
+        entries then are not energies of atoms, and only linear combinations of the compositions of the set
+        have a determined energy.
         """
         weight = compositions.frames.sqrt()
         counts = compositions.counts * weight[:, None]
@@ -114,7 +114,7 @@ class References:
 
     @classmethod
     def given(cls, energy: dict[int, float]) -> References:
-        """Take energies of isolated atoms, in eV by atomic number."""
+        """Build references from energies of isolated atoms, in eV by atomic number."""
         table = torch.zeros(MAX_ATOMIC_NUMBER + 1, dtype=torch.float64)
         for number, value in energy.items():
             if not 1 <= number <= MAX_ATOMIC_NUMBER:
@@ -125,16 +125,16 @@ class References:
         return cls(table, None, tuple(sorted(energy)), is_given=True)
 
     def with_mean_residual(self, compositions: Compositions) -> References:
-        r"""Add what a set of structures has on average beyond the references, the same for each atom.
+        r"""Add the mean residual per atom of a set of structures, equal for all elements.
 
         .. math::
             \min_s \sum_m \Big( E_m - \sum_{i \in m} (a_{z_i} + s) \Big)^2
 
-        Without it, a network that adds nothing is wrong by the whole binding energy, tens of eV. An isolated
-        atom then has :math:`a_z + s`, as by SchNetPack's ``remove_mean`` and MACE's shift.
+        Without it, a network with zero output is wrong by the binding energy, tens of eV. The energy of an
+        isolated atom then is :math:`a_z + s`, as with SchNetPack's ``remove_mean`` and MACE's shift.
 
         Args:
-            compositions: Of the training structures.
+            compositions: Compositions of the training structures.
         """
         atoms = compositions.counts.sum(1)
         residual = compositions.energy - compositions.counts @ self.energy
@@ -146,18 +146,18 @@ class References:
 
     @property
     def rank(self) -> int:
-        """Number of independent compositions."""
+        """Number of linearly independent compositions."""
         return len(self.elements) if self.span is None else len(self.span)
 
     def check(self, compositions: Compositions, source: str) -> None:
-        """Refuse elements and compositions for which the references say nothing.
+        """Check that the references determine the energies of compositions.
 
         Args:
-            compositions: Of the structures that are to be predicted.
-            source: Named in the message.
+            compositions: Compositions of the structures to predict.
+            source: Name of the data, for error messages.
 
         Raises:
-            ValueError: If there are any.
+            ValueError: If an element is absent, or a composition is not determined.
         """
         foreign = sorted(set(compositions.elements()) - set(self.elements))
         if foreign:
@@ -179,7 +179,7 @@ class References:
             )
 
     def report(self) -> str:
-        """Say in one line what they are and of which rank."""
+        """Return values and rank in one line."""
         own = self.energy - self.shift
         values = ", ".join(f"{chemical_symbols[z]} {float(own[z]):.4f}" for z in self.elements)
         text = f"Atomic references (eV): {values}"
@@ -196,16 +196,16 @@ class References:
 
 
 def formula(counts: Tensor) -> str:
-    """Write a row of element counts as a formula in Hill's order."""
+    """Return the formula, in Hill's order, of a row of element counts."""
     numbers = {chemical_symbols[z]: int(counts[z]) for z in counts.nonzero().flatten().tolist()}
     return Formula.from_dict(numbers).format("hill")
 
 
 def isolated_atoms(dataset: MoleculeDataset) -> dict[int, float]:
-    """Find the isolated atoms, unless there is nothing else.
+    """Return the energies of isolated atoms among other structures.
 
     Returns:
-        Their energies in eV, by their numbers in the data set.
+        Energies in eV by number of the structure; empty if all structures are single atoms.
     """
     counts = cast(dict[str, Tensor], dataset.slices)["z"].diff()[torch.tensor(list(dataset.indices()))]
     single = (counts == 1).nonzero().flatten().tolist()
@@ -230,7 +230,7 @@ def energies_of(dataset: MoleculeDataset, numbers: dict[int, float]) -> dict[int
     for number, energy in numbers.items():
         z = int(cast(Data, dataset[number]).z)
         other = energies.setdefault(z, energy)
-        if abs(energy - other) > _ALIKE:
+        if abs(energy - other) > _TOLERANCE:
             raise ValueError(
                 f"structure {number}: an isolated {chemical_symbols[z]} must have the energy of the others, "
                 f"{other:.4f} eV, got {energy:.4f} eV; leave one of them, or set `references`"

@@ -1,4 +1,4 @@
-"""Splits: which structures train, validate and test."""
+"""Splits into training, validation and test structures, and fingerprints that identify duplicates."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _ORDER = 3202034522624059733
 
 
 class Split(NamedTuple):
-    """Numbers of structures, counted from 0; disjoint.
+    """Disjoint sets of numbers of structures, from 0.
 
-    A random split is sorted and holds all structures; an official one may leave some out, and may have
-    no ``val`` part.
+    A random split is sorted and contains all structures; a published one may omit some, and its ``val`` part
+    may be empty.
     """
 
     train: Tensor
@@ -31,14 +31,14 @@ class Split(NamedTuple):
     test: Tensor
 
     def check(self, name: str, structures: int) -> None:
-        """Refuse numbers that are not those of structures.
+        """Check that all numbers are those of structures.
 
         Args:
-            name: Of the split, for the message.
-            structures: How many there are.
+            name: Name of the split, for error messages.
+            structures: Number of structures.
 
         Raises:
-            ValueError: If there are any.
+            ValueError: If one is not.
         """
         for part in self:
             if part.dim() != 1 or part.is_floating_point() or part.dtype == torch.bool:
@@ -51,7 +51,7 @@ class Split(NamedTuple):
                 raise ValueError(f"split '{name}' must number {known}, got {int(wrong[0])}")
 
     def sha256(self) -> str:
-        """Hash the numbers, to tell whether two splits are the same."""
+        """Return a hash of the numbers, equal for equal splits."""
         digest = hashlib.sha256()
         for part in self:
             digest.update(len(part).to_bytes(8, "little"))
@@ -64,12 +64,12 @@ def random_split(n: int, n_train: int | None, n_val: int | None, seed: int) -> S
 
     Args:
         n: Number of structures.
-        n_train: How many to train on; all that validation leaves if ``None``.
-        n_val: How many to validate on; a tenth, 1,000 at most, if ``None``.
-        seed: Of the order.
+        n_train: Number of training structures; all that are not used for validation if ``None``.
+        n_val: Number of validation structures; a tenth, at most 1,000, if ``None``.
+        seed: Seed of the random order.
 
     Returns:
-        The split; the test set is what the other two leave.
+        The split; the remaining structures are the test set.
 
     Raises:
         ValueError: If there are too few structures.
@@ -90,14 +90,14 @@ def random_split(n: int, n_train: int | None, n_val: int | None, seed: int) -> S
 
 
 def without_copies(val: Tensor, train: Tensor) -> Tensor:
-    """Find the structures that do not occur in another set.
+    """Return the structures that do not occur in another set.
 
     Args:
-        val: Fingerprints of structures, or all their numbers, ``(structures, ...)``.
+        val: Fingerprints or values of structures, shape ``(structures, ...)``.
         train: Those of the other set.
 
     Returns:
-        Numbers of the structures of ``val`` that are in ``train`` nowhere.
+        Numbers of the structures in ``val`` that are not in ``train``.
     """
     known = np.isin(_as_bytes(val), _as_bytes(train))
     return torch.from_numpy(np.flatnonzero(~known))
@@ -109,10 +109,12 @@ def _as_bytes(rows: Tensor) -> np.ndarray:
 
 
 def read_split(path: Path) -> Split:
-    """Read a split; whether there are such structures is not known here, see :meth:`Split.check`.
+    """Read a split from the arrays ``train``, ``val`` and ``test`` of an npz file.
+
+    :meth:`Split.check` compares the numbers with those of the structures.
 
     Raises:
-        ValueError: If the file is damaged, or does not hold the three arrays.
+        ValueError: If the file is damaged, or an array is missing or of another kind.
     """
     with open_npz(path) as file:
         if missing := [part for part in Split._fields if part not in file.files]:
@@ -123,7 +125,9 @@ def read_split(path: Path) -> Split:
 
 
 def _numbers(path: Path, part: str, values: np.ndarray) -> Tensor:
-    if values.ndim != 1 or (values.dtype.kind not in "iu" and len(values)):  # NumPy's empty list is of floats
+    if values.ndim != 1 or (
+        values.dtype.kind not in "iu" and len(values)
+    ):  # an empty list becomes an array of floats
         raise ValueError(
             f"{path}: '{part}' must be one row of integers, got {values.dtype} of shape {values.shape}"
         )
@@ -131,20 +135,20 @@ def _numbers(path: Path, part: str, values: np.ndarray) -> Tensor:
 
 
 def fingerprints(batch: Data) -> Tensor:
-    """Compute a 64-bit number for each molecule from its atomic numbers and the bits of its positions.
+    """Compute a 64-bit hash of each structure from its atomic numbers and the bits of its positions.
 
-    Two molecules that differ anywhere, in the order of their atoms too, have the same one with a
-    probability of 2⁻⁶⁴.
+    Two structures that differ, also in the order of their atoms, have equal fingerprints with a probability
+    of 2⁻⁶⁴.
 
     Args:
-        batch: With ``z``, ``pos``, ``batch`` and ``ptr``.
+        batch: Batch with ``z``, ``pos``, ``batch`` and ``ptr``.
 
     Returns:
-        Shape ``(molecules,)``, int64.
+        Fingerprints, shape ``(structures,)``, int64.
     """
     molecule, ptr = cast(Tensor, batch.batch), cast(Tensor, batch.ptr)
     place = torch.arange(len(molecule), device=molecule.device) - ptr[molecule]
-    bits = (cast(Tensor, batch.pos).double() + 0.0).view(torch.int64)  # + 0.0: no negative zeros
+    bits = (cast(Tensor, batch.pos).double() + 0.0).view(torch.int64)  # + 0.0 removes negative zeros
     code = _mixed(place * _ORDER + cast(Tensor, batch.z))
     for axis, multiplier in enumerate(_MULTIPLIERS):
         code = _mixed((code ^ bits[:, axis]) * multiplier)

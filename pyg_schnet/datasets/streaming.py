@@ -1,4 +1,4 @@
-"""Passes over a data set in bounded memory."""
+"""Iteration over a data set in bounded memory."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _STRUCTURES_AT_ONCE = 2**14
 def stream(
     dataset: MoleculeDataset, fields: Iterable[str], numbers: Tensor | None = None
 ) -> Iterator[tuple[Tensor, Data]]:
-    """Gather a few fields of structures, many at a time.
+    """Yield batches of structures with some of their fields.
 
     Args:
-        dataset: Its ``transform`` is not applied.
-        fields: Those that are wanted; absent ones are left out.
-        numbers: Of the structures, in this order; all by default.
+        dataset: The data set, whose ``transform`` is not applied.
+        fields: Names of the fields, besides ``z``; absent ones are ignored.
+        numbers: Numbers of the structures in the order of the batches; all by default.
 
-    Returns:
+    Yields:
         Numbers of structures, shape ``(structures,)``, and their batch.
     """
     bare = _bare(dataset, fields)
@@ -40,17 +40,17 @@ def stream(
     for part in numbers.split(step):
         yield part, collate(bare, part)
         if bare.mapped is not None:
-            bare.mapped.release()  # what was read would else stay in memory
+            bare.mapped.release()  # pages that were read would stay in memory
 
 
 def sizes(dataset: MoleculeDataset) -> Tensor:
-    """Count the atoms of each structure, shape ``(structures,)``."""
+    """Return the number of atoms of each structure, shape ``(structures,)``."""
     offsets = cast(dict[str, Tensor], dataset.slices)["z"]
     return offsets.diff()[torch.tensor(dataset.indices())]
 
 
 def _bare(dataset: MoleculeDataset, fields: Iterable[str]) -> MoleculeDataset:
-    """Give the same structures with fewer fields, sharing their memory."""
+    """Return the same structures with fewer fields, sharing memory."""
     bare = copy.copy(dataset)
     wanted = {"z", *fields}
     bare.transform = None

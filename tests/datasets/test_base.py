@@ -428,7 +428,7 @@ def test_a_subset_has_its_own_items_and_statistics(make, numbers):
 @pytest.mark.parametrize("at_once", [1, 2, 4, 100])
 @pytest.mark.parametrize("transform", [None, with_edges])
 def test_statistics_are_those_by_hand_however_many_are_counted_at_once(make, monkeypatch, at_once, transform):
-    monkeypatch.setattr(datasets, "_MOLECULES_AT_ONCE", at_once)
+    monkeypatch.setattr(datasets, "_STRUCTURES_AT_ONCE", at_once)
     dataset = make(transform=transform)
     found = dataset.compositions()
     assert {
@@ -444,7 +444,7 @@ def test_statistics_are_those_by_hand_however_many_are_counted_at_once(make, mon
 
 
 def test_statistics_take_the_memory_of_some_molecules_and_of_the_fields_they_need(root, monkeypatch):
-    monkeypatch.setattr(datasets, "_MOLECULES_AT_ONCE", 2)
+    monkeypatch.setattr(datasets, "_STRUCTURES_AT_ONCE", 2)
     monkeypatch.setattr(mapping, "_READS_BETWEEN_RELEASES", 1000)  # the parts' own releases are counted
     dataset, gathered, released = Small(root, memory_map=True), [], []
     monkeypatch.setattr(
@@ -460,7 +460,7 @@ def test_statistics_take_the_memory_of_some_molecules_and_of_the_fields_they_nee
 
 @pytest.mark.parametrize("at_once", [1, 2, 100])
 def test_without_forces_the_scale_is_the_spread_of_energies_an_atom(make, monkeypatch, at_once):
-    monkeypatch.setattr(datasets, "_MOLECULES_AT_ONCE", at_once)
+    monkeypatch.setattr(datasets, "_STRUCTURES_AT_ONCE", at_once)
     dataset = make(without=["forces"])
     counts = np.array([[z.count(number) for number in (1, 6, 8)] for _, z, _ in MOLECULES])
     energies = np.array([energy for _, _, energy in MOLECULES])

@@ -20,7 +20,8 @@ import torch_geometric.datasets
 from pyg_schnet import RadiusGraph
 from pyg_schnet.datasets import md17
 from pyg_schnet.datasets.cards.card import read_card
-from pyg_schnet.datasets.md17 import MD17, MD22, check_fingerprint
+from pyg_schnet.datasets.md17 import MD17, check_fingerprint
+from pyg_schnet.datasets.md22 import MD22
 from pyg_schnet.io.remote import download as downloads
 from pyg_schnet.io.remote.archive import extract
 from pyg_schnet.io.remote.download import DownloadError
@@ -294,8 +295,7 @@ def test_the_revised_set_may_be_put_there_by_hand(server, tmp_path, unpacked):
 def test_a_split_that_does_not_fit_is_refused(publish, tmp_path, content):
     publish(**{TAR: revised({"rmd17/splits/index_test_04.csv": content})})
     path = tmp_path / "raw/rmd17/splits/index_test_04.csv"
-    message = f"{path}: must hold one number of a frame, 0 to 2, a line; unpack the archive again"
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))}.*frame number from 0 to 2"):
         MD17(tmp_path, "revised ethanol")
     assert not list((tmp_path / "processed").glob("*.safetensors"))
 
@@ -409,7 +409,8 @@ def test_a_source_that_is_no_npz_file_is_told(tmp_path, name):
     path = tmp_path / name
     with pytest.raises(FileNotFoundError) as caught:
         MD17(tmp_path / "root", "ethanol", source=path)
-    assert str(caught.value) == f"`source` must be 'auto' or an npz file; {path} is none"
+    assert "`source` must be 'auto' or an npz file" in str(caught.value)
+    assert str(path) in str(caught.value)
 
 
 def test_downloads_need_a_folder():
@@ -433,11 +434,8 @@ def test_a_number_that_was_changed_is_noticed(publish, tmp_path, key):
     arrays[key] = found[key]
     publish(**{"md17_ethanol.npz": npz(arrays)})
     expected, stored = fingerprint(**found)[:12], arrays["md5"].item().decode()[:12]
-    message = (
-        f"{tmp_path / 'raw/md17_ethanol.npz'}: its fingerprint is {expected}…, but the file says {stored}…; "
-        "it is damaged or was changed, download it again"
-    )
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+    path = re.escape(str(tmp_path / "raw/md17_ethanol.npz"))
+    with pytest.raises(ValueError, match=f"^{path}: fingerprint must be {stored}…, got {expected}…"):
         MD17(tmp_path, "ethanol")
     assert not list((tmp_path / "processed").glob("*.safetensors"))
 

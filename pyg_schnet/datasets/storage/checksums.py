@@ -1,12 +1,11 @@
-"""Checksums of a processed data set: damage is found where it is read, however large the file is.
+"""Checksums of a processed data set, which detect damage in the blocks that are read.
 
-The last tensor of the file, ``crc32:blocks``, holds four bytes for each block of 64 KiB of all other
-tensors, as they lie in the file, behind four bytes for its header and the other checksums. A file that is
-read into the memory is verified whole; of one that stays on disk each block is, when it is read for the
-first time.
+The last tensor of the file, ``crc32:blocks``, holds a CRC-32 of the header and the other checksums, followed
+by one for each block of 64 KiB of all other tensors in the order of the file. A file that is read into memory
+is verified completely; of a memory-mapped file, each block is verified when it is first read.
 
-CRC-32 finds every damage within 32 neighboring bits, and misses others with a probability of 2⁻³². It
-is no protection against intent.
+CRC-32 detects all damage within 32 neighboring bits, and misses other damage with a probability of 2⁻³². It
+does not protect against intent.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ BLOCK = 2**16  # bytes: a read of some hundred µs from a disk, checked in 40 µ
 
 
 def rows(size: int) -> int:
-    """Count the checksums of so many bytes, that of the header included."""
+    """Return the number of checksums of a file with tensors of this size in bytes, including the header's."""
     return 1 + -(-size // BLOCK)
 
 
 class BlockWriter:
-    """Writes to a file, and computes the checksums of its blocks.
+    """Writer that computes the checksums of the blocks of a file.
 
     Args:
-        file: Open to be written, at its beginning.
-        header: What it begins with.
+        file: File open for writing, at its beginning.
+        header: First bytes of the file.
     """
 
     def __init__(self, file: BinaryIO, header: bytes):
@@ -44,7 +43,7 @@ class BlockWriter:
         file.write(header)
 
     def write(self, piece: bytes | memoryview) -> None:
-        """Append a piece behind the header."""
+        """Append bytes."""
         self._file.write(piece)
         left = memoryview(piece)
         while left:
@@ -68,15 +67,15 @@ class BlockWriter:
 
 
 class Checksums:
-    """The checksums of a file that is there.
+    """Checksums of a file.
 
     Args:
-        file: A complete safetensors file of :class:`BlockWriter`, open without a buffer and kept so.
+        file: A safetensors file of :class:`BlockWriter`, open without a buffer; it must stay open.
         start: Length of its header, where the tensors begin.
-        place: Where the checksums are, from there.
+        place: Offsets of the begin and end of the checksums, relative to ``start``.
 
     Raises:
-        ValueError: If the header or the checksums themselves are damaged.
+        ValueError: If the header or the checksums are damaged.
     """
 
     def __init__(self, file: FileIO, start: int, place: tuple[int, int]):
@@ -91,25 +90,25 @@ class Checksums:
 
     @property
     def is_done(self) -> bool:
-        """Whether all blocks were compared."""
+        """Whether all blocks were verified."""
         return self._left == 0
 
     def check(self, first: np.ndarray, end: np.ndarray) -> None:
-        """Compare the blocks that some ranges of bytes are in, if this was not done before.
+        """Verify the blocks of ranges of bytes that were not verified before.
 
         Args:
-            first: Where the ranges begin, in bytes behind the header.
-            end: Where they end.
+            first: Offsets of the first byte of each range, relative to the end of the header.
+            end: Offsets of the end of each range.
 
         Raises:
-            ValueError: If a block is not what was written.
+            ValueError: If a block is damaged.
         """
         there = end > first
         low, high = first[there] // BLOCK, (end[there] - 1) // BLOCK
         self._check_blocks(_all_between(low, high))
 
     def check_all(self) -> None:
-        """Compare all blocks."""
+        """Verify all blocks."""
         self._check_blocks(np.arange(len(self._sums)))
 
     def _check_blocks(self, blocks: np.ndarray) -> None:
@@ -124,20 +123,20 @@ class Checksums:
         self._left = int(self._unread.sum())
 
     def _read(self, place: int, length: int) -> bytes:
-        """Read from the file, not from a map of it that its user may have written to."""
-        if hasattr(os, "pread"):  # processes after a fork share the position in the file
+        """Read from the file rather than from its map, to which the user may have written."""
+        if hasattr(os, "pread"):  # forked processes share the file position
             return os.pread(self._file.fileno(), length, place)
         self._file.seek(place)
         return self._file.read(length)
 
 
 def checksums_of(file: FileIO, start: int, table: Mapping[str, Mapping]) -> Checksums | None:
-    """Find the checksums of a processed data set; ``None`` in files of earlier versions, which have none.
+    """Return the checksums of a processed data set; ``None`` for files of earlier versions without them.
 
     Args:
-        file: Open without a buffer.
+        file: The file, open without a buffer.
         start: Length of its header.
-        table: What the header holds.
+        table: Entries of the header, by name of the tensor.
 
     Raises:
         ValueError: If the header or the checksums are damaged.
@@ -147,7 +146,7 @@ def checksums_of(file: FileIO, start: int, table: Mapping[str, Mapping]) -> Chec
 
 
 def verify(path: str | os.PathLike) -> None:
-    """Verify all of a processed data set by its checksums, if it has any.
+    """Verify a processed data set completely by its checksums, if it has any.
 
     Raises:
         ValueError: If it is damaged.

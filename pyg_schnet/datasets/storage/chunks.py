@@ -1,4 +1,4 @@
-"""Chunks: some molecules of a data set in the flat layout, and how they are joined."""
+"""Chunks: structures of a data set in the layout of PyG's ``InMemoryDataset``, and their concatenation."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from pyg_schnet.io.formats.frames import Frames
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some molecules of a data set.
+    """Some structures of a data set.
 
     Attributes:
-        fields: By name, all molecules' values behind each other; texts are lists of one string a molecule.
-        counts: Rows a molecule, shape ``(molecules,)``, of the fields that do not have exactly one.
+        fields: Concatenated values of all structures, by name; texts are lists of one string per structure.
+        counts: Number of rows of each structure, shape ``(structures,)``, by name; omitted for fields with
+            exactly one row per structure.
     """
 
     fields: dict[str, Tensor | list[str]]
@@ -40,23 +41,23 @@ class Chunk:
         return len(self.counts[name]) if name in self.counts else _rows(name, value)
 
     def size(self) -> int:
-        """Count the bytes of its tensors."""
+        """Return the size of the tensors in bytes."""
         tensors = [value for value in self.fields.values() if isinstance(value, Tensor)]
         return sum(value.numel() * value.itemsize for value in tensors)
 
     def kinds(self) -> dict[str, str]:
-        """Say of which type and shape the rows of each field are; chunks of a data set agree in it."""
+        """Return type and shape of a row of each field, which all chunks of a data set must share."""
         return {name: _kind(name, value) for name, value in self.fields.items()}
 
     def check(self, kinds: dict[str, str]) -> None:
-        """Refuse what could not be told apart or joined later.
+        """Check that the chunk can be joined with the first one.
 
         Args:
-            kinds: Of the first chunk.
+            kinds: Result of :meth:`kinds` for the first chunk.
 
         Raises:
-            ValueError: If the fields differ from those of the first chunk, or if a field has not as many
-                rows as its counts say.
+            ValueError: If the fields differ from those of the first chunk, or the rows of a field from its
+                counts.
         """
         own = self.kinds()
         if own.keys() != kinds.keys():
@@ -74,16 +75,16 @@ class Chunk:
                 )
 
     def counts_of(self, name: str) -> Tensor:
-        """Give the rows a molecule of any field."""
+        """Return the number of rows of each structure in a field."""
         counts = self.counts.get(name)
         return torch.ones(len(self), dtype=torch.long) if counts is None else counts.long()
 
 
 def join(chunks: Iterable[Chunk]) -> tuple[dict[str, Tensor | list[str]], dict[str, Tensor]]:
-    """Join chunks in memory, as fields and slices of PyG's ``InMemoryDataset``.
+    """Concatenate chunks in memory to the fields and slices of PyG's ``InMemoryDataset``.
 
     Raises:
-        ValueError: If there is no molecule, or if the chunks do not fit together.
+        ValueError: If there is no structure, or the fields of the chunks differ.
     """
     whole = list(chunks)
     if sum(map(len, whole)) == 0:
@@ -105,12 +106,12 @@ def join(chunks: Iterable[Chunk]) -> tuple[dict[str, Tensor | list[str]], dict[s
 
 
 def offsets(counts: Tensor) -> Tensor:
-    """Compute where each molecule begins, and where the last one ends."""
+    """Compute the first row of each structure, and the end of the last one."""
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
 def is_index(name: str) -> bool:
-    """Whether a field is joined along its last dimension, by PyG's convention."""
+    """Return whether PyG concatenates a field along its last dimension."""
     return "index" in name or name == "face"
 
 

@@ -1,4 +1,4 @@
-"""Tensors of a safetensors file that stay on disk until they are used."""
+"""Memory-mapped tensors of a safetensors file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pyg_schnet.datasets.storage.checksums import checksums_of
 
-DTYPES = {  # as safetensors writes them
+DTYPES = {  # by their names in safetensors
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -27,16 +27,16 @@ DTYPES = {  # as safetensors writes them
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-# Pages that were read count as the process's memory until they are handed back: some 10 MB for 32 out of a
-# million molecules, for the system brings in their neighbors. A batch takes 0.44 ms so, 0.34 if eight wait.
+# Pages that were read count as memory of the process until they are released: some 10 MB for 32 out of a
+# million molecules, because the system reads neighboring pages. A batch takes 0.44 ms; 0.34 with 8 reads.
 _READS_BETWEEN_RELEASES = 2
 
 
 class MappedTensors(Mapping[str, Tensor]):
-    """The tensors of a file, by name, paged in as they are used.
+    """Tensors of a file by name, read from disk when they are used.
 
-    Writing to a tensor changes neither the file nor what other processes see, and is forgotten by
-    :meth:`release`.
+    Writing to a tensor changes neither the file nor the tensors of other processes; :meth:`release` discards
+    such changes.
 
     Args:
         path: A safetensors file; ``safe_open`` checks its header.
@@ -44,7 +44,7 @@ class MappedTensors(Mapping[str, Tensor]):
 
     def __init__(self, path: str | os.PathLike):
         self.path = os.fspath(path)
-        with safe_open(self.path, framework="pt"):  # refuses offsets outside of the file
+        with safe_open(self.path, framework="pt"):  # raises for offsets outside the file
             pass
         file = open(self.path, "rb", buffering=0)  # noqa: SIM115 - closed with this object
         weakref.finalize(self, file.close)
@@ -53,7 +53,7 @@ class MappedTensors(Mapping[str, Tensor]):
         self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         table.pop("__metadata__", None)
         self._table = table
-        self._whole: set[str] = set()  # what was verified whole
+        self._whole: set[str] = set()  # names of tensors that were verified completely
         self._checksums = checksums_of(file, 8 + length, table)
         self._tensors = {name: self._view(8 + length, entry) for name, entry in table.items()}
         self._reads = 0
@@ -68,7 +68,7 @@ class MappedTensors(Mapping[str, Tensor]):
         return len(self._tensors)
 
     def check(self, name: str) -> None:
-        """Verify all of a tensor that is about to be read, if the file has checksums.
+        """Verify a tensor completely before it is read, if the file has checksums.
 
         Raises:
             ValueError: If it is damaged.
@@ -79,11 +79,11 @@ class MappedTensors(Mapping[str, Tensor]):
             self._checksums.check(np.array([start]), np.array([end]))
 
     def check_molecules(self, slices: Mapping[str, Tensor], molecules: Tensor) -> None:
-        """Verify the rows of some molecules that are about to be read, if the file has checksums.
+        """Verify the rows of structures before they are read, if the file has checksums.
 
         Args:
-            slices: Offsets of the molecules by name of the tensor.
-            molecules: Numbers of the molecules, one or many.
+            slices: Offsets of the structures by name of the tensor.
+            molecules: Numbers of the structures.
 
         Raises:
             ValueError: If they are damaged.
@@ -102,14 +102,14 @@ class MappedTensors(Mapping[str, Tensor]):
                 raise ValueError(f"{self.path}: is damaged ({error}); make this data set again") from None
 
     def count_read(self) -> None:
-        """Say that something was read; the memory is handed back after some of these."""
+        """Count a read; every second one releases the memory."""
         self._reads += 1
         if self._reads % _READS_BETWEEN_RELEASES == 0:
             self.release()
 
     def release(self) -> None:
-        """Hand back the memory of pages that were read; they are read again when they are used."""
-        if hasattr(self._map, "madvise"):  # not on Windows, whose system takes them when it needs them
+        """Release the memory of pages that were read; they are read again when they are used."""
+        if hasattr(self._map, "madvise"):  # not on Windows, which reclaims pages itself
             self._map.madvise(mmap.MADV_DONTNEED)
 
     def _view(self, offset: int, entry: Mapping) -> Tensor:

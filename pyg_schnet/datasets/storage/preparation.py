@@ -1,4 +1,4 @@
-"""Preparation of chunks for storage: numbered, filtered and transformed."""
+"""Numbering, filters and transforms of chunks before they are stored."""
 
 from __future__ import annotations
 
@@ -19,13 +19,17 @@ from pyg_schnet.datasets.splits import Split
 from pyg_schnet.datasets.storage.chunks import Chunk, join
 
 
-class Prepared:
-    """Chunks as they are stored, each molecule with its number ``idx``.
+class PreparedChunks:
+    """Chunks as they are stored: numbered by ``idx``, filtered and transformed, one at a time.
 
     Args:
-        chunks: As read; they are asked for one at a time.
-        pre_filter: Tells by an item whether it is kept.
-        pre_transform: Applied to each item that is kept.
+        chunks: Chunks as read.
+        pre_filter: Function that returns whether an item is kept.
+        pre_transform: Transform of each item that is kept.
+
+    Attributes:
+        kept: Numbers of the structures that were kept; ``None`` without a filter.
+        count: Number of structures that were read.
     """
 
     def __init__(self, chunks: Iterable[Chunk], pre_filter: Callable | None, pre_transform: Callable | None):
@@ -45,10 +49,10 @@ class Prepared:
             yield from self._changed(Chunk(fields, chunk.counts), first)
 
     def renumber(self, splits: dict[str, Split]) -> dict[str, Split]:
-        """Number the molecules of splits as they are after the filter; asked for after the last chunk.
+        """Renumber the structures of splits after the filter; call it after the last chunk.
 
         Raises:
-            ValueError: If a split holds other numbers than those of the molecules that were read.
+            ValueError: If a split holds a number that is not that of a structure.
         """
         for name, split in splits.items():
             split.check(name, self.count)
@@ -76,14 +80,14 @@ class Prepared:
 
 
 def describe(step: Callable | None) -> str:
-    """Describe a filter or transform: alike in every process, otherwise if a function has other code."""
+    """Describe a filter or transform: equal in all processes, different if the code of a function changes."""
     text = repr(step)
     shown = _without_address(text)
     if isinstance(step, FunctionType):
         inner = [cell.cell_contents for cell in step.__closure__ or ()]
         whole = _code(step.__code__) + repr((step.__defaults__, step.__kwdefaults__, inner))
         return f"{shown} {hashlib.sha256(_without_address(whole).encode()).hexdigest()}"
-    if text != shown and hasattr(step, "__dict__"):  # an object that does not say what it holds
+    if text != shown and hasattr(step, "__dict__"):  # an object whose repr does not show its attributes
         return f"{shown} {_without_address(repr(vars(step)))}"
     return shown
 
@@ -92,7 +96,7 @@ def _code(code: CodeType) -> str:
     constants = []
     for value in code.co_consts:
         if isinstance(value, frozenset):
-            value = sorted(value, key=repr)  # whose own order changes with each process
+            value = sorted(value, key=repr)  # the order of a set differs among processes
         constants.append(_code(value) if isinstance(value, CodeType) else repr(value))
     return repr((code.co_code, code.co_names, constants))
 
@@ -105,8 +109,8 @@ def _renumbered(part: Tensor, new: dict[int, int]) -> Tensor:
     return torch.tensor([new[i] for i in part.tolist() if i in new], dtype=torch.long)
 
 
-def flat(items: Sequence[BaseData]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Lay items behind each other, as fields and slices of PyG's ``InMemoryDataset``, even a single one."""
+def collate_items(items: Sequence[BaseData]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Collate items, also a single one, to the fields and slices of PyG's ``InMemoryDataset``."""
     whole, slices, _ = collate(Data, list(items), increment=False, add_batch=False)
     fields = whole.to_dict()
     fields.pop("num_nodes", None)
@@ -114,16 +118,16 @@ def flat(items: Sequence[BaseData]) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _chunk(items: list[Data]) -> Chunk:
-    """Make a chunk of what the transform returned, if it can be stored.
+    """Build a chunk of the items that a transform returned.
 
     Raises:
-        ValueError: If the items have different fields, or fields that are no tensors, numbers or texts.
+        ValueError: If the items have different fields, or fields other than tensors, numbers and texts.
     """
     keys = set(items[0].keys())
     for item in items:
         if other := sorted(keys.symmetric_difference(item.keys())):
             raise ValueError(f"`pre_transform` must add `{other[0]}` to all structures, not to some of them")
-    fields, slices = flat(items)
+    fields, slices = collate_items(items)
     for key, value in fields.items():
         if not isinstance(value, Tensor) and not _are_texts(value):
             raise ValueError(f"`pre_transform` must add tensors, numbers or texts, got others as `{key}`")

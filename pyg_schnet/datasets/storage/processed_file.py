@@ -1,10 +1,10 @@
-"""The flat layout of every processed data set: one safetensors file, written as a stream, read at once.
+"""The processed file of a data set: one safetensors file, written chunk by chunk.
 
-All molecules of a field lie behind each other in one tensor, as in PyG's ``InMemoryDataset``. Fields with a
-varying number of rows (``z, pos, forces`` have one an atom) have a tensor ``ptr:FIELD`` of offsets, shared
-where it is the same; indices of atoms are stored as ``(edges, 2)``; texts as JSON strings, one a line. The
-JSON header ``pyg_schnet`` says which field is which, and holds what the data set wants to remember. Checksums
-are in the last tensor, see :mod:`pyg_schnet.datasets.storage.checksums`.
+Each field is one tensor with the rows of all structures, as in PyG's ``InMemoryDataset``. Fields with a
+varying number of rows (``z``, ``pos`` and ``forces`` have one per atom) have a tensor ``ptr:FIELD`` of
+offsets, shared among fields with equal offsets; indices of atoms are stored as ``(edges, 2)``; texts as JSON
+strings, one per line. The JSON header ``pyg_schnet`` describes the fields and holds metadata of the data set.
+Checksums are in the last tensor, see :mod:`pyg_schnet.datasets.storage.checksums`.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from pyg_schnet.datasets.storage.writer import KEY, PER_ATOM, StorageWriter
 from pyg_schnet.io.atomic import rename_durably
 
 KIND = "data set"
-FORMAT = 1  # raise it when an older pyg_schnet could not read the file
+FORMAT = 1  # increase it when older versions cannot read new files
 
 
 @dataclass(frozen=True)
-class Stored:
-    """What a file holds.
+class ProcessedFile:
+    """Content of a processed file.
 
     Attributes:
-        fields: As in :class:`Chunk`.
-        slices: Offsets of the molecules by field, shape ``(molecules + 1,)``.
-        header: What the data set remembered.
-        splits: Official splits by name.
-        mapped: The tensors on disk, if they were left there.
+        fields: Fields as in :class:`Chunk`.
+        slices: Offsets of the structures by field, shape ``(structures + 1,)``.
+        header: Metadata of the data set.
+        splits: Published splits by name.
+        mapped: The memory-mapped tensors; ``None`` for a file that was read into memory.
     """
 
     fields: dict[str, Tensor | list[str]]
@@ -61,17 +61,17 @@ def write(
     header: Callable[[], Mapping[str, Any]] = dict,
     splits: Callable[[], Mapping[str, Split]] = dict,
 ) -> None:
-    """Write a data set at once or not at all, holding one chunk and 32 MiB in memory at most.
+    """Write a data set atomically, with at most one chunk and 32 MiB in memory.
 
     Args:
-        path: The file.
-        chunks: All with the same fields.
-        header: Gives what is to be remembered, anything that JSON can hold; called after the last chunk.
-        splits: Gives the official splits by name; called after the last chunk.
+        path: Path of the file.
+        chunks: Chunks with the same fields.
+        header: Function that returns metadata, in types of JSON; called after the last chunk.
+        splits: Function that returns the published splits by name; called after the last chunk.
 
     Raises:
-        OSError: If it cannot be written, as on a full disk; a file that is there stays.
-        ValueError: If there is no molecule, or if the chunks differ in their fields.
+        OSError: If it cannot be written, for instance on a full disk; an existing file is kept.
+        ValueError: If there is no structure, or the fields of chunks differ.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,18 +79,18 @@ def write(
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         writer = StorageWriter(Path(folder))
         for chunk in chunks:
-            with _told(path):
+            with _named_errors(path):
                 writer.append(chunk)
         entry = {"format": FORMAT, "kind": KIND, **header()}
         whole, named = Path(folder) / "whole", splits()
-        with _told(path):
+        with _named_errors(path):
             writer.finish(whole, entry, named)
             rename_durably(whole, path)
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Say which file cannot be written, as on a full disk."""
+def _named_errors(path: Path) -> Iterator[None]:
+    """Name the file in errors of writing, for instance on a full disk."""
     try:
         yield
     except OSError as error:
@@ -99,18 +99,18 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove what a killed process left; the caller holds the lock, so that nobody is at it."""
+    """Remove temporary folders of killed processes; the caller holds the lock."""
     for folder in path.parent.glob(f".{glob.escape(path.name)}.*/"):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def read(path: str | os.PathLike, memory_map: bool = False) -> Stored:
+def read(path: str | os.PathLike, memory_map: bool = False) -> ProcessedFile:
     """Read a data set.
 
     Args:
         path: A file of :func:`write`.
-        memory_map: Leave the tensors on disk, from where they are paged in as they are used; they may be
-            written to, but the file does not change.
+        memory_map: Whether to map the tensors instead of reading them; writing to them does not change the
+            file.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -129,11 +129,13 @@ def read(path: str | os.PathLike, memory_map: bool = False) -> Stored:
         splits = _splits(tensors, header["molecules"])
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise ValueError(f"{path}: is damaged ({error}); make this data set again") from None
-    return Stored(fields, slices, header, splits, tensors if isinstance(tensors, MappedTensors) else None)
+    return ProcessedFile(
+        fields, slices, header, splits, tensors if isinstance(tensors, MappedTensors) else None
+    )
 
 
 def read_header(path: str | os.PathLike) -> dict[str, Any]:
-    """Read what a data set remembered; see :func:`read` for what it raises."""
+    """Read the metadata of a data set; raises as :func:`read`."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such data set")
     try:
@@ -162,7 +164,7 @@ def read_header(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def _read_at_once(header: dict[str, Any], tensors: Mapping[str, Tensor]) -> list[str]:
-    """Name the tensors that are read whole though they are left on disk: offsets, splits and texts."""
+    """Return the names of tensors that are read completely even if mapped: offsets, splits and texts."""
     texts = {name for name, layout in dict(header["fields"]).items() if layout["kind"] == "text"}
     return [name for name in tensors if name.startswith(("ptr:", "split:")) or name in texts]
 
@@ -188,12 +190,12 @@ def _unpack(header: dict[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict
     for name in per_atom[1:]:
         if not torch.equal(slices[name], slices[per_atom[0]]):
             raise ValueError(f"offsets of `{name}`, which are not those of `{per_atom[0]}`")
-    one_each = torch.arange(molecules + 1)  # now that so many are known to be there
+    one_each = torch.arange(molecules + 1)  # allocated after the number was checked
     return fields, {name: slices.get(name, one_each) for name in fields}
 
 
 def _check_offsets(pointer: Tensor, molecules: int, rows: int, name: str) -> None:
-    """Refuse offsets that would point beyond the rows; differences alone might overflow."""
+    """Raise for offsets beyond the rows; differences alone might overflow."""
     low, high = (int(value) for value in pointer.aminmax())
     if (
         pointer.dtype != torch.long
@@ -214,7 +216,7 @@ def _splits(tensors: Mapping[str, Tensor], molecules: int) -> dict[str, Split]:
 
 
 def _decode(value: Tensor) -> list[str]:
-    """Read JSON strings, one a line; a line feed within one is written as an escape."""
+    """Parse JSON strings, one per line; line feeds in them are escaped."""
     lines = bytes(value.numpy()).decode().removesuffix("\n").replace("\n", ",")
     texts = json.loads(f"[{lines}]")
     if not all(isinstance(text, str) for text in texts):

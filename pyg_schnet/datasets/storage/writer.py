@@ -1,4 +1,4 @@
-"""The writer of processed data sets: chunks in, one safetensors file out, a chunk in memory at a time."""
+"""Writer of processed files: chunks are collected in one temporary file per field, then joined."""
 
 from __future__ import annotations
 
@@ -19,16 +19,20 @@ from pyg_schnet.datasets.storage.checksums import BlockWriter
 from pyg_schnet.datasets.storage.chunks import Chunk, is_index, offsets
 from pyg_schnet.datasets.storage.mapped import DTYPES
 
-# Bytes that wait in memory. A set of one chunk, or smaller than this, is written once; others go through one
-# file a field.
-_HELD = 2**25
-KEY = "pyg_schnet"  # of our entry in the file's header
-PER_ATOM = ("z", "pos", "forces")  # have offsets even where each molecule is one atom
+# Bytes that are buffered in memory. A set of one chunk, or smaller than this, is written once; larger ones
+# use one temporary file per field.
+_BUFFERED = 2**25
+KEY = "pyg_schnet"  # of the entry in the header of the file
+PER_ATOM = ("z", "pos", "forces")  # have offsets even if each structure is one atom
 _DTYPES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class StorageWriter:
-    """Appends chunks to one file a field, and joins these files in the end."""
+    """Writer that appends chunks to one temporary file per field, and joins these files.
+
+    Args:
+        folder: Folder of the temporary files.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -41,7 +45,7 @@ class StorageWriter:
     def append(self, chunk: Chunk) -> None:
         self.kinds = self.kinds or chunk.kinds()
         chunk.check(self.kinds)
-        if self.held + chunk.size() > _HELD:
+        if self.held + chunk.size() > _BUFFERED:
             self._spill()
         for name, value in chunk.fields.items():
             self.counts.setdefault(name, []).append(chunk.counts_of(name))
@@ -61,7 +65,7 @@ class StorageWriter:
         self.held += value.numel() * value.itemsize
 
     def _spill(self) -> None:
-        """Move what is held in memory to the disk."""
+        """Move buffered tensors to the temporary files."""
         self.held = 0
         for part in self.parts.values():
             with (self.folder / part.file).open("ab") as file:
@@ -95,7 +99,7 @@ class StorageWriter:
             file.finish()
 
     def _pointers(self) -> tuple[dict[str, Tensor], dict[str, dict[str, str]]]:
-        """Offsets of the fields that need them, and how each field is stored."""
+        """Return the offsets of fields that need them, and the description of each field."""
         pointers: dict[str, Tensor] = {}
         layout: dict[str, dict[str, str]] = {}
         for name, part in self.parts.items():
@@ -124,14 +128,14 @@ class _Part:
     held: list[Tensor] = field(default_factory=list)
 
     def dump(self, file: BinaryIO | BlockWriter) -> None:
-        """Write what is held in memory, and let go of it."""
+        """Write and discard the buffered tensors."""
         for value in self.held:
             _dump(value, file)
         self.held.clear()
 
     @property
     def file(self) -> str:
-        return f"{self.number}.part"  # names of fields may hold what file names may not
+        return f"{self.number}.part"  # names of fields may be invalid file names
 
 
 def _encode(texts: list[str]) -> Tensor:
@@ -147,7 +151,7 @@ def _dump(value: Tensor, file: BinaryIO | BlockWriter) -> None:
 def _safetensors_header(
     order: list[str], entries: Mapping[str, tuple[torch.dtype, tuple[int, ...]]], metadata: dict[str, str]
 ) -> bytes:
-    """Make the head of a safetensors file: the length of the JSON text, and the text, padded to 8 bytes."""
+    """Build the header of a safetensors file: length of the JSON text, and the text, padded to 8 bytes."""
     table: dict[str, Any] = {"__metadata__": metadata}
     start = 0
     for name in order:

@@ -12,7 +12,7 @@ from torch_geometric.transforms import Compose
 from pyg_schnet import RadiusGraph
 from pyg_schnet.datasets.splits import Split
 from pyg_schnet.datasets.storage.chunks import Chunk, join
-from pyg_schnet.datasets.storage.preparation import Prepared, describe, flat
+from pyg_schnet.datasets.storage.preparation import PreparedChunks, collate_items, describe
 
 SIZES = [3, 1, 2, 5, 1, 4]
 
@@ -68,7 +68,7 @@ def assert_same(first, second):
 
 
 def test_structures_are_numbered_across_chunks():
-    fields, _ = join(Prepared(cut(whole(), [2, 1, 3]), None, None))
+    fields, _ = join(PreparedChunks(cut(whole(), [2, 1, 3]), None, None))
     assert fields["idx"].tolist() == [0, 1, 2, 3, 4, 5]
     assert fields["idx"].dtype == torch.int64
 
@@ -76,13 +76,13 @@ def test_structures_are_numbered_across_chunks():
 def test_numbers_that_chunks_bring_are_kept():
     chunk = whole()
     chunk.fields["idx"] = torch.tensor([7, 2, 9, 4, 0, 1])
-    fields, _ = join(Prepared([chunk], odd, None))
+    fields, _ = join(PreparedChunks([chunk], odd, None))
     assert fields["idx"].tolist() == [7, 2, 4, 0]
 
 
 def test_the_readers_chunks_are_left_as_they_are():
     chunk = whole()
-    list(Prepared([chunk], odd, with_edges))
+    list(PreparedChunks([chunk], odd, with_edges))
     assert set(chunk.fields) == {"z", "pos", "energy", "name", "chain_index"}
     assert chunk.fields["z"].dtype == torch.uint8
 
@@ -91,12 +91,12 @@ def test_the_readers_chunks_are_left_as_they_are():
 @pytest.mark.parametrize("pre_transform", [None, with_edges])
 @pytest.mark.parametrize("lengths", [[1, 1, 1, 1, 1, 1], [2, 4], [5, 1], [0, 6]])
 def test_the_cut_into_chunks_makes_no_difference(pre_filter, pre_transform, lengths):
-    parts = Prepared(cut(whole(), lengths), pre_filter, pre_transform)
-    assert_same(join(parts), join(Prepared([whole()], pre_filter, pre_transform)))
+    parts = PreparedChunks(cut(whole(), lengths), pre_filter, pre_transform)
+    assert_same(join(parts), join(PreparedChunks([whole()], pre_filter, pre_transform)))
 
 
 def test_only_what_the_filter_keeps_is_left():
-    fields, slices = join(Prepared([whole()], odd, None))
+    fields, slices = join(PreparedChunks([whole()], odd, None))
     assert fields["name"] == ["0", "1", "3", "4"]
     assert fields["idx"].tolist() == [0, 1, 3, 4]
     assert slices["z"].tolist() == [0, 3, 4, 9, 10]
@@ -104,19 +104,19 @@ def test_only_what_the_filter_keeps_is_left():
 
 
 def test_a_filter_may_keep_a_single_structure():
-    fields, slices = join(Prepared([whole()], lambda item: item.name == "3", None))
+    fields, slices = join(PreparedChunks([whole()], lambda item: item.name == "3", None))
     assert fields["name"] == ["3"]
     assert slices["z"].tolist() == [0, 5]
 
 
 def test_a_filter_that_keeps_nothing_is_noticed():
     with pytest.raises(ValueError, match=r"at least.*structure.*none"):
-        join(Prepared([whole()], lambda item: False, None))
+        join(PreparedChunks([whole()], lambda item: False, None))
 
 
 def test_filter_and_transform_see_items_as_the_data_set_gives_them():
     seen = []
-    list(Prepared([whole()], lambda item: seen.append(item) or True, None))
+    list(PreparedChunks([whole()], lambda item: seen.append(item) or True, None))
     assert [int(item.idx) for item in seen] == [0, 1, 2, 3, 4, 5]
     assert seen[2].z.dtype == torch.int64
     assert seen[2].pos.shape == (2, 3)
@@ -126,12 +126,12 @@ def test_filter_and_transform_see_items_as_the_data_set_gives_them():
 
 def test_the_transform_sees_only_what_the_filter_kept():
     seen = []
-    list(Prepared([whole()], odd, lambda item: seen.append(item.name) or item))
+    list(PreparedChunks([whole()], odd, lambda item: seen.append(item.name) or item))
     assert seen == ["0", "1", "3", "4"]
 
 
 def test_what_a_transform_adds_is_stored():
-    fields, slices = join(Prepared(cut(whole(), [3, 3]), None, with_edges))
+    fields, slices = join(PreparedChunks(cut(whole(), [3, 3]), None, with_edges))
     assert fields["edge_index"].shape == (2, 3 + 0 + 1 + 10 + 0 + 6)
     assert slices["edge_index"].tolist() == [0, 3, 3, 4, 14, 14, 20]
     assert fields["size"].tolist() == SIZES
@@ -141,14 +141,14 @@ def test_a_transform_may_remove_atoms():
     def first_two(item):
         return Data(z=item.z[:2], pos=item.pos[:2], energy=item.energy)
 
-    fields, slices = join(Prepared([whole()], None, first_two))
+    fields, slices = join(PreparedChunks([whole()], None, first_two))
     assert slices["pos"].tolist() == [0, 2, 3, 5, 7, 8, 10]
     assert "name" not in fields
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
 def test_splits_are_renumbered_as_the_filter_leaves_them(dtype):
-    prepared = Prepared(cut(whole(), [2, 4]), odd, None)
+    prepared = PreparedChunks(cut(whole(), [2, 4]), odd, None)
     list(prepared)
     numbers = [[5, 4, 0], [], [3, 2, 1]]
     split = Split(*(torch.tensor(part, dtype=dtype) for part in numbers))
@@ -158,7 +158,7 @@ def test_splits_are_renumbered_as_the_filter_leaves_them(dtype):
 
 
 def test_splits_stay_where_there_is_no_filter():
-    prepared = Prepared([whole()], None, with_edges)
+    prepared = PreparedChunks([whole()], None, with_edges)
     list(prepared)
     splits = {"own": Split(torch.tensor([5, 0]), torch.tensor([2]), torch.tensor([1]))}
     assert prepared.renumber(splits) is splits
@@ -167,7 +167,7 @@ def test_splits_stay_where_there_is_no_filter():
 @pytest.mark.parametrize("pre_filter", [None, odd])
 @pytest.mark.parametrize("number", [6, -1])
 def test_splits_of_structures_that_were_not_read_are_refused(pre_filter, number):
-    prepared = Prepared(cut(whole(), [2, 4]), pre_filter, None)
+    prepared = PreparedChunks(cut(whole(), [2, 4]), pre_filter, None)
     list(prepared)
     split = Split(torch.tensor([0]), torch.tensor([1]), torch.tensor([2, number]))
     with pytest.raises(ValueError, match=rf"^split.*'own'.*number.*structures.*0.*5.*{number}"):
@@ -182,7 +182,7 @@ def test_a_field_that_only_some_structures_get_is_refused(number):
         return item
 
     with pytest.raises(ValueError, match=r"^`pre_transform`.*`charge`.*structures"):
-        list(Prepared([whole()], None, sometimes))
+        list(PreparedChunks([whole()], None, sometimes))
 
 
 @pytest.mark.parametrize("value", [["C", "H"], {"a": torch.zeros(1)}, (1, 2), [torch.zeros(1)], {"a": "b"}])
@@ -192,13 +192,13 @@ def test_what_cannot_be_stored_is_refused(value):
         return item
 
     with pytest.raises(ValueError, match=r"^`pre_transform`.*tensors.*numbers.*`extra`"):
-        list(Prepared([whole()], None, wrong))
+        list(PreparedChunks([whole()], None, wrong))
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_items_are_laid_out_as_a_data_set_keeps_them(water, count):
     water.name, water.charge = "water", 1
-    fields, slices = flat([water] * count)
+    fields, slices = collate_items([water] * count)
     assert fields["pos"].equal(water.pos.repeat(count, 1))
     assert (fields["name"], fields["charge"].tolist()) == (["water"] * count, [1] * count)
     assert slices["pos"].tolist() == [0, 3, 6][: count + 1]

@@ -208,13 +208,13 @@ def test_chunks_written_one_by_one_give_the_file_of_one_chunk(tmp_path):
 def test_the_memory_for_what_waits_makes_no_difference(tmp_path, monkeypatch, held):
     parts = [chunk([3, 1, 2]), chunk([5, 2], 1), chunk([1], 2)]
     storage.write(tmp_path / "a", parts)
-    monkeypatch.setattr(storage_writer, "_HELD", held)
+    monkeypatch.setattr(storage_writer, "_BUFFERED", held)
     storage.write(tmp_path / "b", parts)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_chunks_are_asked_for_one_at_a_time_and_do_not_wait_in_memory(path, monkeypatch):
-    monkeypatch.setattr(storage_writer, "_HELD", 1_000_000)
+    monkeypatch.setattr(storage_writer, "_BUFFERED", 1_000_000)
     values, on_disk = [], []
 
     def chunks():
@@ -391,7 +391,7 @@ def write_until_the_end_comes(path, ready):
     "ignore:.*fork:DeprecationWarning"
 )  # Python 3.12 fears for threads; the child has one
 def test_a_process_that_is_killed_while_writing_leaves_no_file_and_the_next_one_tidies(path, monkeypatch):
-    monkeypatch.setattr(storage_writer, "_HELD", 0)
+    monkeypatch.setattr(storage_writer, "_BUFFERED", 0)
     context = multiprocessing.get_context("fork")
     ready = context.Event()
     child = context.Process(target=write_until_the_end_comes, args=(path, ready))
