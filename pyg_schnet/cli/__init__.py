@@ -1,3 +1,3 @@
-"""The command ``pyg-schnet``: one module a verb."""
+"""The program ``pyg-schnet``: one module for each command."""
 
 from pyg_schnet.cli.app import main as main

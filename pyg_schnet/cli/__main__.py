@@ -1,4 +1,4 @@
-"""The command as ``python -m pyg_schnet.cli``."""
+"""Run the program as ``python -m pyg_schnet.cli``."""
 
 import sys
 

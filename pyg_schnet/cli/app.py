@@ -1,4 +1,4 @@
-"""The command line: verbs, and what is said when something is wrong."""
+"""Entry point of the command line: commands, exit codes, signals and error messages."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from pyg_schnet import __version__
 from pyg_schnet.cli import check, data, evaluate, md, plot, predict, relax, select, train
-from pyg_schnet.cli.mistakes import check_options, check_verb, told
-from pyg_schnet.cli.options import parser_of, prepare_device
+from pyg_schnet.cli.errors import check_command, check_options, explain
+from pyg_schnet.cli.options import make_parser, prepare_device
 from pyg_schnet.io.console import printable_errors
 
-# torch, ASE and matplotlib take seconds to import: each verb imports what it needs, so that --help and
-# mistakes in the command line are answered at once.
-_VERBS = {  # in the order in which they are used
+# torch, ASE and matplotlib take seconds to import. Commands import them when they run, so that --help and
+# errors in the command line are printed at once.
+_COMMANDS = {  # in the order in which they are used
     "train": train,
     "evaluate": evaluate,
     "check": check,
@@ -32,14 +32,14 @@ _VERBS = {  # in the order in which they are used
     "select": select,
     "data": data,
 }
-DONE, NOT_REACHED, WRONG, INTERRUPTED, UNREAD, TERMINATED = 0, 1, 2, 130, 141, 143  # the exit codes
-_MISTAKES = (ArgumentError, ValueError, TypeError, OSError, ImportError)  # in what was given
-_FAILURES = (ArithmeticError, MemoryError, RuntimeError)  # of what was begun
+DONE, NOT_REACHED, WRONG, INTERRUPTED, BROKEN_PIPE, TERMINATED = 0, 1, 2, 130, 141, 143  # exit codes
+_INPUT_ERRORS = (ArgumentError, ValueError, TypeError, OSError, ImportError)
+_RUNTIME_ERRORS = (ArithmeticError, MemoryError, RuntimeError)
 _ABOUT = (
-    "Train SchNet potentials and run simulations with them, in eV and Å. VERB --help tells of a verb. "
-    f"Exit codes: {DONE} done; {NOT_REACHED} a result was not reached, as by a relaxation that did not "
-    f"converge; {WRONG} the command line or a file is wrong; {INTERRUPTED} interrupted; {UNREAD} the "
-    f"reader of its output, as head, ended; {TERMINATED} terminated. "
+    "Train SchNet potentials and run simulations with them, in eV and Å. VERB --help describes a verb. "
+    f"Exit codes: {DONE} success; {NOT_REACHED} a result was not reached, for example a relaxation did not "
+    f"converge; {WRONG} the command line or a file is wrong; {INTERRUPTED} interrupted; {BROKEN_PIPE} the "
+    f"reader of the output (such as head) ended; {TERMINATED} terminated. "
     "Example: pyg-schnet data frames.extxyz\n"
     "pyg-schnet train RECIPE.yaml --data.path frames.extxyz --out RUN\n"
     "pyg-schnet check RUN/model.safetensors frames.extxyz\n"
@@ -49,36 +49,36 @@ _ABOUT = (
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, as a scheduler sends it: the work ends in order, as after Ctrl-C."""
+    """SIGTERM, as schedulers send it: the command ends in order, as after Ctrl-C."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb.
+    """Run a command.
 
     Args:
-        arguments: The command line without the program's name; ``sys.argv`` by default.
+        arguments: Command line without the name of the program; ``sys.argv`` by default.
 
     Returns:
-        The exit code: 0; 1 where a result was not reached, as by a relaxation that did not converge; 2 where
-        the command line or a file is wrong; 130 after Ctrl-C; 141 where the reader of its output, as
-        ``head``, has ended; 143 after SIGTERM. Errors are told on standard
-        error. Set the environment variable ``PYG_SCHNET_TRACEBACK`` to see where one comes from.
+        Exit code: 0 on success; 1 if a result was not reached, for example a relaxation did not converge; 2
+        if the command line or a file is wrong; 130 after Ctrl-C; 141 if the reader of the output (such as
+        ``head``) has ended; 143 after SIGTERM. Errors are printed to standard error, with a traceback if the
+        environment variable ``PYG_SCHNET_TRACEBACK`` is set.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        with printable_errors(), _terminable(), _short_warnings():
+        with printable_errors(), _handle_sigterm(), _short_warnings():
             code = _run(arguments)
             sys.stdout.flush()
             return code
     except BrokenPipeError:
         _discard_output()
-        return UNREAD
-    except (*_MISTAKES, *_FAILURES) as error:
+        return BROKEN_PIPE
+    except (*_INPUT_ERRORS, *_RUNTIME_ERRORS) as error:
         if os.environ.get("PYG_SCHNET_TRACEBACK"):
             raise
         with printable_errors():
             print(f"pyg-schnet: {_one_line(error)}", file=sys.stderr)
-        return NOT_REACHED if isinstance(error, _FAILURES) else WRONG
+        return NOT_REACHED if isinstance(error, _RUNTIME_ERRORS) else WRONG
     except KeyboardInterrupt as end:
         terminated = isinstance(end, Terminated)
         print(f"pyg-schnet: {'terminated' if terminated else 'interrupted'}", file=sys.stderr)
@@ -86,8 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _discard_output() -> None:
-    """Let what is left to be printed go nowhere: Python would complain of it as it ends."""
-    with suppress(OSError, ValueError):  # where standard output is no file
+    """Redirect remaining output to the null device; Python would report an error for it at exit."""
+    with suppress(OSError, ValueError):  # standard output may not be a file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -98,7 +98,7 @@ def _one_line(error: BaseException) -> str:
 
 @contextmanager
 def _short_warnings() -> Iterator[None]:
-    """Write warnings as errors are written, without the line of our code that they come from."""
+    """Print warnings like errors, without the line of code that raised them."""
     usual = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"pyg-schnet: {message}\n"
     try:
@@ -108,11 +108,11 @@ def _short_warnings() -> Iterator[None]:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Turn SIGTERM into :class:`Terminated`, where it would end the process at once.
+def _handle_sigterm() -> Iterator[None]:
+    """Raise :class:`Terminated` on SIGTERM, if that would otherwise end the process at once.
 
-    More of them are passed over while the work ends: ``timeout`` and schedulers send two, to the process and
-    to its group.
+    Further SIGTERMs are ignored meanwhile: ``timeout`` and schedulers send two, to the process and to its
+    group.
     """
     in_main_thread = threading.current_thread() is threading.main_thread()
     if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
@@ -132,7 +132,7 @@ def _terminable() -> Iterator[None]:
 
 def _run(arguments: list[str]) -> int:
     wanted = next((word for word in arguments if not word.startswith("-")), None)
-    check_verb(wanted, _VERBS)
+    check_command(wanted, _COMMANDS)
     parser, verbs = _parsers(wanted)
     if wanted is None:
         check_options(parser, arguments)
@@ -145,12 +145,12 @@ def _run(arguments: list[str]) -> int:
     try:
         options = parser.parse_args(arguments)
     except ArgumentError as error:
-        raise ValueError(told(error, verbs[wanted] if wanted else parser)) from None
+        raise ValueError(explain(error, verbs[wanted] if wanted else parser)) from None
     chosen = options[options.verb]
     if "device" in chosen:
         prepare_device(chosen.device, chosen.threads)
     with _silence() if chosen.get("quiet") or chosen.get("json") else nullcontext():
-        return _VERBS[options.verb].run(chosen)
+        return _COMMANDS[options.verb].run(chosen)
 
 
 def _silence() -> AbstractContextManager[None]:
@@ -160,12 +160,12 @@ def _silence() -> AbstractContextManager[None]:
 
 
 def _parsers(wanted: str | None) -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
-    """Make the parser of the command, and those of the verbs; all options of the one that is wanted."""
-    parser = parser_of(_ABOUT, prog="pyg-schnet", version=__version__)
+    """Build the parser of the program and those of the commands; all options only for the wanted one."""
+    parser = make_parser(_ABOUT, prog="pyg-schnet", version=__version__)
     verbs = parser.add_subcommands(dest="verb", metavar="VERB", title="verbs", description=None)
-    made = {}
-    for name, verb in _VERBS.items():
-        help_line, made[name] = verb.build(full=name == wanted)
-        verbs.add_subcommand(name, made[name], help=help_line)
-        made[name].prog = f"pyg-schnet {name}"
-    return parser, made
+    parsers = {}
+    for name, command in _COMMANDS.items():
+        help_line, parsers[name] = command.build(full=name == wanted)
+        verbs.add_subcommand(name, parsers[name], help=help_line)
+        parsers[name].prog = f"pyg-schnet {name}"
+    return parser, parsers

@@ -1,4 +1,4 @@
-"""The verb ``check``: is a model a potential-energy surface, and exact?"""
+"""The command ``check``: checks of a model against physics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.table import Table
 from rich.text import Text
 
-from pyg_schnet.cli.options import add_talk, with_model
+from pyg_schnet.cli.options import add_verbosity, with_model
 from pyg_schnet.cli.trained_data import units_of_runs
 from pyg_schnet.io.console import out
 
@@ -27,38 +27,42 @@ _STYLES = {"pass": "green", "fail": "bold red", "limit": "yellow", "skip": "dim"
 
 
 def build(full: bool) -> tuple[str, ArgumentParser]:
-    """Give the line of the verb in the list, and its options; all of them if ``full``."""
+    """Return the help line and the parser of the command; with all options if ``full``."""
     parser = with_model(
-        "Examine a model on some structures: symmetry, forces and stress against differences of the energy, "
-        "work on closed ways, smoothness, precision, conservation of energy, and limits. Each has a number "
-        "and a bound; the exit code is 1 if one fails. Other models are given as FILE.py:NAME or "
-        "MODULE:NAME, where NAME is called with (z, pos, batch), or makes such a model: that runs their "
+        "Check a model on some structures: symmetry, forces and stress against finite differences of the "
+        "energy, work along closed paths, smoothness, precision, energy conservation, and limits. Each check "
+        "compares a number with a bound; the exit code is 1 if one fails. MODEL may also be FILE.py:NAME or "
+        "MODULE:NAME, where NAME is called with (z, pos, batch) or returns such a model: this runs their "
         "code. "
         "Example: pyg-schnet check RUN/model.safetensors molecules.xyz",
     )
     parser.add_argument(
-        "file", metavar="FILE", help="structures that the model is made for, as for train's data.path"
+        "file", metavar="FILE", help="structures that the model is made for, as for data.path of train"
     )
     parser.add_argument(
         "--units",
         type=str | None,
-        help='of the file, as "kcal/mol"; those given to the run of MODEL where FILE is of that format',
+        help='units of FILE, such as "kcal/mol"; by default those of the run of MODEL if FILE has its format',
     )
     parser.add_argument(
         "--only",
         type=str | None,
-        help="checks by the first words of the table, joined by commas, as rotation,drift",
+        help="checks by the first words of the table, joined by commas, such as rotation,drift",
     )
-    parser.add_argument("--structures", type=int, default=4, help="how many, evenly from all of FILE")
-    parser.add_argument("--duration", type=float, default=1.0, help="of the dynamics, in ps")
-    parser.add_argument("--temperature", type=float, default=300.0, help="of its start, in K")
-    parser.add_argument("--seed", type=int, default=0, help="of directions, orders and velocities")
-    add_talk(parser)
-    return "examine a model against physics", parser
+    parser.add_argument(
+        "--structures", type=int, default=4, help="number of structures, evenly spaced over FILE"
+    )
+    parser.add_argument("--duration", type=float, default=1.0, help="duration of the dynamics, in ps")
+    parser.add_argument(
+        "--temperature", type=float, default=300.0, help="temperature of its initial velocities, in K"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of directions, orders and velocities")
+    add_verbosity(parser)
+    return "check a model against physics", parser
 
 
 def run(options: Namespace) -> int:
-    """Examine a model."""
+    """Check a model."""
     from pyg_schnet.checks import check
     from pyg_schnet.datasets.structure_file import open_structures
 
@@ -79,26 +83,26 @@ def run(options: Namespace) -> int:
         )
     seconds = time.perf_counter() - began
     if options.json:
-        told = {"file": options.file, "seconds": seconds}
-        print(json.dumps({**report.as_dict(), "model": options.model, **told}))
+        run = {"file": options.file, "seconds": seconds}
+        print(json.dumps({**report.as_dict(), "model": options.model, **run}))
     elif not options.quiet:
         number = min(options.structures, len(structures))
         structures = f"{number:,} structure{'s' * (number != 1)}"
         out.print(_table(report, f"Checks of {options.model} on {structures} of {options.file}"))
         if report.why_single:
-            warning = Text("examined in float32", "yellow")
-            out.print(warning, f", by far wider bounds: {report.why_single}", sep="")
-        _tell_notes(report.findings)
+            warning = Text("checked in float32", "yellow")
+            out.print(warning, f", with much wider bounds: {report.why_single}", sep="")
+        _print_notes(report.findings)
         counts = report.as_dict()["counts"]
-        told = ", ".join(f"{number} {verdict}" for verdict, number in counts.items() if number)
-        out.print(f"{told}, in {seconds:.0f} s")
+        summary = ", ".join(f"{number} {verdict}" for verdict, number in counts.items() if number)
+        out.print(f"{summary}, in {seconds:.0f} s")
     elif not report.passed:
         print(report.text(report.failures), file=sys.stderr)
     return 0 if report.passed else 1
 
 
 def _table(report: Report, title: str) -> Table:
-    caption = f"exact: computed in {report.precision} without splines; drift: as the model is used"
+    caption = f"computed in {report.precision} without splines; drift: with the model as it is used"
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     table.add_column("check")
     table.add_column("found", justify="right")
@@ -115,8 +119,8 @@ def _table(report: Report, title: str) -> Table:
     return table
 
 
-def _tell_notes(findings: Sequence[CheckResult]) -> None:
-    """Say why, once for what fails for one reason."""
+def _print_notes(findings: Sequence[CheckResult]) -> None:
+    """Print reasons, each once."""
     reasons: dict[tuple[str, str, str], None] = {}
     for finding in findings:
         if finding.note:
@@ -133,7 +137,7 @@ def _units_of_run(text: str, file: str) -> str | None:
 
 
 def _model(text: str, device: str) -> Any:
-    """Load potentials, or what a name in a Python file or module stands for."""
+    """Load potentials, or a model from a Python file or module."""
     from pyg_schnet.potentials.model_files import resolve_models
     from pyg_schnet.simulation.calculator import evaluation_copy
 
@@ -142,17 +146,15 @@ def _model(text: str, device: str) -> Any:
         return evaluation_copy(resolve_models(text), device)
     module = _module(place)
     if not hasattr(module, name):
-        raise ValueError(f"`model` names {name!r}, which {place} does not hold")
+        raise ValueError(f"`model` names {name!r}, which {place} does not define")
     found = getattr(module, name)
     if not callable(found):
-        raise TypeError(
-            f"`model` must name something that is called, got {type(found).__name__} for {name!r}"
-        )
+        raise TypeError(f"`model` must name a callable, got {type(found).__name__} for {name!r}")
     return found if _takes_atoms(found) else found()
 
 
 def _takes_atoms(found: Any) -> bool:
-    """Whether it is called with (z, pos, batch), and does not make what is."""
+    """Return whether a callable is called with (z, pos, batch) itself, rather than returning a model."""
     if inspect.isclass(found):
         return False
     try:
@@ -171,7 +173,7 @@ def _module(place: str) -> Any:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for it
-    sys.path.insert(0, str(Path(place).absolute().parent))  # as python FILE.py has it, for what it imports
+    sys.modules[spec.name] = module  # dataclasses look it up there
+    sys.path.insert(0, str(Path(place).absolute().parent))  # as with python FILE.py, for its imports
     spec.loader.exec_module(module)
     return module

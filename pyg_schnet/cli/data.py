@@ -1,4 +1,4 @@
-"""The verb ``data``: a published data set, or what a file holds and what looks wrong with it."""
+"""The command ``data``: summary of a published data set or of a file, with warnings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from pyg_schnet.cli.options import add_talk, parser_of
+from pyg_schnet.cli.options import add_verbosity, make_parser
 from pyg_schnet.io.console import out
 from pyg_schnet.io.outputs import check_distinct, check_picture, check_replaceable
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pyg_schnet.datasets.base import MoleculeDataset
     from pyg_schnet.datasets.report.summary import Summary
 
-# Published sets: the class, and the options that it takes beside root and source.
+# Published sets: the class, and its options besides root and source.
 _PUBLISHED = {
     "qm9": ("QM9", ()),
     "md17": ("MD17", ("name", "energy_key", "forces_key")),
@@ -34,10 +34,10 @@ _OPTIONS = ("root", "name", "fold", "source", "energy_key", "forces_key", "stres
 
 
 def build(full: bool) -> tuple[str, ArgumentParser]:
-    """Give the line of the verb in the list, and its options; all of them if ``full``."""
-    parser = parser_of(
-        "Download a published data set and say what it holds, or look into a file of your own: "
-        "which labels are recognised, what they are like, what looks wrong. "
+    """Return the help line and the parser of the command; with all options if ``full``."""
+    parser = make_parser(
+        "Download a published data set and summarise it, or summarise a file: recognised labels and units, "
+        "statistics, warnings. "
         "Example: pyg-schnet data md17 --name ethanol --root data/md17\n"
         'pyg-schnet data frames.extxyz --units "kcal/mol"',
     )
@@ -45,31 +45,31 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
         "name_or_file",
         nargs="+",
         metavar="NAME|FILE",
-        help="qm9, md17, md22 or iso17; or files or a folder, as for train's data.path",
+        help="qm9, md17, md22 or iso17; or files or a folder, as for data.path of train",
     )
     parser.add_argument("--root", type=str | None, help="folder of the downloaded and processed files")
-    parser.add_argument("--name", type=str | None, help="molecule of md17 or md22, as 'revised ethanol'")
-    parser.add_argument("--fold", type=str | None, help="of iso17, 'reference' by default")
-    parser.add_argument(
-        "--source", type=str | None, help="a local copy of the published file to read instead"
-    )
+    parser.add_argument("--name", type=str | None, help="molecule of md17 or md22, such as 'revised ethanol'")
+    parser.add_argument("--fold", type=str | None, help="fold of iso17; 'reference' by default")
+    parser.add_argument("--source", type=str | None, help="local copy of the published file")
     parser.add_argument("--energy_key", type=str | None, help="key of the energies")
-    parser.add_argument("--forces_key", type=str | None, help="key of the forces, 'none' for none")
-    parser.add_argument("--stress_key", type=str | None, help="key of the stress, 'none' for none")
+    parser.add_argument("--forces_key", type=str | None, help="key of the forces; 'none' ignores them")
+    parser.add_argument("--stress_key", type=str | None, help="key of the stress; 'none' ignores it")
     parser.add_argument(
         "--units",
         type=str | None,
-        help='of the file, as "kcal/mol", "Hartree, Bohr" or, with forces apart, "Hartree, Hartree/Bohr"',
+        help='units of FILE, such as "kcal/mol", "Hartree, Bohr" or, for forces too, "Hartree, Hartree/Bohr"',
     )
     parser.add_argument(
-        "--plot", type=str | None, help="draw energies, sizes and forces; ROOT/NAME.png for a published set"
+        "--plot",
+        type=str | None,
+        help="picture of energies, sizes and forces; ROOT/NAME.png by default for a published set",
     )
-    add_talk(parser)
-    return "a data set: download it, look into it", parser
+    add_verbosity(parser)
+    return "download or summarise a data set", parser
 
 
 def run(options: Namespace) -> int:
-    """Open a data set, print what it holds, draw it."""
+    """Open a data set, print its summary, and draw it."""
     from pyg_schnet.datasets.report.summary import summarise
     from pyg_schnet.io.locks import locked
     from pyg_schnet.plots import plot_data_set
@@ -93,7 +93,7 @@ def run(options: Namespace) -> int:
         return 0
     out.print(_recognised(dataset) if not published else _card(options.name_or_file[0]), soft_wrap=False)
     if published and options.source not in (None, "auto", "figshare", "sdf", "qm9pack"):
-        warning = f"\nRead from {options.source}, which is not the published file of the card above."
+        warning = f"\nRead from {options.source}, not from the published file of the card above."
         out.print(Text(warning, style="bold"))
     out.print(Text("\nSummary", style="bold"))
     out.print(summary, soft_wrap=False)
@@ -107,7 +107,7 @@ def _open_published(options: Namespace) -> MoleculeDataset:
 
     (name,) = options.name_or_file
     class_name, allowed = _PUBLISHED[name]
-    _refuse(options, ("root", "source", *allowed), name)
+    _reject_options(options, ("root", "source", *allowed), name)
     make = getattr(datasets, class_name)
     if options.root is None:
         raise ValueError(f"`--root` must be given, a folder for the files of {name}, got none")
@@ -120,7 +120,9 @@ def _open_published(options: Namespace) -> MoleculeDataset:
     except (KeyboardInterrupt, OSError):
         for part in sorted(Path(options.root).glob("raw/*.part")):
             size = f"{part.stat().st_size:,} bytes"
-            print(f"pyg-schnet: {part} is kept, {size}; the same command goes on from there", file=sys.stderr)
+            print(
+                f"pyg-schnet: {part} is kept, {size}; the same command continues from there", file=sys.stderr
+            )
         raise
 
 
@@ -134,19 +136,19 @@ def _open_files(options: Namespace) -> MoleculeDataset:
         raise FileNotFoundError(
             f"{first}: no such file, and none of the published data sets {known}.{nearest(first, _PUBLISHED)}"
         )
-    _refuse(options, _OF_FILES, "files")
+    _reject_options(options, _OF_FILES, "files")
     given = {key: options[key] for key in _OF_FILES if options[key] is not None}
     return AtomsDataset(path=options.name_or_file if others else first, **given)
 
 
-def _refuse(options: Namespace, allowed: tuple[str, ...], what: str) -> None:
+def _reject_options(options: Namespace, allowed: tuple[str, ...], what: str) -> None:
     for key in _OPTIONS:
         if options[key] is not None and key not in allowed:
             raise ValueError(f"`--{key}` must be left out with {what}, got {options[key]!r}")
 
 
 def _picture(options: Namespace) -> str:
-    """Name the picture after the set and its part, so that parts lie beside each other."""
+    """Return the path of the picture, named after the set and its part."""
     parts = (options.name_or_file[0], options.name, options.fold)
     stem = "_".join(re.sub(r"\W+", "_", part).strip("_") for part in parts if part is not None)
     return str(Path(options.root) / f"{stem}.png")
@@ -172,7 +174,7 @@ def _card(name: str) -> Any:
 
 
 def _recognised(dataset: Any) -> Table:
-    """Say from where the labels were taken."""
+    """Return a table of labels and units as they were recognised in a file."""
     from ase.data import chemical_symbols
 
     from pyg_schnet.datasets.references import isolated_atoms
@@ -184,10 +186,10 @@ def _recognised(dataset: Any) -> Table:
         grid.add_row(Text(name, style="dim"), Text(text))
     units = dataset.units.sentence()
     if not dataset.is_processed:
-        units += ", here eV and Å; give --units if that is wrong"
+        units += ", converted to eV and Å; set --units if this is wrong"
     if atoms := isolated_atoms(dataset):
         symbols = ", ".join(chemical_symbols[z] for z in sorted({int(dataset[n].z) for n in atoms}))
-        grid.add_row(Text("isolated atoms", style="dim"), Text(f"{symbols}: the atomic references of train"))
+        grid.add_row(Text("isolated atoms", style="dim"), Text(f"{symbols}: atomic references for train"))
     grid.add_row(Text("units", style="dim"), Text(units))
     table.add_row(Padding(grid, (0, 0, 0, 2), expand=False))
     return table

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 from rich.table import Table
 
-from pyg_schnet.cli.options import add_talk, with_model
+from pyg_schnet.cli.options import add_verbosity, with_model
 from pyg_schnet.cli.trained_data import count_trained, read_part, units_of_runs
 from pyg_schnet.io.console import out
 from pyg_schnet.io.outputs import check_distinct, check_output, check_picture
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def build(full: bool) -> tuple[str, ArgumentParser]:
-    """Give the line of the verb in the list, and its options; all of them if ``full``."""
+    """Return the help line and the parser of the command; with all options if ``full``."""
     parser = with_model(
         "Compare predictions with labels. Energies are per molecule; forces are over all atoms and "
         "components. Several models, joined by commas, are measured as one, their mean, and how far they "
@@ -53,7 +53,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
         help="write an ensemble.json, whose deviations are as large as errors are here; use --part val",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the ensemble.json if it exists")
-    add_talk(parser)
+    add_verbosity(parser)
     return "errors on labelled structures", parser
 
 

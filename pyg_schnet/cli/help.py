@@ -1,4 +1,4 @@
-"""Help: what to type, what it does, and an example on lines of its own."""
+"""Help texts: usage in one line, description, arguments, and examples on lines of their own."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _WIDTH = 78
 
 
 class HelpFormatter(DefaultHelpFormatter):
-    """The formatter of all verbs: usage in one line, no types, only defaults that tell something."""
+    """Formatter of all help texts: usage in one line, no types, only informative defaults."""
 
     def _format_usage(self, usage, actions, groups, prefix) -> str:
-        return f"usage: {usage or usage_of(self._prog, actions)}\n\n"
+        return f"usage: {usage or usage_line(self._prog, actions)}\n\n"
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        """Fill paragraphs; lines that are indented stay as they are."""
+        """Fill paragraphs; keep indented lines."""
         lines = (
             indent + line if line.startswith("  ") else textwrap.fill(line, width)
             for line in text.splitlines()
@@ -27,7 +27,7 @@ class HelpFormatter(DefaultHelpFormatter):
         return "\n".join(lines)
 
     def _format_action(self, action: argparse.Action) -> str:
-        if isinstance(action, argparse._SubParsersAction):  # its own line says nothing
+        if isinstance(action, argparse._SubParsersAction):  # its own line has no information
             return "".join(self._format_action(verb) for verb in action._get_subactions())
         return super()._format_action(action)
 
@@ -37,41 +37,41 @@ class HelpFormatter(DefaultHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
         if isinstance(action, argparse._HelpAction):
-            return "show this help, and exit"
+            return "show this help and exit"
         if action.required and action.option_strings:
             return f"{text} (required)"
         if isinstance(action, argparse._VersionAction):
-            return "show the version, and exit"
-        tells_nothing = (
+            return "show the version and exit"
+        is_uninformative = (
             action.default is None or action.default is False or action.default == argparse.SUPPRESS
         )
-        if tells_nothing or action.nargs == 0 or not action.option_strings:
+        if is_uninformative or action.nargs == 0 or not action.option_strings:
             return text
         return f"{text} (default: %(default)s)"
 
 
-def usage_of(program: str, actions: Iterable[argparse.Action]) -> str:
-    """Give what to type: the verb, its arguments, and that options follow."""
+def usage_line(program: str, actions: Iterable[argparse.Action]) -> str:
+    """Return the usage line: program, arguments, and a placeholder for options."""
     words = [program]
     for action in actions:
         if not action.option_strings and action.help != argparse.SUPPRESS:
-            words.append(name_of(action))
+            words.append(display_name(action))
     return " ".join([*words, "..." if words[-1] == "VERB" else "[--key value …]"])
 
 
-def name_of(action: argparse.Action) -> str:
-    """Give the name of an option or of an argument as users type or read it."""
+def display_name(action: argparse.Action) -> str:
+    """Return the name of an option or argument as users type or read it."""
     if action.option_strings:
         return action.option_strings[0]
     name = str(action.metavar or action.dest)
     return {"+": f"{name} ...", "?": f"[{name}]"}.get(str(action.nargs), name)
 
 
-def parser_of(description: str = "", **kwargs) -> ArgumentParser:
-    """Make a parser that raises, so that ``main`` tells what is wrong.
+def make_parser(description: str = "", **kwargs) -> ArgumentParser:
+    """Build a parser that raises on errors, so that ``main`` prints them.
 
     Args:
-        description: What the verb does. What follows "Example: ", one command a line, is shown at the end.
+        description: Description of the command. Commands after "Example: ", one a line, are shown at the end.
         **kwargs: Arguments of :class:`jsonargparse.ArgumentParser`.
     """
     description, _, commands = description.partition("Example: ")
@@ -86,7 +86,7 @@ def parser_of(description: str = "", **kwargs) -> ArgumentParser:
 
 
 def _fold(command: str) -> list[str]:
-    """Break a command over lines as a shell reads it."""
+    """Wrap a command over lines that a shell joins."""
     lines = textwrap.wrap(
         command.strip(), _WIDTH - 4, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyg_schnet.cli.options import add_files, add_talk, with_model
+from pyg_schnet.cli.options import add_files, add_verbosity, with_model
 from pyg_schnet.io.console import out
 from pyg_schnet.io.outputs import check_distinct, check_replaceable, format_without_results
 
@@ -95,7 +95,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
         help="index of the structure in the file, from 0; several, as in ':' or '0:10', run in a batch, each "
         "as if alone, without log, pressure, equilibration or --resume",
     )
-    add_talk(parser)
+    add_verbosity(parser)
     return "molecular dynamics", parser
 
 

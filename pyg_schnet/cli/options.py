@@ -1,35 +1,35 @@
-"""Options that verbs share."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
 from jsonargparse import ArgumentParser
 
-from pyg_schnet.cli.help import parser_of as parser_of
+from pyg_schnet.cli.help import make_parser as make_parser
 
-_MOST_THREADS = 2**10  # PyTorch dies of many more
+_MOST_THREADS = 2**10  # PyTorch crashes with many more
 
 
 def with_model(description: str) -> ArgumentParser:
-    """Make a parser of a verb that evaluates a potential."""
-    parser = parser_of(description)
+    """Build the parser of a command that evaluates a potential."""
+    parser = make_parser(description)
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="a run, or its model.safetensors; several, joined by commas; or an ensemble.json of evaluate",
+        help="run, or its model.safetensors; several, joined by commas; or an ensemble.json of evaluate",
     )
-    parser.add_argument("--device", default="cpu", help="'cpu' or 'cuda'")
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU; molecules are small, one is fast")
+    parser.add_argument("--device", default="cpu", help="device: 'cpu' or 'cuda'")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; one is fast for small molecules")
     return parser
 
 
 def prepare_device(device: str, threads: int) -> None:
-    """Check where to compute, and set PyTorch's threads."""
+    """Check the device, and set the number of PyTorch's threads."""
     import torch
 
     if device not in ("cpu", "cuda"):
         raise ValueError(f"`--device` must be 'cpu' or 'cuda', got {device!r}")
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("`--device` must be 'cpu' here, got 'cuda': torch sees no GPU")
+        raise ValueError("`--device` must be 'cpu' here, got 'cuda': torch finds no GPU")
     if threads < 1:
         raise ValueError(f"`--threads` must be at least 1, got {threads}")
     if threads > _MOST_THREADS:
@@ -39,23 +39,25 @@ def prepare_device(device: str, threads: int) -> None:
 
 def add_files(
     parser: ArgumentParser,
-    out: str = "in any format of ASE, chosen by its ending",
+    out: str = "output, in any format of ASE, chosen by its ending",
     structures: str = "structures, in any format of ASE",
 ) -> None:
-    """Add the options of a verb that reads structures and writes others."""
+    """Add the options of a command that reads structures and writes others."""
     parser.add_argument("input", metavar="IN", help=structures)
     parser.add_argument("out", metavar="OUT", help=out)
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
 
 
 def add_resume(parser: ArgumentParser) -> None:
-    """Add the options of a verb that works on many structures, one after another."""
-    parser.add_argument("--resume", action="store_true", help="go on with a run to OUT that was killed")
-    parser.add_argument("--index", default=":", help="which of IN: a number from 0, or a slice such as ::10")
-    parser.add_argument("--skip", action="store_true", help="leave out structures that are refused")
+    """Add the options of a command that processes many structures in turn."""
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run to OUT")
+    parser.add_argument(
+        "--index", default=":", help="structures of IN: an index from 0, or a slice such as ::10"
+    )
+    parser.add_argument("--skip", action="store_true", help="skip structures that are rejected")
 
 
-def add_talk(parser: ArgumentParser) -> None:
-    """Add the options of how much is told."""
-    parser.add_argument("--quiet", action="store_true", help="show errors only")
+def add_verbosity(parser: ArgumentParser) -> None:
+    """Add the options for the amount of output."""
+    parser.add_argument("--quiet", action="store_true", help="print errors only")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")

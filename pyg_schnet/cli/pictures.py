@@ -1,14 +1,14 @@
-"""The pictures of a run or a checkpoint: what they are drawn of, and what they show."""
+"""Pictures of a run or a checkpoint: one method for each; a new plot gets its method and entry here."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from pyg_schnet.cli.plot_source import Source
-from pyg_schnet.cli.plot_structures import (
+from pyg_schnet.cli.plot_inputs import (
     KEYS,
+    PlotTarget,
     Structures,
     atomic_energies,
     choose,
@@ -24,27 +24,26 @@ if TYPE_CHECKING:
     from pyg_schnet.potentials.metrics import Evaluation
     from pyg_schnet.potentials.potential import Potential
 
-PICTURES = ("learning_curve", "parity", "errors", "filters", "filter_profiles", "atoms", "elements")
-_OF_LABELS = ("parity", "errors")
-_FOR_MEANS = 100  # structures, of which the elements' mean energies and the distances are
+_NEED_LABELS = ("parity", "errors")
+_SAMPLED = 100  # structures for the mean energies of elements and for distances
 
 
 @dataclass
 class Pictures:
-    """What is drawn, read before the first picture is.
+    """Everything that the pictures show, read before the first one is drawn.
 
     Attributes:
-        source: The run or the checkpoint.
-        labels: What labels are called.
+        target: Run or checkpoint.
+        labels: Name of the labels on axes.
         rows: Validations of the run.
-        potential: The model; ``None`` where no picture is of it.
-        structures: What it is compared on; ``None`` where there are none.
-        chosen: Numbers of the structures whose atoms are drawn.
+        potential: Model; ``None`` if no picture needs it.
+        structures: Structures that it is evaluated on; ``None`` without any.
+        chosen: Indices of the structures whose atoms are drawn.
         left_out: Pictures that cannot be drawn, with reasons.
-        evaluation: On the structures; made with the first picture of errors.
+        evaluation: Errors on the structures, computed for the first picture that needs them.
     """
 
-    source: Source
+    target: PlotTarget
     labels: str
     rows: Sequence[dict[str, float]]
     potential: Potential | None
@@ -54,48 +53,48 @@ class Pictures:
     evaluation: Evaluation | None = None
 
     @classmethod
-    def open(cls, options: Namespace, source: Source, names: Sequence[str]) -> Pictures:
-        """Open what is needed, and refuse what cannot be drawn.
+    def open(cls, options: Namespace, target: PlotTarget, names: Sequence[str]) -> Pictures:
+        """Open the inputs of some pictures.
 
         Raises:
             FileNotFoundError: If a file is missing.
-            ValueError: If a picture that was asked for by its name cannot be drawn, and why.
+            ValueError: If a picture of ``--only`` cannot be drawn, with the reason.
         """
         rows, left_out = [], {}
-        if source.run is None:
-            left_out["learning_curve"] = f"{source.model} is a checkpoint; give the folder of a run"
+        if target.run is None:
+            left_out["learning_curve"] = f"{target.model} is a checkpoint; give the folder of a run"
         elif "learning_curve" in names:
-            rows = source.rows()
-        potential = _load(source, options.device) if set(names) - {"learning_curve"} else None
+            rows = target.rows()
+        potential = _load(target, options.device) if set(names) - {"learning_curve"} else None
         if potential is not None:
             left_out |= _impossible(potential)
         structures = None
-        if source.run is None and options.file is None:
+        if target.run is None and options.file is None:
             reason = "a checkpoint alone has no structures; give FILE"
-            left_out |= dict.fromkeys((*_OF_LABELS, "atoms"), reason)
+            left_out |= dict.fromkeys((*_NEED_LABELS, "atoms"), reason)
         elif set(names) - {"learning_curve", "elements", *left_out}:
-            structures = _structures(options, source).at_most(options.max_structures)
+            structures = _structures(options, target).at_most(options.max_structures)
             if structures.unlabelled is not None:
-                left_out |= dict.fromkeys(_OF_LABELS, structures.unlabelled)
+                left_out |= dict.fromkeys(_NEED_LABELS, structures.unlabelled)
         for name in names:
             if options.only and name in left_out:
                 raise ValueError(f"`--only {name}` cannot be drawn: {left_out[name]}")
         chosen = choose(options.index, structures) if structures is not None and "atoms" in names else []
         left_out = {name: reason for name, reason in left_out.items() if name in names}
-        return cls(source, options.labels, rows, potential, structures, chosen, left_out)
+        return cls(target, options.labels, rows, potential, structures, chosen, left_out)
 
     def draw(self, name: str, path: str) -> str:
-        """Draw a picture, and say what it shows."""
-        return getattr(self, f"_draw_{name}")(path)
+        """Draw a picture, and return a description of its content."""
+        return PICTURES[name](self, path)
 
-    def _draw_learning_curve(self, path: str) -> str:
+    def draw_learning_curve(self, path: str) -> str:
         from pyg_schnet.plots import plot_learning_curve
 
         plot_learning_curve(self.rows, path)
         steps = self.rows[-1]["step"]
         return f"{len(self.rows):,} validations, training loss and learning rate up to step {steps:,}"
 
-    def _draw_parity(self, path: str) -> str:
+    def draw_parity(self, path: str) -> str:
         from pyg_schnet.plots import plot_parity
 
         assert self.structures is not None
@@ -108,42 +107,42 @@ class Pictures:
             f"{', '.join(['energies', *(name for name in others if others[name] is not None)])} over labels"
         )
 
-    def _draw_errors(self, path: str) -> str:
+    def draw_errors(self, path: str) -> str:
         from pyg_schnet.plots import plot_errors
 
         assert self.structures is not None
         plot_errors(self._evaluate(), path)
-        return "distributions of the errors, and how large most are"
+        return "distributions of the errors, and their quantiles"
 
-    def _draw_filters(self, path: str) -> str:
+    def draw_filters(self, path: str) -> str:
         from pyg_schnet.plots import plot_filters
         from pyg_schnet.plots.filters import MOST, Span
 
-        model, seen = self._model(), self._seen()
-        plot_filters(model, path, *seen)
-        number, edge = model.config.num_filters, 2 * Span.of(model, *seen).reach
+        model, distances = self._model(), self._distances()
+        plot_filters(model, path, *distances)
+        number, edge = model.config.num_filters, 2 * Span.of(model, *distances).reach
         which = f"all {number}" if number <= MOST else f"the {MOST} of {number} that vary most of the"
         return f"cuts of {edge:g} Å by {edge:g} Å through {which} filters, as the paper's figure 3"
 
-    def _draw_filter_profiles(self, path: str) -> str:
+    def draw_filter_profiles(self, path: str) -> str:
         from pyg_schnet.plots import plot_filter_profiles
         from pyg_schnet.plots.filter_profiles import COUNT
         from pyg_schnet.plots.filters import Span, strongest_filters
 
-        model, seen = self._model(), self._seen()
-        plot_filter_profiles(model, path, *seen)
-        span = Span.of(model, *seen)
+        model, distances = self._model(), self._distances()
+        plot_filter_profiles(model, path, *distances)
+        span = Span.of(model, *distances)
         numbers = [", ".join(map(str, row)) for row in strongest_filters(model, COUNT, span).tolist()]
         within = f"{span.shortest:.2f} to {span.longest:.2f} Å"
         return f"filters {'; '.join(numbers)} of the interactions, which vary most from {within}"
 
-    def _draw_atoms(self, path: str) -> str:
+    def draw_atoms(self, path: str) -> str:
         from pyg_schnet.plots import plot_atomic_energies
         from pyg_schnet.plots.atomic_energies import element_means
 
         assert self.structures is not None
         assert self.potential is not None
-        some = self.structures.at_most(_FOR_MEANS).numbers.tolist()
+        some = self.structures.at_most(_SAMPLED).numbers.tolist()
         both = sorted({*some, *self.chosen})
         means = element_means(*atomic_energies(self.potential, self.structures, both))
         titles = [f"structure {number}" for number in self.chosen]
@@ -152,7 +151,7 @@ class Pictures:
         plot_atomic_energies(*chosen, path, means, titles)
         return f"energies of the atoms of structure{'s' if titles[1:] else ''} {numbers}"
 
-    def _draw_elements(self, path: str) -> str:
+    def draw_elements(self, path: str) -> str:
         from ase.data import chemical_symbols
 
         from pyg_schnet.plots import plot_elements
@@ -160,21 +159,21 @@ class Pictures:
         assert self.potential is not None
         plot_elements(self._model(), self.potential.elements, path)
         symbols = [chemical_symbols[z] for z in self.potential.elements]
-        return f"how alike the embeddings of {', '.join(symbols)} are"
+        return f"similarity of the embeddings of {', '.join(symbols)}"
 
     def _model(self) -> SchNet:
         assert self.potential is not None
         return cast("SchNet", self.potential.model)
 
-    def _seen(self) -> tuple[Tensor | None, float]:
-        """Give distances of the data, and the shortest if no others are known."""
+    def _distances(self) -> tuple[Tensor | None, float]:
+        """Return distances of the data if known, otherwise ``None``; and the shortest distance."""
         from pyg_schnet.plots import pair_distances
 
         assert self.potential is not None
         if self.structures is None:
             domain = self.potential.domain
             return None, min(domain.shortest.values(), default=0.0) if domain is not None else 0.0
-        return pair_distances(self.structures.some(_FOR_MEANS), self._model().config.cutoff), 0.0
+        return pair_distances(self.structures.some(_SAMPLED), self._model().config.cutoff), 0.0
 
     def _evaluate(self) -> Evaluation:
         from pyg_schnet.potentials.metrics import evaluate
@@ -187,31 +186,42 @@ class Pictures:
         return self.evaluation
 
 
-def _structures(options: Namespace, source: Source) -> Structures:
+PICTURES: dict[str, Callable[[Pictures, str], str]] = {
+    "learning_curve": Pictures.draw_learning_curve,
+    "parity": Pictures.draw_parity,
+    "errors": Pictures.draw_errors,
+    "filters": Pictures.draw_filters,
+    "filter_profiles": Pictures.draw_filter_profiles,
+    "atoms": Pictures.draw_atoms,
+    "elements": Pictures.draw_elements,
+}
+
+
+def _structures(options: Namespace, target: PlotTarget) -> Structures:
     if options.file is None:
-        return structures_of_run(source, options.part)
-    return structures_of_file(source, options.file, options.part, {key: options[key] for key in KEYS})
+        return structures_of_run(target, options.part)
+    return structures_of_file(target, options.file, options.part, {key: options[key] for key in KEYS})
 
 
-def _load(source: Source, device: str) -> Potential:
+def _load(target: PlotTarget, device: str) -> Potential:
     from pyg_schnet.potentials.checkpoint import read
     from pyg_schnet.simulation.calculator import evaluation_copy
 
-    if source.run is not None and not source.model.is_file():
+    if target.run is not None and not target.model.is_file():
         raise FileNotFoundError(
-            f"{source.model}: not there yet; the first validation writes it, --only learning_curve needs none"
+            f"{target.model}: not there yet; the first validation writes it, --only learning_curve needs none"
         )
-    header, _ = read(source.model, "potential")
+    header, _ = read(target.model, "potential")
     if "class" in header:
         raise ValueError(
-            f"{source.model}: is of {header['class']}, which is not a SchNet and has no filters to draw; "
-            "its learning curve can be, by --only learning_curve"
+            f"{target.model}: is of {header['class']}, which is not a SchNet and has no filters to draw; "
+            "draw its learning curve with --only learning_curve"
         )
-    return evaluation_copy(source.model, device)
+    return evaluation_copy(target.model, device)
 
 
 def _impossible(potential: Potential) -> dict[str, str]:
-    """Say which pictures cannot be drawn of a potential, and why."""
+    """Return which pictures cannot be drawn for a potential, with reasons."""
     from pyg_schnet.graph.validation import MAX_ATOMIC_NUMBER
 
     found, config = {}, cast("SchNet", potential.model).config
@@ -219,7 +229,7 @@ def _impossible(potential: Potential) -> dict[str, str]:
         kind = "a dipole moment" if config.dipole else "a mean over atoms"
         found["atoms"] = f"the model predicts {kind}, which is not a sum over atoms"
     if len(potential.elements) == 1:
-        found["elements"] = "the model knows one element, which there is nothing to compare with"
+        found["elements"] = "the model knows one element, with nothing to compare"
     if len(potential.elements) == MAX_ATOMIC_NUMBER:
-        found["elements"] = "the checkpoint does not say which elements were trained on"
+        found["elements"] = "the checkpoint does not name the elements of its training data"
     return found

@@ -1,4 +1,4 @@
-"""The verb ``plot``: pictures of a run, of its errors and of what its model has learned."""
+"""The command ``plot``: pictures of a run, of its errors and of its model."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 from rich.table import Table
 
-from pyg_schnet.cli.options import add_talk, parser_of
+from pyg_schnet.cli.options import add_verbosity, make_parser
 from pyg_schnet.cli.pictures import PICTURES, Pictures
-from pyg_schnet.cli.plot_source import Source
+from pyg_schnet.cli.plot_inputs import PlotTarget
 from pyg_schnet.io.console import out
 from pyg_schnet.io.outputs import check_replaceable
 
@@ -19,43 +19,47 @@ _FORMATS = ("png", "pdf", "svg")
 
 
 def build(full: bool) -> tuple[str, ArgumentParser]:
-    """Give the line of the verb in the list, and its options; all of them if ``full``."""
-    parser = parser_of(
-        description="Draw a run in the sizes of print: its learning curve, its errors on the structures "
-        "that training left, the filters of its interactions (figure 3 of the paper), the energies of atoms "
-        "and how alike elements are. Of a checkpoint alone: filters and elements; with FILE, its errors and "
-        "atoms too. "
+    """Return the help line and the parser of the command; with all options if ``full``."""
+    parser = make_parser(
+        description="Draw pictures of a run for publication: its learning curve, its errors on the test "
+        "structures, the filters of its interactions (figure 3 of the paper), the energies of atoms and the "
+        "similarity of elements. For a checkpoint alone: filters and elements; with FILE also errors and "
+        "atoms. "
         f"Pictures: {', '.join(PICTURES)}. "
         "Example: pyg-schnet plot RUN --only filters errors --format pdf",
     )
-    parser.add_argument("source", metavar="RUN|MODEL", help="folder of a run, or a checkpoint")
+    parser.add_argument("source", metavar="RUN|MODEL", help="directory of a run, or a checkpoint")
     parser.add_argument(
-        "file", metavar="FILE", nargs="?", help="labelled structures, for the run's own; beside RUN"
+        "file", metavar="FILE", nargs="?", help="labelled structures, instead of the run's own"
     )
-    parser.add_argument("--only", nargs="+", type=str, metavar="NAME", help="pictures to draw")
-    parser.add_argument("--out", type=str | None, help="folder of the pictures, RUN/plots by default")
-    parser.add_argument("--format", default="png", help="png, pdf or svg")
+    parser.add_argument(
+        "--only", nargs="+", type=str, metavar="NAME", help="pictures to draw; all by default"
+    )
+    parser.add_argument("--out", type=str | None, help="directory of the pictures; RUN/plots by default")
+    parser.add_argument("--format", default="png", help="format of the pictures: png, pdf or svg")
     parser.add_argument(
         "--part",
         type=str | None,
-        help="'train', 'val' or 'test': structures by the split.npz beside the model; 'test' by default",
+        help="structures by the split.npz beside the model: 'train', 'val' or 'test'; 'test' by default",
     )
     parser.add_argument(
         "--index",
         type=str | None,
-        help="structures whose atoms are drawn: a number in the file from 0, or a slice such as ::100",
+        help="structures whose atoms are drawn: an index in the file from 0, or a slice such as ::100",
     )
-    parser.add_argument("--max_structures", type=int, default=5000, help="most that errors are drawn of")
+    parser.add_argument(
+        "--max_structures", type=int, default=5000, help="maximum number of structures for errors"
+    )
     parser.add_argument("--energy_key", type=str | None, help="key of the energies of FILE")
-    parser.add_argument("--forces_key", type=str | None, help="key of the forces, 'none' for none")
-    parser.add_argument("--stress_key", type=str | None, help="key of the stresses, 'none' for none")
-    parser.add_argument("--units", type=str | None, help='of FILE, as "kcal/mol"')
-    parser.add_argument("--labels", default="reference", help='what labels are called, as "PBE"')
+    parser.add_argument("--forces_key", type=str | None, help="key of the forces; 'none' ignores them")
+    parser.add_argument("--stress_key", type=str | None, help="key of the stresses; 'none' ignores them")
+    parser.add_argument("--units", type=str | None, help='units of FILE, such as "kcal/mol"')
+    parser.add_argument("--labels", default="reference", help='name of the labels on axes, such as "PBE"')
     parser.add_argument("--device", default="cpu", help="'cpu' or 'cuda'")
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU; molecules are small, one is fast")
-    parser.add_argument("--overwrite", action="store_true", help="replace pictures that exist")
-    add_talk(parser)
-    return "pictures of a run and of what its model has learned", parser
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; one is fast for small molecules")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing pictures")
+    add_verbosity(parser)
+    return "draw a run: learning curve, errors, filters, embeddings", parser
 
 
 def run(options: Namespace) -> int:
@@ -66,11 +70,11 @@ def run(options: Namespace) -> int:
     if options.max_structures < 1:
         raise ValueError(f"`--max_structures` must be at least 1, got {options.max_structures}")
     if options.out == "":
-        raise ValueError("`--out` must name a folder, got ''; '.' is this one")
-    source = Source.open(options.source)
-    folder = Path(options.out) if options.out is not None else source.folder
+        raise ValueError("`--out` must name a folder, got ''; '.' is the current one")
+    target = PlotTarget.open(options.source)
+    folder = Path(options.out) if options.out is not None else target.folder
     _check_folder(folder, names, options)
-    pictures = Pictures.open(options, source, names)
+    pictures = Pictures.open(options, target, names)
     folder.mkdir(exist_ok=True)
     drawn = {}
     for name in names:
@@ -80,7 +84,7 @@ def run(options: Namespace) -> int:
     if options.json:
         print(json.dumps(_as_dict(pictures, drawn)))
     elif not options.quiet:
-        _tell(pictures, drawn, folder)
+        _print_tables(pictures, drawn, folder)
     return 0
 
 
@@ -112,12 +116,12 @@ def _check_folder(folder: Path, names: list[str], options: Namespace) -> None:
 
 def _as_dict(pictures: Pictures, drawn: dict[Path, str]) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "model": str(pictures.source.model),
+        "model": str(pictures.target.model),
         "pictures": {path.stem: {"file": str(path), "shows": shows} for path, shows in drawn.items()},
         "left_out": pictures.left_out,
     }
     if pictures.evaluation is not None:
-        quantiles, worst = _sizes(pictures)
+        quantiles, worst = _error_sizes(pictures)
         found["structures"] = pictures.structures.name if pictures.structures else None
         found["errors"] = pictures.evaluation.as_dict()
         found["quantiles"] = {
@@ -131,8 +135,10 @@ def _as_dict(pictures: Pictures, drawn: dict[Path, str]) -> dict[str, Any]:
     return found
 
 
-def _sizes(pictures: Pictures) -> tuple[dict[str, dict[float, float]], dict[str, list[tuple[int, float]]]]:
-    """Give quantiles of the errors, and the worst structures by their numbers in the file."""
+def _error_sizes(
+    pictures: Pictures,
+) -> tuple[dict[str, dict[float, float]], dict[str, list[tuple[int, float]]]]:
+    """Return quantiles of the errors, and the worst structures by their indices in the file."""
     from pyg_schnet.plots.errors import error_quantiles, worst_structures
 
     assert pictures.evaluation is not None
@@ -145,7 +151,7 @@ def _sizes(pictures: Pictures) -> tuple[dict[str, dict[float, float]], dict[str,
     return error_quantiles(pictures.evaluation), worst
 
 
-def _tell(pictures: Pictures, drawn: dict[Path, str], folder: Path) -> None:
+def _print_tables(pictures: Pictures, drawn: dict[Path, str], folder: Path) -> None:
     table = Table("picture", "shows", title=f"Pictures in {folder}", title_justify="left")
     for path, shows in drawn.items():
         table.add_row(path.name, shows)
@@ -156,7 +162,7 @@ def _tell(pictures: Pictures, drawn: dict[Path, str], folder: Path) -> None:
         out.print(f"structures: {pictures.structures.name}", markup=False, highlight=False)
     if pictures.evaluation is None:
         return
-    quantiles, worst = _sizes(pictures)
+    quantiles, worst = _error_sizes(pictures)
     shares = [f"{100 * share:g} %" for share in quantiles["energy"]]
     table = Table("absolute errors below", *shares, "unit")
     for name, values in quantiles.items():
@@ -170,5 +176,5 @@ def _tell(pictures: Pictures, drawn: dict[Path, str], folder: Path) -> None:
 
 
 def _short(error: float) -> str:
-    """Write an error in thousandths, with three digits or more."""
+    """Format an error in thousandths with three significant digits."""
     return f"{1e3 * error:,.0f}" if error >= 0.1 else f"{1e3 * error:.3g}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyg_schnet.cli.options import add_files, add_resume, add_talk, with_model
+from pyg_schnet.cli.options import add_files, add_resume, add_verbosity, with_model
 from pyg_schnet.io.outputs import check_output, check_stores_results
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
     )
     parser.add_argument("--join", action="store_true", help="make OUT of all its shards, and remove these")
     add_resume(parser)
-    add_talk(parser)
+    add_verbosity(parser)
     return "energies and forces of structures", parser
 
 

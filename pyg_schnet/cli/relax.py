@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyg_schnet.cli.options import add_files, add_resume, add_talk, with_model
+from pyg_schnet.cli.options import add_files, add_resume, add_verbosity, with_model
 from pyg_schnet.io.console import out
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
         "--trajectory", type=str | None, help="file for the path of one structure, .traj or .extxyz"
     )
     add_resume(parser)
-    add_talk(parser)
+    add_verbosity(parser)
     return "relax structures", parser
 
 

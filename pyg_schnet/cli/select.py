@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyg_schnet.cli.options import add_files, add_talk, with_model
+from pyg_schnet.cli.options import add_files, add_verbosity, with_model
 from pyg_schnet.io.console import out
 from pyg_schnet.io.outputs import check_distinct, check_output, check_stores_many
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def build(full: bool) -> tuple[str, ArgumentParser]:
-    """Give the line of the verb in the list, and its options; all of them if ``full``."""
+    """Return the help line and the parser of the command; with all options if ``full``."""
     parser = with_model(
         "Choose the structures on whose forces several models disagree most, to label them: the next round "
         "of active learning. "
@@ -26,7 +26,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
     add_files(parser)
     parser.add_argument("--k", type=int, default=100, help="how many to choose")
     parser.add_argument("--batch_size", type=int, default=32, help="structures at once")
-    add_talk(parser)
+    add_verbosity(parser)
     return "structures that are worth labelling", parser
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyg_schnet.cli.options import add_talk, parser_of
+from pyg_schnet.cli.options import add_verbosity, make_parser
 from pyg_schnet.io.console import out
 from pyg_schnet.io.spelling import nearest
 from pyg_schnet.io.yaml_file import read_yaml
@@ -31,7 +31,7 @@ _MAX_SHOWN = 100  # characters of a name in a message
 
 def build(full: bool) -> tuple[str, ArgumentParser]:
     """Return the verb's line in the list of verbs, and its parser, with all options if ``full``."""
-    parser = parser_of(
+    parser = make_parser(
         "Train a potential on energies and forces. A recipe is a YAML file of the options below; options "
         "with a dot are in sections: --trainer.max_steps is the line max_steps in the section trainer. "
         "Options on the command line override the recipe. "
@@ -47,7 +47,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
         )
         parser.add_argument("--resume", action="store_true", help="continue the run in --out")
         parser.add_argument("--overwrite", action="store_true", help="replace the run in --out")
-        add_talk(parser)
+        add_verbosity(parser)
         parser.add_class_arguments(TrainConfig)
         for action in parser._actions:
             if action.dest == "print_config":

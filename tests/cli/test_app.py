@@ -273,7 +273,7 @@ def test_an_existing_output_is_refused_and_left_alone(verb, run, ethanol, tmp_pa
         (["--trainer.max_minutes", "x"], r"`--trainer\.max_minutes` must be a number or null, got 'x'"),
         (["--data.memory_map", "maybe"], r"`--data\.memory_map` must be true or false, got 'maybe'"),
         (["--data.path"], r"`--data\.path` must be followed by a value"),
-        (["more"], r"`more` is more than the arguments of this verb; usage: pyg-schnet train RECIPE\.yaml "),
+        (["more"], r"`more` is one argument too many; usage: pyg-schnet train RECIPE\.yaml "),
         (["--trainer.schedule", "linear"], r"`trainer\.schedule` must be one of 'cosine', .* got 'linear'"),
         (["--data.path", "nowhere.npz"], r"nowhere\.npz: no such file"),
         (["--model.cutoff", "-5"], r"`cutoff` must be positive, finite and in Å .*, got -5\.0"),
@@ -466,9 +466,9 @@ def test_defaults_are_told_where_they_tell_something(capsys, monkeypatch):
         (["md", "a", "b", "c", "--closest", "x"], "`--closest` must be a number or null, got 'x'"),
         (
             ["relax", "a", "b", "c", "d"],
-            "`d` is more than the arguments of this verb; usage: pyg-schnet relax",
+            "`d` is one argument too many; usage: pyg-schnet relax",
         ),
-        (["evaluate", "a", "b", "--json=3"], "`--json` must stand alone, got '3' with it"),
+        (["evaluate", "a", "b", "--json=3"], "`--json` must have no value, got '3'"),
     ],
 )
 def test_a_wrong_command_line_is_told_in_one_line_with_a_way_out(arguments, message, capsys):

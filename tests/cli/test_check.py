@@ -99,7 +99,7 @@ def test_a_failed_check_is_printed_with_its_reason_and_the_exit_code(files, caps
     ("model", "options", "message"),
     [
         ("other.py:none", [], "`model` names 'none', which"),
-        ("other.py:number", [], "`model` must name something that is called, got int for 'number'"),
+        ("other.py:number", [], "`model` must name a callable, got int for 'number'"),
         ("none.py:make", [], "none.py: no such file; give FILE.py:NAME, or a checkpoint"),
         ("model.safetensors", ["--only", "rotatoin"], "Did you mean 'rotation'"),
         ("model.safetensors", ["--structures", "0"], "`number` must be at least 1, got 0"),

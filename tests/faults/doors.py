@@ -15,7 +15,7 @@ import numpy as np
 
 from pyg_schnet import SchNet, load
 from pyg_schnet.cli import main
-from pyg_schnet.cli.plot_source import Source as PlotSource
+from pyg_schnet.cli.plot_inputs import PlotTarget
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.datasets.iso17_files import read_database, read_ids
 from pyg_schnet.datasets.qm9_files import read_sdf, read_uncharacterized, read_xyz_archive
@@ -165,7 +165,7 @@ def _enter_metrics(path: Path) -> None:
 
 
 def _enter_config(path: Path) -> None:
-    PlotSource(None, path.parent / "model.safetensors").data_options()
+    PlotTarget(None, path.parent / "model.safetensors").data_options()
 
 
 def _enter_restart(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Mistakes in a command line, told by name and with a way out."""
+"""Messages for errors in the command line: the option, what it requires, and what to do."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import Any, Union, get_args, get_origin
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from pyg_schnet.cli.help import name_of, usage_of
+from pyg_schnet.cli.help import display_name, usage_line
 from pyg_schnet.io.spelling import nearest
 
 _SHOWN = 200  # characters of a value in a message
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}
+_TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}
 
 
-def check_verb(verb: str | None, verbs: Iterable[str]) -> None:
-    """Refuse a verb that is none.
+def check_command(verb: str | None, verbs: Iterable[str]) -> None:
+    """Raise if a command is unknown.
 
     Raises:
-        ValueError: With the verbs, and the one that was meant.
+        ValueError: With the known commands and the most similar one.
     """
     if verb is not None and verb not in verbs:
         raise ValueError(f"VERB must be one of {', '.join(verbs)}; got '{verb}'.{nearest(verb, verbs)}")
 
 
 def check_options(parser: ArgumentParser, arguments: Sequence[str]) -> None:
-    """Refuse options that a verb does not have; a beginning of a name is none.
+    """Raise if a command does not have an option; abbreviations are not accepted.
 
     Raises:
-        ValueError: With the option that was meant.
+        ValueError: With the most similar option.
     """
     known = [name for action in parser._actions for name in action.option_strings]
     for argument in arguments:
@@ -41,34 +41,36 @@ def check_options(parser: ArgumentParser, arguments: Sequence[str]) -> None:
             raise ValueError(f"`{name}` is not an option.{hint}")
 
 
-def told(error: ArgumentError, parser: ArgumentParser) -> str:
-    """Say in our words what jsonargparse found wrong with the arguments of a verb."""
+def explain(error: ArgumentError, parser: ArgumentParser) -> str:
+    """Return the message for an error of jsonargparse in the form of all other errors."""
     text = str(error)
     actions = {action.dest: action for action in parser._actions}
-    usage = usage_of(parser.prog, parser._actions) if parser.usage is None else parser.usage
+    expected = usage_line(parser.prog, parser._actions) if parser.usage is None else parser.usage
     if match := re.match(r"the following arguments are required: (.*)", text):
         dests = [name.split(".", 1)[-1] for name in match[1].split(", ")]
-        names = [f"`{name_of(actions[dest]) if dest in actions else dest}`" for dest in dests]
-        return f"{_listed(names)} must be given; usage: {usage}"
+        names = [f"`{display_name(actions[dest]) if dest in actions else dest}`" for dest in dests]
+        return f"{_listed(names)} must be given; usage: {expected}"
     if match := re.match(r"unrecognized arguments: (.*)", text):
-        return f"`{match[1]}` is more than the arguments of this verb; usage: {usage}"
+        return f"`{match[1]}` is one argument too many; usage: {expected}"
     if match := re.match(r"argument (\S+?)(?:/\S+)?: expected (?:one|at least one) argument", text):
         return f"`{match[1]}` must be followed by a value"
     if match := re.match(r"argument (\S+?)(?:/\S+)?: ignored explicit argument '(.*)'", text):
-        return f"`{match[1]}` must stand alone, got '{match[2]}' with it"
+        return f"`{match[1]}` must have no value, got '{match[2]}'"
     if (match := re.match(r'Parser key "(\S+)":', text)) and match[1] in actions:
         value = re.search(r"(?:Got value|Given value): (.*)", text)
-        kinds = _kinds(getattr(actions[match[1]], "_typehint", actions[match[1]].type))
+        kinds = _type_names(getattr(actions[match[1]], "_typehint", actions[match[1]].type))
         if value is not None and kinds:
-            return f"`{name_of(actions[match[1]])}` must be {' or '.join(kinds)}, got '{value[1][:_SHOWN]}'"
-        return f"`{name_of(actions[match[1]])}` is wrong: {' '.join(text[match.end() :].split())[:1000]}"
+            return (
+                f"`{display_name(actions[match[1]])}` must be {' or '.join(kinds)}, got '{value[1][:_SHOWN]}'"
+            )
+        return f"`{display_name(actions[match[1]])}` is wrong: {' '.join(text[match.end() :].split())[:1000]}"
     return text[:4000]
 
 
-def _kinds(hint: Any) -> list[str]:
-    """Give the kinds of value that an option takes, nothing where there are no words for them."""
+def _type_names(hint: Any) -> list[str]:
+    """Return names of the types that an option accepts; empty if there are none for them."""
     parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    return [_KINDS[part] for part in parts] if all(part in _KINDS for part in parts) else []
+    return [_TYPE_NAMES[part] for part in parts] if all(part in _TYPE_NAMES for part in parts) else []
 
 
 def _listed(names: list[str]) -> str:
