@@ -11,7 +11,7 @@ from torch import nn
 from pyg_schnet import Potential, SchNet
 from pyg_schnet.graph.memory import explained, most_pairs
 from pyg_schnet.graph.neighbors import neighbor_list
-from pyg_schnet.loader.sampler import bound_edges, count_edges
+from pyg_schnet.loader.sampler import bound_edges, count_edges, split_by_edges
 from pyg_schnet.potentials.metrics import evaluate
 from pyg_schnet.simulation import StructureError, predict
 
