@@ -1,4 +1,4 @@
-"""Memory: which structures take too much of it, told by name before and after the allocator refuses."""
+"""Memory: bounds of the number of pairs, and errors that name the structure that does not fit."""
 
 from __future__ import annotations
 
@@ -10,52 +10,57 @@ from contextlib import contextmanager
 
 import torch
 
-PAIRS_AT_ONCE = 2**20  # of atoms within the cutoff in a batch; more are evaluated in parts
-_BYTES_OF_A_PAIR = 64  # at the least: two indices, a vector, its length, and their gradients
-_DENSEST = 0.2  # atoms in Å³; diamond has 0.176
-_REFUSALS = ("not enough memory", "can't allocate memory", "out of memory", "cannot allocate memory")
+MAX_PAIRS_PER_BATCH = 2**20  # atoms within the cutoff of each other; larger batches are split
+_BYTES_PER_PAIR = 64  # at least: two indices, a vector, its length, and their gradients
+_MAX_DENSITY = 0.2  # atoms per Å³; diamond has 0.176
+_ALLOCATOR_MESSAGES = (
+    "not enough memory",
+    "can't allocate memory",
+    "out of memory",
+    "cannot allocate memory",
+)
 
 
-def most_pairs(atoms: int, cutoff: float, periodic: bool = False) -> float:
-    """Bound the number of edges of a structure without a search.
+def max_pairs(atoms: int, cutoff: float, periodic: bool = False) -> float:
+    """Return an upper bound of the number of edges of a structure, without a search.
 
     Args:
-        atoms: Of the structure.
-        cutoff: In Å; infinite where all pairs are connected.
-        periodic: Whether atoms have images, so that their neighbors may be more than the others.
+        atoms: Number of atoms of the structure.
+        cutoff: Cutoff in Å; infinite if all pairs are connected.
+        periodic: Whether atoms have images, which may be neighbors in addition to the other atoms.
     """
-    neighbors = _DENSEST * 4 / 3 * math.pi * cutoff**3
+    neighbors = _MAX_DENSITY * 4 / 3 * math.pi * cutoff**3
     others = max(0, atoms - 1)
     return atoms * (neighbors if periodic and math.isfinite(cutoff) else min(others, neighbors))
 
 
-def check_pairs(atoms: int, cutoff: float) -> None:
-    """Check that the pairs of a molecule whose atoms are all connected fit into the memory.
+def check_pairs_fit(atoms: int, cutoff: float) -> None:
+    """Check that the pairs of a molecule fit into the memory if all its atoms are connected.
 
     Raises:
-        ValueError: If they do not, whatever is done with them.
+        ValueError: If their indices and vectors alone do not fit.
     """
     pairs = atoms * (atoms - 1)
-    if math.isinf(cutoff) and pairs * _BYTES_OF_A_PAIR > _memory():
-        raise ValueError(too_large(atoms, cutoff))
+    if math.isinf(cutoff) and pairs * _BYTES_PER_PAIR > _memory():
+        raise ValueError(too_large_reason(atoms, cutoff))
 
 
-def too_large(atoms: int, cutoff: float) -> str:
-    """Write why a structure does not fit into the memory."""
+def too_large_reason(atoms: int, cutoff: float) -> str:
+    """Return why a structure does not fit into the memory, and what to do."""
     pairs = f", all {atoms * (atoms - 1):,} pairs of which are connected," if math.isinf(cutoff) else ""
     return f"its {atoms:,} atoms{pairs} do not fit into the memory; use a model with a (smaller) cutoff"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error is an allocator's."""
+    """Return whether an error is an allocation failure."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _REFUSALS)
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _ALLOCATOR_MESSAGES)
 
 
 @contextmanager
-def explained(describe: Callable[[], str]) -> Iterator[None]:
-    """Raise ``MemoryError`` with a description in place of an allocator's words."""
+def describe_out_of_memory(describe: Callable[[], str]) -> Iterator[None]:
+    """Raise ``MemoryError`` with a description in place of an allocation failure in the body."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -65,7 +70,7 @@ def explained(describe: Callable[[], str]) -> Iterator[None]:
 
 
 def _memory() -> float:
-    """Return the bytes of memory that this process may have."""
+    """Return the memory available to this process, in bytes."""
     if sys.platform != "linux":
         return math.inf
     import resource

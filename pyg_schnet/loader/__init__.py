@@ -1,4 +1,4 @@
-"""Mini-batches of molecules: PyG's DataLoader, faster, and samplers of equal work."""
+"""Mini-batches of structures: a faster version of PyG's DataLoader, and samplers of equal work."""
 
 from pyg_schnet.loader.dataloader import DataLoader as DataLoader
 from pyg_schnet.loader.dataloader import collate as collate

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 from torch_geometric.data import InMemoryDataset
 
-from pyg_schnet.graph.memory import PAIRS_AT_ONCE, most_pairs
+from pyg_schnet.graph.memory import MAX_PAIRS_PER_BATCH, max_pairs
 from pyg_schnet.loader.dataloader import collate
 from pyg_schnet.transforms.radius_graph import RadiusGraph
 
@@ -177,11 +177,11 @@ def bound_edges(dataset: InMemoryDataset, cutoff: float = math.inf) -> Tensor | 
     atoms = slices["z"].diff()[torch.as_tensor(list(dataset.indices()))].double()
     if math.isinf(cutoff):
         return atoms * (atoms - 1).clamp(max=_MAX_COUNT)
-    per_atom = most_pairs(1, cutoff, periodic=True)  # with all images
+    per_atom = max_pairs(1, cutoff, periodic=True)  # with all images
     return atoms * per_atom if "pbc" in slices else atoms * (atoms - 1).clamp(max=per_atom)
 
 
-def split_by_edges(ids: Tensor, edges: Tensor, max_edges: int = PAIRS_AT_ONCE) -> list[Tensor]:
+def split_by_edges(ids: Tensor, edges: Tensor, max_edges: int = MAX_PAIRS_PER_BATCH) -> list[Tensor]:
     """Split a batch into parts with a bounded number of edges, and at least one structure.
 
     Args:

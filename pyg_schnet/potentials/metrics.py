@@ -14,7 +14,7 @@ from torch import Tensor, distributed, nn
 from torch_geometric.data import Data, InMemoryDataset
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric
 
-from pyg_schnet.graph.memory import explained, too_large
+from pyg_schnet.graph.memory import describe_out_of_memory, too_large_reason
 from pyg_schnet.graph.strain import virial_per_atom
 from pyg_schnet.io.units import GPa, kcal_per_mol
 from pyg_schnet.loader import DataLoader
@@ -155,7 +155,7 @@ def evaluate(
     with in_evaluation_mode(potential):
         for batch in _batches(dataset, potential, batch_size, batch_edges):
             batch = batch.to(device)
-            with explained(partial(_too_large, batch, _cutoff(potential))), torch.no_grad():
+            with describe_out_of_memory(partial(_too_large, batch, _cutoff(potential))), torch.no_grad():
                 out = potential(batch, **labelled(batch))
             pairs = _pairs(out, batch)
             for name, pair in pairs.items():
@@ -230,7 +230,7 @@ def _too_large(batch: Data, cutoff: float) -> str:
     sizes = batch.ptr.diff()
     largest = int(sizes.argmax())
     named = f"structure {int(batch.idx[largest])}" if "idx" in batch else f"structure {largest} of a batch"
-    return f"{named}: {too_large(int(sizes[largest]), cutoff)}"
+    return f"{named}: {too_large_reason(int(sizes[largest]), cutoff)}"
 
 
 def _found(parts: list[dict[str, Tensor]], shared: bool, device: torch.device) -> dict[str, bool]:

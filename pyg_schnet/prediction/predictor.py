@@ -12,7 +12,13 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from pyg_schnet.graph.memory import PAIRS_AT_ONCE, check_pairs, is_out_of_memory, most_pairs, too_large
+from pyg_schnet.graph.memory import (
+    MAX_PAIRS_PER_BATCH,
+    check_pairs_fit,
+    is_out_of_memory,
+    max_pairs,
+    too_large_reason,
+)
 from pyg_schnet.graph.validation import check_predictions
 from pyg_schnet.potentials.ensemble import Ensemble
 from pyg_schnet.potentials.potential import Potential
@@ -147,8 +153,8 @@ def _chunks(frames: list[Atoms], cutoff: float) -> Iterator[tuple[int, int]]:
     """Yield bounds of chunks with a bounded number of pairs, which depend on the batch alone."""
     start, pairs = 0, 0.0
     for number, frame in enumerate(frames):
-        own = most_pairs(len(frame), cutoff, bool(frame.pbc.any())) if isinstance(frame, Atoms) else 0.0
-        if number > start and pairs + own > PAIRS_AT_ONCE:
+        own = max_pairs(len(frame), cutoff, bool(frame.pbc.any())) if isinstance(frame, Atoms) else 0.0
+        if number > start and pairs + own > MAX_PAIRS_PER_BATCH:
             yield start, number
             start, pairs = number, 0.0
         pairs += own
@@ -162,7 +168,7 @@ def _evaluate_chunk(
     try:
         for number, frame in enumerate(frames, first):
             check_structure(frame, number)
-            check_pairs(len(frame), potential.cutoff)
+            check_pairs_fit(len(frame), potential.cutoff)
         results: list[Atoms] | str = _evaluate_together(potential, frames, forces, stress)
     except StructureError as error:
         results = error.reason
@@ -171,7 +177,7 @@ def _evaluate_chunk(
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        results = too_large(len(frames[0]), potential.cutoff)
+        results = too_large_reason(len(frames[0]), potential.cutoff)
     if not isinstance(results, str):
         yield from results
     elif len(frames) == 1:

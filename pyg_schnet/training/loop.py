@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import InMemoryDataset
 
-from pyg_schnet.graph.memory import explained, too_large
+from pyg_schnet.graph.memory import describe_out_of_memory, too_large_reason
 from pyg_schnet.loader import collate
 from pyg_schnet.loader.sampler import BatchSequence, bound_edges, count_edges, split_by_edges
 from pyg_schnet.nn import SchNet
@@ -161,7 +161,7 @@ def fit(
             for part in _parts(processes.shard(ids, edges), bounds):
                 if len(part) == 0:
                     continue
-                with explained(lambda part=part: _too_large(train, part, potential.cutoff)):
+                with describe_out_of_memory(lambda part=part: _too_large(train, part, potential.cutoff)):
                     batch = collate(train, part).to(fabric.device)
                     out = potential(batch, **labelled(batch))
                     own = potential_loss(out, batch, energy_weight, scale=potential.scale, **loss_options)
@@ -253,7 +253,7 @@ def _too_large(train: InMemoryDataset, ids: Tensor, cutoff: float) -> str:
     sizes = collate(train, ids).ptr.diff()
     largest = int(sizes.argmax())
     where = f"of {len(ids)} structures in one batch the largest, " if len(ids) > 1 else ""
-    reason = too_large(int(sizes[largest]), cutoff)
+    reason = too_large_reason(int(sizes[largest]), cutoff)
     return (
         f"{where}structure {int(ids[largest])} of the training set: {reason}, or lower `trainer.batch_size`"
     )

@@ -9,7 +9,7 @@ from ase.build import molecule
 from torch import nn
 
 from pyg_schnet import Potential, SchNet
-from pyg_schnet.graph.memory import explained, most_pairs
+from pyg_schnet.graph.memory import describe_out_of_memory, max_pairs
 from pyg_schnet.graph.neighbors import neighbor_list
 from pyg_schnet.loader.sampler import bound_edges, count_edges, split_by_edges
 from pyg_schnet.potentials.metrics import evaluate
@@ -35,8 +35,8 @@ def test_pairs_of_a_crystal_are_fewer_than_the_bound():
     for spacing in (1.8, 3.0):
         cell = spacing * torch.eye(3, dtype=torch.float64)
         edges, _ = neighbor_list(torch.zeros(1, 3, dtype=torch.float64), 6.0, cell=cell, pbc=True)
-        assert 0 < edges.size(1) < 1.3 * most_pairs(1, 6.0, periodic=True)
-    assert most_pairs(100, math.inf) == most_pairs(100, 1000.0) == 9900
+        assert 0 < edges.size(1) < 1.3 * max_pairs(1, 6.0, periodic=True)
+    assert max_pairs(100, math.inf) == max_pairs(100, 1000.0) == 9900
 
 
 def test_a_batch_of_too_many_pairs_is_cut_where_it_must_be():
@@ -83,7 +83,7 @@ def test_an_evaluation_that_the_allocator_refuses_names_the_structure(tmp_path):
 
 
 def test_other_errors_stay_what_they_are():
-    with pytest.raises(RuntimeError, match="shapes"), explained(lambda: "too large"):
+    with pytest.raises(RuntimeError, match="shapes"), describe_out_of_memory(lambda: "too large"):
         raise RuntimeError("shapes do not match")
 
 

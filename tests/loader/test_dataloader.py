@@ -424,10 +424,10 @@ def test_a_field_may_have_the_name_of_what_we_look_for(water):
     assert_same(collate(dataset, [2, 1]), Batch.from_data_list([dataset[2], dataset[1]]))
 
 
-def test_pointers_are_made_once(monkeypatch):
+def test_offsets_are_computed_once(monkeypatch):
     made, dataset = [], Molecules(RAGGED)
-    own = loaders.Pointers
-    monkeypatch.setattr(loaders, "Pointers", lambda *args: made.append(1) or own(*args))
+    own = loaders.DatasetOffsets
+    monkeypatch.setattr(loaders, "DatasetOffsets", lambda *args: made.append(1) or own(*args))
     for _ in DataLoader(dataset, 2):
         pass
     assert len(made) == 1

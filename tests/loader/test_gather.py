@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pyg_schnet.loader.gather import Pointer, Pointers
+from pyg_schnet.loader.gather import DatasetOffsets, FieldOffsets
 
 CPU = torch.device("cpu")
 SLICES = {
@@ -31,8 +31,8 @@ def plain(slices, molecules):
 @pytest.mark.parametrize("slices", SLICES.values(), ids=SLICES.keys())
 @pytest.mark.parametrize("molecules", [[0], [4, 1], [2, 2, 2], [4, 3, 2, 1, 0], [], [0, 1, 2, 3, 4] * 7])
 def test_rows_are_those_of_the_molecules_in_their_order(slices, molecules):
-    rows = Pointer(torch.tensor(slices)).rows(torch.tensor(molecules, dtype=torch.long))
-    found = rows.position, rows.lengths, rows.offsets, rows.molecules()
+    rows = FieldOffsets(torch.tensor(slices)).rows(torch.tensor(molecules, dtype=torch.long))
+    found = rows.position, rows.lengths, rows.offsets, rows.structures()
     assert tuple(value.tolist() for value in found) == plain(slices, molecules)
     assert {value.dtype for value in found} == {torch.int64}
 
@@ -40,26 +40,26 @@ def test_rows_are_those_of_the_molecules_in_their_order(slices, molecules):
 @pytest.mark.parametrize("slices", [[0, 3], [5, 6], [0, 0], [0]])
 def test_a_data_set_may_be_of_one_molecule_or_of_none(slices):
     molecules = list(range(len(slices) - 1))
-    rows = Pointer(torch.tensor(slices)).rows(torch.tensor(molecules, dtype=torch.long))
+    rows = FieldOffsets(torch.tensor(slices)).rows(torch.tensor(molecules, dtype=torch.long))
     assert (rows.position.tolist(), rows.lengths.tolist()) == plain(slices, molecules)[:2]
 
 
 def test_fields_with_the_same_offsets_share_their_rows():
     slices = {"z": torch.tensor([0, 3, 4]), "y": torch.tensor([0, 1, 2]), "pos": torch.tensor([0, 3, 4])}
-    pointers = Pointers(slices, CPU)
-    rows = pointers.rows(torch.tensor([1, 0]))
-    assert len(pointers.pointers) == 2
+    offsets = DatasetOffsets(slices, CPU)
+    rows = offsets.rows(torch.tensor([1, 0]))
+    assert rows["y"] is not rows["z"]
     assert rows["z"] is rows["pos"]
     assert rows["y"].position.tolist() == [1, 0]
     assert list(rows) == ["z", "y", "pos"]
 
 
-def test_pointers_fit_the_slices_that_they_were_made_of():
+def test_offsets_fit_the_slices_that_they_were_made_of():
     slices = {"z": torch.tensor([0, 3, 4]), "y": torch.tensor([0, 1, 2])}
-    pointers = Pointers(slices, CPU)
-    assert pointers.fit(slices, CPU)
-    assert pointers.fit(dict(slices), CPU)
-    assert not pointers.fit(slices, torch.device("meta"))
+    offsets = DatasetOffsets(slices, CPU)
+    assert offsets.match(slices, CPU)
+    assert offsets.match(dict(slices), CPU)
+    assert not offsets.match(slices, torch.device("meta"))
 
 
 @pytest.mark.parametrize("change", [
@@ -68,17 +68,17 @@ def test_pointers_fit_the_slices_that_they_were_made_of():
     lambda slices: slices.pop("z"),
     lambda slices: slices.update(x=slices["z"]),
 ])  # fmt: skip
-def test_pointers_do_not_fit_other_slices(change):
+def test_offsets_do_not_fit_other_slices(change):
     """Not even where a field is replaced in the very same dictionary."""
     slices = {"z": torch.tensor([0, 3, 4]), "y": torch.tensor([0, 1, 2])}
-    pointers = Pointers(slices, CPU)
+    offsets = DatasetOffsets(slices, CPU)
     change(slices)
-    assert not pointers.fit(slices, CPU)
+    assert not offsets.match(slices, CPU)
 
 
 @pytest.mark.parametrize("dimension", [1, -1])
 def test_a_field_that_lies_otherwise_in_memory_is_not_copied_whole(dimension):
-    rows = Pointer(torch.tensor([0, 3, 4, 6])).rows(torch.tensor([2, 0]))
+    rows = FieldOffsets(torch.tensor([0, 3, 4, 6])).rows(torch.tensor([2, 0]))
     values = torch.arange(12).view(6, 2)
     assert torch.equal(rows.take(values.T, dimension), values[[4, 5, 0, 1, 2]].T)
     endless = torch.tensor([[1], [2]]).expand(2, 10**15)  # of which a copy would not fit

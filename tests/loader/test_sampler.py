@@ -62,11 +62,11 @@ def test_its_length_is_that_of_the_epoch_to_come():
 @pytest.mark.parametrize(
     ("edges", "budget", "message"),
     [
-        ([], 5, r"`edges` must hold one number for each of at least one structure, got the shape \(0,\)"),
+        ([], 5, r"`edges` must have shape .* got \(0,\)"),
         (
             [[1]],
             5,
-            r"`edges` must hold one number for each of at least one structure, got the shape \(1, 1\)",
+            r"`edges` must have shape .* got \(1, 1\)",
         ),
         ([1], 0, "`budget` must be at least 1, got 0"),
     ],
