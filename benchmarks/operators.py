@@ -21,7 +21,7 @@ from benchmarks.tasks import TASKS
 GROUPS = {
     "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::linear"),
     "optimizer": ("optimizer", "adam", "_foreach"),
-    "convolution kernels": ("pyg_schnet", "spline", "convol", "combine_rows"),
+    "convolution kernels": ("pyg_schnet", "spline", "convol", "combine_rows", "correlate_rows"),
     "gathering and adding up": ("index", "scatter", "gather", "segment", "embedding"),
     "activations": ("softplus", "sigmoid", "aten::exp", "aten::log", "tanh"),
     "compiled kernels": ("graph_", "inductor", "compiled"),

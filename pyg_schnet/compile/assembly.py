@@ -200,7 +200,7 @@ class Assembler:
         if self.view(node):
             return
         operation = translate(node, self.real)
-        if operation.name == "taps":
+        if operation.name == "correlate_rows":
             self.taps = tuple(node.args[1])  # pyright: ignore
         sources = [self._source(source) for source in operation.inputs]
         for source in sources:

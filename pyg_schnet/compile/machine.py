@@ -24,7 +24,9 @@ _GEMM = {torch.float32: "sgemm_", torch.float64: "dgemm_"}
 
 
 class _Functions(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ("gemm", "distances", "adjoint", "second", "limit"))
+    _fields_ = tuple(
+        (name, ctypes.c_void_p) for name in ("gemm", "distances", "convolve_backward", "second", "limit")
+    )
 
 
 @cache
@@ -38,7 +40,7 @@ def _functions(dtype: torch.dtype) -> _Functions:
         raise Unsupported(f"this torch does not hand out its matrix product: {error}") from None
     double = library(torch.float64)
     assert double is not None
-    found = [gemm, double.distances, double.distances_adjoint, double.distances_adjoint_adjoint]
+    found = [gemm, double.distances, double.distances_backward, double.distances_double_backward]
     if hasattr(torchs, "MKL_Set_Num_Threads_Local"):  # of Intel's library, where torch has it
         found.append(torchs.MKL_Set_Num_Threads_Local)
     return _Functions(*(ctypes.cast(function, ctypes.c_void_p) for function in found))

@@ -14,9 +14,10 @@ _aten, _own = torch.ops.aten, torch.ops.pyg_schnet
 
 # In the order of the codes in tape.c.
 _NAMES = """
-mm addmm ssp ssp_adjoint ssp_adjoint_adjoint taps embedding embedding_backward convolve adjoint
-adjoint_adjoint distances distances_adjoint distances_adjoint_adjoint to_copy scale shift multiply add
-negate index_select index_add zeros ones sum_rows pad_rows scale_rows divide clamp
+mm addmm ssp ssp_backward ssp_double_backward correlate_rows embedding embedding_backward
+convolve convolve_backward convolve_double_backward distances distances_backward
+distances_double_backward to_copy scale shift multiply add negate index_select index_add zeros
+ones sum_rows pad_rows scale_rows divide clamp
 """
 EXTENTS = {_aten.sym_size.int, _aten.sym_numel.default}  # numbers, which are known before a program runs
 CODES = {name: code for code, name in enumerate(_NAMES.split())}
@@ -54,11 +55,11 @@ _PLAIN = {  # operations that need nothing but tensors
     _aten.addmm.default: "addmm",
     _aten.embedding.default: "embedding",
     _own.ssp.default: "ssp",
-    _own.ssp_adjoint.default: "ssp_adjoint",
+    _own.ssp_backward.default: "ssp_backward",
     _aten._to_copy.default: "to_copy",
     _aten.neg.default: "negate",
     _own.distances.default: "distances",
-    _own.distances_adjoint.default: "distances_adjoint",
+    _own.distances_backward.default: "distances_backward",
 }
 
 
@@ -77,19 +78,19 @@ def translate(node: Node, real: torch.dtype) -> Operation:
     nodes: list[Node] = [a for a in arguments if isinstance(a, Node) and isinstance(a.meta["val"], Tensor)]
     if target in _PLAIN and not node.kwargs.keys() - {"dtype", "layout", "device"}:
         return Operation(_PLAIN[target], nodes)
-    if target is _own.ssp_adjoint_adjoint.default:
-        return Operation("ssp_adjoint_adjoint", nodes, (True, True))
-    if target is _own.taps.default:
-        return Operation("taps", nodes, integer=2 * len(arguments[1]) + int(arguments[2]))
+    if target is _own.ssp_double_backward.default:
+        return Operation("ssp_double_backward", nodes, (True, True))
+    if target is _own.correlate_rows.default:
+        return Operation("correlate_rows", nodes, integer=2 * len(arguments[1]) + int(arguments[2]))
     if target is _own.convolve.default:
         return Operation("convolve", nodes, number=arguments[-1])
-    if target is _own.adjoint.default:
-        return Operation("adjoint", nodes, (True, *arguments[-2:]), number=arguments[-3])
-    if target is _own.adjoint_adjoint.default:
+    if target is _own.convolve_backward.default:
+        return Operation("convolve_backward", nodes, (True, *arguments[-2:]), number=arguments[-3])
+    if target is _own.convolve_double_backward.default:
         wanted = (True, True, True, arguments[-1])
-        return Operation("adjoint_adjoint", nodes, wanted, number=arguments[-2])
-    if target is _own.distances_adjoint_adjoint.default and not arguments[-1]:
-        return Operation("distances_adjoint_adjoint", nodes, (True, False))
+        return Operation("convolve_double_backward", nodes, wanted, number=arguments[-2])
+    if target is _own.distances_double_backward.default and not arguments[-1]:
+        return Operation("distances_double_backward", nodes, (True, False))
     if target is _aten.embedding_dense_backward.default and not arguments[4]:
         return Operation("embedding_backward", nodes, integer=arguments[3])
     if target is _aten.index_select.default and nodes[0].meta["val"].dim() == 1:

@@ -10,8 +10,8 @@ from torch import Tensor
 from pyg_schnet.kernels.library import LIBRARY, library, pointer
 
 LIBRARY.define("ssp(Tensor x) -> Tensor")
-LIBRARY.define("ssp_adjoint(Tensor g, Tensor x) -> Tensor")
-LIBRARY.define("ssp_adjoint_adjoint(Tensor a, Tensor g, Tensor x) -> (Tensor, Tensor)")
+LIBRARY.define("ssp_backward(Tensor g, Tensor x) -> Tensor")
+LIBRARY.define("ssp_double_backward(Tensor a, Tensor g, Tensor x) -> (Tensor, Tensor)")
 
 
 def _like(x: Tensor) -> Tensor:
@@ -19,7 +19,7 @@ def _like(x: Tensor) -> Tensor:
 
 
 def _call(name: str, *tensors: Tensor) -> None:
-    inputs = tensors[:-1] if name != "ssp_adjoint_adjoint" else tensors[:-2]
+    inputs = tensors[:-1] if name != "ssp_double_backward" else tensors[:-2]
     loaded = library(tensors[0].dtype)
     assert loaded is not None
     count = ctypes.c_int64(tensors[0].numel())
@@ -33,21 +33,21 @@ def ssp(x: Tensor) -> Tensor:
     return out
 
 
-def ssp_adjoint(g: Tensor, x: Tensor) -> Tensor:
+def ssp_backward(g: Tensor, x: Tensor) -> Tensor:
     """Differentiate ``(g * ssp(x)).sum()`` by x."""
     out = _like(x)
-    _call("ssp_adjoint", g.contiguous(), x.contiguous(), out)
+    _call("ssp_backward", g.contiguous(), x.contiguous(), out)
     return out
 
 
-def ssp_adjoint_adjoint(a: Tensor, g: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Differentiate ``(a * ssp_adjoint(g, x)).sum()`` by g and x."""
+def ssp_double_backward(a: Tensor, g: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Differentiate ``(a * ssp_backward(g, x)).sum()`` by g and x."""
     to_g, to_x = _like(x), _like(x)
-    _call("ssp_adjoint_adjoint", a.contiguous(), g.contiguous(), x.contiguous(), to_g, to_x)
+    _call("ssp_double_backward", a.contiguous(), g.contiguous(), x.contiguous(), to_g, to_x)
     return to_g, to_x
 
 
-for _kernel in (ssp, ssp_adjoint, ssp_adjoint_adjoint):
+for _kernel in (ssp, ssp_backward, ssp_double_backward):
     LIBRARY.impl(_kernel.__name__, _kernel, "CPU")
 
 
@@ -56,12 +56,12 @@ def _(x):
     return _like(x)
 
 
-@torch.library.register_fake("pyg_schnet::ssp_adjoint", lib=LIBRARY)
+@torch.library.register_fake("pyg_schnet::ssp_backward", lib=LIBRARY)
 def _(g, x):
     return _like(x)
 
 
-@torch.library.register_fake("pyg_schnet::ssp_adjoint_adjoint", lib=LIBRARY)
+@torch.library.register_fake("pyg_schnet::ssp_double_backward", lib=LIBRARY)
 def _(a, g, x):
     return _like(x), _like(x)
 
@@ -74,14 +74,14 @@ class _ShiftedSoftplus(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g):
-        return _Adjoint.apply(g, *ctx.saved_tensors)
+        return _Backward.apply(g, *ctx.saved_tensors)
 
 
-class _Adjoint(torch.autograd.Function):
+class _Backward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, g, x):
         ctx.save_for_backward(g, x)
-        return torch.ops.pyg_schnet.ssp_adjoint(g, x)
+        return torch.ops.pyg_schnet.ssp_backward(g, x)
 
     @staticmethod
     def backward(ctx, a):
@@ -89,7 +89,7 @@ class _Adjoint(torch.autograd.Function):
         if torch.is_grad_enabled() and (a.requires_grad or g.requires_grad or x.requires_grad):
             slope = torch.sigmoid(x)  # plain, for whoever differentiates a third time
             return a * slope, a * g * slope * (1 - slope)
-        return torch.ops.pyg_schnet.ssp_adjoint_adjoint(a, g, x)
+        return torch.ops.pyg_schnet.ssp_double_backward(a, g, x)
 
 
 def shifted_softplus(x: Tensor) -> Tensor:
@@ -99,4 +99,4 @@ def shifted_softplus(x: Tensor) -> Tensor:
 
 def silu(x: Tensor) -> Tensor:
     """Compute x σ(x), which is x times the slope of the shifted softplus."""
-    return _Adjoint.apply(x, x)  # pyright: ignore[reportReturnType]
+    return _Backward.apply(x, x)  # pyright: ignore[reportReturnType]

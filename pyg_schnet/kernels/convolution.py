@@ -65,15 +65,16 @@ class _Task(ctypes.Structure):
 _PLACE = "Tensor table, Tensor distance, Tensor first, Tensor second, SymInt start, float spacing"
 LIBRARY.define(f"convolve(Tensor y, {_PLACE}) -> Tensor")
 LIBRARY.define(
-    f"adjoint(Tensor g, Tensor y, {_PLACE}, bool by_distance, bool by_table) -> (Tensor, Tensor, Tensor)"
+    f"convolve_backward(Tensor g, Tensor y, {_PLACE}, bool by_distance, bool by_table) "
+    "-> (Tensor, Tensor, Tensor)"
 )
 LIBRARY.define(
-    f"adjoint_adjoint(Tensor g, Tensor y, Tensor to_y, Tensor to_slope, {_PLACE}, bool by_distance) "
+    f"convolve_double_backward(Tensor g, Tensor y, Tensor to_y, Tensor to_slope, {_PLACE}, bool by_distance) "
     "-> (Tensor, Tensor, Tensor, Tensor)"
 )
 
 
-LIBRARY.define("taps(Tensor values, float[] taps, bool transpose) -> Tensor")
+LIBRARY.define("correlate_rows(Tensor values, float[] weights, bool transpose) -> Tensor")
 
 
 def _task(
@@ -127,7 +128,7 @@ def convolve(y: Tensor, *place) -> Tensor:
     return out
 
 
-def adjoint(g: Tensor, y: Tensor, *place_and_wanted) -> tuple[Tensor, Tensor, Tensor]:
+def convolve_backward(g: Tensor, y: Tensor, *place_and_wanted) -> tuple[Tensor, Tensor, Tensor]:
     """Differentiate ``(g * convolve(y)).sum()`` by y, distance and table."""
     *place, by_distance, by_table = place_and_wanted
     table, distance = place[0], place[1]
@@ -136,14 +137,14 @@ def adjoint(g: Tensor, y: Tensor, *place_and_wanted) -> tuple[Tensor, Tensor, Te
     slope = torch.empty_like(distance) if by_distance else distance.new_empty(0)
     to_table = torch.empty_like(table) if by_table else table.new_empty(0)
     wanted = (slope if by_distance else None, to_table if by_table else None)
-    _call("adjoint", _task(y, *place), g, y, by_y, *wanted)
+    _call("convolve_backward", _task(y, *place), g, y, by_y, *wanted)
     return by_y, slope, to_table
 
 
-def adjoint_adjoint(
+def convolve_double_backward(
     g: Tensor, y: Tensor, to_y: Tensor, to_slope: Tensor, *place_and_wanted
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Differentiate ``(to_y * by_y).sum() + (to_slope * slope).sum()`` of :func:`adjoint` once more.
+    """Differentiate ``(to_y * by_y).sum() + (to_slope * slope).sum()`` of :func:`convolve_backward`.
 
     Returns:
         The derivatives by y, g, table and distance.
@@ -154,22 +155,30 @@ def adjoint_adjoint(
     by_y, by_g, by_table = torch.empty_like(y), torch.empty_like(y), torch.empty_like(table)
     slope = torch.empty_like(distance) if by_distance else distance.new_empty(0)
     inputs = (g, y, to_y, to_slope)
-    _call("adjoint_adjoint", _task(y, *place), *inputs, by_y, by_g, by_table, slope if by_distance else None)
+    _call(
+        "convolve_double_backward",
+        _task(y, *place),
+        *inputs,
+        by_y,
+        by_g,
+        by_table,
+        slope if by_distance else None,
+    )
     return by_y, by_g, by_table, slope
 
 
-def taps(values: Tensor, taps: list[float], transpose: bool) -> Tensor:
+def correlate_rows(values: Tensor, weights: list[float], transpose: bool) -> Tensor:
     """Add up neighboring rows with fixed weights, or do its transpose."""
     values = values.contiguous()
-    more = len(taps) - 1
+    more = len(weights) - 1
     inner = values if transpose else values[: len(values) - more]
     out = values.new_empty(len(inner) + (more if transpose else 0), values.size(1))
     loaded = library(values.dtype)
     assert loaded is not None
-    weights = (ctypes.c_float if values.dtype == torch.float32 else ctypes.c_double) * len(taps)
-    sizes = (len(taps), max(len(values), len(out)), values.size(1))
+    array = (ctypes.c_float if values.dtype == torch.float32 else ctypes.c_double) * len(weights)
+    sizes = (len(weights), max(len(values), len(out)), values.size(1))
     counts = map(ctypes.c_int64, sizes)
-    loaded.taps(pointer(values), weights(*taps), *counts, ctypes.c_int(transpose), pointer(out))
+    loaded.correlate_rows(pointer(values), array(*weights), *counts, ctypes.c_int(transpose), pointer(out))
     return out
 
 
@@ -177,7 +186,7 @@ def _like(tensor: Tensor, wanted: bool = True) -> Tensor:
     return torch.empty_like(tensor) if wanted else tensor.new_empty(0)
 
 
-for _kernel in (convolve, adjoint, adjoint_adjoint, taps):
+for _kernel in (convolve, convolve_backward, convolve_double_backward, correlate_rows):
     LIBRARY.impl(_kernel.__name__, _kernel, "CPU")
 
 
@@ -186,19 +195,19 @@ def _(y, *place):
     return torch.empty_like(y)
 
 
-@torch.library.register_fake("pyg_schnet::adjoint", lib=LIBRARY)
+@torch.library.register_fake("pyg_schnet::convolve_backward", lib=LIBRARY)
 def _(g, y, table, distance, first, second, start, spacing, by_distance, by_table):
     return torch.empty_like(y), _like(distance, by_distance), _like(table, by_table)
 
 
-@torch.library.register_fake("pyg_schnet::adjoint_adjoint", lib=LIBRARY)
+@torch.library.register_fake("pyg_schnet::convolve_double_backward", lib=LIBRARY)
 def _(g, y, to_y, to_slope, table, distance, first, second, start, spacing, by_distance):
     return torch.empty_like(y), torch.empty_like(y), torch.empty_like(table), _like(distance, by_distance)
 
 
-@torch.library.register_fake("pyg_schnet::taps", lib=LIBRARY)
-def _(values, taps, transpose):
-    more = (len(taps) - 1) * (1 if transpose else -1)
+@torch.library.register_fake("pyg_schnet::correlate_rows", lib=LIBRARY)
+def _(values, weights, transpose):
+    more = (len(weights) - 1) * (1 if transpose else -1)
     return values.new_empty(values.size(0) + more, values.size(1))
 
 
@@ -215,19 +224,19 @@ class _Convolve(torch.autograd.Function):
         _, needs_table, needs_distance, *_ = ctx.needs_input_grad
         by_distance = needs_distance and distance_is_wanted()
         by_table = needs_table and _BY_TABLE in _wanted.get()
-        by_y, slope, to_table = _Adjoint.apply(g, y, *place, *ctx.grid, by_distance, by_table, ctx.plain)
+        by_y, slope, to_table = _Backward.apply(g, y, *place, *ctx.grid, by_distance, by_table, ctx.plain)
         optional = (to_table if by_table else None, slope if by_distance else None)
         return by_y, *optional, None, None, None, None, None
 
 
-class _Adjoint(torch.autograd.Function):
+class _Backward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, g, y, table, distance, first, second, start, spacing, by_distance, by_table, plain):
         ctx.save_for_backward(g, y, table, distance, first, second)
         ctx.grid, ctx.by_distance, ctx.by_table = (start, spacing), by_distance, by_table
         ctx.plain = plain
         ctx.set_materialize_grads(False)
-        return torch.ops.pyg_schnet.adjoint(
+        return torch.ops.pyg_schnet.convolve_backward(
             g, y, table, distance, first, second, start, spacing, by_distance, by_table
         )
 
@@ -241,7 +250,7 @@ class _Adjoint(torch.autograd.Function):
         to_y = torch.zeros_like(y) if to_y is None else to_y
         to_slope = torch.zeros_like(place[1]) if to_slope is None else to_slope
         by_distance = ctx.needs_input_grad[3] and distance_is_wanted()
-        by_y, by_g, by_table, slope = torch.ops.pyg_schnet.adjoint_adjoint(
+        by_y, by_g, by_table, slope = torch.ops.pyg_schnet.convolve_double_backward(
             g, y, to_y, to_slope, *place, *ctx.grid, by_distance
         )
         return by_g, by_y, by_table, slope if by_distance else None, *[None] * 7
@@ -289,7 +298,7 @@ def _plain_backward(
     inputs: tuple[Tensor, ...],
     cotangents: tuple[Tensor | None, ...],
 ) -> tuple[Tensor | None, ...]:
-    """Differentiate the results of :func:`adjoint` by g, y, table and distance, by plain operations."""
+    """Differentiate the results of :func:`convolve_backward` by its inputs, by plain operations."""
     if plain is None:
         raise NotImplementedError("`plain` must be given for third derivatives, got None")
     with torch.enable_grad():
@@ -303,17 +312,17 @@ def _plain_backward(
         return torch.autograd.grad(outputs, (g, *rest), given, create_graph=True, allow_unused=True)
 
 
-class _Taps(torch.autograd.Function):
+class _CorrelateRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, values, taps, transpose):
-        ctx.taps, ctx.transpose = taps, transpose
-        return torch.ops.pyg_schnet.taps(values, taps, transpose)
+    def forward(ctx, values, weights, transpose):
+        ctx.weights, ctx.transpose = weights, transpose
+        return torch.ops.pyg_schnet.correlate_rows(values, weights, transpose)
 
     @staticmethod
     def backward(ctx, g):
-        return _Taps.apply(g, ctx.taps, not ctx.transpose), None, None
+        return _CorrelateRows.apply(g, ctx.weights, not ctx.transpose), None, None
 
 
-def combine_rows(values: Tensor, taps: list[float]) -> Tensor:
-    """Add up neighboring rows with fixed weights; there are ``len(taps) - 1`` fewer then."""
-    return _Taps.apply(values, taps, False)  # pyright: ignore[reportReturnType]
+def combine_rows(values: Tensor, weights: list[float]) -> Tensor:
+    """Add up neighboring rows with fixed weights; there are ``len(weights) - 1`` fewer then."""
+    return _CorrelateRows.apply(values, weights, False)  # pyright: ignore[reportReturnType]

@@ -9,8 +9,13 @@ import torch
 from pyg_schnet.kernels import activation, convolution, pairs
 
 _KERNELS = (
-    *(activation.ssp, activation.ssp_adjoint, activation.ssp_adjoint_adjoint),
-    *(convolution.convolve, convolution.adjoint, convolution.adjoint_adjoint, convolution.taps),
-    *(pairs.distances, pairs.distances_adjoint, pairs.distances_adjoint_adjoint),
+    *(activation.ssp, activation.ssp_backward, activation.ssp_double_backward),
+    *(
+        convolution.convolve,
+        convolution.convolve_backward,
+        convolution.convolve_double_backward,
+        convolution.correlate_rows,
+    ),
+    *(pairs.distances, pairs.distances_backward, pairs.distances_double_backward),
 )
 DIRECT: dict[object, Callable] = {getattr(torch.ops.pyg_schnet, f.__name__).default: f for f in _KERNELS}

@@ -70,8 +70,8 @@ def find_pairs(
 
 _GIVEN = "Tensor pos, Tensor first, Tensor second"
 LIBRARY.define(f"distances({_GIVEN}) -> Tensor")
-LIBRARY.define(f"distances_adjoint(Tensor g, {_GIVEN}) -> Tensor")
-LIBRARY.define(f"distances_adjoint_adjoint(Tensor a, Tensor g, {_GIVEN}, bool by_pos) -> (Tensor, Tensor)")
+LIBRARY.define(f"distances_backward(Tensor g, {_GIVEN}) -> Tensor")
+LIBRARY.define(f"distances_double_backward(Tensor a, Tensor g, {_GIVEN}, bool by_pos) -> (Tensor, Tensor)")
 
 
 def _loaded(like: Tensor) -> ctypes.CDLL:
@@ -88,29 +88,29 @@ def distances(pos: Tensor, first: Tensor, second: Tensor) -> Tensor:
     return out
 
 
-def distances_adjoint(g: Tensor, pos: Tensor, first: Tensor, second: Tensor) -> Tensor:
+def distances_backward(g: Tensor, pos: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """Differentiate ``(g * distances).sum()`` by positions."""
     g, out = g.contiguous(), torch.empty_like(pos)
     sizes = ctypes.c_int64(len(first)), ctypes.c_int64(len(pos))
     inputs = map(pointer, (g, pos, first, second))
-    _loaded(pos).distances_adjoint(*inputs, *sizes, pointer(out))
+    _loaded(pos).distances_backward(*inputs, *sizes, pointer(out))
     return out
 
 
-def distances_adjoint_adjoint(
+def distances_double_backward(
     a: Tensor, g: Tensor, pos: Tensor, first: Tensor, second: Tensor, by_pos: bool
 ) -> tuple[Tensor, Tensor]:
-    """Differentiate ``(a * distances_adjoint).sum()`` by g and positions."""
+    """Differentiate ``(a * distances_backward).sum()`` by g and positions."""
     a, g, to_g = a.contiguous(), g.contiguous(), torch.empty_like(g, memory_format=torch.contiguous_format)
     to_pos = torch.empty_like(pos) if by_pos else pos.new_empty(0)
     sizes = ctypes.c_int64(len(first)), ctypes.c_int64(len(pos))
     inputs = map(pointer, (a, g, pos, first, second))
     outputs = pointer(to_g), pointer(to_pos if by_pos else None)
-    _loaded(pos).distances_adjoint_adjoint(*inputs, *sizes, *outputs)
+    _loaded(pos).distances_double_backward(*inputs, *sizes, *outputs)
     return to_g, to_pos
 
 
-for _kernel in (distances, distances_adjoint, distances_adjoint_adjoint):
+for _kernel in (distances, distances_backward, distances_double_backward):
     LIBRARY.impl(_kernel.__name__, _kernel, "CPU")
 
 
@@ -119,12 +119,12 @@ def _(pos, first, second):
     return pos.new_empty(first.size(0))
 
 
-@torch.library.register_fake("pyg_schnet::distances_adjoint", lib=LIBRARY)
+@torch.library.register_fake("pyg_schnet::distances_backward", lib=LIBRARY)
 def _(g, pos, first, second):
     return torch.empty_like(pos)
 
 
-@torch.library.register_fake("pyg_schnet::distances_adjoint_adjoint", lib=LIBRARY)
+@torch.library.register_fake("pyg_schnet::distances_double_backward", lib=LIBRARY)
 def _(a, g, pos, first, second, by_pos):
     return torch.empty_like(g), torch.empty_like(pos) if by_pos else pos.new_empty(0)
 
@@ -139,26 +139,26 @@ class _Distances(torch.autograd.Function):
     def backward(ctx, g):
         if not distance_is_wanted():
             return None, None, None
-        return _DistancesAdjoint.apply(g, *ctx.saved_tensors), None, None
+        return _DistancesBackward.apply(g, *ctx.saved_tensors), None, None
 
 
-class _DistancesAdjoint(torch.autograd.Function):
+class _DistancesBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, g, pos, first, second):
         ctx.save_for_backward(g, pos, first, second)
-        return torch.ops.pyg_schnet.distances_adjoint(g, pos, first, second)
+        return torch.ops.pyg_schnet.distances_backward(g, pos, first, second)
 
     @staticmethod
     def backward(ctx, a):
         if torch.is_grad_enabled():  # somebody may differentiate a third time
             return *_plain_backward(a, *ctx.saved_tensors), None, None
         by_pos = ctx.needs_input_grad[1] and distance_is_wanted()
-        to_g, to_pos = torch.ops.pyg_schnet.distances_adjoint_adjoint(a, *ctx.saved_tensors, by_pos)
+        to_g, to_pos = torch.ops.pyg_schnet.distances_double_backward(a, *ctx.saved_tensors, by_pos)
         return to_g, to_pos if by_pos else None, None, None
 
 
 def _plain_backward(a: Tensor, g: Tensor, pos: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, ...]:
-    """Differentiate ``(a * distances_adjoint).sum()`` by g and positions, by plain operations."""
+    """Differentiate ``(a * distances_backward).sum()`` by g and positions, by plain operations."""
     inputs = [*map(differentiable, (g, pos))]
     distance = (inputs[1].index_select(0, first) - inputs[1].index_select(0, second)).norm(dim=1)
     (by_pos,) = torch.autograd.grad(distance, inputs[1], inputs[0], create_graph=True)

@@ -228,21 +228,21 @@ def test_derivatives_that_nobody_reads_are_left_out(few, context, zero):
             assert_close(found, expected, atol=1e-13, rtol=0)  # other loops: 1e-15 was measured
 
 
-TAPS = [0.5, -1.0, 2.0]
+WEIGHTS = [0.5, -1.0, 2.0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("rows", [3, 4, 50])
 def test_rows_are_combined_as_by_a_loop(rows, dtype):
     values = operands(dtype=dtype)[1].detach()[:rows] if rows < KNOTS else torch.randn(50, 65).to(dtype)
-    expected = sum(tap * values[k : k + len(values) - 2] for k, tap in enumerate(TAPS))
-    assert_close(combine_rows(values, TAPS), expected)
+    expected = sum(tap * values[k : k + len(values) - 2] for k, tap in enumerate(WEIGHTS))
+    assert_close(combine_rows(values, WEIGHTS), expected)
 
 
 def test_derivatives_of_combined_rows_equal_differences():
     values = operands(channels=3)[1].detach()[:6].requires_grad_()
-    torch.autograd.gradcheck(lambda v: combine_rows(v, TAPS), values)
-    torch.autograd.gradgradcheck(lambda v: combine_rows(v, TAPS), values)
+    torch.autograd.gradcheck(lambda v: combine_rows(v, WEIGHTS), values)
+    torch.autograd.gradgradcheck(lambda v: combine_rows(v, WEIGHTS), values)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

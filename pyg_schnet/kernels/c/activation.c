@@ -50,13 +50,13 @@ void ssp(const real *x, int64_t count, real *out) {
         out[k] = (x[k] > 0 ? x[k] : 0) + (log_one_plus(decay(magnitude(x[k]))) - (real)0.69314718055994530942);
 }
 
-void ssp_adjoint(const real *g, const real *x, int64_t count, real *out) {
+void ssp_backward(const real *g, const real *x, int64_t count, real *out) {
 #pragma omp simd
     for (int64_t k = 0; k < count; k++) out[k] = g[k] * sigmoid(x[k]);
 }
 
-/* The derivatives of <a, ssp_adjoint> by g and by x. */
-void ssp_adjoint_adjoint(const real *a, const real *g, const real *x, int64_t count, real *to_g, real *to_x) {
+/* The derivatives of <a, ssp_backward> by g and by x. */
+void ssp_double_backward(const real *a, const real *g, const real *x, int64_t count, real *to_g, real *to_x) {
 #pragma omp simd
     for (int64_t k = 0; k < count; k++) {
         const real slope = sigmoid(x[k]);

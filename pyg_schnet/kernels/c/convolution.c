@@ -105,7 +105,7 @@ INLINE void convolve_pair(const Task *a, const Splines *at, int64_t p0, int64_t 
 }
 
 /* dS/dy, and dS/dd and dS/dtable where they are wanted */
-INLINE void adjoint_pair(const Task *a, const Splines *at, int64_t p0, int64_t p, const int64_t n, Sums o,
+INLINE void backward_pair(const Task *a, const Splines *at, int64_t p0, int64_t p, const int64_t n, Sums o,
                          const real *g, const real *y, real *slope, const int with_slope,
                          const int with_table) {
     const real *b = at->order[0][p], *b1 = at->order[1][p], *restrict table = a->table + at->row[p] * n;
@@ -126,7 +126,7 @@ INLINE void adjoint_pair(const Task *a, const Splines *at, int64_t p0, int64_t p
 }
 
 /* The derivatives of <a, dS/dy> + <s, dS/dd> by y, g, the table and, where it is wanted, the distance. */
-INLINE void second_pair(const Task *a, const Splines *at, int64_t p0, int64_t p, const int64_t n, Sums o,
+INLINE void double_backward_pair(const Task *a, const Splines *at, int64_t p0, int64_t p, const int64_t n, Sums o,
                         const real *g, const real *y, const real *to_y, const real *to_slope, real *slope,
                         const int with_slope) {
     const real *b = at->order[0][p], *b1 = at->order[1][p], *b2 = at->order[2][p], s = to_slope[p0 + p];
@@ -151,7 +151,7 @@ INLINE void second_pair(const Task *a, const Splines *at, int64_t p0, int64_t p,
     if (with_slope) slope[p0 + p] = sum;
 }
 
-typedef enum { CONVOLVE, ADJOINT, SECOND } Kind;
+typedef enum { CONVOLVE, CONVOLVE_BACKWARD, SECOND } Kind;
 
 typedef struct {
     const real *g, *y, *to_y, *to_slope;
@@ -170,15 +170,15 @@ INLINE void part_of(Kind kind, const Task *a, int64_t p0, int64_t p1, const int6
         if (kind == CONVOLVE)
             EACH(1, convolve_pair(a, &at, p0, p, n, o, x.y));
         else if (kind == SECOND && x.slope)
-            EACH(3, second_pair(a, &at, p0, p, n, o, x.g, x.y, x.to_y, x.to_slope, x.slope, 1));
+            EACH(3, double_backward_pair(a, &at, p0, p, n, o, x.g, x.y, x.to_y, x.to_slope, x.slope, 1));
         else if (kind == SECOND)
-            EACH(2, second_pair(a, &at, p0, p, n, o, x.g, x.y, x.to_y, x.to_slope, NULL, 0));
+            EACH(2, double_backward_pair(a, &at, p0, p, n, o, x.g, x.y, x.to_y, x.to_slope, NULL, 0));
         else if (x.slope && o.table)
-            EACH(2, adjoint_pair(a, &at, p0, p, n, o, x.g, x.y, x.slope, 1, 1));
+            EACH(2, backward_pair(a, &at, p0, p, n, o, x.g, x.y, x.slope, 1, 1));
         else if (x.slope)
-            EACH(2, adjoint_pair(a, &at, p0, p, n, o, x.g, x.y, x.slope, 1, 0));
+            EACH(2, backward_pair(a, &at, p0, p, n, o, x.g, x.y, x.slope, 1, 0));
         else if (o.table)
-            EACH(1, adjoint_pair(a, &at, p0, p, n, o, x.g, x.y, NULL, 0, 1));
+            EACH(1, backward_pair(a, &at, p0, p, n, o, x.g, x.y, NULL, 0, 1));
         else
             EACH(1, convolve_pair(a, &at, p0, p, n, o, x.g));
 #undef EACH
@@ -289,19 +289,19 @@ int convolve(const Task *a, const real *y, real *v) {
     return run(CONVOLVE, a, v, NULL, NULL, x);
 }
 
-int adjoint(const Task *a, const real *g, const real *y, real *to_y, real *slope, real *table) {
+int convolve_backward(const Task *a, const real *g, const real *y, real *to_y, real *slope, real *table) {
     const Operands x = {.g = g, .y = y, .slope = slope};
-    return run(ADJOINT, a, to_y, NULL, table, x);
+    return run(CONVOLVE_BACKWARD, a, to_y, NULL, table, x);
 }
 
-int adjoint_adjoint(const Task *a, const real *g, const real *y, const real *to_y, const real *to_slope,
+int convolve_double_backward(const Task *a, const real *g, const real *y, const real *to_y, const real *to_slope,
                     real *by_y, real *by_g, real *by_table, real *slope) {
     const Operands x = {g, y, to_y, to_slope, slope};
     return run(SECOND, a, by_y, by_g, by_table, x);
 }
 
-/* out_r = sum_m taps[m] values_{r + m}, from `rows` to `rows - count + 1` rows; its transpose back. */
-void taps(const real *values, const real *tap, int64_t count, int64_t rows, int64_t n, int transpose,
+/* out_r = sum_m weights[m] values_{r + m}, from `rows` to `rows - count + 1` rows; its transpose back. */
+void correlate_rows(const real *values, const real *tap, int64_t count, int64_t rows, int64_t n, int transpose,
           real *out) {
     const int64_t inner = rows - count + 1;
     for (int64_t r = 0; r < (transpose ? rows : inner); r++) {

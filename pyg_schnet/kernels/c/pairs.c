@@ -118,7 +118,7 @@ void distances(const real *pos, const int64_t *first, const int64_t *second, int
 }
 
 /* dS/dpos for S = sum_p g_p d_p */
-void distances_adjoint(const real *g, const real *pos, const int64_t *first, const int64_t *second,
+void distances_backward(const real *g, const real *pos, const int64_t *first, const int64_t *second,
                        int64_t pairs, int64_t atoms, real *to) {
     memset(to, 0, 3 * atoms * sizeof(real));
     for (int64_t p = 0; p < pairs; p++) {
@@ -131,7 +131,7 @@ void distances_adjoint(const real *g, const real *pos, const int64_t *first, con
 }
 
 /* The derivatives of <a, dS/dpos> by g and, unless it is NULL, by pos. */
-void distances_adjoint_adjoint(const real *a, const real *g, const real *pos, const int64_t *first,
+void distances_double_backward(const real *a, const real *g, const real *pos, const int64_t *first,
                                const int64_t *second, int64_t pairs, int64_t atoms, real *to_g, real *to_pos) {
     if (to_pos) memset(to_pos, 0, 3 * atoms * sizeof(real));
     for (int64_t p = 0; p < pairs; p++) {

@@ -53,9 +53,9 @@ typedef void Gemm(const char *, const char *, const int32_t *, const int32_t *, 
 typedef struct {
     Gemm *gemm;
     void (*distances)(const double *, const int64_t *, const int64_t *, int64_t, double *);
-    void (*distances_adjoint)(const double *, const double *, const int64_t *, const int64_t *, int64_t,
+    void (*distances_backward)(const double *, const double *, const int64_t *, const int64_t *, int64_t,
                               int64_t, double *);
-    void (*distances_adjoint_adjoint)(const double *, const double *, const double *, const int64_t *,
+    void (*distances_double_backward)(const double *, const double *, const double *, const int64_t *,
                                       const int64_t *, int64_t, int64_t, double *, double *);
     int (*limit_gemm)(int); /* to a number of threads, from this one; gives the limit before; may be NULL */
 } Functions;
@@ -83,22 +83,22 @@ enum { BAD_INDEX = 4, BAD_SIZE = 5 }; /* that a row is not there, or a tensor is
 
 /* from the other files */
 int convolve(const Task *, const real *, real *);
-int adjoint(const Task *, const real *, const real *, real *, real *, real *);
-int adjoint_adjoint(const Task *, const real *, const real *, const real *, const real *, real *, real *, real *,
+int convolve_backward(const Task *, const real *, const real *, real *, real *, real *);
+int convolve_double_backward(const Task *, const real *, const real *, const real *, const real *, real *, real *, real *,
                     real *);
-void taps(const real *, const real *, int64_t, int64_t, int64_t, int, real *);
+void correlate_rows(const real *, const real *, int64_t, int64_t, int64_t, int, real *);
 void ssp(const real *, int64_t, real *);
-void ssp_adjoint(const real *, const real *, int64_t, real *);
-void ssp_adjoint_adjoint(const real *, const real *, const real *, int64_t, real *, real *);
+void ssp_backward(const real *, const real *, int64_t, real *);
+void ssp_double_backward(const real *, const real *, const real *, int64_t, real *, real *);
 void distances(const real *, const int64_t *, const int64_t *, int64_t, real *);
-void distances_adjoint(const real *, const real *, const int64_t *, const int64_t *, int64_t, int64_t, real *);
-void distances_adjoint_adjoint(const real *, const real *, const real *, const int64_t *, const int64_t *,
+void distances_backward(const real *, const real *, const int64_t *, const int64_t *, int64_t, int64_t, real *);
+void distances_double_backward(const real *, const real *, const real *, const int64_t *, const int64_t *,
                                int64_t, int64_t, real *, real *);
 
 /* The order is that of `CODES` in operation.py. */
 enum {
-    MM, ADDMM, SSP, SSP_ADJOINT, SSP_ADJOINT_ADJOINT, TAPS, EMBEDDING, EMBEDDING_BACKWARD, CONVOLVE, ADJOINT,
-    ADJOINT_ADJOINT, DISTANCES, DISTANCES_ADJOINT, DISTANCES_ADJOINT_ADJOINT, TO_COPY, SCALE, SHIFT, MULTIPLY,
+    MM, ADDMM, SSP, SSP_BACKWARD, SSP_DOUBLE_BACKWARD, CORRELATE_ROWS, EMBEDDING, EMBEDDING_BACKWARD, CONVOLVE, CONVOLVE_BACKWARD,
+    CONVOLVE_DOUBLE_BACKWARD, DISTANCES, DISTANCES_BACKWARD, DISTANCES_DOUBLE_BACKWARD, TO_COPY, SCALE, SHIFT, MULTIPLY,
     ADD, NEGATE, INDEX_SELECT, INDEX_ADD, ZEROS, ONES, SUM_ROWS, PAD_ROWS, SCALE_ROWS, DIVIDE, CLAMP
 };
 
@@ -170,17 +170,17 @@ static int execute(const Op *op, Part *part, const Functions *functions, int64_t
     case SSP:
         ssp(DATA(IN(0)), count, DATA(out));
         break;
-    case SSP_ADJOINT:
-        ssp_adjoint(DATA(IN(0)), DATA(IN(1)), count, DATA(out));
+    case SSP_BACKWARD:
+        ssp_backward(DATA(IN(0)), DATA(IN(1)), count, DATA(out));
         break;
-    case SSP_ADJOINT_ADJOINT:
-        ssp_adjoint_adjoint(DATA(IN(0)), DATA(IN(1)), DATA(IN(2)), count, DATA(out), DATA(OUT(1)));
+    case SSP_DOUBLE_BACKWARD:
+        ssp_double_backward(DATA(IN(0)), DATA(IN(1)), DATA(IN(2)), count, DATA(out), DATA(OUT(1)));
         break;
-    case TAPS: {
+    case CORRELATE_ROWS: {
         real values[16];
         for (int64_t k = 0; k < op->integer / 2; k++) values[k] = (real)weights[k];
         const int64_t rows = op->integer % 2 ? out->rows : IN(0)->rows;
-        taps(DATA(IN(0)), values, op->integer / 2, rows, out->columns, (int)(op->integer % 2), DATA(out));
+        correlate_rows(DATA(IN(0)), values, op->integer / 2, rows, out->columns, (int)(op->integer % 2), DATA(out));
         break;
     }
     case EMBEDDING:
@@ -208,15 +208,15 @@ static int execute(const Op *op, Part *part, const Functions *functions, int64_t
         if (!is_sound(&task, IN(1))) return BAD_SIZE;
         return convolve(&task, DATA(IN(0)), DATA(out));
     }
-    case ADJOINT: {
+    case CONVOLVE_BACKWARD: {
         const Task task = task_of(part, IN(2), IN(3), IN(4), IN(5), IN(1), op, start);
         if (!is_sound(&task, IN(2))) return BAD_SIZE;
-        return adjoint(&task, DATA(IN(0)), DATA(IN(1)), DATA(out), MAYBE(1), MAYBE(2));
+        return convolve_backward(&task, DATA(IN(0)), DATA(IN(1)), DATA(out), MAYBE(1), MAYBE(2));
     }
-    case ADJOINT_ADJOINT: {
+    case CONVOLVE_DOUBLE_BACKWARD: {
         const Task task = task_of(part, IN(4), IN(5), IN(6), IN(7), IN(1), op, start);
         if (!is_sound(&task, IN(4))) return BAD_SIZE;
-        return adjoint_adjoint(&task, DATA(IN(0)), DATA(IN(1)), DATA(IN(2)), DATA(IN(3)), DATA(out), DATA(OUT(1)),
+        return convolve_double_backward(&task, DATA(IN(0)), DATA(IN(1)), DATA(IN(2)), DATA(IN(3)), DATA(out), DATA(OUT(1)),
                                DATA(OUT(2)), MAYBE(3));
     }
     case DISTANCES:
@@ -226,21 +226,21 @@ static int execute(const Op *op, Part *part, const Functions *functions, int64_t
         else
             distances(DATA(IN(0)), (int64_t *)IN(1)->at, (int64_t *)IN(2)->at, out->rows, DATA(out));
         break;
-    case DISTANCES_ADJOINT:
+    case DISTANCES_BACKWARD:
         if (out->type == DOUBLE_ && sizeof(real) != sizeof(double))
-            functions->distances_adjoint((double *)IN(0)->at, (double *)IN(1)->at, (int64_t *)IN(2)->at,
+            functions->distances_backward((double *)IN(0)->at, (double *)IN(1)->at, (int64_t *)IN(2)->at,
                                          (int64_t *)IN(3)->at, IN(0)->rows, out->rows, (double *)out->at);
         else
-            distances_adjoint(DATA(IN(0)), DATA(IN(1)), (int64_t *)IN(2)->at, (int64_t *)IN(3)->at, IN(0)->rows,
+            distances_backward(DATA(IN(0)), DATA(IN(1)), (int64_t *)IN(2)->at, (int64_t *)IN(3)->at, IN(0)->rows,
                               out->rows, DATA(out));
         break;
-    case DISTANCES_ADJOINT_ADJOINT:
+    case DISTANCES_DOUBLE_BACKWARD:
         if (out->type == DOUBLE_ && sizeof(real) != sizeof(double))
-            functions->distances_adjoint_adjoint((double *)IN(0)->at, (double *)IN(1)->at, (double *)IN(2)->at,
+            functions->distances_double_backward((double *)IN(0)->at, (double *)IN(1)->at, (double *)IN(2)->at,
                                                  (int64_t *)IN(3)->at, (int64_t *)IN(4)->at, IN(1)->rows,
                                                  IN(2)->rows, (double *)out->at, NULL);
         else
-            distances_adjoint_adjoint(DATA(IN(0)), DATA(IN(1)), DATA(IN(2)), (int64_t *)IN(3)->at,
+            distances_double_backward(DATA(IN(0)), DATA(IN(1)), DATA(IN(2)), (int64_t *)IN(3)->at,
                                       (int64_t *)IN(4)->at, IN(1)->rows, IN(2)->rows, DATA(out), NULL);
         break;
     case TO_COPY:
