@@ -67,7 +67,8 @@ def without(path: Path, name: str, folder: Path) -> Path:
 def test_the_wheel_has_the_package_its_kernels_cards_and_licence_and_nothing_else(built):
     distribution.check_wheel(built[1])
     names = distribution.contents(built[1])
-    assert "pyg_schnet/kernels/c/tape.c" in names
+    assert "pyg_schnet/kernels/c/runtime.c" in names
+    assert "pyg_schnet/kernels/c/runtime.h" in names
     assert "pyg_schnet/datasets/cards/qm9.toml" in names
     assert {name.partition("/")[0] for name in names} == {"pyg_schnet", f"{_stem(built[1])}.dist-info"}
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}
 
 
-def telling(potential: Potential) -> Potential:
+def with_nonzero_weights(potential: Potential) -> Potential:
     """Copy a potential, so that nobody sees it traced, with numbers for weights that are all zero.
 
     A last layer that starts at zero would make forces and most gradients zero, which compare well.

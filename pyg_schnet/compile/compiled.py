@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pyg_schnet.compile.comparison import difference, telling
+from pyg_schnet.compile.comparison import difference, with_nonzero_weights
 from pyg_schnet.compile.inputs import Inputs, find_inputs
-from pyg_schnet.compile.machine import Bound, Machine, Run
-from pyg_schnet.compile.trace import Programs, trace
 from pyg_schnet.compile.weights import Weights
 from pyg_schnet.graph.pair_graph import PairGraph
 from pyg_schnet.kernels import Watch, has_kernels, positions_only, why_not
@@ -26,6 +24,7 @@ from pyg_schnet.nn.snapshot import versions_of
 from pyg_schnet.nn.spline import Knots
 
 if TYPE_CHECKING:
+    from pyg_schnet.compile.program import Program
     from pyg_schnet.potentials.potential import Potential
 
 _MAKING = threading.RLock()  # torch traces one program at a time
@@ -33,7 +32,7 @@ _SHARING = threading.Lock()
 _log = logging.getLogger(__name__)
 
 
-class ProgramSet(dict[tuple, Programs]):
+class ProgramSet(dict[tuple, "Program"]):
     """Programs by kind of call, of all potentials that compute the same function of their tensors."""
 
 
@@ -51,7 +50,7 @@ class _State:
         self.features: KnotFeatures | None = None  # for these tensors
         self.watch = Watch()
         self.frozen: tuple[Tensor, list[Any], list[Tensor], list[Tensor]] | None = None
-        self.places: dict[Machine, Bound] = {}
+        self.bound: dict[Program, tuple[list[Tensor], Any]] = {}  # these weights, as the program takes them
 
 
 class CompiledPotential:
@@ -131,15 +130,15 @@ class CompiledPotential:
             inputs = find_inputs(potential.model, features, graph)
         if inputs is None:
             return None
-        programs = self._programs_for(state, potential, inputs, forces, volume, trained)
-        if programs is None:
+        program = self._program_for(state, potential, inputs, forces, volume, trained)
+        if program is None:
             return None
         if trained:
-            out = _trained(programs, weights, inputs)
+            out = _trained(program, weights, inputs)
         else:
             if not self.constant or any(weight.requires_grad for weight in weights):
                 marks = [*marks, state.watch.look(weights)]
-            out = _evaluated(programs, state, potential, weights, marks, inputs)
+            out = _evaluated(program, state, potential, weights, marks, inputs)
         return _finished(out, graph, forces, volume)
 
     def _look(self, potential: Potential, trained: bool) -> tuple[_State, list[Tensor], list[Any]]:
@@ -167,7 +166,7 @@ class CompiledPotential:
         weights = state.weights.tensors()
         return state, weights, versions_of(weights)
 
-    def _programs_for(
+    def _program_for(
         self,
         state: _State,
         potential: Potential,
@@ -175,28 +174,28 @@ class CompiledPotential:
         forces: bool,
         volume: Tensor | None,
         trained: bool,
-    ) -> Programs | None:
+    ) -> Program | None:
         """Return the programs of a kind of call, made at the first one; ``None`` where it runs eagerly."""
         (graph, knots), with_forces = inputs, forces or volume is not None  # from which stresses follow
         kinds = (with_forces, trained, knots.envelope is not None, knots.spacing, graph.sites is not None)
         key = (*kinds, graph.pos.dtype, knots.features.dtype, graph.pos.device)
-        programs, refused = state.programs.get(key), (state.weights.key, key)
-        if programs is not None or refused in self._refused:
-            return programs
+        program, refused = state.programs.get(key), (state.weights.key, key)
+        if program is not None or refused in self._refused:
+            return program
         with _MAKING:
-            programs = state.programs.get(key)  # by another thread
-            if programs is not None or refused in self._refused:
-                return programs
+            program = state.programs.get(key)  # by another thread
+            if program is not None or refused in self._refused:
+                return program
             began = time.perf_counter()
-            programs, reason = _make(potential, inputs, forces, volume, trained)
+            program, reason = _make(potential, inputs, forces, volume, trained)
             self.seconds += time.perf_counter() - began
-            if programs is not None:
-                state.programs[key] = programs
+            if program is not None:
+                state.programs[key] = program
             if reason is not None:
                 self._refused.add(refused)
                 self.failure = f"{reason}; running eagerly"
                 _log.warning("%s", self.failure)
-        return programs
+        return program
 
 
 def _make(
@@ -205,24 +204,26 @@ def _make(
     forces: bool,
     volume: Tensor | None,
     trained: bool,
-) -> tuple[Programs | None, str | None]:
+) -> tuple[Program | None, str | None]:
     """Trace a copy and compare with eager; without programs, return why such calls must run eagerly.
 
     Neither comes back where results are not finite, which cannot be compared, or nothing is trained.
     """
     if trained and not any(parameter.requires_grad for parameter in potential.parameters()):
         return None, None
-    own = telling(potential)
+    from pyg_schnet.compile.program import compile_program  # torch's tracing takes a second to import
+
+    own = with_nonzero_weights(potential)
     try:
-        programs = trace(own, inputs, forces or volume is not None, trained)
-    except Exception as error:
+        program = compile_program(own, inputs, forces or volume is not None, trained)
+    except RuntimeError as error:
         return None, f"it cannot be traced: {str(error).strip().split(chr(10))[0]}"
     expected, state = own.evaluate(inputs.graph, forces, volume), _State(own)
     weights = state.weights.tensors()
     if trained:
-        raw = _trained(programs, weights, inputs)
+        raw = _trained(program, weights, inputs)
     else:
-        raw = _evaluated(programs, state, own, weights, [], inputs)
+        raw = _evaluated(program, state, own, weights, [], inputs)
     found = _finished(raw, inputs.graph, forces, volume)
     if "stress" in expected:  # molecules beside crystals have none
         known = ~expected["stress"].isnan()
@@ -231,33 +232,29 @@ def _make(
         return None, None
     pull = float(raw["forces"].detach().abs().max()) if "forces" in raw else 0.0
     other = difference(own, inputs, expected, found, trained, pull)
-    return (programs, None) if other is None else (None, f"the compiled {other} from eager")
+    return (program, None) if other is None else (None, f"the compiled {other} from eager")
 
 
-def _trained(programs: Programs, weights: list[Tensor], inputs: Inputs) -> dict[str, Tensor]:
-    """Run programs whose results are differentiable by the weights."""
-    return _named(_Trained.apply(programs, inputs, *weights))
+def _trained(program: Program, weights: list[Tensor], inputs: Inputs) -> dict[str, Tensor]:
+    """Compute results that are differentiable by the weights."""
+    return _named(_Trained.apply(program, inputs, *weights))
 
 
 def _evaluated(
-    programs: Programs,
+    program: Program,
     state: _State,
     potential: Potential,
     weights: list[Tensor],
     marks: list[Any],
     inputs: Inputs,
 ) -> dict[str, Tensor]:
-    """Run programs without gradients of weights."""
+    """Compute results without gradients of weights."""
     frozen = _frozen_weights(state, potential, weights, marks, inputs.knots)
-    if programs.machine is None:
-        with torch.no_grad():
-            return _named(programs.forward(*frozen, *inputs.values()))
-    bound = state.places.get(programs.machine)
-    if bound is None or bound.weights is not frozen:
-        bound = state.places[programs.machine] = programs.machine.bind(frozen)
-    results, run = _run_machine(programs, bound, inputs)
-    programs.machine.release(run)
-    return _named(results)
+    kept, bound = state.bound.get(program, (None, None))
+    if kept is not frozen:
+        bound = program.bind(frozen)
+        state.bound[program] = frozen, bound
+    return _named(program.forward(bound, inputs, keep=False)[0])
 
 
 def _finished(
@@ -291,43 +288,19 @@ def _frozen_weights(
     return kept[2]
 
 
-def _run_machine(programs: Programs, bound: Bound, inputs: Inputs) -> tuple[list[Tensor], Run]:
-    """Run forward in C."""
-    assert programs.machine is not None
-    results = [torch.empty(inputs.graph.num_molecules, dtype=torch.float64, device="cpu")]
-    if programs.outputs > 1:
-        results.append(torch.empty_like(inputs.graph.site_pos))
-    run = programs.machine.forward(bound, inputs.tensors(), results, inputs.sizes(), inputs.knots.start)
-    return results, run
-
-
 class _Trained(torch.autograd.Function):
-    """Calls forward and backward programs as one node of autograd."""
+    """Forward and backward of a program, as one node of autograd."""
 
     @staticmethod
-    def forward(ctx, programs: Programs, inputs: Inputs, *weights):
-        ctx.programs, ctx.weights = programs, len(weights)
-        if programs.machine is not None:
-            bound = programs.machine.bind([weight.contiguous() for weight in weights])
-            results, ctx.run = _run_machine(programs, bound, inputs)
-            # Torch tells if one of these is changed in between, unless it is a part of another tensor.
-            ctx.save_for_backward(*bound.weights, *ctx.run.inputs)
-            return tuple(results)
-        results = programs.forward(*weights, *inputs.values())
-        results, saved = results[: programs.outputs], results[programs.outputs :]
-        ctx.save_for_backward(*(value for value in saved if isinstance(value, Tensor)))
-        ctx.others = [(k, value) for k, value in enumerate(saved) if not isinstance(value, Tensor)]
-        return results
+    def forward(ctx, program: Program, inputs: Inputs, *weights):
+        ctx.program = program
+        results, saved, ctx.state = program.forward(program.bind(list(weights)), inputs, keep=True)
+        ctx.save_for_backward(*saved)
+        return tuple(results)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, *gradients):
-        saved = list(ctx.saved_tensors)
-        if ctx.programs.machine is not None:
-            given = [gradient.contiguous() for gradient in gradients]
-            by_weights = ctx.programs.machine.backward(ctx.run, given)
-        else:
-            for place, value in ctx.others:
-                saved.insert(place, value)
-            by_weights = ctx.programs.backward(*saved, *gradients)
-        return None, None, *by_weights, *[None] * (ctx.weights - len(by_weights))
+        by_weights = ctx.program.backward(ctx.state, list(ctx.saved_tensors), gradients)
+        missing = len(ctx.needs_input_grad) - 2 - len(by_weights)
+        return None, None, *by_weights, *[None] * missing

@@ -40,10 +40,10 @@ class Inputs(NamedTuple):
         return [value.contiguous() for value in self.values() if isinstance(value, Tensor)]
 
     def sizes(self) -> tuple[int, ...]:
-        """Return the extents in the order of a machine's symbols."""
+        """Return the extents in the order of ``Sizes`` in runtime.h."""
         graph, knots = self
         sites = 0 if graph.sites is None else len(graph.site_pos)
-        return (0, len(graph.z), graph.pairs.size(1), *knots.features.shape, graph.num_molecules, sites)
+        return (len(graph.z), sites, graph.pairs.size(1), graph.num_molecules, *knots.features.shape)
 
 
 def find_inputs(model: SchNet, features: KnotFeatures, graph: PairGraph) -> Inputs | None:

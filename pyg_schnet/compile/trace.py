@@ -1,24 +1,23 @@
-"""From a potential to its programs: one trace of energy, forces and gradients of weights."""
+"""One trace of energy, forces and gradients of weights: a graph of operations for any batch size."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import sympy
 import torch
 from torch import Tensor, nn
-from torch.fx import Node
+from torch._dynamo.source import ConstantSource
+from torch._subclasses import FakeTensorMode
+from torch.fx import Graph, Node
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 from torch.nn.utils.stateless import _reparametrize_module  # functional_call, but for any method
 
-from pyg_schnet.compile.assembly import ATOMS, CONSTANT, GAUSSIANS, KNOTS, MOLECULES, PAIRS, SITES
 from pyg_schnet.compile.inputs import Inputs
-from pyg_schnet.compile.machine import Machine
-from pyg_schnet.compile.operation import EXTENTS, Unsupported
-from pyg_schnet.compile.python_program import program, simplify
-from pyg_schnet.compile.tape import External, Tape
 from pyg_schnet.compile.weights import Weights
 from pyg_schnet.graph.pair_graph import PairGraph
 from pyg_schnet.kernels import pair_distances, positions_only, weights_only
@@ -28,72 +27,126 @@ from pyg_schnet.nn.spline import Knots
 if TYPE_CHECKING:
     from pyg_schnet.potentials.potential import Potential
 
-_log = logging.getLogger(__name__)
+# Extents that differ from call to call, with examples. Only branches on sizes read these.
+_SIZES = {"atoms": 21, "sites": 34, "pairs": 55, "molecules": 5, "knots": 89, "gaussians": 13}
+_OUTER_KNOTS = 8  # which have no coefficients
+
+
+class Unsupported(NotImplementedError):
+    """A potential or one of its operations cannot be compiled."""
 
 
 @dataclass(frozen=True)
-class Programs:
-    """The programs of one kind of call.
+class Trace:
+    """A traced potential.
 
     Attributes:
-        forward: Takes weights, tables and inputs; returns energy, forces if asked for, what backward needs.
-        backward: Takes what forward left and the gradients of its results; returns those of the weights.
-        outputs: Number of forward's results: two with forces, one without.
-        machine: Does the same as both, in C, where it can.
+        graph: The operations.
+        weights: Placeholders of parameters, buffers and, for evaluation, tables of filters.
+        inputs: Placeholders of a batch's tensors and numbers, by name, in the order of ``Inputs.values()``.
+        cotangents: Placeholders of the gradients of energy and forces, where weights are trained.
+        has_forces: Whether forces are computed.
+        sizes: Names of the symbols in the shapes of the graph's values.
     """
 
-    forward: Callable
-    backward: Callable | None
-    outputs: int
-    machine: Machine | None = None
+    graph: Graph
+    weights: list[Node]
+    inputs: dict[str, Node]
+    cotangents: list[Node]
+    has_forces: bool
+    sizes: dict[sympy.Symbol, sympy.Symbol]
+
+    @property
+    def results(self) -> list[Node]:
+        """Energy and, if wanted, forces."""
+        return self._output[: 1 + self.has_forces]  # pyright: ignore
+
+    @property
+    def gradients(self) -> list[Node | None]:
+        """Gradients of the weights, ``None`` for one on which the results do not depend."""
+        return self._output[1 + self.has_forces :]
+
+    @property
+    def _output(self) -> list[Node | None]:
+        return list(next(iter(reversed(self.graph.nodes))).args[0])  # pyright: ignore
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the network."""
+        return self.weights[0].meta["val"].dtype
+
+
+class _Sizes:
+    """Symbols for the extents of a batch, and tensors of such shapes without memory."""
+
+    def __init__(self):
+        self._environment = ShapeEnv()
+        self.mode = FakeTensorMode(shape_env=self._environment)
+        self.symbols: dict[sympy.Symbol, sympy.Symbol] = {}
+
+    def symbol(self, name: str, example: int) -> Any:
+        source = ConstantSource(name)
+        symbol = self._environment.create_symbol(
+            example, source, dynamic_dim=DimDynamic.DYNAMIC, do_not_specialize_zero_one=True
+        )
+        self.symbols[symbol] = sympy.Symbol(name)  # pyright: ignore
+        return self._environment.create_symintnode(symbol, hint=example, source=source)
+
+    def tensor(self, like: Tensor, *shape: Any) -> Tensor:
+        with self.mode:
+            return torch.empty(shape or like.shape, dtype=like.dtype, device=like.device)
+
+    def check_generality(self) -> None:
+        """Raise if the trace holds for some extents only."""
+        if fixed := self._environment.replacements:
+            names = ", ".join(str(self.symbols.get(symbol, symbol)) for symbol in fixed)
+            raise Unsupported(f"its operations depend on the number of {names}")
 
 
 def splines_of(model: nn.Module) -> list[FilterTable]:
-    """Give the splines of a model's convolutions, in order."""
+    """Return the splines of a model's convolutions, in order."""
     return [interaction.filter_table for interaction in model.interactions]  # pyright: ignore
 
 
-def trace(potential: Potential, like: Inputs, forces: bool, trained: bool) -> Programs:
+def trace(potential: Potential, like: Inputs, forces: bool, trained: bool) -> Trace:
     """Trace a potential.
 
     Args:
-        potential: Whose weights, and everything else that is a tensor, become arguments.
-        like: Types and devices of the inputs; their sizes may be any in the programs.
-        forces: Whether forces are computed.
-        trained: Whether gradients of the weights will be asked for; else the filters' tables are arguments.
+        potential: A potential, whose weights and other tensors become arguments.
+        like: A batch, of which only types and devices matter.
+        forces: Whether to compute forces.
+        trained: Whether to compute gradients of the weights; otherwise the filters' tables are arguments.
 
-    Returns:
-        Programs with the arguments ``(*weights, *tables, *inputs)``; no tables where ``trained``.
+    Raises:
+        Unsupported: If the operations depend on the batch's extents.
     """
-    found = Weights(potential)
-    names, weights, parameters = found.names, found.tensors(), found.parameters
-    splines = splines_of(potential.model)
-    config: Any = potential.model.config
-    example = _example(like, weights, config.num_gaussians)
-    atoms, sites, pairs, molecules, (knots, gaussians) = (
-        *(len(example[0]), len(example[1]), example[3].size(1)),
-        *(example[4], example[6].shape),
-    )
-    tables = [] if trained else [weights[0].new_empty(knots - 8, config.num_filters) for _ in splines]
-    outputs, periodic = 2 if forces else 1, like.graph.sites is not None
-    cotangents = (
-        [torch.empty(molecules, dtype=torch.float64, device=like.graph.pos.device)] if trained else []
-    )
-    cotangents += [torch.empty_like(example[1])] if trained and forces else []
+    found, config = Weights(potential), potential.model.config  # pyright: ignore
+    splines, sizes = splines_of(potential.model), _Sizes()
+    weights = [sizes.tensor(weight) for weight in found.tensors()]
+    inputs = _example(like, sizes, config.num_gaussians)
+    knots, pos = inputs["knot_features"].size(0), inputs["pos"]
+    tables = []
+    if not trained:
+        shape = (knots - _OUTER_KNOTS, config.num_filters)
+        tables = [sizes.tensor(weights[0], *shape) for _ in splines]
+    cotangents = [sizes.tensor(pos.new_empty(0).double(), inputs["molecules"])] if trained else []
+    cotangents += [sizes.tensor(pos)] if trained and forces else []
 
-    def evaluate(own, given, example, cotangents):
-        own = [tensor.detach() for tensor in own]
+    def evaluate(weights, tables, inputs, cotangents):
+        weights = [tensor.detach() for tensor in weights]
         if trained:
-            own = [t.requires_grad_() if k < parameters else t for k, t in enumerate(own)]
-        z, pos, batch, pairs, molecules, start, features, *more = example
-        places, envelope = (more[-2], more[:-2]) if periodic else (pairs, more)
-        pos = pos.detach().requires_grad_(forces)
-        distance = pair_distances(pos, places).to(features.dtype)
-        graph = PairGraph(z, pos, batch, molecules, pairs, pos)
-        knots = Knots(features, envelope[0] if envelope else None, distance, start, like.knots.spacing)
-        with _reparametrize_module(potential, dict(zip(names, own, strict=True))), _given(splines, given):
+            weights = [w.requires_grad_() if k < found.parameters else w for k, w in enumerate(weights)]
+        batch = dict(zip(names, inputs, strict=True))
+        pos, pairs = batch["pos"].detach().requires_grad_(forces), batch["pair_index"]
+        features, envelope = batch["knot_features"], batch.get("envelope")
+        distance = pair_distances(pos, batch.get("site_pairs", pairs)).to(features.dtype)
+        z, molecules = batch["z"], batch["molecules"]
+        graph = PairGraph(z, pos, batch["batch"], molecules, pairs, pos)
+        knots = Knots(features, envelope, distance, batch["start"], like.knots.spacing)
+        named = dict(zip(found.names, weights, strict=True))
+        with _reparametrize_module(potential, named), _given_tables(splines, tables):
             relative = potential.model.predict(graph, pairs, knots)  # pyright: ignore
-            energy = potential.scaled(relative, z, batch, molecules)
+            energy = potential.scaled(relative, z, graph.batch, molecules)
         results = [energy]
         if forces:
             with positions_only():
@@ -103,59 +156,58 @@ def trace(potential: Potential, like: Inputs, forces: bool, trained: bool) -> Pr
         if not trained:
             return [result.detach() for result in results]
         with weights_only():
-            gradients = torch.autograd.grad(results, own[:parameters], cotangents, allow_unused=True)
+            parameters = weights[: found.parameters]
+            gradients = torch.autograd.grad(results, parameters, cotangents, allow_unused=True)
         return [*results, *gradients]
 
-    arguments = ([weight.detach() for weight in weights], tables, example, cotangents)
-    with torch.enable_grad():
-        graph = make_fx(evaluate, tracing_mode="symbolic")(*arguments).graph
-    simplify(graph)
-    rows = SITES if periodic else ATOMS
-    along = [CONSTANT] * (len(weights) + len(tables)) + [ATOMS, rows, ATOMS] + [CONSTANT] * (len(example) - 3)
-    along += [MOLECULES, rows][: len(cotangents)]
-    sizes = {
-        sites: (rows, 0),
-        atoms: (ATOMS, 0),
-        pairs: (PAIRS, 0),
-        knots: (KNOTS, 0),
-        knots - 8: (KNOTS, -8),
+    names, arguments = list(inputs), (weights, tables, list(inputs.values()), cotangents)
+    with torch.enable_grad(), sizes.mode:
+        graph = make_fx(evaluate, tracing_mode="real")(*arguments).graph
+    sizes.check_generality()
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    labels = [*found.names, *(f"table_{k}" for k in range(len(tables))), *names]
+    labels += ["energy_gradient", "forces_gradient"][: len(cotangents)]
+    for node, label in zip(placeholders, labels, strict=True):
+        node._rename(re.sub(r"\W", "_", label.removeprefix("model.")))
+    held = len(weights) + len(tables)
+    batch = placeholders[held : held + len(names)]
+    return Trace(
+        graph,
+        placeholders[:held],
+        dict(zip(names, batch, strict=True)),
+        placeholders[held + len(names) :],
+        forces,
+        sizes.symbols,
+    )
+
+
+def _example(like: Inputs, sizes: _Sizes, gaussians: int) -> dict[str, Any]:
+    """Return a batch whose extents are symbols."""
+    examples = _SIZES | {"gaussians": max(1, gaussians - 1)}  # of which a call may need fewer than there are
+    extent = {name: sizes.symbol(name, example) for name, example in examples.items()}
+    graph, knots = like
+    periodic = graph.sites is not None
+    atoms, pairs = extent["atoms"], extent["pairs"]
+    sites = extent["sites"] if periodic else atoms
+    example = {
+        "z": sizes.tensor(graph.z, atoms),
+        "pos": sizes.tensor(graph.site_pos, sites, 3),
+        "batch": sizes.tensor(graph.batch, atoms),
+        "pair_index": sizes.tensor(graph.pairs, 2, pairs),
+        "molecules": extent["molecules"],
+        "start": sizes.symbol("start", 7),
+        "knot_features": sizes.tensor(knots.features, extent["knots"], extent["gaussians"]),
     }
-    sizes |= {molecules: (MOLECULES, 0), gaussians: (GAUSSIANS, 0)}
-    return _split(list(graph.nodes), outputs, along, len(cotangents), sizes, periodic)
-
-
-def _example(like: Inputs, weights: Sequence[Tensor], gaussians: int) -> list[Any]:
-    """Make inputs whose extents differ from each other and from those of weights; their values do not matter.
-
-    Equal extents would be taken for the same number in all calls.
-    """
-    taken = {0, 1, 2, 3, *(extent for weight in weights for extent in weight.shape)}  # 2 and 3: pairs, space
-    width = next((n for n in range(gaussians - 1, 1, -1) if n not in taken), None)
-    if width is None:
-        raise ValueError(f"{gaussians} Gaussians are too few to be told from other numbers")
-    taken.add(width)
-
-    def unused(number: int) -> int:
-        while {number, number - 8} & taken:
-            number += 1
-        taken.update((number, number - 8))
-        return number
-
-    atoms, pairs, knots, molecules = map(unused, (1987, 4999, 1013, 331))
-    sites = atoms if like.graph.sites is None else unused(2999)
-    sizes = [(atoms,), (sites, 3), (atoms,), (2, pairs)]
-    tensors = like.values()[:4]
-    example = [tensor.new_zeros(size) for tensor, size in zip(tensors, sizes, strict=True)]
-    features, envelope = like.knots.features, like.knots.envelope
-    example += [molecules, 7, features.new_zeros(knots, width)]
-    example += [] if envelope is None else [envelope.new_zeros(knots)]
-    if like.graph.sites is not None:
-        example += [like.graph.pairs.new_zeros(2, pairs), like.graph.pairs.new_zeros(sites)]
+    if knots.envelope is not None:
+        example["envelope"] = sizes.tensor(knots.envelope, extent["knots"])
+    if periodic:
+        example["site_pairs"] = sizes.tensor(graph.pairs, 2, pairs)
+        example["site_atom"] = sizes.tensor(graph.pairs, sites)
     return example
 
 
-class _given:
-    """Hand tables to splines while a model is traced."""
+class _given_tables:
+    """Evaluate filters from given tables within this context."""
 
     def __init__(self, splines: Sequence[FilterTable], tables: Sequence[Tensor]):
         self.splines, self.tables = splines, tables
@@ -167,84 +219,3 @@ class _given:
     def __exit__(self, *exception: object) -> None:
         for spline in self.splines:
             spline.given = None
-
-
-def _split(
-    nodes: list[Node],
-    outputs: int,
-    along: list[int],
-    cotangents: int,
-    sizes: dict[int, tuple[int, int]],
-    periodic: bool,
-) -> Programs:
-    """Divide a graph into what comes before the gradients of its results are known, and what comes after."""
-    arguments = [node for node in nodes if node.op == "placeholder"]
-    results = list(nodes[-1].args[0])  # pyright: ignore
-    body = [node for node in nodes if node.op == "call_function"]
-    inputs, tangents = arguments[: len(arguments) - cotangents], arguments[len(arguments) - cotangents :]
-    after = set(tangents)
-    for node in body:
-        if any(used in after for used in node.all_input_nodes):
-            after.add(node)
-    forwards = _needed([node for node in body if node not in after], results[:outputs])
-    computed = {node for node in forwards if node.target not in EXTENTS}
-    backwards = _needed([node for node in body if node not in computed], results[outputs:])
-    known = {*inputs, *computed}
-    saved = list(dict.fromkeys(used for node in backwards for used in node.all_input_nodes if used in known))
-    places = (inputs[-2], inputs[-1]) if periodic else None
-    machine = _machine(arguments, along, forwards, backwards, results, outputs, sizes, places)
-    if not tangents:
-        return Programs(program(forwards, inputs, results), None, outputs, machine)
-    return Programs(
-        program(forwards, inputs, [*results[:outputs], *saved]),
-        program(backwards, [*saved, *tangents], results[outputs:]),
-        outputs,
-        machine,
-    )
-
-
-def _machine(
-    arguments: list[Node],
-    along: list[int],
-    forwards: list[Node],
-    backwards: list[Node],
-    results: list[Node | None],
-    outputs: int,
-    sizes: dict[int, tuple[int, int]],
-    places: tuple[Node, Node] | None,
-) -> Machine | None:
-    """Record a tape, if its machine knows all operations."""
-    tensors = []
-    for node, own in zip(arguments, along, strict=True):
-        value = node.meta["val"]
-        if isinstance(value, Tensor):
-            bytes_of_row = value.element_size() * (value.size(1) if value.dim() > 1 else 1) if own else 0
-            tensors.append((node, External(own, int(bytes_of_row))))
-    first = along.index(ATOMS)  # z, then pos, batch and pairs
-    real = arguments[0].meta["val"].dtype
-    try:
-        tape = Tape(
-            tensors,
-            forwards,
-            backwards,
-            list(zip(results[:outputs], (MOLECULES, along[first + 1]), strict=False)),  # pyright: ignore
-            results[outputs:],
-            sizes,
-            arguments[first + 2],
-            arguments[first + 3],
-            places,
-            real,
-        )
-        return Machine(tape, real)
-    except Unsupported as reason:
-        _log.info("a program runs in Python: %s", reason)
-        return None
-
-
-def _needed(nodes: list[Node], results: Sequence[Node | None]) -> list[Node]:
-    """Keep the nodes on which results depend."""
-    wanted = {node for node in results if node is not None}
-    for node in reversed(nodes):
-        if node in wanted:
-            wanted.update(node.all_input_nodes)
-    return [node for node in nodes if node in wanted]

@@ -8,7 +8,7 @@ from pyg_schnet.kernels.convolution import (
     weights_are_frozen,
     weights_only,
 )
-from pyg_schnet.kernels.library import Watch, has_kernels, library, why_not
+from pyg_schnet.kernels.library import Watch, has_kernels, library, program_library, why_not
 from pyg_schnet.kernels.operations import DIRECT
 from pyg_schnet.kernels.pairs import find_pairs, pair_distances
 
@@ -21,6 +21,7 @@ __all__ = [
     "library",
     "pair_distances",
     "positions_only",
+    "program_library",
     "shifted_softplus",
     "silu",
     "spline_convolution",

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from pyg_schnet.kernels.build_cache import cached_libraries, folder_to_write, keep
 
-_SOURCES = ("activation.c", "convolution.c", "fingerprint.c", "pairs.c", "tape.c")
+_SOURCES = ("activation.c", "convolution.c", "fingerprint.c", "pairs.c", "runtime.c")
+_HEADER = "runtime.h"
 _FLAGS = [
     "-std=c11",
     "-O3",
@@ -33,6 +34,8 @@ _FLAGS = [
     "-fno-trapping-math",
 ]
 _FLAGS += ["-fno-signed-zeros", "-fassociative-math"]  # sums over channels as vectors; NaN stays NaN
+# Generated programs call operations of the library, which does the work.
+_PROGRAM_FLAGS = ["-std=c11", "-O1", "-fPIC", "-shared", "-s"]
 _TYPES = {torch.float32: "float", torch.float64: "double"}
 _PROCESSOR = (  # lines of /proc/cpuinfo that tell instruction sets apart, on x86, ARM, POWER and RISC-V
     *("flags", "vendor_id", "cpu family", "model", "Features", "CPU implementer", "CPU variant", "CPU part"),
@@ -48,8 +51,9 @@ _SIGNATURES = {
     "find_pairs": (ctypes.c_int64, "aandaaa"),
     "fingerprint": (ctypes.c_uint64, "aan"),
     "prepare": (ctypes.c_int64, "aanaandannaaa"),
-    "tape_plan": (ctypes.c_int64, "aaaaaa"),
-    "tape_run": (ctypes.c_int, "aaaannnaaaaaan"),
+    "program_plan": (ctypes.c_int64, "aaaaaa"),
+    "program_run": (ctypes.c_int, "aannnaaaaaan"),
+    "set_functions": (None, "aaaaa"),
 }
 LIBRARY = torch.library.Library("pyg_schnet", "DEF")  # the operations, as torch knows them
 _log = logging.getLogger(__name__)
@@ -76,7 +80,9 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | None:
             _reasons[dtype] = "switched off by PYG_SCHNET_NATIVE=0"
             return None
         try:
-            loaded = _load(_TYPES[dtype])
+            options = [*_FLAGS, f"-Dreal={_TYPES[dtype]}", *_machine_flags()]
+            stem = f"kernels-{_TYPES[dtype]}-{_key(options)}"
+            loaded = _load(stem, options, [str(_folder() / name) for name in _SOURCES])
         except (OSError, subprocess.SubprocessError) as error:
             reason = _reason(error)
             if not _reasons:
@@ -114,14 +120,33 @@ def why_not(like: Tensor) -> str:
     return _reasons.get(dtype, f"there are kernels for float32 and float64 only, not for {dtype}")
 
 
-def _load(real: str) -> ctypes.CDLL:
-    """Load a library of this compiler from the cache, or make it; failing that, one of any compiler."""
-    options = [*_FLAGS, f"-Dreal={real}", *_machine_flags()]
-    stem = f"kernels-{real}-{_key(options)}"
+def program_library(source: str, dtype: torch.dtype) -> tuple[ctypes.CDLL | None, str]:
+    """Load a generated program for ``runtime.c``, compiling it if that was never done here.
+
+    Args:
+        source: The program, in C.
+        dtype: Type of the network.
+
+    Returns:
+        The library, or ``None`` and why there is none, in one line.
+    """
+    real = _TYPES[dtype]
+    options = [*_PROGRAM_FLAGS, f"-Dreal={real}", f"-I{_folder()}"]
+    parts = (source, (_folder() / _HEADER).read_text(encoding="utf-8"), _system(options[:-1]))
+    stem = f"program-{real}-{_hash(chr(0).join(parts).encode())[:16]}"
+    with _LOADING:
+        try:
+            return _load(stem, options, ["-xc", "-"], source), ""
+        except (OSError, subprocess.SubprocessError) as error:
+            return None, _reason(error)
+
+
+def _load(stem: str, options: list[str], sources: list[str], text: str | None = None) -> ctypes.CDLL:
+    """Load a library of this compiler from the cache, or compile it; failing that, one of any compiler."""
     try:
         compiler = _compiler()
         own = f"{stem}-{_hash(repr((compiler, _stamp(compiler[0]))).encode())[:8]}"
-        return _loaded(own) or _compiled([*compiler, *options], own)
+        return _loaded(own) or _compiled([*compiler, *options], sources, text, own)
     except (OSError, subprocess.SubprocessError):
         if (loaded := _loaded(stem)) is None:
             raise
@@ -135,14 +160,15 @@ def _loaded(stem: str) -> ctypes.CDLL | None:
     return None
 
 
-def _compiled(command: list[str], stem: str) -> ctypes.CDLL:
+def _compiled(command: list[str], sources: list[str], text: str | None, stem: str) -> ctypes.CDLL:
     handle, temporary = tempfile.mkstemp(dir=folder_to_write(), suffix=".so")
     os.close(handle)
     try:
         subprocess.run(
-            [*command, "-o", temporary, *map(str, _sources()), "-lm"],
+            [*command, "-o", temporary, *sources, "-lm"],
             check=True,
             capture_output=True,
+            input=text,
             text=True,
             errors="replace",
             timeout=_TIMEOUT,
@@ -172,8 +198,8 @@ def _stamp(path: str) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _sources() -> list[Path]:
-    return [Path(__file__).parent / "c" / name for name in _SOURCES]
+def _folder() -> Path:
+    return Path(__file__).parent / "c"
 
 
 def _machine_flags() -> list[str]:
@@ -183,10 +209,14 @@ def _machine_flags() -> list[str]:
 
 
 def _key(options: list[str]) -> str:
-    """Hash what a library depends on beside its compiler: sources, options, system and processor."""
-    parts = [repr((options, platform.system(), platform.machine(), *platform.libc_ver())), _processor()]
-    content = [part.encode() for part in parts] + [source.read_bytes() for source in _sources()]
+    """Hash what the kernels depend on beside their compiler: sources, options, system and processor."""
+    content = [part.encode() for part in (_system(options), _processor())]
+    content += [(_folder() / name).read_bytes() for name in (*_SOURCES, _HEADER)]
     return _hash(b"\0".join(content))[:16]
+
+
+def _system(options: list[str]) -> str:
+    return repr((options, platform.system(), platform.machine(), *platform.libc_ver()))
 
 
 def _processor() -> str:

@@ -1,8 +1,31 @@
 """Fixtures of tests of compiled potentials."""
 
 import pytest
+import torch
+
+from pyg_schnet.compile import program as programs
 
 KEPT = {}
+
+
+@pytest.fixture(params=["c", "python"])
+def backend(request, monkeypatch):
+    """Each backend in turn."""
+
+    def refuse(*arguments):
+        raise programs.Unsupported("no backend but Python")
+
+    if request.param == "python":
+        monkeypatch.setattr(programs, "CProgram", refuse)
+    return request.param
+
+
+@pytest.fixture
+def threads():
+    """Set torch's number of threads, for one test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

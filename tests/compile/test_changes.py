@@ -104,13 +104,13 @@ STRUCTURES = {
 }
 
 
-@pytest.mark.parametrize("way", ["constant", "a copy"])
+@pytest.mark.parametrize("kind", ["constant", "a copy"])
 @pytest.mark.parametrize("change", STRUCTURES.values(), ids=STRUCTURES)
-def test_a_change_of_structure_is_seen(compiled, water, change, way):
+def test_a_change_of_structure_is_seen(compiled, water, change, kind):
     freeze(compiled)
-    compiled.compiled.constant = way == "constant"
+    compiled.compiled.constant = kind == "constant"
     before = compiled(water)
-    changed = copy.deepcopy(compiled) if way == "a copy" else compiled
+    changed = copy.deepcopy(compiled) if kind == "a copy" else compiled
     with torch.no_grad():
         change(changed)
     found, expected = changed(water), eager(changed, water)
@@ -120,7 +120,7 @@ def test_a_change_of_structure_is_seen(compiled, water, change, way):
     exact = eager(changed, water)
     for name, value in exact.items():  # filters of splines are right to 1e-6 of them
         assert_close(found[name], value, atol=1e-5 * float(value.abs().max()), rtol=1e-5)
-    if way == "a copy":
+    if kind == "a copy":
         assert torch.equal(compiled(water)["energy"], before["energy"])
 
 
@@ -180,7 +180,7 @@ def test_an_interrupted_first_call_leaves_later_ones_compiled(compiled, water, s
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("pyg_schnet.compile.compiled.trace", interrupted)
+        patch.setattr("pyg_schnet.compile.program.trace", interrupted)
         with pytest.raises(KeyboardInterrupt):
             compiled(water)
     assert_close(compiled(water), eager(compiled, water), atol=1e-9, rtol=1e-9)
@@ -276,7 +276,7 @@ def test_two_threads_may_make_the_first_call(compiled, water):
     assert type(compiled.model.embedding.weight) is torch.nn.Parameter
 
 
-def test_a_default_device_is_not_that_of_the_machines_memory(compiled, water):
+def test_a_default_device_is_not_that_of_buffers(compiled, water):
     expected = eager(compiled, water)
     with torch.device("meta"):
         found = compiled(water)

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from torch_geometric.data import Batch, Data
 
 from pyg_schnet import Potential, RadiusGraph, SchNet
-from pyg_schnet.compile import trace as tracing
+from pyg_schnet.compile import program as programs
 from pyg_schnet.graph import pair_graph
 from pyg_schnet.graph.sites import find_sites
 from pyg_schnet.transforms.ase_atoms import from_ase
@@ -19,20 +19,13 @@ TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 2, "num_gaus
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-4}  # of the largest value
 
 
-@pytest.fixture(params=["machine", "python"])
-def way(request, monkeypatch):
-    if request.param == "python":
-        monkeypatch.setattr(tracing, "_machine", lambda *arguments: None)
-    return request.param
-
-
 @pytest.fixture
 def built(randomize, share_programs):
     def build(dtype=torch.float64, **changes):
         model = randomize(SchNet(**{**TINY, **changes}, envelope="polynomial", filters="spline")).to(dtype)
         eager = Potential(model, scale=1.3, atomref=torch.linspace(-1, 1, 100, dtype=torch.float64))
         compiled = copy.deepcopy(eager).compile()
-        share_programs(tracing._machine.__name__)
+        share_programs(programs.CProgram.__name__)
         return eager, compiled
 
     return build
@@ -75,7 +68,7 @@ def plain(monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("stress", [True, False])
 @pytest.mark.parametrize("repeat", [(1, 1, 1), (3, 2, 1), (5, 5, 5)], ids=str)
-def test_crystals_are_computed_alike(built, plain, way, dtype, stress, repeat):
+def test_crystals_are_computed_alike(built, plain, backend, dtype, stress, repeat):
     eager, compiled = (p.eval() for p in built(dtype))
     data = crystal(0, repeat)
     found = compiled(data, stress=stress)
@@ -92,7 +85,7 @@ def test_crystals_are_computed_alike(built, plain, way, dtype, stress, repeat):
 
 
 @pytest.mark.parametrize("pbc", [(1, 1, 0), (0, 1, 0)])
-def test_slabs_and_wires_are_computed_alike(built, way, pbc):
+def test_slabs_and_wires_are_computed_alike(built, backend, pbc):
     eager, compiled = (p.eval() for p in built())
     data = crystal(1, pbc=pbc)
     agree(compiled(data, stress=True), eager(data, stress=True), 1e-11)
@@ -100,7 +93,7 @@ def test_slabs_and_wires_are_computed_alike(built, way, pbc):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_batches_of_crystals_and_molecules_are_cut_into_parts_that_find_their_sites(
-    built, plain, way, water, threads
+    built, plain, backend, water, threads
 ):
     systems = [
         crystal(0, (3, 3, 2)),
@@ -126,7 +119,7 @@ def test_batches_of_crystals_and_molecules_are_cut_into_parts_that_find_their_si
 
 
 @pytest.mark.parametrize("stress", [True, False])
-def test_gradients_of_weights_are_alike_with_forces_and_stresses_in_the_loss(built, way, stress):
+def test_gradients_of_weights_are_alike_with_forces_and_stresses_in_the_loss(built, backend, stress):
     batch = Batch.from_data_list([crystal(0, (2, 2, 2)), crystal(1), crystal(2, (2, 1, 3))])
     gradients = []
     for potential in built():

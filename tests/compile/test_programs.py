@@ -1,4 +1,4 @@
-"""Straight programs: what stands in them, when they are made, and when they are not trusted."""
+"""Programs: their text, when they are compiled, and when they are rejected."""
 
 import copy
 import logging
@@ -12,7 +12,9 @@ from torch_geometric.data import Batch
 
 from pyg_schnet import Potential, SchNet
 from pyg_schnet.compile import compiled as module
-from pyg_schnet.compile import trace as tracing
+from pyg_schnet.compile.c_backend import CProgram
+from pyg_schnet.compile.python_backend import PythonProgram
+from pyg_schnet.compile.trace import splines_of
 
 TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 2, "num_gaussians": 12, "cutoff": 4.0}
 
@@ -33,21 +35,24 @@ def programs_of(potential):
     return list(potential.compiled._programs.values())
 
 
-def test_a_program_is_text_without_branches(pair, water):
+@pytest.mark.parametrize("backend", ["python"], indirect=True)
+def test_a_python_program_is_text_without_branches(pair, water, backend):
     _, compiled = pair
     compiled(water)
-    (programs,) = programs_of(compiled)
-    for function in (programs.forward, programs.backward):
+    (program,) = programs_of(compiled)
+    for function in (program.forward_function, program.backward_function):
         assert function.source.startswith("def run(")
         assert not re.search(r"\b(if|for|while)\b", function.source)
 
 
-def test_a_program_drops_what_it_no_longer_needs(pair, water):
+@pytest.mark.parametrize("backend", ["python"], indirect=True)
+def test_a_python_program_drops_what_it_no_longer_needs(pair, water, backend):
     compiled = pair[1].eval()
     compiled(water)
-    (programs,) = programs_of(compiled)
-    assigned = re.findall(r"^    (\w+) = ", programs.forward.source, re.M)
-    dropped = re.findall(r"^    del (.+)$", programs.forward.source, re.M)
+    (program,) = programs_of(compiled)
+    source = program.forward_function.source
+    assigned = re.findall(r"^    (\w+) = ", source, re.M)
+    dropped = re.findall(r"^    del (.+)$", source, re.M)
     assert len(", ".join(dropped).split(", ")) >= len(assigned) - 2  # energy and forces stay
 
 
@@ -61,10 +66,10 @@ def test_each_kind_of_call_has_its_program(pair, water):
     assert compiled.compiled.seconds > 0
 
 
-def test_an_operation_that_the_machine_lacks_runs_in_python(pair, molecules, caplog):
+def test_an_operation_that_the_c_backend_lacks_runs_in_python(pair, molecules, caplog):
     gradients, batch = [], Batch.from_data_list(molecules)
     for potential in pair:
-        potential.model.interactions[0].activation = nn.SiLU()  # which tapes do not know
+        potential.model.interactions[0].activation = nn.SiLU()
         with caplog.at_level(logging.INFO):
             out = potential(batch)
         gradients.append(
@@ -75,7 +80,7 @@ def test_an_operation_that_the_machine_lacks_runs_in_python(pair, molecules, cap
                 materialize_grads=True,
             )
         )
-    assert [programs.machine for programs in programs_of(pair[1])] == [None]
+    assert [type(program) for program in programs_of(pair[1])] == [PythonProgram]
     assert "a program runs in Python: aten.silu" in caplog.text
     for found, expected in zip(*gradients, strict=True):
         assert_close(found, expected, atol=1e-11 * float(expected.abs().max()), rtol=0)
@@ -94,14 +99,14 @@ def spoil_gradient(monkeypatch):
 
 def spoil_result(number):
     def spoil(monkeypatch):
-        forward = module._run_machine
+        forward = CProgram.forward
 
-        def wrong(*arguments):
-            results, run = forward(*arguments)
+        def wrong(*arguments, **options):
+            results, *others = forward(*arguments, **options)
             results[number] *= 1.001
-            return results, run
+            return results, *others
 
-        monkeypatch.setattr(module, "_run_machine", wrong)
+        monkeypatch.setattr(CProgram, "forward", wrong)
 
     return spoil
 
@@ -203,4 +208,4 @@ def test_autocast_does_not_spoil_later_calls(pair, water):
 def test_tracing_leaves_no_tables_behind(pair, water):
     compiled = pair[1].eval()
     compiled(water)
-    assert all(spline.given is None for spline in tracing.splines_of(compiled.model))
+    assert all(spline.given is None for spline in splines_of(compiled.model))

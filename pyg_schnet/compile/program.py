@@ -1,0 +1,69 @@
+"""Compilation of one kind of call: trace, simplify, then the fastest backend that has its operations."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import Tensor
+
+from pyg_schnet.compile.c_backend import CProgram
+from pyg_schnet.compile.inputs import Inputs
+from pyg_schnet.compile.passes import simplify, split
+from pyg_schnet.compile.python_backend import PythonProgram
+from pyg_schnet.compile.trace import Unsupported, trace
+
+if TYPE_CHECKING:
+    from pyg_schnet.potentials.potential import Potential
+
+_log = logging.getLogger(__name__)
+
+
+class Program(Protocol):
+    """What a backend makes of a trace. It holds no weights."""
+
+    def bind(self, weights: list[Tensor]) -> Any:
+        """Prepare weights, and tables if there are any, for several calls of forward."""
+        ...
+
+    def forward(self, bound: Any, inputs: Inputs, keep: bool) -> tuple[list[Tensor], list[Tensor], Any]:
+        """Compute energy and forces.
+
+        Args:
+            bound: What :meth:`bind` returned.
+            inputs: A batch.
+            keep: Whether :meth:`backward` follows.
+
+        Returns:
+            The results, the tensors that backward reads, and whatever else it needs.
+        """
+        ...
+
+    def backward(self, state: Any, saved: list[Tensor], gradients: Sequence[Tensor]) -> list[Tensor | None]:
+        """Compute the gradients of the weights from those of the results."""
+        ...
+
+
+def compile_program(potential: Potential, inputs: Inputs, forces: bool, trained: bool) -> Program:
+    """Compile a potential for one kind of call.
+
+    Args:
+        potential: The potential, which nothing else uses meanwhile.
+        inputs: A batch, of which only types and devices matter.
+        forces: Whether to compute forces.
+        trained: Whether gradients of the weights will be computed.
+
+    Raises:
+        RuntimeError: If torch cannot trace it.
+    """
+    traced = trace(potential, inputs, forces, trained)
+    simplify(traced.graph)
+    parts = split(traced)
+    title = "Energy and forces" if forces else "Energy"
+    title += " of a SchNet" + (", with gradients of its weights" if trained else "")
+    try:
+        return CProgram(traced, parts, title)
+    except Unsupported as reason:
+        _log.info("a program runs in Python: %s", reason)
+        return PythonProgram(traced, parts)
