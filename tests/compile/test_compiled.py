@@ -1,6 +1,7 @@
 """Compiled potentials compute what eager ones compute, whatever runs the programs."""
 
 import copy
+import itertools
 import pickle
 
 import pytest
@@ -81,10 +82,28 @@ def assert_same(found, expected, dtype=torch.float64):
         assert_close(found[name], value, atol=bound, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
-@pytest.mark.parametrize("forces", [True, False], ids=["forces", "energy"])
-@pytest.mark.parametrize("arguments", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
-def test_results_and_gradients_equal_eager_ones(built, batch, arguments, forces, training, backend):
+def kinds_of_calls():
+    """All kinds of calls of the usual network and of a dipole; training on forces of the others in C."""
+    found = []
+    for name in CONFIGURATIONS:
+        for backend, forces, training in itertools.product(("c", "python"), (True, False), (True, False)):
+            if name in ("default", "dipole") or (backend == "c" and forces and training):
+                words = (
+                    name,
+                    backend,
+                    "forces" if forces else "energy",
+                    "training" if training else "evaluation",
+                )
+                found.append(
+                    pytest.param(CONFIGURATIONS[name], backend, forces, training, id="-".join(words))
+                )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "backend", "forces", "training"), kinds_of_calls(), indirect=["backend"]
+)
+def test_results_and_gradients_equal_eager_ones(built, batch, arguments, backend, forces, training):
     eager, compiled = built(arguments, fresh=True)
     expected, found = (results(p.train(training), batch, forces) for p in (eager, compiled))
     assert compiled.why_eager() is None

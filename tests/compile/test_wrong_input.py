@@ -11,9 +11,16 @@ from pyg_schnet import Potential, SchNet
 TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 2, "num_gaussians": 12, "cutoff": 4.0}
 
 
+@pytest.fixture(scope="module")
+def programs():
+    """Programs of all potentials here: one network in double precision, whose tracing takes a second."""
+    return {}
+
+
 @pytest.fixture
-def built(randomize):
+def built(randomize, monkeypatch, share_programs, programs):
     """An eager potential and its compiled twin."""
+    monkeypatch.setattr("pyg_schnet.compile.compiled.SHARED", programs)
 
     def build(elements=None):
         model = randomize(SchNet(**TINY, filters="spline").double())
@@ -24,7 +31,8 @@ def built(randomize):
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["first call", "later call"])
-def test_forces_in_inference_mode_are_refused_as_eagerly(built, water, first):
+def test_forces_in_inference_mode_are_refused_as_eagerly(built, water, first, share_programs):
+    share_programs()
     compiled = built()[1].eval()
     if not first:
         compiled(water)

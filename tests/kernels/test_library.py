@@ -87,6 +87,7 @@ def test_a_compiler_in_open_quotes_is_told(monkeypatch):
     assert why_not(LIKE) == 'the variable CC must name a compiler, got "\'cc" (No closing quotation)'
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("fresh")
 def test_an_empty_name_of_a_compiler_is_that_of_cc(monkeypatch):
     monkeypatch.setenv("CC", " ")
@@ -146,6 +147,7 @@ def test_a_temporary_cache_is_gone_when_the_program_ends(tmp_path):
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("damage", ["empty", "cut in half", "one bit"])
 def test_a_damaged_library_is_never_loaded_and_made_again(fresh, compilations, damage):
     assert has_kernels(LIKE)
@@ -168,6 +170,7 @@ def test_a_damaged_library_is_never_loaded_and_made_again(fresh, compilations, d
 
 
 @pytest.mark.parametrize("broken", ["no-such-compiler", "false"], ids=["missing", "failing"])
+@pytest.mark.usefixtures("compilations")
 def test_a_kept_library_is_used_without_a_compiler(fresh, monkeypatch, broken):
     assert has_kernels(LIKE)
     library.cache_clear()
@@ -223,6 +226,7 @@ def test_a_library_that_others_may_have_written_is_not_loaded(fresh, compilation
     assert compilations() == 2
 
 
+@pytest.mark.process
 @OTHERS
 @pytest.mark.parametrize("change", ["group may write", "others may write", "another's"])
 def test_a_cache_that_others_may_write_to_is_not_used(fresh, compilations, change):
