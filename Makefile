@@ -28,10 +28,11 @@ test-nightly: $(VENV)/installed ## what `make test` leaves to the night: faults,
 	$(BIN)/$(PYTEST) -m nightly
 	$(BIN)/$(SHAPES) tests/nn
 
-lint: $(VENV)/installed ## formatting, style, types
+lint: $(VENV)/installed ## formatting, style, types, layers of packages
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
 
 format: $(VENV)/installed ## put the code into its form
 	$(BIN)/ruff format .

@@ -20,8 +20,6 @@ from pathlib import Path
 
 import pooch
 
-from pyg_schnet.io.atomic import flush
-
 _log = logging.getLogger(__name__)
 
 
@@ -56,7 +54,8 @@ def folder_to_write() -> Path:
 def keep(library: Path, stem: str) -> None:
     """Give a new library in :func:`folder_to_write` its name, once its content is on the disk."""
     os.chmod(library, 0o700)  # compilers write as the umask says, which may let others change it
-    flush(library)
+    with library.open("rb+") as file:
+        os.fsync(file.fileno())
     os.replace(library, library.with_name(f"{stem}-{_digest(library)}.so"))
 
 
