@@ -95,7 +95,3 @@ def flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-# Names of before; they go when nothing in the package uses them.
-written_whole = replacing = atomic_write
