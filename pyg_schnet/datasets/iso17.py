@@ -32,28 +32,28 @@ class ISO17(MoleculeDataset):
 
     Items have ``z (19,)``, ``pos (19, 3)`` in Å, ``energy (1,)`` in eV, ``forces (19, 3)`` in eV/Å and
     ``idx``, the number of the row in its database, from 0. The fold ``"reference"`` has the published split
-    into training and validation: ``dataset.split("official")``, which names no test set, for the folds
-    ``"test_within"`` and ``"test_other"`` are that.
+    into training and validation, ``dataset.split("official")``, without a test part: the folds
+    ``"test_within"`` and ``"test_other"`` are the test sets.
 
     Args:
-        root: Folder of the raw and processed files. A fold is processed when it is first asked for.
-        fold: ``"reference"`` (to train and validate on: 80 % of the steps of 80 % of the molecules),
+        root: Folder of the raw and processed files. A fold is processed when it is first opened.
+        fold: ``"reference"`` (training and validation: 80 % of the steps of 80 % of the molecules),
             ``"test_within"`` (the other steps of these molecules), ``"test_other"`` (the other molecules),
-            ``"reference_eq"`` or ``"test_eq"`` (the equilibrium geometries of either molecules).
-        transform: Applied to each item, for instance :class:`~pyg_schnet.RadiusGraph`.
-        pre_transform: Applied to each item once, before it is stored.
-        pre_filter: Tells by an item whether it is kept.
-        force_reload: Process again.
+            ``"reference_eq"`` or ``"test_eq"`` (equilibrium geometries of the former or latter molecules).
+        transform: Transform of each item, for instance :class:`~pyg_schnet.RadiusGraph`.
+        pre_transform: Transform of each item before it is stored.
+        pre_filter: Function that returns whether an item is kept.
+        force_reload: Whether to process again.
         source: Path of an archive with the layout of the published one, such as the stand-in of
-            ``datasets/iso17``; ``"auto"`` takes ``root/raw/iso17/*.db`` where these are, else
-            ``root/raw/iso17.tar.gz``, which is downloaded (0.8 GB) where it is not there.
-        dtype: Of the positions; PyTorch's own by default.
-        memory_map: Leave the tensors on disk.
+            ``datasets/iso17``; ``"auto"`` reads ``root/raw/iso17/*.db`` if these files exist, otherwise
+            ``root/raw/iso17.tar.gz``, which is downloaded (0.8 GB) if it is missing.
+        dtype: Type of the positions; PyTorch's default type by default.
+        memory_map: Whether to leave the tensors on disk.
 
     Raises:
-        DownloadError: If the archive cannot be had; the message says what to put where.
+        DownloadError: If the archive cannot be downloaded; the message names the file and its folder.
         FileNotFoundError: If there is no file at ``source``.
-        ValueError: If there is no such fold, or if a file is damaged or of another kind.
+        ValueError: If the fold is unknown, or a file is damaged or of another kind.
 
     Source:
         Schütt et al., NeurIPS 2017, section 5.3 (arXiv:1706.08566).
@@ -98,7 +98,7 @@ class ISO17(MoleculeDataset):
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """The fold and, of a local archive, what changes when it is replaced."""
+        """The fold and, for a local archive, its signature."""
         if self.source == "auto":
             return {"fold": self.fold}
         return {"fold": self.fold, "source": file_signature(Path(self.source).resolve())}
@@ -108,7 +108,7 @@ class ISO17(MoleculeDataset):
         return {"source": self._place}
 
     def download(self) -> None:
-        if self.source == "auto" and not self._by_hand:
+        if self.source == "auto" and not self._is_extracted:
             download(read_card("iso17").file(_ARCHIVE).remote, self.raw_dir)
 
     def process(self) -> None:
@@ -117,7 +117,7 @@ class ISO17(MoleculeDataset):
         self._rows.clear()
 
     def chunks(self) -> Iterator[Chunk]:
-        self._rows: list[np.ndarray] = []  # for the splits, whose files name rows by their ids
+        self._rows: list[np.ndarray] = []  # ids of the rows, by which the split files refer to them
         name = f"{self.fold}.db"
         for rows, frames in read_database(self._folder / name, f"{self._place}/{name}"):
             self._rows.append(rows)
@@ -141,21 +141,21 @@ class ISO17(MoleculeDataset):
         return [f"iso17/{name}" for name in names]
 
     @property
-    def _by_hand(self) -> bool:
-        """Whether somebody has put the extracted files into the raw folder."""
+    def _is_extracted(self) -> bool:
+        """Whether the raw folder contains the extracted files."""
         return all((Path(self.raw_dir) / name).is_file() for name in self._members)
 
     @contextmanager
     def _unpacked(self) -> Iterator[Path]:
-        """Give the folder of the members; it is kept only where it was put by hand."""
-        if self.source == "auto" and self._by_hand:
+        """Extract the archive if necessary, and return the folder of its members within the context."""
+        if self.source == "auto" and self._is_extracted:
             folder = Path(self.raw_dir) / "iso17"
-            self._place = str(folder)  # how messages call the folder
+            self._place = str(folder)  # name of the folder in messages
             yield folder
             return
         archive = Path(self.raw_dir) / _ARCHIVE if self.source == "auto" else Path(self.source)
         self._place = f"{archive}: iso17"
-        folder = Path(self.processed_dir) / ".unpacked"  # not raw_dir, which may be read-only
+        folder = Path(self.processed_dir) / ".unpacked"  # raw_dir may be read-only
         try:
             extract(archive, folder, self._members)
             yield folder / "iso17"

@@ -1,4 +1,4 @@
-"""ISO17's files: ASE's sqlite databases, read by SQL, and lists of row ids."""
+"""Files of ISO17: SQLite databases of ASE, read by SQL, and lists of row ids."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from pyg_schnet.io.formats.frames import Frames
 
 _ROWS_AT_ONCE = 5_000  # some 10 MB
 _TYPES = {"float64": "<f8", "float32": "<f4"}
-# What damaged or hostile rows raise besides ValueErrors, for instance by JSON that is nested too deeply.
+# Errors of damaged or hostile rows besides ValueError, for instance by deeply nested JSON.
 _DAMAGES = (TypeError, KeyError, OverflowError, RecursionError)
 
 
 def read_database(path: Path, name: str) -> Iterator[tuple[np.ndarray, Frames]]:
-    """Read a database of ISO17 by SQL: eight to twenty times as fast as ``ase.db``, and nothing is written.
+    """Read a database of ISO17 by SQL, eight to twenty times as fast as ``ase.db`` and without writing to it.
 
     Args:
-        path: An sqlite database of ASE with the key-value ``total_energy`` and ``atomic_forces`` in the data.
-        name: What messages call it.
+        path: SQLite database of ASE with the key-value ``total_energy`` and ``atomic_forces`` in the data.
+        name: Name of the file, for error messages.
 
     Yields:
-        The ids of some rows, ascending, shape ``(frames,)``, int64, and their frames in eV and Å.
+        Ids of up to 5,000 rows, ascending, shape ``(frames,)``, int64, and their frames in eV and Å.
 
     Raises:
-        ValueError: If the file is something else or damaged; the message says in which row.
+        ValueError: If the file is damaged or of another kind; the message names the row.
     """
     empty = True
     try:
@@ -53,7 +53,7 @@ def read_database(path: Path, name: str) -> Iterator[tuple[np.ndarray, Frames]]:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    # immutable: no lock and no journal, so that the folder may be read-only
+    # immutable: without lock and journal, so the folder may be read-only
     connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
     try:
         check_tables(connection)
@@ -75,7 +75,7 @@ def _frames(name: str, rows: list[tuple]) -> tuple[np.ndarray, Frames]:
     numbers, positions, energy, forces = zip(*decoded, strict=True)
     frames = Frames(
         np.concatenate(numbers),
-        np.concatenate(positions).astype(np.float64, copy=False),  # of this machine's byte order
+        np.concatenate(positions).astype(np.float64, copy=False),  # in native byte order
         np.array([len(each) for each in numbers]),
         np.array(energy),
         np.concatenate(forces),
@@ -89,7 +89,7 @@ def _check(frames: Frames, name: str, ids: np.ndarray) -> None:
     try:
         frames.check(name)
     except ValueError:
-        for number, row in enumerate(ids):  # one by one, for the message is to name the row's id
+        for number, row in enumerate(ids):  # one by one, to name the id of the row
             frames.part(number, number + 1).check(f"{name}: row {row}")
         raise
 
@@ -97,7 +97,7 @@ def _check(frames: Frames, name: str, ids: np.ndarray) -> None:
 def _decode(
     pbc: Any, numbers: Any, positions: Any, pairs: Any, data: Any
 ) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
-    """Decode a row: atomic numbers ``(atoms,)``, positions ``(atoms, 3)``, energy, forces ``(atoms, 3)``."""
+    """Decode a row: atomic numbers ``(atoms,)``, positions and forces ``(atoms, 3)``, energy."""
     if pbc:
         raise ValueError("must not be periodic")
     numbers = np.frombuffer(numbers, "<i4")
@@ -119,10 +119,10 @@ def _energy(pairs: Any) -> float:
 
 
 def _forces(data: Any) -> np.ndarray:
-    """Decode forces: nested lists or an array, in JSON (older versions of ASE) or in ASE's binary form.
+    """Decode forces from nested lists or an array, in JSON (older versions of ASE) or ASE's binary format.
 
-    The binary form begins with the position of its JSON, where an array is ``[shape, type, position]``. ASE's
-    decoder would be half as fast for lists, and would build whatever other objects the row asks for.
+    The binary format begins with the offset of its JSON, in which an array is ``[shape, type, offset]``.
+    ASE's decoder would be half as fast for lists, and would build any object that the row describes.
     """
     text = data if isinstance(data, str) else data[int.from_bytes(data[:8], "little") :]
     forces = _dictionary("data", text).get("atomic_forces")
@@ -144,18 +144,18 @@ def _dictionary(name: str, text: Any) -> dict[str, Any]:
 
 
 def read_ids(path: Path, name: str, rows: np.ndarray) -> np.ndarray:
-    """Read a list of ids of rows, which count from 1.
+    """Read a list of row ids, from 1.
 
     Args:
-        path: A text with one id a line.
-        name: What messages call it.
-        rows: The ids of all rows, ascending, shape ``(rows,)``; some may be left out.
+        path: Text file with one id per line.
+        name: Name of the file, for error messages.
+        rows: Ids of all rows, ascending, shape ``(rows,)``, possibly with gaps.
 
     Returns:
-        Positions of the ids among ``rows``, int64, in the order of the file.
+        Indices of the ids in ``rows``, int64, in the order of the file.
 
     Raises:
-        ValueError: If there is something else than ids, or one that is no row's, or one twice.
+        ValueError: If the file holds anything else, an unknown id, or an id twice.
     """
     words = path.read_text(encoding="ascii", errors="replace").split()
     wrong = [word for word in words if not word.isdecimal() or len(word) > 18]  # 18 digits fit into int64

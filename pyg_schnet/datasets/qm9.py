@@ -15,14 +15,14 @@ from torch import Tensor
 from pyg_schnet.datasets import qm9_bonds as bonds
 from pyg_schnet.datasets.base import MoleculeDataset
 from pyg_schnet.datasets.cards.card import read_card
-from pyg_schnet.datasets.qm9_files import MOLECULES, TARGETS, Records
+from pyg_schnet.datasets.qm9_files import MOLECULES, TARGETS, RawMolecules
 from pyg_schnet.datasets.qm9_sources import SOURCES, is_whole, open_source, stamps
 from pyg_schnet.datasets.splits import Split, random_split
 from pyg_schnet.datasets.storage import processed_file as storage
 from pyg_schnet.datasets.storage.chunks import Chunk
 from pyg_schnet.io.units import Bohr
 
-_SPLITS = {"schnet": (110_462, 1_000), "custom": (110_000, 10_000)}  # to train and validate on
+_SPLITS = {"schnet": (110_462, 1_000), "custom": (110_000, 10_000)}  # training and validation
 # PyG's order of its nineteen targets; those that end in _atom are relative to the isolated atoms.
 _PYG_TARGETS = (
     *("mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "U0", "U", "H", "G", "Cv"),
@@ -31,37 +31,37 @@ _PYG_TARGETS = (
 
 
 class QM9(MoleculeDataset):
-    """130,831 molecules of up to nine heavy atoms C, N, O, F at their B3LYP/6-31G(2df,p) equilibrium.
+    """130,831 molecules of up to nine heavy atoms C, N, O, F in B3LYP/6-31G(2df,p) equilibrium geometry.
 
     Items have ``z (atoms,)``, ``pos (atoms, 3)`` in Å, ``energy (1,)``, which is ``U0``, the fifteen targets
     ``A, B, C`` (GHz), ``mu`` (D), ``alpha`` (Å³), ``homo, lumo, gap`` (eV), ``r2`` (Å²), ``zpve, U0, U, H,
     G`` (eV, total energies) and ``Cv`` (cal/mol/K), each ``(1,)`` and float64, ``smiles``, ``name``
     (``"gdb_1"`` is the first) and ``idx``, the number in GDB-9 from 0, as PyG counts. The 3,054 molecules
-    whose geometry is no longer that of their SMILES are left out; :meth:`uncharacterized` names them. All
-    sources give the same; only PyG's SDF archive has its positions rounded to 1e-4 Å, and spells SMILES in
-    RDKit's way. The splits ``dataset.split("schnet")`` (110,462 and 1,000 molecules to train and validate,
-    as the paper) and ``"custom"`` (110,000 and 10,000) are random, but always the same.
+    whose relaxed geometry does not match their SMILES are left out; :meth:`uncharacterized` returns them. All
+    sources hold the same data, but PyG's SDF archive has positions rounded to 1e-4 Å and SMILES as written by
+    RDKit. The splits ``dataset.split("schnet")`` (110,462 training and 1,000 validation molecules, as in the
+    paper) and ``"custom"`` (110,000 and 10,000) are random with a fixed seed.
 
     Args:
         root: Folder of the raw and processed files.
-        transform: Applied to each item.
-        pre_transform: Applied to each item once, before it is stored.
-        pre_filter: Tells by an item whether it is kept.
-        force_reload: Process again.
-        source: Where from: ``"figshare"`` (the published archive), ``"sdf"`` (PyG's), ``"qm9pack"`` (the
-            installed package, ``pip install 'pyg-schnet[qm9]'``), ``"auto"`` (files that are in ``root/raw``,
-            then these in this order), or the path of a file in one of the three layouts, with any number of
-            molecules; an ``uncharacterized.txt`` beside it is heeded.
-        features: Add what PyG's ``QM9`` has: ``x (atoms, 11)``, ``edge_index``, ``edge_attr (edges, 4)``
-            and ``y (1, 19)`` in PyG's order and units. Aromatic and hybrid atoms are marked, which in
-            PyG are all zero. The bonds are those of the SMILES, compared with the geometry.
-        dtype: Of the positions; PyTorch's own by default.
-        memory_map: Leave the tensors on disk.
+        transform: Transform of each item.
+        pre_transform: Transform of each item before it is stored.
+        pre_filter: Function that returns whether an item is kept.
+        force_reload: Whether to process again.
+        source: ``"figshare"`` (the published archive), ``"sdf"`` (PyG's archive), ``"qm9pack"`` (the
+            installed package, ``pip install 'pyg-schnet[qm9]'``), ``"auto"`` (files in ``root/raw``, then
+            these sources in this order), or the path of a file in one of the three layouts with any number of
+            molecules, of which those in an ``uncharacterized.txt`` beside it are left out.
+        features: Whether to add the features of PyG's ``QM9``: ``x (atoms, 11)``, ``edge_index``, ``edge_attr
+            (edges, 4)`` and ``y (1, 19)`` in PyG's order and units. Aromaticity and hybridization are set,
+            which are zero in PyG. Bonds are those of the SMILES, checked against the geometry.
+        dtype: Type of the positions; PyTorch's default type by default.
+        memory_map: Whether to leave the tensors on disk.
 
     Raises:
-        DownloadError: If no source can be had; the message says what to put where.
+        DownloadError: If no source is available; the message names the files and their folder.
         FileNotFoundError: If there is no file at ``source``.
-        ValueError: If a file is damaged or something else.
+        ValueError: If a file is damaged or of another kind.
 
     Source:
         Ramakrishnan, Dral, Rupp, von Lilienfeld, Scientific Data 1, 140022 (2014), table 3.
@@ -95,7 +95,7 @@ class QM9(MoleculeDataset):
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """Of a file of the user's, what changes when it is replaced."""
+        """Signatures of a file of the user; empty for the whole QM9."""
         return {} if is_whole(self.source) else {"files": stamps(Path(self.source).resolve())}
 
     @property
@@ -103,23 +103,23 @@ class QM9(MoleculeDataset):
         return {"source": self._found, "uncharacterized": self._absent()}
 
     def _is_current(self) -> bool:
-        """Whether the processed file is there and, where one is asked for, from this source."""
+        """Return whether the processed file exists and, if a source is named, was made from it."""
         if not super()._is_current():
             return False
         made_from = storage.read_header(self.processed_paths[0]).get("notes", {}).get("source")
         return self.source not in SOURCES or self.source == made_from
 
     def isolated_atoms(self, target: str = "U0") -> Tensor:
-        """Give the published values of the isolated atoms: atomic references.
+        """Return the published values of isolated atoms, which are atomic references.
 
         Args:
-            target: One of zpve, U0, U, H, G (in eV), Cv (in cal/mol/K).
+            target: ``"zpve"``, ``"U0"``, ``"U"``, ``"H"``, ``"G"`` (in eV) or ``"Cv"`` (in cal/mol/K).
 
         Returns:
-            By atomic number, shape ``(100,)``, float64.
+            Values by atomic number, shape ``(100,)``, float64.
 
         Raises:
-            ValueError: If none are published.
+            ValueError: If there are no published values of the target.
         """
         table = self.card.atomref
         if target not in table:
@@ -132,10 +132,10 @@ class QM9(MoleculeDataset):
         return values
 
     def uncharacterized(self) -> Tensor:
-        """Give the molecules of GDB-9 that are left out, counted from 0 as ``idx``.
+        """Return the numbers in GDB-9, from 0 as ``idx``, of the molecules that are left out.
 
         Raises:
-            ValueError: If the set was made from a file of the user's, which does not tell.
+            ValueError: If the data set was made from a file of the user, whose omissions are unknown.
         """
         absent = self.header["notes"]["uncharacterized"]
         if absent is None:
@@ -155,10 +155,10 @@ class QM9(MoleculeDataset):
         self._check_ids()
 
     def official_splits(self) -> dict[str, Split]:
-        """Splits of the usual sizes, at random with seed 0: the paper published no indices."""
+        """Return random splits of the usual sizes with seed 0; the paper published no indices."""
         if not is_whole(self.source):
             return {}
-        place = self._ids.argsort()  # in this set, by rank: the split is the same in any order
+        place = self._ids.argsort()  # positions by rank: the split does not depend on the order
         splits = {name: random_split(len(place), *sizes, seed=0) for name, sizes in _SPLITS.items()}
         return {name: Split(*(place[part].sort().values for part in split)) for name, split in splits.items()}
 
@@ -188,7 +188,7 @@ class QM9(MoleculeDataset):
         absent[self._ids - 1] = False
         return absent.nonzero().flatten().tolist()
 
-    def _chunk(self, records: Records) -> Chunk:
+    def _chunk(self, records: RawMolecules) -> Chunk:
         counts, numbers, positions, targets = records.arrays(self._found)
         factors = np.array([self.card.factor(name) for name in TARGETS])
         columns = torch.from_numpy((targets * factors).T.copy())
@@ -215,9 +215,9 @@ class QM9(MoleculeDataset):
         return Chunk(fields, per_molecule)
 
     def _bonds(
-        self, records: Records, counts: np.ndarray, numbers: np.ndarray, positions: np.ndarray
+        self, records: RawMolecules, counts: np.ndarray, numbers: np.ndarray, positions: np.ndarray
     ) -> tuple[list[str], list[bonds.BondGraph]]:
-        """SMILES and, where they are wanted, features of each molecule."""
+        """Return SMILES and, if ``features`` is set, features of each molecule."""
         smiles, graphs = [], []
         ends = np.cumsum(counts)
         for row, (start, end) in enumerate(zip(ends - counts, ends, strict=True)):
@@ -236,7 +236,7 @@ class QM9(MoleculeDataset):
         return smiles, graphs
 
     def _pyg_targets(self, fields: dict[str, Any], counts: Tensor) -> Tensor:
-        """PyG's ``y``, shape ``(molecules, 19)``: its order, and Bohr where we have Å."""
+        """Return PyG's ``y``, shape ``(molecules, 19)``, in its order and with Bohr instead of Å."""
         molecule = torch.repeat_interleave(torch.arange(len(counts)), counts)
         columns = dict(fields)
         columns["alpha"], columns["r2"] = fields["alpha"] / Bohr**3, fields["r2"] / Bohr**2

@@ -1,4 +1,4 @@
-"""Chemical bonds of known molecules, and the features of atoms and bonds that PyG's QM9 has."""
+"""Chemical bonds of known molecules, and the features of atoms and bonds in PyG's QM9."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _TYPES = (1, 6, 7, 8, 9)
 _HYBRIDS = (HybridizationType.SP, HybridizationType.SP2, HybridizationType.SP3)
 _BONDS = (BondType.SINGLE, BondType.DOUBLE, BondType.TRIPLE, BondType.AROMATIC)
 _RADII = {1: 0.31, 6: 0.76, 7: 0.71, 8: 0.66, 9: 0.57}  # Å, covalent, Cordero et al. 2008
-# Formal charges, which MDL blocks of QM9 leave out, by element and sum of bond orders.
+# Formal charges, omitted in MDL blocks of QM9, by element and sum of bond orders.
 _CHARGES = {(7, 4): 1, (7, 2): -1, (8, 3): 1, (8, 1): -1, (6, 3): -1}
-_ORDERS = 100  # of the heavy atoms that are tried
+_MOST_ORDERS = 100  # orders of the heavy atoms that are tried
 
 
 class BondGraph(NamedTuple):
     """Bonds and features of a molecule.
 
     Attributes:
-        x: Of atoms, shape ``(atoms, 11)``: one of H, C, N, O, F; atomic number; aromatic; sp; sp2; sp3;
-            number of hydrogens bound to it.
+        x: Features of atoms, shape ``(atoms, 11)``: one-hot H, C, N, O, F; atomic number; aromatic; sp; sp2;
+            sp3; number of bound hydrogens.
         edge_index: Bonds in both directions, sorted, shape ``(2, edges)``.
-        edge_attr: Of bonds, shape ``(edges, 4)``: single, double, triple or aromatic.
+        edge_attr: Features of bonds, shape ``(edges, 4)``: one-hot single, double, triple, aromatic.
     """
 
     x: Tensor
@@ -36,15 +36,15 @@ class BondGraph(NamedTuple):
 
 
 def molecule_from_smiles(smiles: str, numbers: np.ndarray, positions: np.ndarray) -> Chem.Mol:
-    """Make RDKit's molecule with all hydrogens, its atoms in the order of a geometry.
+    """Build an RDKit molecule with explicit hydrogens and its atoms in the order of a geometry.
 
     Args:
-        smiles: Its heavy atoms in the order of the geometry's.
+        smiles: SMILES with the heavy atoms in the order of the geometry.
         numbers: Atomic numbers of the geometry, shape ``(atoms,)``.
-        positions: In Å, shape ``(atoms, 3)``; each hydrogen belongs to the heavy atom that is nearest.
+        positions: Positions in Å, shape ``(atoms, 3)``; each hydrogen is bound to the nearest heavy atom.
 
     Raises:
-        ValueError: If SMILES and geometry are not the same molecule.
+        ValueError: If SMILES and geometry are different molecules.
     """
     with rdBase.BlockLogs():
         skeleton = Chem.MolFromSmiles(smiles)
@@ -55,7 +55,7 @@ def molecule_from_smiles(smiles: str, numbers: np.ndarray, positions: np.ndarray
     heavy = next((order for order in orders if _fits(skeleton, numbers, positions, order, light)), None)
     if heavy is None:
         raise ValueError(f"`smiles` must be the molecule of its geometry, got another one, {smiles!r}")
-    place = np.empty(len(numbers), dtype=np.int64)  # in RDKit's order, by the geometry's
+    place = np.empty(len(numbers), dtype=np.int64)  # index in RDKit's order of each atom of the geometry
     place[heavy] = np.arange(len(heavy))
     owner = _owners(positions, heavy, light)
     place[light[np.argsort(owner, kind="stable")]] = np.arange(len(heavy), len(numbers))
@@ -63,14 +63,14 @@ def molecule_from_smiles(smiles: str, numbers: np.ndarray, positions: np.ndarray
 
 
 def _owners(positions: np.ndarray, heavy: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """Find the heavy atom that is nearest to each hydrogen."""
+    """Return the nearest heavy atom of each hydrogen."""
     return np.linalg.norm(positions[light][:, None] - positions[heavy], axis=-1).argmin(axis=1)
 
 
 def _fits(
     skeleton: Chem.Mol, numbers: np.ndarray, positions: np.ndarray, heavy: np.ndarray, light: np.ndarray
 ) -> bool:
-    """Tell whether an order has SMILES' elements, and each atom as many hydrogens as the geometry's."""
+    """Return whether elements and numbers of hydrogens of SMILES and geometry agree in this order."""
     if [atom.GetAtomicNum() for atom in skeleton.GetAtoms()] != numbers[heavy].tolist():
         return False
     wanted = [atom.GetTotalNumHs() for atom in skeleton.GetAtoms()]
@@ -78,9 +78,9 @@ def _fits(
 
 
 def _orders(skeleton: Chem.Mol, numbers: np.ndarray, positions: np.ndarray) -> Iterator[np.ndarray]:
-    """Give possible orders of the heavy atoms: the geometry's, then those that fit to the distances.
+    """Yield possible orders of the heavy atoms: that of the geometry, then those that match its distances.
 
-    Six molecules of QM9 need the latter.
+    Six molecules of QM9 require the latter.
     """
     yield np.flatnonzero(numbers != 1)
     radius = np.array([_RADII.get(number, 0.0) for number in numbers.tolist()])
@@ -94,17 +94,17 @@ def _orders(skeleton: Chem.Mol, numbers: np.ndarray, positions: np.ndarray) -> I
     generic = Chem.AdjustQueryParameters.NoAdjustments()
     generic.makeBondsGeneric = True
     query = Chem.AdjustQueryProperties(skeleton, generic)
-    found = graph.GetSubstructMatches(query, uniquify=False, maxMatches=_ORDERS)
+    found = graph.GetSubstructMatches(query, uniquify=False, maxMatches=_MOST_ORDERS)
     yield from (np.array(order, dtype=np.int64) for order in found)
 
 
 def molecule_from_block(block: str) -> Chem.Mol:
-    """Make RDKit's molecule from an MDL block with all hydrogens; missing formal charges are added.
+    """Build an RDKit molecule from an MDL block with all hydrogens; missing formal charges are added.
 
-    Impossible valences are let through, as PyG does; their atoms may have no hybridization.
+    Impossible valences are accepted as in PyG; such atoms may have no hybridization.
 
     Raises:
-        ValueError: If it is no molecule.
+        ValueError: If the block is not a molecule.
     """
     with rdBase.BlockLogs():
         molecule = Chem.MolFromMolBlock(block, sanitize=False, removeHs=False)
@@ -120,7 +120,7 @@ def molecule_from_block(block: str) -> Chem.Mol:
 
 
 def smiles_from(molecule: Chem.Mol) -> str:
-    """Write a molecule's SMILES without its hydrogens."""
+    """Return the SMILES of a molecule without explicit hydrogens."""
     with rdBase.BlockLogs():
         return Chem.MolToSmiles(Chem.RemoveHs(molecule, sanitize=False), isomericSmiles=False)
 
@@ -129,7 +129,7 @@ def bond_graph(molecule: Chem.Mol) -> BondGraph:
     """Compute the features of a molecule with all hydrogens, in the order of its atoms.
 
     Raises:
-        ValueError: If a bond is of another kind.
+        ValueError: If a bond is not single, double, triple or aromatic.
     """
     atoms = list(molecule.GetAtoms())
     numbers = [atom.GetAtomicNum() for atom in atoms]

@@ -1,4 +1,4 @@
-"""QM9's three published layouts, read into the same records: raw archive, PyG's SDF, the package's csv."""
+"""Readers of the three published layouts of QM9: raw archive, PyG's SDF, and csv files of a package."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import numpy as np
 
 from pyg_schnet.io.remote.archive import stream
 
-MOLECULES = 133_885  # of GDB-9
+MOLECULES = 133_885  # in GDB-9
 TARGETS = ("A", "B", "C", "mu", "alpha", "homo", "lumo", "gap", "r2", "zpve", "U0", "U", "H", "G", "Cv")
 _NUMBERS = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9}
-_AT_ONCE = 2**14  # molecules
-_LIMIT = 2**16  # characters of one molecule; the largest has 5,000
+_MOLECULES_AT_ONCE = 2**14  # molecules
+_LONGEST = 2**16  # characters of one molecule; the largest has 5,000
 _BLANK = re.compile(r"(?:^|,)\s*(?:,|$)")
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
@@ -36,16 +36,16 @@ _PACKAGE_COLUMNS = (
 
 
 @dataclass
-class Records:
-    """Molecules as published, in text where that is what the file holds.
+class RawMolecules:
+    """Molecules as published, with unparsed numbers.
 
     Attributes:
         ids: Numbers in GDB-9, from 1.
-        elements: Symbols of each molecule's atoms.
-        positions: Numbers ``x y z x y z …`` of each molecule, separated by commas, in Å.
-        targets: The fifteen numbers of ``TARGETS``, in published units, separated by commas.
-        smiles: Of each molecule; its heavy atoms are in the order of the file's, hydrogens follow.
-        blocks: MDL blocks instead, where the file has bonds.
+        elements: Element symbols of each molecule.
+        positions: Coordinates ``x,y,z,x,y,z,…`` of each molecule, in Å.
+        targets: The fifteen values of ``TARGETS`` of each molecule, in published units, separated by commas.
+        smiles: SMILES of each molecule, whose heavy atoms have the order of the file; empty with ``blocks``.
+        blocks: MDL blocks of each molecule, for files with bonds.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -59,14 +59,14 @@ class Records:
         return len(self.ids)
 
     def arrays(self, source: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Turn the text into numbers.
+        """Parse the numbers.
 
         Returns:
             Counts ``(molecules,)``, atomic numbers ``(atoms,)``, positions ``(atoms, 3)`` and targets
             ``(molecules, 15)`` in published units.
 
         Raises:
-            ValueError: If something is no number, or if there are too few or too many.
+            ValueError: If a value is not a finite number, or the number of values is wrong.
         """
         counts = np.array([len(symbols) for symbols in self.elements], dtype=np.int64)
         try:
@@ -88,16 +88,16 @@ class Records:
         right = [text.count(",") + 1 for text in texts] == wanted.tolist()
         values = np.empty(0)
         spaced = any(space in joined for space in string.whitespace)
-        if right and not (spaced and _BLANK.search(joined)):  # which NumPy would read as -1
+        if right and not (spaced and _BLANK.search(joined)):  # NumPy reads blanks as -1
             with warnings.catch_warnings(), contextlib.suppress(ValueError, DeprecationWarning):
-                warnings.simplefilter("error", DeprecationWarning)  # of older NumPy, at what is no number
+                warnings.simplefilter("error", DeprecationWarning)  # older NumPy warns of invalid numbers
                 values = np.fromstring(joined, sep=",")
         if len(values) != wanted.sum() or not np.isfinite(values).all():
-            self._refuse(source, name, texts, wanted)
+            self._raise_for_text(source, name, texts, wanted)
         return values
 
-    def _refuse(self, source: str, name: str, texts: list[str], wanted: np.ndarray) -> NoReturn:
-        """Find the molecule whose text is not as many finite numbers as are wanted."""
+    def _raise_for_text(self, source: str, name: str, texts: list[str], wanted: np.ndarray) -> NoReturn:
+        """Raise for the first molecule whose text is not this number of finite numbers."""
         for number, text, size in zip(self.ids, texts, wanted.tolist(), strict=True):
             values = text.split(",")
             wrong = [value for value in values if not _is_finite(value)]
@@ -111,30 +111,30 @@ class Records:
         raise AssertionError(f"{source}: NumPy and Python differ about the numbers of {name}")
 
 
-def read_xyz_archive(path: Path, skip: frozenset[int] = frozenset()) -> Iterator[Records]:
-    """Read ``dsgdb9nsd.xyz.tar.bz2``, one small file a molecule.
+def read_xyz_archive(path: Path, skip: frozenset[int] = frozenset()) -> Iterator[RawMolecules]:
+    """Read ``dsgdb9nsd.xyz.tar.bz2``, with one file per molecule.
 
     Args:
         path: The archive.
-        skip: GDB-9 numbers that are left out.
+        skip: Numbers in GDB-9 to leave out.
 
     Raises:
-        ValueError: If the archive is damaged, or a file in it that ends in ``.xyz`` is no molecule of QM9.
+        ValueError: If the archive is damaged, or an ``.xyz`` file in it is not a molecule of QM9.
     """
-    records = Records()
+    records = RawMolecules()
     for name, pieces in stream(path):
         if not name.endswith(".xyz"):
             continue
-        text = next(pieces, b"")[:_LIMIT].decode(errors="replace")
+        text = next(pieces, b"")[:_LONGEST].decode(errors="replace")
         _append_xyz(records, text, f"{path}: {name}", skip)
-        if len(records) == _AT_ONCE:
+        if len(records) == _MOLECULES_AT_ONCE:
             yield records
-            records = Records()
+            records = RawMolecules()
     if len(records):
         yield records
 
 
-def _append_xyz(records: Records, text: str, source: str, skip: frozenset[int]) -> None:
+def _append_xyz(records: RawMolecules, text: str, source: str, skip: frozenset[int]) -> None:
     lines = text.rstrip().split("\n")
     try:
         atoms = int(lines[0])
@@ -158,21 +158,21 @@ def _append_xyz(records: Records, text: str, source: str, skip: frozenset[int]) 
     records.smiles.append(smiles)
 
 
-def read_sdf(path: Path, table: Path, skip: frozenset[int] = frozenset()) -> Iterator[Records]:
-    """Read ``gdb9.sdf`` and ``gdb9.sdf.csv``, PyG's layout; positions have four decimals only.
+def read_sdf(path: Path, table: Path, skip: frozenset[int] = frozenset()) -> Iterator[RawMolecules]:
+    """Read ``gdb9.sdf`` and ``gdb9.sdf.csv``, PyG's layout, with positions of four decimals.
 
-    Records beyond the table are not read.
+    Molecules beyond the end of the table are ignored.
 
     Args:
-        path: The molecules.
-        table: Their targets; its first column says which molecule a record is.
-        skip: GDB-9 numbers that are left out.
+        path: SDF file of the molecules.
+        table: csv file of their targets, whose first column names the molecule.
+        skip: Numbers in GDB-9 to leave out.
 
     Raises:
-        FileNotFoundError: If one of the two is not there.
-        ValueError: If one is damaged, or if they do not belong together.
+        FileNotFoundError: If one of the two does not exist.
+        ValueError: If one is damaged, or they hold different molecules.
     """
-    records, blocks = Records(), _blocks(path)
+    records, blocks = RawMolecules(), _blocks(path)
     for name, *targets in _rows(table, ("mol_id", *_SDF_COLUMNS)):
         number = _number(str(table), name.removeprefix("gdb_"))
         block = next(blocks, None)
@@ -187,9 +187,9 @@ def read_sdf(path: Path, table: Path, skip: frozenset[int] = frozenset()) -> Ite
         if number not in skip:
             _append_block(records, block, number, f"{path}: {name}")
             records.targets.append(",".join(targets))
-        if len(records) == _AT_ONCE:
+        if len(records) == _MOLECULES_AT_ONCE:
             yield records
-            records = Records()
+            records = RawMolecules()
     if len(records):
         yield records
 
@@ -197,18 +197,18 @@ def read_sdf(path: Path, table: Path, skip: frozenset[int] = frozenset()) -> Ite
 def _blocks(path: Path) -> Iterator[str]:
     block, size = [], 0
     with path.open(encoding="utf-8", errors="replace") as file:
-        while line := file.readline(_LIMIT):
+        while line := file.readline(_LONGEST):
             if line.startswith("$$$$"):
                 yield "".join(block)
                 block, size = [], 0
                 continue
             block.append(line)
             size += len(line)
-            if size > _LIMIT:
+            if size > _LONGEST:
                 raise ValueError(f"{path}: must be an SDF file, got a record without end; download it again")
 
 
-def _append_block(records: Records, block: str, number: int, source: str) -> None:
+def _append_block(records: RawMolecules, block: str, number: int, source: str) -> None:
     lines = block.split("\n")
     try:
         atoms = int(lines[3][:3])
@@ -224,15 +224,15 @@ def _append_block(records: Records, block: str, number: int, source: str) -> Non
     records.blocks.append(block)
 
 
-def read_package(paths: Iterable[Path]) -> Iterator[Records]:
-    """Read the csv files of the package ``qm9pack``, which leave out the uncharacterized molecules.
+def read_package(paths: Iterable[Path]) -> Iterator[RawMolecules]:
+    """Read the csv files of the package ``qm9pack``, which omit the uncharacterized molecules.
 
     Raises:
-        FileNotFoundError: If one is not there.
-        ValueError: If one is damaged or something else.
+        FileNotFoundError: If one does not exist.
+        ValueError: If one is damaged or of another kind.
     """
     columns = ("Index", "SMILES", "Elements", "XYZ_Ang", *_PACKAGE_COLUMNS)
-    records = Records()
+    records = RawMolecules()
     for path in paths:
         for number, smiles, elements, positions, *targets in _rows(path, columns):
             records.ids.append(_number(str(path), number))
@@ -240,15 +240,15 @@ def read_package(paths: Iterable[Path]) -> Iterator[Records]:
             records.elements.append(elements.strip("[]").replace("'", "").split(","))
             records.positions.append(positions.replace("[", "").replace("]", ""))
             records.targets.append(",".join(targets))
-            if len(records) == _AT_ONCE:
+            if len(records) == _MOLECULES_AT_ONCE:
                 yield records
-                records = Records()
+                records = RawMolecules()
     if len(records):
         yield records
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[list[str]]:
-    """Read these columns of a csv file."""
+    """Yield the values of these columns of a csv file, row by row."""
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         reader = csv.reader(file)
         try:
@@ -270,16 +270,16 @@ def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[list[str]]:
 
 
 def read_uncharacterized(path: Path) -> frozenset[int]:
-    """Read which GDB-9 numbers lost their identity in the relaxation.
+    """Read the numbers in GDB-9 of molecules that changed their identity during relaxation.
 
     Raises:
-        ValueError: If the file is not that list.
+        ValueError: If the file is not this list.
     """
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     first = [line.split()[0] for line in lines[9:] if line.strip()]
     numbers = frozenset(int(text) for text in first if _is_number_of_gdb(text))
     titled = any("Index" in line for line in lines[:9])
-    if not titled or not numbers or len(first) - len(numbers) > 1:  # one line, a rule, ends the table
+    if not titled or not numbers or len(first) - len(numbers) > 1:  # the table ends with a rule
         raise ValueError(f"{path}: must be QM9's list of uncharacterized molecules; download it again")
     return numbers
 

@@ -1,4 +1,4 @@
-"""Where QM9 comes from: the published archive, PyG's, an installed package, or a file of the user's."""
+"""Sources of QM9: the published archive, PyG's archive, an installed package, or a file of the user."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from pathlib import Path
 
 from pyg_schnet.datasets import qm9_files
 from pyg_schnet.datasets.cards.card import Card
-from pyg_schnet.datasets.qm9_files import Records
+from pyg_schnet.datasets.qm9_files import RawMolecules
 from pyg_schnet.io.hashes import file_signature
 from pyg_schnet.io.remote.archive import extract
 from pyg_schnet.io.remote.download import DownloadError, RemoteFile, download, verify
 
 _log = logging.getLogger(__name__)
-SOURCES = ("figshare", "sdf", "qm9pack")  # in the order in which "auto" tries them
+SOURCES = ("figshare", "sdf", "qm9pack")  # in the order of "auto"
 _ARCHIVE, _PYG_ARCHIVE, _SDF, _LIST = "dsgdb9nsd.xyz.tar.bz2", "qm9.zip", "gdb9.sdf", "uncharacterized.txt"
 
 
 def is_whole(source: str) -> bool:
-    """Whether a source is all of QM9, not a file of the user's."""
+    """Return whether a source is the whole QM9 instead of a file of the user."""
     return source in ("auto", *SOURCES)
 
 
-def open_source(source: str, card: Card, folder: Path | None) -> tuple[str, Iterator[Records]]:
-    """Find QM9, downloading it where necessary.
+def open_source(source: str, card: Card, folder: Path | None) -> tuple[str, Iterator[RawMolecules]]:
+    """Open a source of QM9, downloading it if necessary.
 
     Args:
-        source: One of ``SOURCES``, or ``"auto"``: first those whose files are in the folder, then all in
-            this order, until one can be had; or the path of a file in one of their layouts.
-        card: QM9's; says where and what the files are.
-        folder: Of the files as published; without one nothing can be downloaded.
+        source: One of ``SOURCES``; ``"auto"`` for the first available one, beginning with those whose files
+            are in the folder; or the path of a file in one of their layouts.
+        card: Card of QM9 with addresses and checksums of the files.
+        folder: Folder of the published files; ``None`` disables downloads.
 
     Returns:
-        The name of the source or file, and its molecules.
+        Name of the source or file, and an iterator over its molecules.
 
     Raises:
-        DownloadError: If no source can be had; the message says what to put where.
+        DownloadError: If no source is available; the message names the files and their folder.
         FileNotFoundError: If there is no file at the path.
-        ValueError: If a file is another one than the card says.
+        ValueError: If the checksum of a file differs from that of the card.
     """
     if not is_whole(source):
         return Path(source).name, _from_file(Path(source))
@@ -50,7 +50,7 @@ def open_source(source: str, card: Card, folder: Path | None) -> tuple[str, Iter
         except (DownloadError, ImportError) as error:
             reasons.append(f"{name}: {error}")
             _log.info("%s: %s", name, error)
-    raise DownloadError("\n".join(["QM9: no source gives it", *reasons]))
+    raise DownloadError("\n".join(["QM9: no source is available", *reasons]))
 
 
 def stamps(path: Path) -> list[list[str | int]]:
@@ -60,7 +60,7 @@ def stamps(path: Path) -> list[list[str | int]]:
 
 
 def _order(folder: Path | None) -> list[str]:
-    """Order the sources: first those that somebody has put into the folder."""
+    """Return the sources, first those whose files are in the folder."""
     there: dict[str, bool] = {}
     if folder is not None:
         table = _table_of(folder / _SDF)
@@ -69,10 +69,10 @@ def _order(folder: Path | None) -> list[str]:
     return sorted(SOURCES, key=lambda name: not there.get(name, False))
 
 
-def _from_raw(name: str, card: Card, folder: Path | None) -> Iterator[Records]:
+def _from_raw(name: str, card: Card, folder: Path | None) -> Iterator[RawMolecules]:
     if folder is None:
         raise DownloadError("`root` must be given, a folder for the downloaded files, got None")
-    skip = qm9_files.read_uncharacterized(download(card.file(_LIST).remote, folder))  # first, for it is small
+    skip = qm9_files.read_uncharacterized(download(card.file(_LIST).remote, folder))  # small, so first
     if name == "figshare":
         return qm9_files.read_xyz_archive(download(card.file(_ARCHIVE).remote, folder), skip)
     path = folder / _SDF
@@ -82,8 +82,8 @@ def _from_raw(name: str, card: Card, folder: Path | None) -> Iterator[Records]:
     return qm9_files.read_sdf(path, _table_of(path), skip)
 
 
-def _from_package(card: Card) -> Iterator[Records]:
-    spec = importlib.util.find_spec("qm9pack")  # which is not imported: it wants pandas
+def _from_package(card: Card) -> Iterator[RawMolecules]:
+    spec = importlib.util.find_spec("qm9pack")  # not imported: the package requires pandas
     if spec is None or not spec.submodule_search_locations:
         raise ImportError("the package is not installed; pip install 'pyg-schnet[qm9]' brings it")
     parts = [file for file in card.files if file.package is not None]
@@ -95,8 +95,8 @@ def _from_package(card: Card) -> Iterator[Records]:
     return qm9_files.read_package(paths)
 
 
-def _from_file(path: Path) -> Iterator[Records]:
-    """Read a file of the user's, which may hold any of the molecules."""
+def _from_file(path: Path) -> Iterator[RawMolecules]:
+    """Open a file of the user, with any number of molecules."""
     if not path.is_file():
         names = ", ".join(f"'{name}'" for name in SOURCES)
         raise FileNotFoundError(f"`source` must be 'auto', {names} or a file of these; {path} is no file")
@@ -112,5 +112,5 @@ def _from_file(path: Path) -> Iterator[Records]:
 
 
 def _table_of(path: Path) -> Path:
-    """The targets of an SDF file."""
+    """Return the path of the targets of an SDF file."""
     return path.with_name(f"{path.name}.csv")

@@ -1,4 +1,4 @@
-"""Compressed text files, whose unpacked size is bounded: kilobytes of bzip2 may be gigabytes of nothing."""
+"""Compressed text files with a bounded unpacked size: kilobytes of bzip2 may unpack to gigabytes."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}  # by ending
-_LARGE, _INFLATION = 2**24, 200  # bytes, from which no file may unpack to so many times its size
+COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}  # by suffix
+_LARGE, _INFLATION = 2**24, 200  # largest unpacked size in bytes, or ratio to the compressed size
 _CHUNK = 2**20
 
 
 def unpacked_limit(path: Path) -> float:
-    """Return to how many bytes a file may unpack; infinite where it is not compressed."""
+    """Return the largest allowed unpacked size of a file in bytes; infinite if it is not compressed."""
     if path.suffix.lower() not in COMPRESSED:
         return math.inf
     return max(_LARGE, _INFLATION * path.stat().st_size)
 
 
 def check_unpacked(path: Path) -> None:
-    """Check a compressed file, by unpacking it once; its readers hold all of it in memory.
+    """Check a compressed file by unpacking it once, before a reader holds all of it in memory.
 
     Raises:
-        ValueError: If it is damaged, or unpacks to far more bytes than it has.
+        ValueError: If it is damaged, or unpacks to far more bytes than its size.
     """
     opened = COMPRESSED.get(path.suffix.lower())
     if opened is None:

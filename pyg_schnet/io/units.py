@@ -1,4 +1,4 @@
-"""Units: eV and Å inside, conversion factors from what data sets publish.
+"""Units of energies, lengths, forces and stresses, and their conversion to eV and Å.
 
 The kilocalorie is the thermochemical one (4184 J). Avogadro's number and the elementary charge are exact
 in the SI of 2019; Hartree and Bohr are CODATA 2018 (https://physics.nist.gov/cuu/Constants).
@@ -33,12 +33,12 @@ ENERGY = {
 LENGTH = {"Å": 1.0, "Angstrom": 1.0, "nm": 10.0, "Bohr": Bohr}
 GPa = 1e-21 / _ELEMENTARY_CHARGE  # eV/Å³
 _PRESSURE = {"GPa": GPa, "kbar": 0.1 * GPa}
-# Debye, gigahertz, heat capacity, elementary charge, wave number, a pure number: published and kept.
+# Debye, gigahertz, heat capacity, elementary charge, wave number, dimensionless: kept as published.
 _KEPT = ("D", "GHz", "cal/mol/K", "e", "1/cm", "")
 
 
 def _every_unit() -> dict[str, tuple[str, float]]:
-    """Return dimension and factor to eV and Å of each unit that has a name."""
+    """Return dimension and factor to eV and Å of each named unit."""
     units = {name: ("energy", factor) for name, factor in ENERGY.items()}
     units |= {name: ("pressure", factor) for name, factor in _PRESSURE.items()}
     units |= {name: (name, 1.0) for name in _KEPT}
@@ -52,7 +52,7 @@ def _every_unit() -> dict[str, tuple[str, float]]:
 
 
 _UNITS = _every_unit()
-# How other programs spell units, in lower case.
+# Spellings of units in other programs, in lower case.
 _SPELLINGS: dict[str, str] = {
     **{name.lower(): name for name in (*ENERGY, *LENGTH, *_PRESSURE) if "/" not in name},
     **dict.fromkeys(("ha", "eh", "hartrees", "hartree"), "Hartree"),
@@ -69,19 +69,19 @@ _SPELLINGS: dict[str, str] = {
 def conversion(published: str, ours: str) -> float:
     """Return the factor from one unit to another of the same dimension.
 
-    Known are the names of ``ENERGY`` and ``LENGTH``; squares and cubes of lengths (``"Bohr^3"``); an energy
-    by a length (``"kcal/mol/Å"``) or by its cube (``"eV/Å^3"``), ``"GPa"`` and ``"kbar"``; and the units that
-    convert to nothing but themselves: ``"D"``, ``"GHz"``, ``"cal/mol/K"``, ``"e"``, ``"1/cm"``, ``""``.
+    Known units are those of ``ENERGY`` and ``LENGTH``; squares and cubes of lengths (``"Bohr^3"``); energies
+    per length (``"kcal/mol/Å"``) and per volume (``"eV/Å^3"``), ``"GPa"`` and ``"kbar"``; and units that
+    convert only to themselves: ``"D"``, ``"GHz"``, ``"cal/mol/K"``, ``"e"``, ``"1/cm"``, ``""``.
 
     Args:
-        published: The unit to convert from.
-        ours: The unit to convert to.
+        published: Unit to convert from.
+        ours: Unit to convert to.
 
     Returns:
-        What a number in ``published`` is multiplied by to be one in ``ours``.
+        Factor by which a number in ``published`` is multiplied.
 
     Raises:
-        ValueError: If a unit is not known, or if the two measure different things.
+        ValueError: If a unit is unknown, or the dimensions differ.
     """
     for label, name in {"published": published, "ours": ours}.items():
         if name not in _UNITS:
@@ -95,7 +95,7 @@ def conversion(published: str, ours: str) -> float:
     return factor / divisor
 
 
-_STATED_APART = {
+_OPTIONAL = {
     "forces": ("force", ("eV/Å", "kcal/mol/Å", "Hartree/Bohr", "…")),
     "stress": ("pressure", ("eV/Å^3", "Hartree/Bohr^3", "GPa", "…")),
 }
@@ -103,14 +103,14 @@ _STATED_APART = {
 
 @dataclass(frozen=True, repr=False)
 class Units:
-    """The units of a file, as factors to eV and Å.
+    """Units of the numbers in a file, with their factors to eV and Å.
 
     Attributes:
-        energy: Name of the unit of energies, a key of ``ENERGY``; or of what a file has in their place, as
-            ``"D"`` of dipole moments.
-        length: Name of the unit of positions, a key of ``LENGTH``.
-        forces: Name of the unit of forces, as ``"Hartree/Bohr"``; energy per length if ``None``.
-        stress: Name of the unit of stresses, as ``"GPa"``; energy per length cubed if ``None``.
+        energy: Unit of energies, a key of ``ENERGY``; or the unit of a property that is learned in place of
+            an energy, for instance ``"D"`` for dipole moments.
+        length: Unit of positions and lattice vectors, a key of ``LENGTH``.
+        forces: Unit of forces, for instance ``"Hartree/Bohr"``; ``energy`` per ``length`` if ``None``.
+        stress: Unit of stresses, for instance ``"GPa"``; ``energy`` per ``length`` cubed if ``None``.
     """
 
     energy: str
@@ -122,12 +122,12 @@ class Units:
         _require(self.energy, ENERGY, "an energy", _in_place_of_energies())
         _require(self.length, LENGTH, "a length")
         own = {"forces": f"{self.energy}/{self.length}", "stress": f"{self.energy}/{self.length}^3"}
-        for field, (dimension, examples) in _STATED_APART.items():
+        for field, (dimension, examples) in _OPTIONAL.items():
             value = getattr(self, field)
             if value is not None:
                 known = {name: factor for name, (kind, factor) in _UNITS.items() if kind == dimension}
                 _require(value, known, f"a {dimension}", shown=examples)
-                if value == own[field]:  # one spelling of one meaning
+                if value == own[field]:  # equal units compare equal
                     object.__setattr__(self, field, None)
 
     def __repr__(self) -> str:
@@ -135,21 +135,21 @@ class Units:
         return f"Units({', '.join(named)})"
 
     def __str__(self) -> str:
-        """Write the units as :meth:`parse` reads them."""
+        """Return the notation of :meth:`parse`."""
         length = None if self.length in ("Å", "Angstrom") else self.length
         return ", ".join(filter(None, (self.energy, length, self.forces, self.stress)))
 
     @classmethod
     def parse(cls, text: str) -> Units:
-        """Read the units of a file.
+        """Parse the units of a file.
 
         Args:
-            text: The unit of energies and, where they differ from Å, energy per length and energy per length
-                cubed, those of positions, forces and stresses: ``"kcal/mol"``, ``"Hartree, Bohr"``,
+            text: Unit of energies, followed by the units of positions (if not Å), forces (if not energy per
+                length) and stresses (if not energy per length cubed): ``"kcal/mol"``, ``"Hartree, Bohr"``,
                 ``"Hartree, Hartree/Bohr"``, ``"eV, GPa"``.
 
         Raises:
-            ValueError: If a unit is not known, or two are of one kind.
+            ValueError: If a unit is unknown, or two are of the same dimension.
         """
         energy, *others = (part.strip() for part in text.split(","))
         fields = {"length": "length", "force": "forces", "pressure": "stress"}
@@ -169,23 +169,23 @@ class Units:
     def stated(
         cls, energy: str, length: str | None = None, forces: str | None = None, stress: str | None = None
     ) -> Units:
-        """Read the units that a file states, in any usual spelling.
+        """Parse the units that a file states, in any usual spelling.
 
         Args:
-            energy: As ``"Ha"`` or ``"kcal/mol"``.
-            length: As ``"Ang"`` or ``"a0"``; Å if ``None``.
-            forces: As ``"Ha/Bohr"``; energy per length if ``None``.
-            stress: As ``"eV/Ang/Ang/Ang"``; energy per length cubed if ``None``.
+            energy: Unit of energies, for instance ``"Ha"`` or ``"kcal/mol"``.
+            length: Unit of positions, for instance ``"Ang"`` or ``"a0"``; Å if ``None``.
+            forces: Unit of forces, for instance ``"Ha/Bohr"``; energy per length if ``None``.
+            stress: Unit of stresses, for instance ``"eV/Ang/Ang/Ang"``; energy per length cubed if ``None``.
 
         Raises:
-            ValueError: If a unit is not known, or is of another kind.
+            ValueError: If a unit is unknown, or of another dimension.
         """
         length = "Å" if length is None else _spelled(length)
         forces, stress = (None if text is None else _spelled(text) for text in (forces, stress))
         return cls(_spelled(energy), length, forces, stress)
 
     def agrees(self, other: Units) -> bool:
-        """Whether numbers in both units are the same ones."""
+        """Return whether all factors to eV and Å are equal."""
         factors = [
             (
                 own.energy_in_eV,
@@ -198,9 +198,9 @@ class Units:
         return all(math.isclose(one, two, rel_tol=1e-9) for one, two in zip(*factors, strict=True))
 
     def sentence(self) -> str:
-        """Write the units for people, as ``"Hartree and Å, forces in Hartree/Bohr"``."""
+        """Return a description, for instance ``"Hartree and Å, forces in Hartree/Bohr"``."""
         text = f"{self.energy} and {self.length}"
-        for field in _STATED_APART:
+        for field in _OPTIONAL:
             unit = getattr(self, field)
             text += "" if unit is None else f", {field} in {unit}"
         return text
@@ -231,12 +231,12 @@ class Units:
 
 
 def _in_place_of_energies() -> set[str]:
-    """Return the units of molecular properties that may be learned in place of an energy."""
+    """Return the units of properties that may be learned in place of an energy."""
     return {name for name, (kind, _) in _UNITS.items() if kind in _KEPT or kind.startswith("length^")} - {""}
 
 
 def _spelled(text: str) -> str:
-    """Return our name of a unit that another program spells, as ``"eV/Å^3"`` of ``"eV/Ang/Ang/Ang"``."""
+    """Return the name of a unit in another spelling, as ``"eV/Å^3"`` for ``"eV/Ang/Ang/Ang"``."""
     text = text.strip()
     if text in _UNITS:
         return text
@@ -245,7 +245,7 @@ def _spelled(text: str) -> str:
     for slash, name, power in re.findall(r"(/?)\s*([^\s/*^]+)(?:\s*\^\s*(-?\d{1,3}))?", plain):
         own = _SPELLINGS.get(str(name).lower(), str(name))
         powers[own] = powers.get(own, 0) + int(power or 1) * (-1 if slash else 1)
-    if powers.get("mol") == -1:  # wherever it stands among the others
+    if powers.get("mol") == -1:  # at any position
         powers = {
             (f"{own}/mol" if own in ("kcal", "kJ") else own): p for own, p in powers.items() if own != "mol"
         }

@@ -424,7 +424,7 @@ def test_a_worker_gets_the_same(sample, tmp_path):
 
 @pytest.mark.parametrize("pieces", [1, 7, 1000])
 def test_the_size_of_the_pieces_does_not_matter(sample, tmp_path, monkeypatch, pieces):
-    monkeypatch.setattr(qm9.open_source.__globals__["qm9_files"], "_AT_ONCE", pieces)
+    monkeypatch.setattr(qm9.open_source.__globals__["qm9_files"], "_MOLECULES_AT_ONCE", pieces)
     assert equal(QM9(source=SAMPLE, features=True, dtype=torch.float64), sample)
     assert equal(QM9(tmp_path, source=SAMPLE, features=True, dtype=torch.float64), sample)
 

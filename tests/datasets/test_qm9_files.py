@@ -15,7 +15,7 @@ import pytest
 
 from pyg_schnet.datasets import qm9_files
 from pyg_schnet.datasets.qm9_files import (
-    Records,
+    RawMolecules,
     read_package,
     read_sdf,
     read_uncharacterized,
@@ -124,7 +124,7 @@ def test_molecules_of_the_list_are_left_out(layout, request):
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_records_come_in_pieces(archive, sdf, package, monkeypatch, size):
-    monkeypatch.setattr(qm9_files, "_AT_ONCE", size)
+    monkeypatch.setattr(qm9_files, "_MOLECULES_AT_ONCE", size)
     lengths = {1: [1, 1, 1], 2: [2, 1], 3: [3]}[size]
     assert [len(piece) for piece in read_xyz_archive(archive())] == lengths
     assert [len(piece) for piece in read_sdf(*sdf())] == lengths
@@ -287,7 +287,7 @@ def test_a_number_too_few_or_too_many_is_refused_with_the_molecule(archive):
 
 
 def test_numbers_do_not_slip_from_one_molecule_to_the_next():
-    records = Records([1, 2], [["H"], ["H"]], ["0,0", "0,0,0,0"], ["0" + 14 * ",0"] * 2, ["", ""])
+    records = RawMolecules([1, 2], [["H"], ["H"]], ["0,0", "0,0,0,0"], ["0" + 14 * ",0"] * 2, ["", ""])
     with pytest.raises(ValueError, match=r"gdb_1.*3.*finite.*numbers.*positions.*2"):
         records.arrays("here")
 

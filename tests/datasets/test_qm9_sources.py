@@ -214,7 +214,7 @@ def test_without_any_source_one_message_tells_all(publish, server, root):
   {server.url("/" + LIST)}: HTTP status 404
   put a file of {len(small.LIST)} bytes with {hash} into {raw} by hand"""
     package = "qm9pack: the package is not installed; pip install 'pyg-schnet[qm9]' brings it"
-    assert str(caught.value) == f"QM9: no source gives it\nfigshare: {reason}\nsdf: {reason}\n{package}"
+    assert str(caught.value) == f"QM9: no source is available\nfigshare: {reason}\nsdf: {reason}\n{package}"
     assert not list((root / "processed").glob("*.safetensors"))
 
 

@@ -52,8 +52,4 @@ def test_texts_indices_of_atoms_and_properties_are_read(memory_map):
     assert methane.U0.item() == pytest.approx(-40.47893 * HARTREE, rel=1e-14)
     assert methane.energy.item() == pytest.approx(0.5048 * HARTREE, rel=1e-14)
     assert methane.edge_index.tolist() == [[0, 0, 0, 0, 1, 2, 3, 4], [1, 2, 3, 4, 0, 0, 0, 0]]
-    assert [len(atoms) for _, atoms in StructureFile(str(path), "7:")] == [
-        6,
-        7,
-        6,
-    ]  # methanol, propyne, acetonitrile
+    assert [len(atoms) for _, atoms in StructureFile(str(path), "7:")] == [6, 7, 6]  # CH3OH, C3H4, C2H3N
