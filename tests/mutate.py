@@ -68,8 +68,8 @@ AREAS = {
     "loop": ("training/test_loop.py", "training/test_progress.py"),
     "references": ("datasets/test_references.py", "training/test_isolated_atoms.py"),
     "splits": ("datasets/test_splits.py", "training/test_data.py"),
-    "npz": ("io/formats/test_npz.py", "io/formats/test_frames.py", "io/formats/test_reading.py"),
-    "ase": ("io/formats/test_ase.py", "io/formats/test_frames.py", "io/formats/test_reading.py"),
+    "npz": ("io/formats/test_npz.py", "io/formats/test_frames.py", "io/formats/test_registry.py"),
+    "ase": ("io/formats/test_ase.py", "io/formats/test_frames.py", "io/formats/test_registry.py"),
     "hdf5": ("io/formats/test_hdf5.py", "io/formats/test_modelforge.py"),
     "pymatgen": ("io/formats/test_pymatgen.py", "reference/test_silicon.py"),
     "deepmd": ("io/formats/test_deepmd.py",),
@@ -406,14 +406,9 @@ MUTANTS = [
     ),
     Mutant("a-tenth-rounded-down", "splits", "min(1000, -(-n // 10))", "min(1000, n // 10)"),
     # readers
-    Mutant(
-        "npz-virial-sign",
-        "npz",
-        "return -stress / volume[:, None, None]",
-        "return stress / volume[:, None, None]",
-    ),
-    Mutant("gradient-sign-of-arrays", "npz", "sign = -1 if is_gradient(", "sign = 1 if is_gradient("),
-    Mutant("virial-unit", "npz", "of_virial = in_eV / length**3", "of_virial = in_eV"),
+    Mutant("npz-virial-without-volume", "npz", "return stress / volume[:, None, None]", "return stress"),
+    Mutant("gradient-sign-of-arrays", "npz", "forces = -forces\n", "pass\n"),
+    Mutant("virial-unit", "npz", "stress = -energy / length**3", "stress = -energy"),
     Mutant(
         "damage-unnoticed",
         "npz",
@@ -428,7 +423,7 @@ MUTANTS = [
         "if times > 1), None)\n    if False:",
     ),
     Mutant("broken-atomic-numbers", "npz", "valid & (values == np.trunc(values))", "valid"),
-    Mutant("nan-labels-read", "npz", "if value is None or _has_finite_sum(value):", "if True:"),
+    Mutant("nan-labels-read", "npz", "if value is None or _is_sum_finite(value):", "if True:"),
     Mutant(
         "flat-lattice-read",
         "npz",
@@ -437,11 +432,15 @@ MUTANTS = [
     ),
     Mutant("atoms-at-one-point-read", "npz", "            if same.any():", "            if False:"),
     Mutant(
-        "gradient-sign-of-records", "ase", "return -forces if is_gradient(", "return forces if is_gradient("
+        "gradient-sign-of-records",
+        "ase",
+        "is_gradient(labels.forces.name):",
+        "is_virial(labels.forces.name):",
     ),
-    Mutant("virial-sign-of-records", "ase", "return -stress / volume\n", "return stress / volume\n"),
+    Mutant("virial-sign-of-records", "ase", "stress = -energy / length", "stress = energy / length"),
+    Mutant("virial-of-records-without-volume", "ase", "return stress / volume\n", "return stress\n"),
     Mutant("voigt-order", "ase", "(0, 5, 4, 5, 1, 3, 4, 3, 2)", "(0, 3, 4, 3, 1, 5, 4, 5, 2)"),
-    Mutant("crystals-are-isolated-atoms", "ase", "_ALONE = 8.0", "_ALONE = 2.0"),
+    Mutant("crystals-are-isolated-atoms", "ase", "_ISOLATED = 8.0", "_ISOLATED = 2.0"),
     Mutant(
         "spice-in-angstrom",
         "hdf5",

@@ -209,23 +209,17 @@ def choose(index: str | None, structures: Structures) -> list[int]:
     Raises:
         ValueError: If ``index`` is not an integer or slice, or selects none or too many.
     """
-    from ase.utils import string2index
-
+    from pyg_schnet.datasets.structure_file import parse_index
     from pyg_schnet.plots.atomic_energies import MOST
 
     if index is None:
         return structures.numbers[:1].tolist()
-    try:
-        chosen = string2index(index)
-    except ValueError:
-        chosen = None
+    chosen = parse_index(index)
     total = len(structures.whole)
     if isinstance(chosen, int) and not -total <= chosen < total:
         raise ValueError(
             f"`--index` must be below {total}, the number of structures in the file, got {index}"
         )
-    if not isinstance(chosen, int | slice):
-        raise ValueError(f"`--index` must be a number or a slice, as ::10, got {index!r}")
     numbers = list(range(total)[chosen]) if isinstance(chosen, slice) else [chosen % total]
     if not 1 <= len(numbers) <= MOST:
         raise ValueError(f"`--index` must choose 1 to {MOST} structures, got {len(numbers)} of {total}")

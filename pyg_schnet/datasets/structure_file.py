@@ -39,13 +39,7 @@ class StructureFile:
 
     def __init__(self, path: str, index: str = ":"):
         self.path = path
-        try:
-            chosen = string2index(index)
-        except ValueError:
-            chosen = None
-        if not isinstance(chosen, int | slice) or (isinstance(chosen, slice) and (chosen.step or 1) < 1):
-            raise ValueError(f"`--index` must be a number or a slice that counts up, as ::10, got {index!r}")
-        self._chosen = chosen
+        self._chosen = parse_index(index)
         self._known: range | None = None
 
     def __iter__(self) -> Iterator[tuple[int, Atoms]]:
@@ -131,6 +125,21 @@ class StructureFile:
         reader = _reader(self.path)
         total = reader.count()
         return sum(1 for _ in reader.read(count())) if total is None else total
+
+
+def parse_index(text: str) -> int | slice:
+    """Parse the number of one structure, or an ascending slice such as ``"::10"``.
+
+    Raises:
+        ValueError: If the text is neither.
+    """
+    try:
+        chosen = string2index(text)
+    except ValueError:
+        chosen = None
+    if not isinstance(chosen, int | slice) or (isinstance(chosen, slice) and (chosen.step or 1) < 1):
+        raise ValueError(f"`--index` must be a number or a slice that counts up, as ::10, got {text!r}")
+    return chosen
 
 
 def open_structures(path: str, units: str | None = None) -> Sequence[Any] | AtomsDataset:
