@@ -1,1 +1,1 @@
-"""Models of other programs: PyG's SchNet in both directions, SchNetPack's weights."""
+"""Conversion of models: PyG's SchNet in both directions, and SchNetPack's weights."""

@@ -1,4 +1,4 @@
-"""PyG's SchNet, from which and to which weights go."""
+"""Conversion from and to PyG's SchNet."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _Value = TypeVar("_Value")
 
 
 class ExactInteractionGraph(pyg.RadiusInteractionGraph):
-    """PyG's ``interaction_graph`` with all neighbors within the cutoff, which needs no pyg-lib.
+    """An ``interaction_graph`` for PyG with all neighbors within the cutoff, without pyg-lib.
 
-    PyG's own drops neighbors beyond the 32nd without a word.
+    PyG's own silently drops neighbors beyond the 32nd.
 
     Args:
-        cutoff: In Å.
-        max_num_neighbors: A bound to be told of: nothing is dropped, more neighbors are an error.
+        cutoff: Cutoff in Å.
+        max_num_neighbors: Raise if an atom has more neighbors; none are dropped.
     """
 
     def __init__(self, cutoff: float, max_num_neighbors: int | None = None):
@@ -56,20 +56,20 @@ def from_pyg(
     mean: float | None = None,
     std: float | None = None,
 ) -> SchNet:
-    """Take over the weights of a :class:`torch_geometric.nn.SchNet`.
+    """Build a model with the weights of a :class:`torch_geometric.nn.SchNet`.
 
-    Energies agree except where PyG drops neighbors (``max_num_neighbors``) or lets the envelope rise
-    again beyond the cutoff. A custom ``interaction_graph`` is taken over.
+    Energies agree except where PyG drops neighbors (``max_num_neighbors``), or where its envelope rises
+    again beyond the cutoff. A custom ``interaction_graph`` is kept.
 
     Args:
         cls: SchNet, or a class derived from it.
-        model: PyG's model, trained or not, its ``state_dict()``, or a file of either, by ``torch.save`` or in
+        model: PyG's model, its ``state_dict()``, or a file of either, written by ``torch.save`` or in
             ``.safetensors``. No code of a file is run.
-        readout: As for PyG's class, ``"add"`` by default; like those below only for a ``state_dict``, which
-            does not hold it.
-        dipole: As for PyG's class.
-        mean: As for PyG's class.
-        std: As for PyG's class.
+        readout: Argument of PyG's class, ``"add"`` by default. This and the following arguments are only for
+            a ``state_dict``, which does not contain them.
+        dipole: Argument of PyG's class.
+        mean: Argument of PyG's class.
+        std: Argument of PyG's class.
 
     Returns:
         A model of the same dtype, on the same device.
@@ -77,14 +77,14 @@ def from_pyg(
     Raises:
         FileNotFoundError: If there is no such file.
         TypeError: If ``model`` is not PyG's SchNet.
-        ValueError: If weights or a file are not those of PyG's SchNet, or an argument is given for a whole
-            model, which holds it.
+        ValueError: If weights or a file are not those of PyG's SchNet, or if an argument is given for a whole
+            model, which contains it.
     """
     given = {"readout": readout, "dipole": dipole, "mean": mean, "std": std}
     if not isinstance(model, nn.Module):
-        model = _from_weights(model, given)
+        model = _build_pyg_model(model, given)
     elif any(value is not None for value in given.values()):
-        raise _held_by_the_model(given)
+        raise _redundant_argument(given)
     if not isinstance(model, pyg.SchNet):
         raise TypeError(
             f"`model` must be a torch_geometric.nn.SchNet, got {type(model).__module__}."
@@ -127,23 +127,23 @@ def from_pyg(
     return ours.train(model.training)
 
 
-def _from_weights(model: Mapping[str, Tensor] | str | os.PathLike, given: dict[str, Any]) -> pyg.SchNet:
-    """Make PyG's model of its weights, or of what a file holds of it."""
-    held = WeightFile(dict(model)) if isinstance(model, Mapping) else read_weights(model)
-    weights = {re.sub(r"^(module\.|model\.)*", "", name): tensor for name, tensor in held.weights.items()}
+def _build_pyg_model(model: Mapping[str, Tensor] | str | os.PathLike, given: dict[str, Any]) -> pyg.SchNet:
+    """Build PyG's model from its weights or from a file."""
+    file = WeightFile(dict(model)) if isinstance(model, Mapping) else read_weights(model)
+    weights = {re.sub(r"^(module\.|model\.)*", "", name): tensor for name, tensor in file.weights.items()}
     cutoff = scale = None
-    if held.model is not None:
+    if file.model is not None:
         if any(value is not None for value in given.values()):
-            raise _held_by_the_model(given)
-        given, cutoff, scale = _read_model(held.model)
+            raise _redundant_argument(given)
+        given, cutoff, scale = _read_model(file.model)
     try:
         offset, (filters, channels) = (
             weights["distance_expansion.offset"],
             weights["interactions.0.conv.lin1.weight"].shape,
         )
-        cutoff = cutoff or float(f"{float(offset[-1]):.7g}")  # its digits in float32
+        cutoff = cutoff or float(f"{float(offset[-1]):.7g}")  # rounded to float32's digits
         table = weights.get("atomref.weight")
-        with torch.random.fork_rng(devices=[]):  # weights are drawn, only to be replaced
+        with torch.random.fork_rng(devices=[]):  # keep the state: initial weights are discarded
             theirs = pyg.SchNet(
                 hidden_channels=channels,
                 num_filters=filters,
@@ -155,7 +155,7 @@ def _from_weights(model: Mapping[str, Tensor] | str | os.PathLike, given: dict[s
                 dipole=bool(given["dipole"]),
                 mean=given["mean"],
                 std=given["std"],
-                atomref=None if table is None else table.clone(),  # a buffer of the model from here on
+                atomref=None if table is None else table.clone(),  # it becomes a buffer of the model
             ).to(weights["lin1.weight"])
         theirs.load_state_dict(weights)
     except (KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
@@ -167,15 +167,15 @@ def _from_weights(model: Mapping[str, Tensor] | str | os.PathLike, given: dict[s
     return theirs
 
 
-def _held_by_the_model(given: dict[str, Any]) -> ValueError:
+def _redundant_argument(given: dict[str, Any]) -> ValueError:
     name, value = next((name, value) for name, value in given.items() if value is not None)
     return ValueError(
-        f"`{name}` must be left out where `model` is a whole model, which holds it; got {value!r}"
+        f"`{name}` must be left out if `model` is a whole model, which contains it; got {value!r}"
     )
 
 
 def _read_model(model: PickledObject) -> tuple[dict[str, Any], float | None, float | None]:
-    """Read what weights do not hold from a whole model of a file: arguments, cutoff and scale."""
+    """Read what weights do not contain from a whole model in a file: arguments, cutoff and scale."""
     readout, graph = model.child("readout"), model.child("interaction_graph")
     if model.kind.rsplit(".", 1)[-1] != "SchNet" or readout is None:
         raise ValueError(f"`model` must be a file of torch_geometric.nn.SchNet, got one of {model.kind}")
@@ -184,8 +184,8 @@ def _read_model(model: PickledObject) -> tuple[dict[str, Any], float | None, flo
         raise ValueError(f"`model.readout` must be a sum or a mean, got {readout.kind}")
     if graph is None or not graph.kind.endswith((".RadiusInteractionGraph", ".ExactInteractionGraph")):
         raise ValueError(
-            "`model.interaction_graph` must be PyG's own in a file, got another, which is code; give the "
-            "model itself instead of the file"
+            "`model.interaction_graph` must be PyG's own in a file, got another, which is code; pass "
+            "the model itself instead of the file"
         )
     numbers = {name: _number(model.attribute(name)) for name in ("mean", "std", "scale", "cutoff")}
     scale, cutoff = numbers.pop("scale"), numbers.pop("cutoff")
@@ -198,44 +198,44 @@ def _number(value: Any) -> float | None:
 
 
 def to_pyg(model: SchNet, scale: float | Tensor = 1.0, atomref: Tensor | None = None) -> pyg.SchNet:
-    """Make a :class:`torch_geometric.nn.SchNet` of the same weights, energies and forces.
+    """Build a :class:`torch_geometric.nn.SchNet` with the same weights, energies and forces.
 
-    Its ``interaction_graph`` finds all neighbors within the cutoff by our search, on any install: PyG's
-    own needs pyg-lib and drops those beyond the 32nd. ``max_num_neighbors`` stays a bound that raises.
-    Its ``log 2``, γ and centers are those of float64; a PyG model made anew for its ``state_dict`` has
-    them in float32, and energies 1e-8 off. Sums over atoms are in the type of the weights: make the
-    model ``double()`` before, where ``atomref`` is large.
+    Its ``interaction_graph`` finds all neighbors within the cutoff by the search of this package: PyG's own
+    needs pyg-lib and drops neighbors beyond the 32nd. ``max_num_neighbors`` still raises an error. Its
+    ``log 2``, γ and centers are computed in float64; a new PyG model that loads this ``state_dict`` has them
+    in float32, and energies that differ by 1e-8. Sums over atoms have the dtype of the weights: convert the
+    model by ``double()`` before if ``atomref`` is large.
 
     Args:
-        model: Ours, trained or not.
-        scale: Factor of the property, the ``scale`` of a trained :class:`~pyg_schnet.Potential`, whose
+        model: A model of this package.
+        scale: Factor of the property: the ``scale`` of a trained :class:`~pyg_schnet.Potential`, whose
             energies PyG's model then predicts in eV.
-        atomref: Added for each atom, the ``atomref`` of that potential; not learned by PyG's model either.
+        atomref: Energies added per atom: the ``atomref`` of that potential, not trained in PyG's model.
 
     Returns:
-        A model of the same dtype, on the same device. :func:`from_pyg` gives the same numbers again.
+        A model of the same dtype, on the same device. :func:`from_pyg` restores the same numbers.
 
     Raises:
-        ValueError: If PyG's class cannot hold the model: a last activation of the filters, no cutoff,
-            another envelope than the cosine, other Gaussians than up to the cutoff.
+        ValueError: If PyG's class cannot represent the model: a final activation of the filters, no cutoff,
+            an envelope other than the cosine, or Gaussians that do not end at the cutoff.
     """
     config, readout, scale = model.config, model.readout, float(scale)
-    _check(model)
+    _check_representable(model)
     mean = std = table = None
     if not isinstance(readout, DipoleMagnitude):
         assert isinstance(readout, AtomicSum)
         added = element_table(atomref).to(readout.atomref.device)
         if isinstance(readout, AtomicMean) and bool(added.any()):
-            _refuse("readout", "'add' where `atomref` is given: a mean does not add up atoms", "'mean'")
+            _reject("readout", "'add' where `atomref` is given: a mean does not add up atoms", "'mean'")
         mean, std = readout.mean * scale, readout.std * scale
         table = readout.atomref * scale + added
         table = table[:, None] if bool(table.any()) else None
         if (mean, std) == (0.0, 1.0):
             mean = std = None
     elif atomref is not None:
-        _refuse("dipole", "False where `atomref` is given: atoms alone have no dipole", "True")
+        _reject("dipole", "False where `atomref` is given: atoms alone have no dipole", "True")
     assert config.cutoff is not None
-    with torch.random.fork_rng(devices=[]):  # weights are drawn, only to be replaced
+    with torch.random.fork_rng(devices=[]):  # keep the state: initial weights are discarded
         theirs = pyg.SchNet(
             hidden_channels=config.hidden_channels,
             num_filters=config.num_filters,
@@ -265,7 +265,7 @@ def to_pyg(model: SchNet, scale: float | Tensor = 1.0, atomref: Tensor | None = 
 
 
 def _set_constants(theirs: pyg.SchNet, model: SchNet) -> None:
-    """Give PyG's model the constants that it computes in float32: log 2, γ and the Gaussians' centers."""
+    """Set the constants that PyG computes in float32: log 2, γ and the Gaussians' centers."""
     theirs.distance_expansion.offset = model.radial_basis.centers.clone()
     theirs.distance_expansion.coeff = -model.radial_basis.gamma
     for module in theirs.modules():
@@ -273,38 +273,38 @@ def _set_constants(theirs: pyg.SchNet, model: SchNet) -> None:
             module.shift = math.log(2.0)
 
 
-def _check(model: SchNet) -> None:
-    """Refuse what PyG's class cannot hold."""
+def _check_representable(model: SchNet) -> None:
+    """Raise if PyG's class cannot represent the model."""
     config = model.config
     if config.final_activation:
-        _refuse("final_activation", "False: PyG's filter network has none", "True")
+        _reject("final_activation", "False: PyG's filter network has none", "True")
     if config.readout_activation != "shifted_softplus":
-        _refuse("readout_activation", "'shifted_softplus', PyG's only one", repr(config.readout_activation))
+        _reject("readout_activation", "'shifted_softplus', PyG's only one", repr(config.readout_activation))
     if config.cutoff is None:
-        _refuse("cutoff", "a distance in Å: PyG's class has no model of all pairs", "None")
+        _reject("cutoff", "a distance in Å: PyG's class has no model of all pairs", "None")
     if config.envelope != "cosine":
-        _refuse("envelope", "'cosine', PyG's only one", repr(config.envelope))
+        _reject("envelope", "'cosine', PyG's only one", repr(config.envelope))
     last = config.last_center
     if last is not None and not math.isclose(last, config.cutoff, rel_tol=1e-6):
-        _refuse("last_center", f"the cutoff, {config.cutoff} Å, where PyG has it", str(last))
+        _reject("last_center", f"the cutoff, {config.cutoff} Å, where PyG has it", str(last))
     spacing = config.cutoff / (config.num_gaussians - 1)
     gamma = 0.5 / spacing**2
     if config.gamma is not None and not math.isclose(config.gamma, gamma, rel_tol=1e-6):
-        _refuse("gamma", f"None or {gamma:g} Å⁻², PyG's for these centers", str(config.gamma))
+        _reject("gamma", f"None or {gamma:g} Å⁻², PyG's for these centers", str(config.gamma))
     if not isinstance(model.readout, AtomicSum | DipoleMagnitude):
         name = type(model.readout).__name__
-        _refuse("readout", "a sum or a mean of atoms or a dipole, as PyG's", name)
+        _reject("readout", "a sum or a mean of atoms or a dipole, as PyG's", name)
 
 
-def _refuse(name: str, requirement: str, got: str) -> NoReturn:
+def _reject(name: str, requirement: str, got: str) -> NoReturn:
     raise ValueError(
-        f"`{name}` must be {requirement}; got {got}. Train one that PyG's class can hold, or keep this "
-        "class: it is called as PyG's is"
+        f"`{name}` must be {requirement}; got {got}. Train a model that PyG's class can represent, or "
+        "keep this class: it has the same call signature"
     )
 
 
 def _our_names(theirs: Mapping[str, _Value]) -> dict[str, _Value]:
-    """Give entries of PyG's ``state_dict`` the names of ours."""
+    """Rename the entries of PyG's ``state_dict`` to those of this package."""
     ours = {"embedding.weight": theirs["embedding.weight"]}
     for name, value in theirs.items():
         if name.startswith("interactions."):

@@ -1,4 +1,4 @@
-"""SchNetPack's weights, of its versions 0.3, 1 and 2."""
+"""Conversion of SchNetPack's weights, of its versions 0.3, 1 and 2."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from pyg_schnet.migration.schnetpack_examples import agreeing
+from pyg_schnet.migration.schnetpack_examples import select_agreeing
 from pyg_schnet.migration.schnetpack_settings import Settings, find_config, read_config, read_model
 from pyg_schnet.migration.weight_file import WeightFile, read_weights
 from pyg_schnet.nn.config import READOUT_ACTIVATIONS
 from pyg_schnet.nn.schnet import SchNet
 
-# Earlier versions have their names in `distance_expansion`, `cfconv`, `dense` and `out_net`; version 2 the
-# others. The outputs of 0.3 are in `output_dict`, or are one module instead of a list.
+# Earlier versions use the names `distance_expansion`, `cfconv`, `dense` and `out_net`; version 2 the others.
+# The outputs of 0.3 are in `output_dict`, or are one module instead of a list.
 _NAMES = {
     r"^representation\.": "",
     r"^(radial_basis|distance_expansion)\.": "",
@@ -56,27 +56,29 @@ def from_schnetpack(
     config: Mapping[str, Any] | str | os.PathLike | None = None,
     examples: Iterable[Data] | None = None,
 ) -> SchNet:
-    """Take over the weights of a model of SchNetPack 2, 1 or 0.3, which need not be installed.
+    """Build a model with the weights of SchNetPack 2, 1 or 0.3, which need not be installed.
 
-    Mean, deviation and atomic references come along, from the output module of earlier versions or from the
-    postprocessors of version 2. What weights do not hold is read from the whole model, where the file holds
-    it, or from the ``config.yaml`` of the run, beside the file or given. What neither says is an argument.
+    Mean, standard deviation and atomic references are included, from the output module of earlier versions or
+    from the postprocessors of version 2. Settings that weights do not contain are read from the whole model,
+    if the file holds it, or from the ``config.yaml`` of the run, beside the file or given. Others must be
+    given as arguments.
 
     Args:
         cls: SchNet, or a class derived from it.
         weights: The model's ``state_dict()``, or a file: SchNetPack's ``best_model``, a checkpoint, or a
-            ``state_dict`` by ``torch.save`` or in ``.safetensors``. No code of a file is run.
-        readout: ``"mean"`` where the model's ``aggregation_mode`` is "avg"; ``"add"`` by default.
-        dipole: Whether it is version 1's ``DipoleMoment`` with ``predict_magnitude``.
-        envelope: ``None`` where its cutoff function is "hard"; ``"cosine"`` by default.
-        activation: Of the output module: ``"silu"``, the default of version 2, ``"shifted_softplus"``, that
-            of earlier ones, or ``"tanh"``. Required for version 2 where nothing else says it.
-        is_extensive: Of version 2's ``AddOffsets``; where nothing else says it, ``True`` is assumed for sums,
-            as SchNetPack does, and required for averages.
-        config: The ``config.yaml`` of the run, or what it holds.
-        examples: Structures with ``z``, ``pos``, ``cell`` and ``pbc`` where they are periodic, and
-            ``energy``, what SchNetPack computes for them with these weights, in its unit. The model must
-            agree with them; an activation that is not known is chosen by them.
+            ``state_dict`` written by ``torch.save`` or in ``.safetensors``. No code of a file is run.
+        readout: ``"mean"`` if the model's ``aggregation_mode`` is "avg"; ``"add"`` by default.
+        dipole: Whether the output is version 1's ``DipoleMoment`` with ``predict_magnitude``.
+        envelope: ``None`` if the cutoff function is "hard"; ``"cosine"`` by default.
+        activation: Activation of the output module: ``"silu"``, the default of version 2,
+            ``"shifted_softplus"``, that of earlier versions, or ``"tanh"``. Required for version 2 if it is
+            not in the file or configuration.
+        is_extensive: Setting of version 2's ``AddOffsets``. If it is not in the file or configuration,
+            ``True`` is assumed for sums, as in SchNetPack, and it is required for averages.
+        config: The ``config.yaml`` of the run, or its content.
+        examples: Structures with ``z``, ``pos``, ``cell`` and ``pbc`` if they are periodic, and ``energy``
+            computed by SchNetPack with these weights, in its unit. The model must agree with them; an unknown
+            activation is determined by them.
 
     Returns:
         A model of the same dtype, on the same device, that predicts in SchNetPack's unit:
@@ -84,14 +86,14 @@ def from_schnetpack(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If an entry is missing or SchNet cannot hold the model; if an argument is needed, or
-            contradicts the file; if the examples disagree.
+        ValueError: If an entry is missing or SchNet cannot represent the model, if an argument is missing or
+            contradicts the file, or if the examples disagree.
     """
-    held = WeightFile(dict(weights)) if isinstance(weights, Mapping) else read_weights(weights)
-    entries, theirs, output = _rename(held.weights)
+    file = WeightFile(dict(weights)) if isinstance(weights, Mapping) else read_weights(weights)
+    entries, theirs, output = _rename(file.weights)
     version = 2 if any(".outnet." in name for name in theirs.values()) else 1
     examples = None if examples is None else list(examples)
-    settings = _settings(weights, held, config, output)
+    settings = _settings(weights, file, config, output)
     settings.check()
     settings = _with_arguments(settings, readout, envelope, activation, dipole, is_extensive)
     settings = _with_defaults(settings, version, "output_dict" in output, examples is not None)
@@ -112,7 +114,7 @@ def from_schnetpack(
         return own
 
     if examples is not None:
-        return agreeing(
+        return select_agreeing(
             map(build, [settings.activation] if settings.activation else READOUT_ACTIVATIONS), examples
         )
     assert settings.activation is not None
@@ -120,12 +122,12 @@ def from_schnetpack(
 
 
 def _rename(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str], str]:
-    """Return entries by our names, what these were, and which module the one output with a network is."""
+    """Return the entries by our names, their original names, and the module of the output with a network."""
     entries, theirs, output = {}, {}, "output_modules.0"
     for original, tensor in weights.items():
-        name = re.sub(r"^(module\.|model\.)*", "", original)  # of DataParallel and Lightning
+        name = re.sub(r"^(module\.|model\.)*", "", original)  # of DataParallel, Lightning
         if not name.startswith(("representation.", "output_modules.", "postprocessors.")):
-            continue  # a Lightning checkpoint holds its losses' and metrics' numbers too
+            continue  # Lightning checkpoints also hold losses and metrics
         output = found[1] if (found := re.match(r"(output_modules(\.\w+)*?)\.out_?net\.", name)) else output
         for pattern, ours in _NAMES.items():
             name = re.sub(pattern, ours, name)
@@ -144,13 +146,13 @@ def _rename(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str,
 
 def _settings(
     weights: Mapping[str, Tensor] | str | os.PathLike,
-    held: WeightFile,
+    file: WeightFile,
     config: Mapping[str, Any] | str | os.PathLike | None,
     output: str,
 ) -> Settings:
-    """Read what weights do not hold, from the first that says it."""
-    if held.model is not None and not isinstance(weights, Mapping):
-        return read_model(held.model, os.fspath(weights), output)
+    """Read the settings from the first available source: model, configuration, or none."""
+    if file.model is not None and not isinstance(weights, Mapping):
+        return read_model(file.model, os.fspath(weights), output)
     if config is None and not isinstance(weights, Mapping):
         config = find_config(weights)
     if config is None:
@@ -167,7 +169,7 @@ def _with_arguments(
     dipole: bool,
     is_extensive: bool | None,
 ) -> Settings:
-    """Add what the caller says, which must not contradict what was read."""
+    """Add the caller's arguments, which must not contradict the settings that were read."""
     given: dict[str, tuple[str, Any, Any]] = {}
     if readout is not None:
         by_name = {ours: name for name, ours in _READOUTS.items()} | {"sum": "sum"}
@@ -185,7 +187,8 @@ def _with_arguments(
         known = getattr(settings, field)
         if known is not None and known != theirs:
             raise ValueError(
-                f"`{name}` must be left out or that of the model, {known} by {settings.source}; got {value!r}"
+                f"`{name}` must be left out or equal that of the model, {known} by {settings.source}; "
+                f"got {value!r}"
             )
     if "aggregation" in given and given["aggregation"][2] is None:
         raise ValueError(f"`readout` must be 'add' or 'mean', got {readout!r}")
@@ -197,11 +200,11 @@ def _with_arguments(
 
 
 def _with_defaults(settings: Settings, version: int, is_property_model: bool, has_examples: bool) -> Settings:
-    """Add defaults that hold for all models of a version; require what has none."""
+    """Add the defaults of a version, and raise if a setting without default is missing."""
     if version == 2 and settings.output == "DipoleMoment":
         raise ValueError(
             "`weights` must be of a model with Atomwise, or of version 1's DipoleMoment; version 2 corrects "
-            "the charges of its dipoles, which SchNet cannot hold"
+            "the charges of its dipoles, which SchNet cannot represent"
         )
     if settings.cutoff is None and is_property_model:
         raise ValueError(
@@ -224,10 +227,10 @@ def _with_defaults(settings: Settings, version: int, is_property_model: bool, ha
 
 
 def _state(own: SchNet, entries: dict[str, Tensor], theirs: Mapping[str, str]) -> dict[str, Tensor]:
-    """Return our ``state_dict`` with their weights in the place of ours.
+    """Return the ``state_dict`` of a model with its weights replaced by those of SchNetPack.
 
     Raises:
-        ValueError: If an entry is missing, has another shape, or is left.
+        ValueError: If an entry is missing, has another shape, or remains unused.
     """
     own = own.to(entries["embedding.weight"])
     state = own.state_dict()
@@ -241,13 +244,13 @@ def _state(own: SchNet, entries: dict[str, Tensor], theirs: Mapping[str, str]) -
             )
         state[name] = entries.pop(name)
     if entries:
-        left = theirs[next(iter(entries))]
-        raise ValueError(f"`weights` must be those of SchNet alone, got {left!r} too, which it cannot hold")
+        unused = theirs[next(iter(entries))]
+        raise ValueError(f"`weights` must be those of SchNet alone, got {unused!r} too, which it cannot hold")
     return state
 
 
 def _sizes(entries: dict[str, Tensor], settings: Settings) -> dict[str, Any]:
-    """Return the sizes of the network, and remove what tells nothing else."""
+    """Return the sizes of the network, and remove entries that only define sizes."""
     if "eps" in entries or "interactions.0.cutoff_network.eps" in entries:
         raise ValueError("`weights` must be of a model with CosineCutoff or HardCutoff, got MollifierCutoff")
     try:
@@ -258,10 +261,10 @@ def _sizes(entries: dict[str, Tensor], settings: Settings) -> dict[str, Any]:
         interactions = 1 + max(int(n.split(".")[1]) for n in entries if n.startswith("interactions."))
     except KeyError as error:
         raise _incomplete(error.args[0]) from None
-    found = (embedding.size(1), interactions)
-    if any(isinstance(other, int) and other != own for own, other in zip(found, settings.sizes, strict=True)):
+    sizes = (embedding.size(1), interactions)
+    if any(isinstance(other, int) and other != own for own, other in zip(sizes, settings.sizes, strict=True)):
         raise ValueError(
-            f"{settings.source}: must be of the model of the weights, which has {found} features and "
+            f"{settings.source}: must be of the model of the weights, which has {sizes} features and "
             f"interactions; got {settings.sizes}"
         )
     spaced = torch.linspace(0, float(offsets[-1]), gaussians, dtype=torch.float64)
@@ -273,7 +276,7 @@ def _sizes(entries: dict[str, Tensor], settings: Settings) -> dict[str, Any]:
     if len(embedding) < 100:
         raise ValueError(
             f"`weights` must embed the atomic numbers 0 to 99, got {len(embedding)} rows in "
-            "'representation.embedding.weight'; append rows of NaN for elements that the model never saw"
+            "'representation.embedding.weight'; append rows of NaN for elements absent from training"
         )
     entries["embedding.weight"] = embedding[:100]
     for name in [name for name in entries if re.match(_DUPLICATE, name)]:
@@ -291,9 +294,9 @@ def _sizes(entries: dict[str, Tensor], settings: Settings) -> dict[str, Any]:
 def _standardization(
     entries: dict[str, Tensor], settings: Settings, version: int, has_examples: bool
 ) -> tuple[float, float, Tensor]:
-    """Remove and return what is done to the numbers of atoms: mean, deviation and references.
+    """Remove and return the mean, standard deviation and atomic references.
 
-    Version 1 does it in its output module, version 2 in its postprocessors, one after another.
+    Version 1 applies them in its output module, version 2 in its postprocessors, one after another.
     """
     mean, std = _number(entries, "mean", 0.0), _number(entries, "stddev", 1.0)
     atomref = _add_table(torch.zeros(100, dtype=torch.float64), entries.pop("atomref", None))
@@ -316,8 +319,8 @@ def _standardization(
             known = settings.is_extensive if step is None else step.is_extensive
             if settings.is_extensive not in (None, known):
                 raise ValueError(
-                    f"`is_extensive` must be left out or that of the model, {known} by {settings.source}; "
-                    f"got {settings.is_extensive}"
+                    f"`is_extensive` must be left out or equal that of the model, {known} by "
+                    f"{settings.source}; got {settings.is_extensive}"
                 )
             extensive.add(known)
         if kind == "atomref":
@@ -333,7 +336,7 @@ def _standardization(
 
 
 def _check_offsets(extensive: set[bool | None], settings: Settings, has_examples: bool) -> None:
-    """Refuse offsets of molecules where atoms are added up, and offsets of atoms where they are averaged."""
+    """Raise for offsets per molecule if atoms are summed, and offsets per atom if they are averaged."""
     averaged = settings.aggregation == "avg"
     if averaged in extensive:
         mode, needed = ("avg", False) if averaged else ("sum", True)

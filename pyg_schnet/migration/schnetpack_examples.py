@@ -1,4 +1,4 @@
-"""Migrated models compared with what the other program computes."""
+"""Comparison of migrated models with energies computed by the other program."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from torch_geometric.data import Data
 from pyg_schnet.nn.readout import AtomicSum
 from pyg_schnet.nn.schnet import SchNet
 
-_ROUNDING = 5e-7  # of energies, which the other program may have in float32: four last digits
-_OF_NETWORK = 1e-4  # of what the network itself adds to references; another activation changes that by tenths
+_ENERGY_TOLERANCE = 5e-7  # relative; the other program may use float32: four units in the last place
+_NETWORK_TOLERANCE = 1e-4  # of the network's contribution; another activation changes it by tenths
 
 
-def agreeing(models: Iterable[SchNet], examples: Sequence[Data]) -> SchNet:
+def select_agreeing(models: Iterable[SchNet], examples: Sequence[Data]) -> SchNet:
     """Return the first of several models that agrees with examples.
 
     Args:
         models: Candidates, which differ in the activation of the readout.
-        examples: Structures with ``energy``, in the unit of the models.
+        examples: Structures with ``energy`` in the unit of the models.
 
     Raises:
         ValueError: If there are no examples, one has no energy, or no model agrees.
     """
     if not examples or any(getattr(one, "energy", None) is None for one in examples):
         raise ValueError("`examples` must be structures with `energy`, got none or one without")
-    found = []
+    errors_found = []
     for model in models:
         errors, bounds = zip(*(_error(model, one) for one in examples), strict=True)
         if all(error <= bound for error, bound in zip(errors, bounds, strict=True)):
             return model
-        found.append(f"{max(errors):.3g} with {model.config.readout_activation}")
+        errors_found.append(f"{max(errors):.3g} with {model.config.readout_activation}")
     raise ValueError(
         "`examples` must have the energies of SchNetPack for these weights, in its unit; those of the model "
-        f"differ by up to {', '.join(found)}. Give another `activation`, `readout` or `envelope`"
+        f"differ by up to {', '.join(errors_found)}. Give another `activation`, `readout` or `envelope`"
     )
 
 
 def _error(model: SchNet, example: Data) -> tuple[float, float]:
-    """Return the error of an energy, and how large it may be."""
+    """Return the error of an energy, and its tolerance."""
     cell, pbc = getattr(example, "cell", None), getattr(example, "pbc", None)
     pos = example.pos
     assert isinstance(pos, Tensor)
@@ -51,4 +51,4 @@ def _error(model: SchNet, example: Data) -> tuple[float, float]:
     if isinstance(readout := model.readout, AtomicSum):
         offset = float((readout.atomref[example.z] + readout.mean).sum())
         offset /= len(pos) if model.config.readout == "mean" else 1
-    return abs(own - energy), _ROUNDING * abs(energy) + _OF_NETWORK * abs(own - offset)
+    return abs(own - energy), _ENERGY_TOLERANCE * abs(energy) + _NETWORK_TOLERANCE * abs(own - offset)

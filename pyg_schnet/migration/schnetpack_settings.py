@@ -1,4 +1,4 @@
-"""What weights of SchNetPack do not hold: read from the whole model or from the run's ``config.yaml``."""
+"""Settings that SchNetPack's weights do not contain, from the whole model or the run's ``config.yaml``."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from typing import Any
 from pyg_schnet.io.yaml_file import read_yaml
 from pyg_schnet.migration.pickled_module import PickledObject, name_of
 
-_PLACES = (".", "..")  # of config.yaml: beside best_model, above checkpoints/last.ckpt
+_CONFIG_FOLDERS = (".", "..")  # beside best_model, above checkpoints/last.ckpt
 _ACTS_ON = ("property", "output_key", "input_key")
 _FLAGS = {"mean": "add_mean", "atomref": "add_atomrefs"}
 _INTERPOLATION = re.compile(r"\$\{([\w.]+)\}")
 _ACTIVATIONS = {"shiftedsoftplus": "shifted_softplus", "silu": "silu", "tanh": "tanh"}
-# Output modules that compute derivatives of the energy and do not change it.
+# Output modules that compute derivatives of the energy without changing it.
 _DERIVATIVES = {"Forces", "Response", "Stress"}
 
 
 @dataclass(frozen=True)
 class Postprocessor:
-    """A step after the network.
+    """A postprocessor of the network's output.
 
     Attributes:
-        kind: Its class.
-        acts_on: The property it changes, if it is known.
-        is_extensive: Whether its offsets are those of each atom.
-        adds: Which of ``"mean"`` and ``"atomref"`` it adds.
+        kind: Name of the class.
+        acts_on: Property that it changes, if known.
+        is_extensive: Whether its offsets are per atom.
+        adds: The offsets it adds, of ``"mean"`` and ``"atomref"``.
     """
 
     kind: str
@@ -40,21 +40,21 @@ class Postprocessor:
 
 @dataclass(frozen=True)
 class Settings:
-    """What defines a model beside its weights; ``None`` where it is not known.
+    """Settings of a model that its weights do not contain; ``None`` if unknown.
 
     Attributes:
-        source: Where the settings come from, for messages.
+        source: Source of the settings, for messages.
         representation: Class of the network.
-        hidden_activation: Of the representation.
+        hidden_activation: Activation of the representation.
         outputs: Classes of the output modules.
         output: Class of the output module that holds the weights.
-        key: What that output predicts.
-        activation: Of that output module.
+        key: Property that this output predicts.
+        activation: Activation of this output module.
         aggregation: ``"sum"`` or ``"avg"``.
         cutoff: Class of the cutoff function.
         normalizes: Whether the convolutions divide by the number of neighbors.
-        is_extensive: Of AddOffsets, as the caller says it.
-        postprocessors: All of them, in order; empty where they are switched off.
+        is_extensive: The caller's setting of AddOffsets.
+        postprocessors: All postprocessors, in order; empty if they are disabled.
         sizes: ``n_atom_basis`` and ``n_interactions``.
     """
 
@@ -73,37 +73,39 @@ class Settings:
     sizes: tuple[Any, Any] = (None, None)
 
     def check(self) -> None:
-        """Raise if SchNet cannot hold such a model.
+        """Raise if SchNet cannot represent such a model.
 
         Raises:
             ValueError: With the setting and its source.
         """
         if self.representation not in (None, "SchNet"):
-            raise self._unfit("a model of SchNet", self.representation)
+            raise self._unrepresentable("a model of SchNet", self.representation)
         if self.hidden_activation not in (None, "shifted_softplus"):
-            raise self._unfit("a SchNet whose `activation` is shifted_softplus", self.hidden_activation)
+            raise self._unrepresentable(
+                "a SchNet whose `activation` is shifted_softplus", self.hidden_activation
+            )
         if self.output not in (None, "Atomwise", "Energy", "DipoleMoment"):
-            raise self._unfit("a model with Atomwise for output", self.output)
+            raise self._unrepresentable("a model with Atomwise for output", self.output)
         others = [kind for kind in self.outputs if kind not in {*_DERIVATIVES, self.output}]
         if others:
-            raise self._unfit("a model of one output and its derivatives", f"{others[0]} too")
+            raise self._unrepresentable("a model of one output and its derivatives", f"{others[0]} too")
         if self.aggregation not in (None, "sum", "avg"):
-            raise self._unfit("a model whose `aggregation_mode` is sum or avg", self.aggregation)
+            raise self._unrepresentable("a model whose `aggregation_mode` is sum or avg", self.aggregation)
         if self.normalizes:
-            raise self._unfit("a SchNet without `normalize_filter`", "one with it")
+            raise self._unrepresentable("a SchNet without `normalize_filter`", "one with it")
         if self.cutoff not in (None, "CosineCutoff", "HardCutoff"):
-            raise self._unfit("a model with CosineCutoff or HardCutoff", self.cutoff)
+            raise self._unrepresentable("a model with CosineCutoff or HardCutoff", self.cutoff)
 
     def step(self, number: int) -> Postprocessor | None:
-        """Return a postprocessor; ``None`` where it is not known."""
+        """Return a postprocessor; ``None`` if it is unknown."""
         steps = self.postprocessors
         return steps[number] if steps is not None and number < len(steps) else None
 
     def applies(self, number: int, entry: str) -> bool:
-        """Whether an entry of a postprocessor, as ``"mean"``, changes the prediction.
+        """Return whether an entry of a postprocessor, such as ``"mean"``, changes the prediction.
 
         Raises:
-            ValueError: If SchNet cannot hold what it does.
+            ValueError: If SchNet cannot represent the postprocessor.
         """
         step = self.step(number)
         if step is None:
@@ -111,18 +113,20 @@ class Settings:
         if step.acts_on is not None and self.key is not None and step.acts_on != self.key:
             return False
         if step.kind not in ("AddOffsets", "ScaleProperty"):
-            raise self._unfit("a model whose postprocessors are AddOffsets and ScaleProperty", step.kind)
+            raise self._unrepresentable(
+                "a model whose postprocessors are AddOffsets and ScaleProperty", step.kind
+            )
         return entry == "scale" or entry in step.adds
 
-    def _unfit(self, requirement: str, got: object) -> ValueError:
+    def _unrepresentable(self, requirement: str, got: object) -> ValueError:
         return ValueError(
             f"`weights` must be of {requirement}; {self.source} has {got}, which SchNet cannot hold"
         )
 
 
 def activation_of(value: Any) -> str | None:
-    """Return our name of an activation, or the full name of one that we do not have."""
-    if isinstance(value, Mapping):  # of a class, or of a function by hydra
+    """Return the name of an activation here, or its full name if there is none."""
+    if isinstance(value, Mapping):  # a class, or a function by hydra
         target = str(value.get("_target_"))
         value = value.get("path") if "hydra" in target else target
     name = value if isinstance(value, str) else name_of(value)
@@ -148,20 +152,20 @@ def read_model(model: PickledObject, source: str, output: str) -> Settings:
         output: Name of the output module under which the weights are: ``"output_modules.0"``.
 
     Raises:
-        ValueError: If it is no model of SchNetPack.
+        ValueError: If it is not a model of SchNetPack.
     """
     network = model.child("representation")
     head = model.child(*output.split("."))
     if network is None or head is None:
         raise ValueError(f"{source}: must hold a model of SchNetPack with an output module; got {model.kind}")
     outputs = model.child(*output.split(".")[:-1])
-    assert outputs is not None  # it holds the head
+    assert outputs is not None  # the parent of the head
     block = network.child("interactions", "0")
     first = head.child("outnet", "0") or head.child("out_net", "1", "out_net", "0")
     cutoff = network.child("cutoff_fn") or (block.child("cutoff_network") if block else None)
     pool, sums = head.child("atom_pool"), block.child("cfconv", "agg") if block else None
     aggregation = _text(head.attribute("aggregation_mode"))
-    if pool is not None:  # of earlier versions
+    if pool is not None:  # earlier versions
         averages = "sum" if pool.attribute("average") is False else "avg"
         aggregation = averages if _last(pool.kind) == "Aggregate" else _last(pool.kind)
     layer = block.child("filter_network", "0") if block else None
@@ -192,15 +196,15 @@ def _step_of_model(step: PickledObject) -> Postprocessor:
 
 def find_config(path: str | os.PathLike) -> Path | None:
     """Return the ``config.yaml`` of SchNetPack's run beside a file of weights, or in the folder above."""
-    for place in _PLACES:
-        found = Path(path).parent / place / "config.yaml"
-        if found.is_file() and _is_of_schnetpack(_values(found)):
-            return found
+    for place in _CONFIG_FOLDERS:
+        file = Path(path).parent / place / "config.yaml"
+        if file.is_file() and _is_of_schnetpack(_read_config_file(file)):
+            return file
     return None
 
 
-def _values(path: Path) -> Any:
-    """Read a configuration; ``None`` if it is none."""
+def _read_config_file(path: Path) -> Any:
+    """Read a configuration; ``None`` if the file is not YAML."""
     try:
         return read_yaml(path)
     except ValueError:
@@ -216,12 +220,12 @@ def read_config(config: Mapping[str, Any] | str | os.PathLike, number: int) -> S
     """Read the settings from the configuration of a run.
 
     Args:
-        config: What hydra wrote to ``config.yaml``, or that file.
-        number: Of the output module that holds the weights.
+        config: The ``config.yaml`` written by hydra, or its content.
+        number: Index of the output module that holds the weights.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not SchNetPack's.
+        ValueError: If it is not a configuration of SchNetPack.
     """
     if isinstance(config, Mapping):
         source = "`config`"
@@ -229,7 +233,7 @@ def read_config(config: Mapping[str, Any] | str | os.PathLike, number: int) -> S
         source = os.fspath(config)
         if not Path(config).is_file():
             raise FileNotFoundError(f"{source}: no such file; give the config.yaml of SchNetPack's run")
-        config = _values(Path(config))
+        config = _read_config_file(Path(config))
     if not _is_of_schnetpack(config):
         raise ValueError(f"{source}: must be a configuration of SchNetPack, with `model.representation`")
     assert isinstance(config, Mapping)
@@ -269,17 +273,17 @@ def _step_of_config(step: Any) -> Postprocessor:
 
 
 def _resolved(value: Any, root: Mapping[str, Any], depth: int = 0) -> Any:
-    """Replace ``${globals.cutoff}`` by the text or number that it refers to; others stay as they are."""
-    if depth > 40:  # texts that refer to each other
+    """Replace references such as ``${globals.cutoff}`` by their text or number; keep unresolved ones."""
+    if depth > 40:  # circular references
         return value
     if isinstance(value, dict):
         return {name: _resolved(entry, root, depth + 1) for name, entry in value.items()}
     if isinstance(value, list):
         return [_resolved(entry, root, depth + 1) for entry in value]
-    found = _INTERPOLATION.fullmatch(value) if isinstance(value, str) else None
-    if found is None:
+    match = _INTERPOLATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
         return value
     entry: Any = root
-    for name in found[1].split("."):
+    for name in match[1].split("."):
         entry = entry.get(name) if isinstance(entry, Mapping) else None
     return value if entry is None or isinstance(entry, dict | list) else _resolved(entry, root, depth + 1)

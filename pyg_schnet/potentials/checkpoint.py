@@ -146,8 +146,8 @@ def _check_finite(path: str | os.PathLike, tensors: Mapping[str, Tensor]) -> Non
         if not bool(tensor.isfinite().all()):
             value = tensor[~tensor.isfinite()].tolist()[0]
             raise ValueError(
-                f"{path}: `{name}` must hold finite numbers, got {value}; the training diverged or the file is "
-                "damaged, train again or use another checkpoint"
+                f"{path}: `{name}` must hold finite numbers, got {value}; the training diverged or the file "
+                "is damaged, train again or use another checkpoint"
             )
 
 
