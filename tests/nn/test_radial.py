@@ -173,3 +173,17 @@ def value_and_slopes(function, x):
     (second,) = torch.autograd.grad(first.sum(), x, create_graph=True)
     (third,) = torch.autograd.grad(second.sum(), x)
     return value, first, second, third
+
+
+# Without kernels: on GPUs, in half precision, and under torch.func's transforms, as here.
+def test_plain_torch_computes_the_shifted_softplus_too():
+    x = torch.linspace(-30, 90, 121, dtype=torch.float64)
+    activation = nn.ShiftedSoftplus()
+    expected = torch.logaddexp(x, torch.zeros_like(x)) - math.log(2)
+    assert_close(torch.func.vmap(activation)(x), expected, atol=1e-14, rtol=1e-15)
+    slope = torch.func.vmap(torch.func.grad(activation))(x)
+    assert_close(slope, torch.sigmoid(x), atol=1e-15, rtol=1e-15)
+    curvature = torch.func.grad(torch.func.grad(activation))(torch.tensor(25.0, dtype=torch.float64))
+    assert_close(
+        curvature, torch.tensor(math.exp(-25.0)).double(), atol=0, rtol=1e-5
+    )  # PyTorch's softplus: 0

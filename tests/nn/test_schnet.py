@@ -140,6 +140,12 @@ def test_edges_beyond_the_cutoff_change_nothing(default, benzene, wider):
     assert_close(given, default(benzene.z, benzene.pos), atol=1e-13, rtol=0)
 
 
+def test_edges_beyond_the_cutoff_change_nothing_without_an_envelope(benzene, randomize):
+    model = randomize(SchNet(**TINY, num_gaussians=12, cutoff=4.0, envelope=None).double())
+    given = model(benzene.z, benzene.pos, edge_index=radius_graph(benzene.pos, 6.0))
+    assert_close(given, model(benzene.z, benzene.pos), atol=1e-13, rtol=0)
+
+
 def test_a_given_loop_is_refused(default, water):
     edge_index = radius_graph(water.pos, 4.0, loop=True)
     with pytest.raises(ValueError, match=r"`edge_index`.*atoms.*0.*0.*distance.*0"):

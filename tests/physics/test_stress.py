@@ -110,9 +110,11 @@ def test_wrapping_and_moving_change_nothing(potential):
         assert_close(other[name], one[name], atol=1e-12, rtol=1e-12)
 
 
-def test_a_batch_of_crystals_and_molecules_gives_each_its_own_and_molecules_none(potential, water):
+@pytest.mark.parametrize("side", [0.0, 20.0], ids=["no cell", "a cell that is not periodic"])
+def test_a_batch_of_crystals_and_molecules_gives_each_its_own_and_molecules_none(potential, water, side):
     crystals = [from_ase(crystal(seed)) for seed in (0, 1)]
-    loose = Data(z=water.z, pos=water.pos, cell=torch.zeros(1, 3, 3).double(), pbc=torch.zeros(1, 3).bool())
+    cell = side * torch.eye(3, dtype=torch.float64)[None]
+    loose = Data(z=water.z, pos=water.pos, cell=cell, pbc=torch.zeros(1, 3).bool())
     batch = Batch.from_data_list([crystals[0], loose, crystals[1]])
     out = potential(batch, stress=True)
     assert out["stress"][1].isnan().all()

@@ -498,8 +498,22 @@ def test_stresses_may_have_a_dimension_of_one(write):
 
 
 def test_stresses_have_the_units_of_the_file(write):
-    path = write(own(stress=np.ones((2, 3, 3))))
+    path = write(own(stress=np.ones((2, 3, 3)), virial=np.ones((2, 3, 3)), cell=2 * np.eye(3)))
     assert read_npz(path, units=Units("eV", "nm")).stress[0, 0, 0] == pytest.approx(1e-3, rel=1e-15)
+    virial = read_npz(path, units=Units("Hartree", "nm"), stress_key="virial").stress
+    assert virial[1, 2, 2] == pytest.approx(-27.211386245988 / 8e3, rel=1e-14)
+
+
+def test_two_arrays_of_one_name_are_refused(md17, write):
+    path = write(md17)
+    with zipfile.ZipFile(path, "a") as file, pytest.warns(UserWarning, match="Duplicate name"):
+        file.writestr("E.npy", file.read("E.npy"))
+    assert "two named 'E'" in refused(path)
+
+
+def test_an_array_that_unpacks_to_far_more_than_its_size_is_refused(md17, tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", **{**md17, "E": np.zeros(2**23 + 1)})  # 64 MiB and 8 bytes
+    assert "'E' must unpack to at most" in refused(tmp_path / "a.npz")
 
 
 def test_a_virial_without_cell_is_refused(write):

@@ -95,9 +95,12 @@ def test_damaged_files_are_refused(write, content, reason):
         read(path)
 
 
-def test_a_site_of_two_elements_is_refused(write):
-    mixed = entry()
+def test_a_site_of_two_elements_or_half_an_atom_is_refused(write):
+    mixed, half = entry(), entry()
     mixed["structure"]["sites"][0]["species"].append({"element": "Ge", "occu": 0.5})
+    half["structure"]["sites"][0]["species"][0]["occu"] = 0.5
+    with pytest.raises(ValueError, match=r"whole.*atom"):
+        read(write([half]))
     with pytest.raises(ValueError, match=r"whole.*atom"):
         read(write([mixed]))
 
