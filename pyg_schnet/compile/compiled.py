@@ -17,7 +17,7 @@ from pyg_schnet.compile.comparison import difference, with_nonzero_weights
 from pyg_schnet.compile.inputs import Inputs, find_inputs
 from pyg_schnet.compile.weights import Weights
 from pyg_schnet.graph.pair_graph import PairGraph
-from pyg_schnet.kernels import Watch, has_kernels, positions_only, why_not
+from pyg_schnet.kernels import Watch, has_kernels, why_not, without_weight_gradients
 from pyg_schnet.nn import SchNet
 from pyg_schnet.nn.knots import KnotFeatures
 from pyg_schnet.nn.snapshot import versions_of
@@ -124,9 +124,9 @@ class CompiledPotential:
             return None
         features = state.features
         if features is None:
-            with nullcontext() if potential.training else positions_only():
+            with nullcontext() if potential.training else without_weight_gradients():
                 features = state.features = potential.model.filter_tables.features(potential.model)
-        with nullcontext() if potential.training else positions_only():
+        with nullcontext() if potential.training else without_weight_gradients():
             inputs = find_inputs(potential.model, features, graph)
         if inputs is None:
             return None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.graph.pair_graph import PairGraph
-from pyg_schnet.kernels import weights_are_frozen
+from pyg_schnet.kernels import weight_gradients_disabled
 from pyg_schnet.nn.knots import KnotFeatures
 from pyg_schnet.nn.spline import Knots
 
@@ -68,5 +68,5 @@ def find_inputs(model: SchNet, features: KnotFeatures, graph: PairGraph) -> Inpu
     ):
         return None
     like = model.embedding.weight.detach()
-    knots = features.between(*graph.distance_range, like, weights_are_frozen())
+    knots = features.between(*graph.distance_range, like, weight_gradients_disabled())
     return None if knots is None else Inputs(graph, knots)

@@ -20,7 +20,7 @@ from torch.nn.utils.stateless import _reparametrize_module  # functional_call, b
 from pyg_schnet.compile.inputs import Inputs
 from pyg_schnet.compile.weights import Weights
 from pyg_schnet.graph.pair_graph import PairGraph
-from pyg_schnet.kernels import pair_distances, positions_only, weights_only
+from pyg_schnet.kernels import pair_distances, without_position_gradients, without_weight_gradients
 from pyg_schnet.nn.filter_table import FilterTable
 from pyg_schnet.nn.spline import Knots
 
@@ -149,13 +149,13 @@ def trace(potential: Potential, like: Inputs, forces: bool, trained: bool) -> Tr
             energy = potential.scaled(relative, z, graph.batch, molecules)
         results = [energy]
         if forces:
-            with positions_only():
+            with without_weight_gradients():
                 ones = torch.ones_like(energy)
                 (gradient,) = torch.autograd.grad(energy, pos, ones, create_graph=trained)
             results.append(-gradient)
         if not trained:
             return [result.detach() for result in results]
-        with weights_only():
+        with without_position_gradients():
             parameters = weights[: found.parameters]
             gradients = torch.autograd.grad(results, parameters, cotangents, allow_unused=True)
         return [*results, *gradients]

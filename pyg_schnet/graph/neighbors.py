@@ -1,8 +1,9 @@
 """Neighbor search: from positions to the edges of a graph, exactly.
 
-Small molecules compare all pairs in blocks of bounded memory, on the device of ``pos``. Large and periodic
-systems on the CPU use vesin's cell lists, whose time and memory grow linearly with the atoms. Nothing is
-dropped, and all searches give the same edges: they propose pairs, and one expression decides.
+In small molecules, all pairs are compared in blocks of bounded memory, on the device of ``pos``. In large and
+periodic systems on the CPU, vesin's cell lists are used, whose time and memory are linear in the number of
+atoms. No neighbor is dropped, and all searches return the same edges: they propose pairs, and one expression
+decides.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from pyg_schnet.graph.validation import (
     raise_coincident,
 )
 
-_HAS_TORCH_CLUSTER = find_spec("torch_cluster") is not None  # the extra [ext], never needed
+_HAS_TORCH_CLUSTER = find_spec("torch_cluster") is not None  # the extra [ext], optional
 _BLOCK = 2**21  # candidate pairs compared at once: about 100 MB
-_LARGE = 80  # atoms of a molecule from which cell lists beat comparing all pairs: 0.39 ms for 0.51
+_LARGE = 80  # atoms of a molecule from which cell lists are faster than all pairs: 0.39 ms, not 0.51
 _BACKENDS = ("auto", "torch", "vesin", "torch_cluster")
 
 
@@ -47,23 +48,22 @@ def radius_graph(
 ) -> Int[Tensor, "2 edges"]:
     r"""Connect all points closer than a radius.
 
-    Takes the arguments of :func:`torch_geometric.nn.radius_graph` and returns the same, without its cap
-    on the number of neighbors. Points are of any dimension.
+    Has the arguments and the result of :func:`torch_geometric.nn.radius_graph`, without its maximum number
+    of neighbors. Points may have any dimension.
 
     Args:
         pos: Positions; for molecules in Å.
         r: Radius in the unit of ``pos``; ``math.inf`` connects all pairs. A pair at distance ``r`` is
             not connected.
-        batch: Number of the molecule of each point, sorted; all points are one molecule if ``None``.
+        batch: Index of the molecule of each point, sorted; all points are one molecule if ``None``.
         loop: Whether each point is also its own neighbor.
-        max_num_neighbors: For callers who rely on a bound. Nothing is dropped: a point with more
-            neighbors is an error.
+        max_num_neighbors: Raise if a point has more neighbors; none are dropped.
         flow: ``"source_to_target"`` puts sources into row 0, ``"target_to_source"`` into row 1.
         num_workers: PyG's; without effect.
-        batch_size: PyG's; without effect, the molecules are counted from ``batch``.
+        batch_size: PyG's; without effect, molecules are counted from ``batch``.
         backend: ``"torch"`` compares all pairs, ``"vesin"`` uses cell lists on the CPU, in up to three
             dimensions and for a finite radius, ``"torch_cluster"`` needs that package, and ``"auto"`` is
-            the faster of the first two. All give the same edges.
+            the faster of the first two. All return the same edges.
 
     Returns:
         Edges sorted by target, then source.
@@ -99,11 +99,11 @@ def neighbor_list(
     Args:
         pos: Positions in Å, inside the cell or not.
         cutoff: In Å; ``math.inf`` connects all pairs, without periodicity only.
-        batch: Number of the molecule of each atom, sorted; one molecule if ``None``.
+        batch: Index of the molecule of each atom, sorted; one molecule if ``None``.
         cell: Lattice vectors in rows, in Å, for each molecule; ``(3, 3)`` for one.
         pbc: Whether each lattice vector is periodic, ``(molecules, 3)``, ``(3,)`` or one flag for all;
             by default no direction is periodic.
-        backend: As in :func:`radius_graph`; periodic systems use ``"torch"`` for ``"torch_cluster"``.
+        backend: As in :func:`radius_graph`; periodic systems use ``"torch"`` instead of ``"torch_cluster"``.
 
     Returns:
         The edges, sorted by target, source, then shift (row 0 the source j, row 1 the target i), and the
@@ -111,8 +111,8 @@ def neighbor_list(
 
     Raises:
         ValueError: If an argument is out of range, positions or cells are not finite, lattice vectors depend
-            on each other or are far too short for the cutoff, or two atoms coincide. Cells of either hand
-            are fine.
+            on each other or are far too short for the cutoff, or two atoms coincide. Cells may be left- or
+            right-handed.
     """
     check_three_dimensional(pos)
     check_radius(cutoff, "cutoff")
@@ -143,7 +143,7 @@ def neighbor_list(
 
 
 def check_flow(flow: str) -> None:
-    """Raise ValueError for a flow that PyG does not have."""
+    """Raise ValueError unless ``flow`` is one of PyG's."""
     if flow not in ("source_to_target", "target_to_source"):
         raise ValueError(f"`flow` must be 'source_to_target' or 'target_to_source', got {flow!r}")
 
@@ -155,7 +155,7 @@ def check_max_neighbors(edge_index: Tensor, r: float, max_num_neighbors: int | N
         if most > max_num_neighbors:
             raise ValueError(
                 f"`max_num_neighbors` is {max_num_neighbors}, but a point has {most} neighbors within "
-                f"{r}; nothing is dropped here, so raise it to {most} or leave it out"
+                f"{r}; none are dropped, so raise it to {most} or leave it out"
             )
 
 
@@ -169,7 +169,7 @@ def _check_backend(backend: str) -> None:
 
 
 def _one_for_each(value: Tensor, dimensions: int, molecules: int, name: str) -> Tensor:
-    """Give each molecule its cell or periodicity; those of trailing molecules without atoms go."""
+    """Expand a cell or periodicity to all molecules; drop those of trailing molecules without atoms."""
     shape = (molecules, *[3] * (dimensions - 1))
     if value.dim() == dimensions and len(value) > 1:
         value = value[:molecules]

@@ -1,4 +1,4 @@
-"""Periodic images: the neighbors of one periodic system."""
+"""Neighbors of one periodic system, periodic images included."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from torch import Tensor
 from pyg_schnet.graph.cell_list import close_pairs, fits_cell_list
 from pyg_schnet.graph.validation import raise_coincident
 
-_MOST_IMAGES = 2_000_000  # an eighth of a gigabyte; 5 Å see 70,000 of a cell of 0.25 Å
-_COARSEST = 0.01  # Å; the rounding of positions that are too far away to be meant
-_LARGE = 2**16  # atoms² images from which cell lists beat comparing all: 50 atoms in a cell of 8 Å, to 5 Å
+_MAX_IMAGES = 2_000_000  # an eighth of a gigabyte; a cell of 0.25 Å has 70,000 within 5 Å
+_MAX_ROUNDING = 0.01  # Å; of positions, which are an error if they are farther away
+_LARGE = 2**16  # atoms² images from which cell lists are faster: 50 atoms in a cell of 8 Å, cutoff 5 Å
 
 
 def periodic_edges(
     pos: Tensor, cutoff: float, cell: Tensor, pbc: Tensor, backend: str, block: int
 ) -> tuple[Tensor, Tensor]:
-    """Find the images closer than the cutoff to each atom.
+    """Find the atoms and images closer to each atom than the cutoff.
 
     Args:
         pos: Positions of one system in Å, ``(atoms, 3)``.
         cutoff: In Å.
         cell: Lattice vectors in rows, ``(3, 3)``; those of open directions may be zero.
         pbc: Which of them are periodic, ``(3,)``.
-        backend: ``"vesin"``, ``"torch"``, which compares each atom with all images in reach, or ``"auto"``.
+        backend: ``"vesin"``, ``"torch"``, which compares each atom with all images, or ``"auto"``.
         block: Number of pairs compared at once.
 
     Returns:
-        Edges sorted by target, source, then shift, and their cell shifts, for ``pos`` as it is.
+        Edges sorted by target, source, then shift, and their cell shifts relative to ``pos``.
     """
     atoms = len(pos)
     lattice = _complete(cell, pbc)
@@ -42,20 +42,20 @@ def periodic_edges(
     heights = 1 / inverse.norm(dim=0)  # (3,) distances of the lattice planes
     wrap = torch.where(pbc, (pos @ inverse).floor(), 0)  # (atoms, 3)
     farthest = float((wrap.abs() * lattice.norm(dim=1)).max())
-    if farthest * torch.finfo(pos.dtype).eps > _COARSEST:
+    if farthest * torch.finfo(pos.dtype).eps > _MAX_ROUNDING:
         raise ValueError(
-            f"`pos` must lie nearer to the cell, got an atom {farthest:.1e} Å away, where {pos.dtype} tells "
-            "no distances; wrap the atoms into the cell"
+            f"`pos` must be nearer to the cell, got an atom {farthest:.1e} Å away, where {pos.dtype} cannot "
+            "resolve distances; wrap the atoms into the cell"
         )
     wrapped = pos - wrap @ lattice
     fraction = wrapped @ inverse
     spread = fraction.amax(0) - fraction.amin(0)  # (3,)
-    # Both searches look farther by more than rounding moves an image; `_closer` alone decides.
+    # Both searches extend beyond the cutoff by more than the rounding error of an image; `_closer` decides.
     lengths = torch.where(pbc, (cutoff / heights + 2) * lattice.norm(dim=1), 0)
     size = float((wrapped - wrapped[0]).abs().max() + lengths.sum()) + cutoff
     reach = cutoff + 16 * torch.finfo(pos.dtype).eps * size
     shells = torch.where(pbc, (reach / heights + spread + 1e-3).floor(), 0)  # (3,)
-    if float((2 * shells + 1).double().prod()) > _MOST_IMAGES:
+    if float((2 * shells + 1).double().prod()) > _MAX_IMAGES:
         raise ValueError(
             f"`cell` must not be so small for a cutoff of {cutoff} Å: its faces are "
             f"{', '.join(f'{height:.2g}' for height in heights.tolist())} Å apart; check its unit, or what "
@@ -64,7 +64,7 @@ def periodic_edges(
     shells = shells.long()
     images = torch.cartesian_prod(*(torch.arange(-n, n + 1, device=pos.device) for n in shells.tolist()))
     offset = (images[:, :, None] * lattice).sum(dim=1)  # (images, 3)
-    room = torch.where(pbc, 1, spread + 2 * reach)  # open directions have unit normals, and then no images
+    room = torch.where(pbc, 1, spread + 2 * reach)  # open directions have unit normals, and no images
     if backend == "auto":
         large = atoms * atoms * len(images) >= _LARGE
         backend = "vesin" if large and pos.device.type == "cpu" else "torch"
@@ -85,7 +85,7 @@ def periodic_edges(
 
 
 def _images_in_reach(pos: Tensor, reach: float, offset: Tensor, block: int) -> Tensor:
-    """Number all (target, source, image) from 0 and return those in reach, comparing all, in order."""
+    """Return the indices, in order, of all (target, source, image) within reach, by comparing all."""
     near = []
     rows = max(1, block // (len(pos) * len(offset)))
     for first in range(0, len(pos), rows):
@@ -96,14 +96,14 @@ def _images_in_reach(pos: Tensor, reach: float, offset: Tensor, block: int) -> T
 
 
 def _closer(pos: Tensor, cutoff: float, key: Tensor, images: Tensor, offset: Tensor) -> Tensor:
-    """Keep what is closer than the cutoff, in the precision of ``pos``, except each atom itself."""
+    """Return pairs closer than the cutoff, in the precision of ``pos``, except each atom with itself."""
     pair, image = key // len(images), key % len(images)
     target, source = pair // len(pos), pair % len(pos)
     square = 0
     for x, dx in zip(pos.T.contiguous(), offset.T.contiguous(), strict=True):
         between = x.index_select(0, source) - x.index_select(0, target)
         square = square + (between + dx.index_select(0, image)).square()
-    itself = (source == target) & (image == len(images) // 2)  # the image in the middle has no shift
+    itself = (source == target) & (image == len(images) // 2)  # the middle image has a shift of zero
     if bool(((square == 0) & ~itself).any()):
         first = int(((square == 0) & ~itself).nonzero()[0])
         raise_coincident(source[first], target[first])
@@ -111,7 +111,7 @@ def _closer(pos: Tensor, cutoff: float, key: Tensor, images: Tensor, offset: Ten
 
 
 def _complete(cell: Tensor, pbc: Tensor) -> Tensor:
-    """Replace the lattice vectors of open directions, which may be zero, by unit normals."""
+    """Return the cell with unit normals as lattice vectors of open directions, which may be zero."""
     lattice = cell.clone()
     if int(pbc.sum()) == 3:
         return lattice

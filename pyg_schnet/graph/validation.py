@@ -1,4 +1,4 @@
-"""What a set of molecules must be: checked once, where it enters."""
+"""Checks of molecules and periodic systems."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_ATOMIC_NUMBER = 99  # hydrogen to einsteinium, as PyG's and SchNetPack's emb
 def check_molecules(
     z: Tensor, pos: Tensor, batch: Tensor | None, num_molecules: int | None
 ) -> tuple[Tensor, int]:
-    """Validate what the neighbor search does not see; count the molecules."""
+    """Check shapes, types and atomic numbers; return ``batch`` and the number of molecules."""
     check_three_dimensional(pos)
     _check_floating(pos)
     if z.shape != pos.shape[:1]:
@@ -27,7 +27,7 @@ def check_molecules(
 
 
 def check_atomic_numbers(z: Tensor, name: str = "z") -> None:
-    """Validate atomic numbers, except while compiling."""
+    """Check atomic numbers, except while compiling."""
     if z.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"`{name}` must hold integers (int64), got {z.dtype}; use z.long()")
     if torch.compiler.is_compiling() or len(z) == 0:
@@ -41,11 +41,11 @@ def check_atomic_numbers(z: Tensor, name: str = "z") -> None:
 
 
 def check_elements(z: Tensor, allowed: Tensor) -> None:
-    """Validate that all elements are those that training saw, except while compiling.
+    """Check that all elements occurred in training, except while compiling.
 
     Args:
         z: Atomic numbers within the table, ``(atoms,)``.
-        allowed: Whether each atomic number was seen, from 0.
+        allowed: Whether each atomic number from 0 occurred.
     """
     if torch.compiler.is_compiling():
         return
@@ -60,7 +60,7 @@ def check_elements(z: Tensor, allowed: Tensor) -> None:
 
 
 def is_periodic(pbc: Tensor | Sequence[bool] | bool | None) -> bool:
-    """Whether any direction of any system is periodic."""
+    """Return whether any direction of any system is periodic."""
     return pbc is not None and bool(torch.as_tensor(pbc).any())
 
 
@@ -70,16 +70,18 @@ def batch_of(data: Data) -> tuple[Tensor, int]:
     if batch is None:
         return torch.zeros_like(data.z), 1
     molecules = getattr(data, "num_graphs", None)
-    return batch, count_molecules(batch) if molecules is None else molecules  # a batch by hand has none
+    return batch, count_molecules(
+        batch
+    ) if molecules is None else molecules  # unknown for a `batch` without Batch
 
 
 def count_molecules(batch: Tensor) -> int:
-    """Count the molecules of a sorted batch vector; trailing ones without atoms are not known to it."""
+    """Return the number of molecules of a sorted batch vector, without trailing ones that have no atoms."""
     return int(batch[-1]) + 1 if len(batch) else 0
 
 
 def check_positions(pos: Tensor, batch: Tensor | None) -> Tensor:
-    """Validate positions of any dimension; number their molecules if ``batch`` does not."""
+    """Check positions of any dimension; return ``batch``, or zeros if it is ``None``."""
     if pos.dim() != 2:
         raise ValueError(f"`pos` must have shape (points, dimensions), got {tuple(pos.shape)}")
     _check_floating(pos)
@@ -101,14 +103,14 @@ def check_positions(pos: Tensor, batch: Tensor | None) -> Tensor:
         raise ValueError(f"`batch` must count molecules from 0, got {int(batch[0])}")
     if len(batch) and bool((batch.diff() < 0).any()):
         raise ValueError(
-            "`batch` must be sorted, so that the atoms of a molecule are neighbors in memory; "
+            "`batch` must be sorted, so that the atoms of a molecule are contiguous; "
             "order the atoms by torch.argsort(batch, stable=True)"
         )
     return batch
 
 
 def check_edges(edge_index: Tensor, batch: Tensor) -> None:
-    """Validate edges that were given: two rows of atoms, within molecules."""
+    """Check that edges connect atoms of one molecule."""
     if edge_index.dim() != 2 or len(edge_index) != 2:
         raise ValueError(f"`edge_index` must have shape (2, edges), got {tuple(edge_index.shape)}")
     if edge_index.dtype != torch.int64:
@@ -135,7 +137,7 @@ def _check_floating(pos: Tensor) -> None:
 
 
 def check_cell(cell: Tensor) -> None:
-    """Validate lattice vectors of one system or of many: three rows each, of finite numbers."""
+    """Check lattice vectors of one system or of many: three rows each, finite."""
     if not isinstance(cell, Tensor) or not cell.is_floating_point():
         kind = cell.dtype if isinstance(cell, Tensor) else type(cell).__name__
         raise TypeError(f"`cell` must be a floating-point tensor, got {kind}; use torch.tensor(…).double()")
@@ -151,19 +153,19 @@ def check_cell(cell: Tensor) -> None:
 
 
 def check_three_dimensional(pos: Tensor) -> None:
-    """Validate the shape of positions in space."""
+    """Check the shape of positions in space."""
     if pos.dim() != 2 or pos.size(1) != 3:
         raise ValueError(f"`pos` must have shape (atoms, 3), got {tuple(pos.shape)}")
 
 
 def check_radius(r: float, name: str) -> None:
-    """Validate a radius in Å."""
+    """Check a radius in Å."""
     if not r > 0:
         raise ValueError(f"`{name}` must be positive and in Å, got {r}")
 
 
 def check_predictions(out: Mapping[str, Tensor]) -> None:
-    """Raise if an energy, force, stress or deviation that was predicted is not a finite number.
+    """Check that predicted energies, forces, stresses and deviations are finite.
 
     Raises:
         ValueError: With the quantity.
@@ -178,7 +180,7 @@ def check_predictions(out: Mapping[str, Tensor]) -> None:
 
 
 def raise_coincident(source: Tensor | int, target: Tensor | int) -> NoReturn:
-    """Refuse two atoms at one point, where a distance has no direction."""
+    """Raise ValueError for two atoms at one point, where a distance has no direction."""
     first, second = sorted((int(source), int(target)))
     raise ValueError(
         f"`pos` must not place two atoms at one point, got atoms {first} and {second} at distance 0; "

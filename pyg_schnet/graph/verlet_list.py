@@ -1,4 +1,4 @@
-"""Verlet's list: neighbors a little beyond the cutoff, good for many steps."""
+"""Verlet lists: neighbors a little beyond the cutoff, valid for many steps."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class _Search(NamedTuple):
 
 
 class VerletList:
-    r"""Neighbors of systems side by side, searched again only when some may be missing.
+    r"""Neighbors of several systems, searched again only when some may be missing.
 
     A pair at :math:`\mathbf r` was listed if :math:`|\mathbf r| < r_c + s`. Since then the lattice was
     deformed by :math:`D = A_0^{-1} A`, and atoms moved by at most :math:`u` beside it. A pair that is now
     within the cutoff was within :math:`(r_c + 2u) \, \| D^{-1} \|`, and is listed as long as that is less
     than :math:`r_c + s`. Strained cells, barostats, wrapped atoms and atoms that change places need no rule
-    of their own. What one system needs, all get: they are searched together.
+    of their own. All systems are searched when one needs it.
 
     Args:
         cutoff: :math:`r_c` in Å.
-        skin: :math:`s` in Å; with 0 each structure is searched anew.
+        skin: :math:`s` in Å; with 0, neighbors are searched at each call.
 
     Attributes:
-        searches: How many there were.
+        searches: Number of searches so far.
 
     Raises:
         ValueError: If the skin is negative.
@@ -51,9 +51,9 @@ class VerletList:
         self._last: _Search | None = None  # replaced as a whole
 
     def add_to(self, data: Data) -> None:
-        """Give systems their ``edge_index`` and, where they are periodic, ``shift`` and ``sites``.
+        """Set ``edge_index`` of systems and, if they are periodic, ``shift`` and ``sites``.
 
-        ``sites`` are left out where some edge has no reverse.
+        ``sites`` are left out if an edge lacks its reverse.
 
         Args:
             data: One system or several, with ``pos`` and, where there is a lattice, ``cell`` and ``pbc``;
@@ -104,7 +104,7 @@ class VerletList:
         self, before: Tensor, pos: Tensor, batch: Tensor | None, cell: Tensor, old: Tensor, pbc: Tensor
     ) -> bool:
         if not bool(pbc.all()) or not bool((cell.det().abs() > 0).all()):
-            return False  # open directions may have no lattice vector to tell a deformation by
+            return False  # open directions may have no lattice vector that defines a deformation
         batch = torch.zeros_like(pos[:, 0], dtype=torch.long) if batch is None else batch
         own = torch.linalg.solve(old, cell).index_select(0, batch)
         length = (pos - (before[:, None] @ own).squeeze(1)).square().sum(dim=1).sqrt()

@@ -3,10 +3,10 @@
 from pyg_schnet.kernels.activation import shifted_softplus, silu
 from pyg_schnet.kernels.convolution import (
     combine_rows,
-    positions_only,
     spline_convolution,
-    weights_are_frozen,
-    weights_only,
+    weight_gradients_disabled,
+    without_position_gradients,
+    without_weight_gradients,
 )
 from pyg_schnet.kernels.library import Watch, has_kernels, library, program_library, why_not
 from pyg_schnet.kernels.operations import DIRECT
@@ -20,12 +20,12 @@ __all__ = [
     "has_kernels",
     "library",
     "pair_distances",
-    "positions_only",
     "program_library",
     "shifted_softplus",
     "silu",
     "spline_convolution",
-    "weights_are_frozen",
-    "weights_only",
+    "weight_gradients_disabled",
     "why_not",
+    "without_position_gradients",
+    "without_weight_gradients",
 ]

@@ -11,43 +11,43 @@ from torch import Tensor
 
 from pyg_schnet.kernels.library import LIBRARY, library, pointer
 
-# The derivatives that somebody will read. Autograd does not tell a node whether it is asked for the
-# gradients of positions or of weights, and each costs as much as the convolution itself.
+# The derivatives to compute. A node of autograd cannot find out whether gradients of positions or of weights
+# are needed, and each costs as much as the convolution itself.
 _BY_DISTANCE, _BY_TABLE = "distance", "table"
-_wanted: ContextVar[tuple[str, ...]] = ContextVar("_wanted", default=(_BY_DISTANCE, _BY_TABLE))
+_enabled: ContextVar[tuple[str, ...]] = ContextVar("_enabled", default=(_BY_DISTANCE, _BY_TABLE))
 
 
-class _Wanting:
-    """Within it, only some derivatives are wanted. A class, which steps of dynamics enter and leave fast."""
+class _Enabled:
+    """Context in which only some derivatives are computed; a class is faster than a generator."""
 
-    def __init__(self, *wanted: str):
-        self._wanted_here = wanted
+    def __init__(self, *enabled: str):
+        self._names = enabled
 
     def __enter__(self) -> None:
-        self._token = _wanted.set(self._wanted_here)
+        self._token = _enabled.set(self._names)
 
     def __exit__(self, *exception: object) -> None:
-        _wanted.reset(self._token)
+        _enabled.reset(self._token)
 
 
-def positions_only() -> _Wanting:
-    """Leave out gradients of filters: while forces are computed, and where nothing is trained."""
-    return _Wanting(_BY_DISTANCE)
+def without_weight_gradients() -> _Enabled:
+    """Leave out gradients of filters, while forces are computed or nothing is trained."""
+    return _Enabled(_BY_DISTANCE)
 
 
-def weights_only() -> _Wanting:
+def without_position_gradients() -> _Enabled:
     """Leave out gradients of distances, while gradients of weights are computed."""
-    return _Wanting(_BY_TABLE)
+    return _Enabled(_BY_TABLE)
 
 
-def weights_are_frozen() -> bool:
-    """Whether nobody will ask for gradients of weights."""
-    return _BY_TABLE not in _wanted.get()
+def weight_gradients_disabled() -> bool:
+    """Return whether gradients of filters are left out."""
+    return _BY_TABLE not in _enabled.get()
 
 
-def distance_is_wanted() -> bool:
-    """Whether somebody will read gradients of distances."""
-    return _BY_DISTANCE in _wanted.get()
+def position_gradients_enabled() -> bool:
+    """Return whether gradients of distances are computed."""
+    return _BY_DISTANCE in _enabled.get()
 
 
 _WRONG = 2  # in convolution.c
@@ -222,8 +222,8 @@ class _Convolve(torch.autograd.Function):
     def backward(ctx, g):
         y, *place = ctx.saved_tensors
         _, needs_table, needs_distance, *_ = ctx.needs_input_grad
-        by_distance = needs_distance and distance_is_wanted()
-        by_table = needs_table and _BY_TABLE in _wanted.get()
+        by_distance = needs_distance and position_gradients_enabled()
+        by_table = needs_table and _BY_TABLE in _enabled.get()
         by_y, slope, to_table = _Backward.apply(g, y, *place, *ctx.grid, by_distance, by_table, ctx.plain)
         optional = (to_table if by_table else None, slope if by_distance else None)
         return by_y, *optional, None, None, None, None, None
@@ -249,7 +249,7 @@ class _Backward(torch.autograd.Function):
             return *found, *[None] * 7
         to_y = torch.zeros_like(y) if to_y is None else to_y
         to_slope = torch.zeros_like(place[1]) if to_slope is None else to_slope
-        by_distance = ctx.needs_input_grad[3] and distance_is_wanted()
+        by_distance = ctx.needs_input_grad[3] and position_gradients_enabled()
         by_y, by_g, by_table, slope = torch.ops.pyg_schnet.convolve_double_backward(
             g, y, to_y, to_slope, *place, *ctx.grid, by_distance
         )

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from pyg_schnet.kernels.convolution import differentiable, distance_is_wanted
+from pyg_schnet.kernels.convolution import differentiable, position_gradients_enabled
 from pyg_schnet.kernels.library import LIBRARY, library, pointer
 
 _MOST_PAIRS = 2**22  # compared at once: beyond, trees and cells are faster
@@ -137,7 +137,7 @@ class _Distances(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g):
-        if not distance_is_wanted():
+        if not position_gradients_enabled():
             return None, None, None
         return _DistancesBackward.apply(g, *ctx.saved_tensors), None, None
 
@@ -152,7 +152,7 @@ class _DistancesBackward(torch.autograd.Function):
     def backward(ctx, a):
         if torch.is_grad_enabled():  # somebody may differentiate a third time
             return *_plain_backward(a, *ctx.saved_tensors), None, None
-        by_pos = ctx.needs_input_grad[1] and distance_is_wanted()
+        by_pos = ctx.needs_input_grad[1] and position_gradients_enabled()
         to_g, to_pos = torch.ops.pyg_schnet.distances_double_backward(a, *ctx.saved_tensors, by_pos)
         return to_g, to_pos if by_pos else None, None, None
 

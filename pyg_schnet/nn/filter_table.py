@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_schnet.graph.pair_graph import PairGraph
-from pyg_schnet.kernels import Watch, weights_are_frozen
+from pyg_schnet.kernels import Watch, weight_gradients_disabled
 from pyg_schnet.nn.cfconv import CFConv
 from pyg_schnet.nn.knots import KnotFeatures
 from pyg_schnet.nn.snapshot import ModuleSnapshot, why_unsupported
@@ -86,7 +86,7 @@ class FilterTable:
         """Return the coefficients of the spline through the network's filters, ``(knots - 8, channels)``."""
         if self.given is not None:
             return self.given
-        if not weights_are_frozen():  # each call has knots of its own
+        if not weight_gradients_disabled():  # each call has knots of its own
             return _coefficients(network, knots)
         snapshot = self._snapshot_of(network)
         if snapshot.unsupported is not None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from pyg_schnet.kernels import weights_are_frozen
+from pyg_schnet.kernels import weight_gradients_disabled
 from pyg_schnet.nn.radial import CosineEnvelope, GaussianSmearing, PolynomialEnvelope
 from pyg_schnet.nn.snapshot import ModuleSnapshot, version_of, versions_of
 from pyg_schnet.nn.spline import MARGIN, Knots, coefficients, evaluate, knot_spacing
@@ -95,7 +95,7 @@ class KnotFeatures:
         if not self.known or (kept is not None and kept[0] == versions):
             return self if kept is None else kept[2]
         self._changes += 1
-        is_training = torch.is_grad_enabled() and not weights_are_frozen()
+        is_training = torch.is_grad_enabled() and not weight_gradients_disabled()
         if kept is not None and is_training and self._changes & (self._changes - 1):
             return kept[2]
         alive = [weight.detach() for weight in weights]  # which keeps their addresses from being reused
@@ -147,7 +147,7 @@ class KnotFeatures:
         Returns:
             ``None`` where filters are evaluated for each pair.
         """
-        frozen = weights_are_frozen()
+        frozen = weight_gradients_disabled()
         knots = self.at(distance, frozen) if len(distance) else None
         always = frozen or filters == "spline"
         if knots is None or not (always or len(distance) >= _PAIRS_PER_KNOT * len(knots.features)):

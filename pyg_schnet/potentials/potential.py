@@ -23,7 +23,7 @@ from pyg_schnet.graph.validation import (
     check_molecules,
     is_periodic,
 )
-from pyg_schnet.kernels import positions_only
+from pyg_schnet.kernels import without_weight_gradients
 from pyg_schnet.nn import SchNet
 from pyg_schnet.nn.readout import DoubleBuffers, element_table, sum_by_molecule
 from pyg_schnet.potentials.training_domain import TrainingDomain
@@ -181,9 +181,9 @@ class Potential(DoubleBuffers):
                 return {"energy": self._energy(graph)}
         with torch.enable_grad():
             graph = graph.with_gradient()
-            with nullcontext() if self.training else positions_only():
+            with nullcontext() if self.training else without_weight_gradients():
                 energy = self._energy(graph)
-            with positions_only():
+            with without_weight_gradients():
                 ones = torch.ones_like(energy)
                 (gradient,) = torch.autograd.grad(energy, graph.site_pos, ones, create_graph=self.training)
         out = {"energy": energy if self.training else energy.detach()}
@@ -209,7 +209,7 @@ class Potential(DoubleBuffers):
                 f"{model}"
             )
         fields = _fields_of(data)
-        with torch.no_grad(), positions_only():
+        with torch.no_grad(), without_weight_gradients():
             graph = self._build_pairs(data, fields, sort_atoms=False)
             each = torch.arange(len(graph.z), device=graph.z.device)  # to the readout, an atom is a molecule
             graph = graph._replace(batch=each, num_molecules=len(each))
@@ -288,12 +288,12 @@ class Potential(DoubleBuffers):
             if forces and not pos.requires_grad:
                 pos = pos.detach().requires_grad_()
             strain = Strain(data, batch_of(data)[1]) if stress else None
-            with nullcontext() if self.training else positions_only():
+            with nullcontext() if self.training else without_weight_gradients():
                 energy = self._energy_of_fields(
                     *((data, pos) if strain is None else strain.deform(data, pos))
                 )
             by = ([pos] if forces else []) + ([] if strain is None else [strain.strain])
-            with positions_only():
+            with without_weight_gradients():
                 gradients = list(
                     torch.autograd.grad(energy, by, torch.ones_like(energy), create_graph=self.training)
                 )

@@ -14,10 +14,10 @@ from pyg_schnet.graph.validation import check_radius
 
 
 class RadiusGraph(BaseTransform):
-    """Turn point clouds into graphs: add ``edge_index`` (and ``shift``, where there is a cell) to ``Data``.
+    """Add the edges of a radius graph to ``Data``: ``edge_index`` and, with a cell, ``shift``.
 
-    Takes the arguments of :class:`torch_geometric.transforms.RadiusGraph`; as there, ``edge_attr`` of earlier
-    edges is removed. Points are of any dimension, of three where there is a cell.
+    Has the arguments of :class:`torch_geometric.transforms.RadiusGraph`; as there, ``edge_attr`` of earlier
+    edges is removed. Points may have any dimension, with a cell three.
 
     Args:
         r: Cutoff in Å; ``math.inf`` connects all pairs.

@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from pyg_schnet.kernels import combine_rows, positions_only, spline_convolution, weights_only
+from pyg_schnet.kernels import (
+    combine_rows,
+    spline_convolution,
+    without_position_gradients,
+    without_weight_gradients,
+)
 from pyg_schnet.nn.spline import evaluate
 
 # Sums of a few dozen products of numbers near 1: 2e-14 and 1e-5 were measured, relative to the largest value;
@@ -50,7 +55,7 @@ def derivatives(convolution, y, table, distance, first, second, g):
     """The values, their first derivatives, and the second ones that training on forces asks for."""
     out = convolution(y, table, distance, first, second, *PLACE)
     firsts = torch.autograd.grad(out, (y, table, distance), g, retain_graph=True)
-    with positions_only():
+    with without_weight_gradients():
         by_y, slope = torch.autograd.grad(out, (y, distance), g, create_graph=True)
     generator = torch.Generator().manual_seed(1)
     a, s = (torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t) for t in (by_y, slope))
@@ -166,7 +171,7 @@ def test_second_derivatives_equal_differences(few):
 
     def forces(y, table, distance, g):
         out = spline_convolution(y, table, distance, first, second, *PLACE)
-        with positions_only():
+        with without_weight_gradients():
             return torch.autograd.grad(out, (y, distance), g, create_graph=True)
 
     torch.autograd.gradcheck(forces, (y, table, distance, g))
@@ -213,7 +218,9 @@ def test_third_derivatives_without_the_plain_form_are_refused(few, by):
 
 
 @pytest.mark.parametrize(
-    ("context", "zero"), [(positions_only, "table"), (weights_only, "distance")], ids=["positions", "weights"]
+    ("context", "zero"),
+    [(without_weight_gradients, "table"), (without_position_gradients, "distance")],
+    ids=["positions", "weights"],
 )
 def test_derivatives_that_nobody_reads_are_left_out(few, context, zero):
     (y, table, distance, first, second), g = few

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from torch_geometric.data import Batch, Data
 
 from pyg_schnet import Potential, SchNet
-from pyg_schnet.kernels import positions_only
+from pyg_schnet.kernels import without_weight_gradients
 from pyg_schnet.nn import CFConv, FilterNetwork, spline
 from pyg_schnet.nn.spline import MARGIN, coefficients, evaluate, knot_spacing
 
@@ -376,7 +376,7 @@ def test_a_model_with_a_frozen_table_can_be_copied(model, ethanol, way):
 
 def test_a_model_in_evaluation_mode_gives_gradients_to_its_weights(model, ethanol):
     model.eval()
-    with positions_only():
+    with without_weight_gradients():
         Potential(model).eval()(ethanol)  # freezes a table
     model(ethanol.z, ethanol.pos).sum().backward()
     assert all(bool(p.grad.any()) for name, p in model.named_parameters() if "filter_network" in name)
