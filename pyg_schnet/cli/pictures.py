@@ -116,24 +116,31 @@ class Pictures:
 
     def draw_filters(self, path: str) -> str:
         from pyg_schnet.plots import plot_filters
-        from pyg_schnet.plots.filters import MOST, Span
+        from pyg_schnet.plots.filters import MAX_FILTERS, DistanceRange
 
         model, distances = self._model(), self._distances()
         plot_filters(model, path, *distances)
-        number, edge = model.config.num_filters, 2 * Span.of(model, *distances).reach
-        which = f"all {number}" if number <= MOST else f"the {MOST} of {number} that vary most of the"
+        number, edge = model.config.num_filters, 2 * DistanceRange.of(model, *distances).reach
+        which = (
+            f"all {number}"
+            if number <= MAX_FILTERS
+            else f"the {MAX_FILTERS} of {number} that vary most of the"
+        )
         return f"cuts of {edge:g} Å by {edge:g} Å through {which} filters, as the paper's figure 3"
 
     def draw_filter_profiles(self, path: str) -> str:
         from pyg_schnet.plots import plot_filter_profiles
-        from pyg_schnet.plots.filter_profiles import COUNT
-        from pyg_schnet.plots.filters import Span, strongest_filters
+        from pyg_schnet.plots.filter_profiles import FILTERS_SHOWN
+        from pyg_schnet.plots.filters import DistanceRange, strongest_filters
 
         model, distances = self._model(), self._distances()
         plot_filter_profiles(model, path, *distances)
-        span = Span.of(model, *distances)
-        numbers = [", ".join(map(str, row)) for row in strongest_filters(model, COUNT, span).tolist()]
-        within = f"{span.shortest:.2f} to {span.longest:.2f} Å"
+        distance_range = DistanceRange.of(model, *distances)
+        numbers = [
+            ", ".join(map(str, row))
+            for row in strongest_filters(model, FILTERS_SHOWN, distance_range).tolist()
+        ]
+        within = f"{distance_range.shortest:.2f} to {distance_range.longest:.2f} Å"
         return f"filters {'; '.join(numbers)} of the interactions, which vary most from {within}"
 
     def draw_atoms(self, path: str) -> str:

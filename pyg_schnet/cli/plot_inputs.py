@@ -210,7 +210,7 @@ def choose(index: str | None, structures: Structures) -> list[int]:
         ValueError: If ``index`` is not an integer or slice, or selects none or too many.
     """
     from pyg_schnet.datasets.structure_file import parse_index
-    from pyg_schnet.plots.atomic_energies import MOST
+    from pyg_schnet.plots.atomic_energies import MAX_STRUCTURES
 
     if index is None:
         return structures.numbers[:1].tolist()
@@ -221,8 +221,10 @@ def choose(index: str | None, structures: Structures) -> list[int]:
             f"`--index` must be below {total}, the number of structures in the file, got {index}"
         )
     numbers = list(range(total)[chosen]) if isinstance(chosen, slice) else [chosen % total]
-    if not 1 <= len(numbers) <= MOST:
-        raise ValueError(f"`--index` must choose 1 to {MOST} structures, got {len(numbers)} of {total}")
+    if not 1 <= len(numbers) <= MAX_STRUCTURES:
+        raise ValueError(
+            f"`--index` must choose 1 to {MAX_STRUCTURES} structures, got {len(numbers)} of {total}"
+        )
     return numbers
 
 

@@ -1,4 +1,8 @@
-"""Pictures of a data set, of a training run, of a potential's errors and of what a SchNet has learned."""
+"""Pictures: data sets, learning curves, errors of potentials, filters and embeddings of SchNets.
+
+To add a plot, write a module with ``plot_NAME``, export it here, and add it to ``PICTURES`` in
+:mod:`pyg_schnet.cli.pictures` if the command ``plot`` draws it.
+"""
 
 from pyg_schnet.plots.atomic_energies import plot_atomic_energies as plot_atomic_energies
 from pyg_schnet.plots.calibration import plot_calibration as plot_calibration

@@ -1,4 +1,4 @@
-"""The picture of what each atom adds to the energy, drawn on the molecule."""
+"""Picture of the atomic contributions to the energy, drawn on the molecule."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from matplotlib.patches import Circle
 from pyg_schnet.plots.structure_view import View
 from pyg_schnet.plots.style import COLUMN, DIVERGING, PAGE, SMALL, paper, readable_on, save
 
-MOST = 12  # structures in a picture
-_TALLEST = 3.4  # inches a structure
+MAX_STRUCTURES = 12  # per picture
+_TALLEST = 3.4  # inches per structure
 _BOND, _HALO = 0.2, 0.28  # Å, widths
 _HALVES = np.array([-0.5, 0.5])
-_LEAST_LABEL = 3.5  # points; smaller labels are left out
+_LEAST_LABEL = 3.5  # points; smaller labels are omitted
 
 
 def plot_atomic_energies(
@@ -32,20 +32,20 @@ def plot_atomic_energies(
     means: Mapping[int, float] | None = None,
     titles: Sequence[str] | None = None,
 ) -> None:
-    """Draw molecules whose atoms have the color of what they add to the energy.
+    """Draw molecules with atoms colored by their contributions to the energy.
 
     Colors are energies in eV relative to the mean of the element: white is the mean, red above, blue below.
-    Only sums have a physical meaning: how a potential shares the energy out is its own way. Structures are
-    turned so that little is hidden (molecules by their principal axes, crystals by their lattice), and what
-    is nearer covers what is farther. Lines are drawn between atoms closer than 1.25 times the sum of their
-    covalent radii. Atoms are labelled by element and number, from 0, where there is room.
+    Only their sum has a physical meaning; its partition depends on the potential. Structures are rotated such
+    that few atoms are hidden (molecules by their principal axes, crystals by their lattice); nearer atoms
+    cover those behind. Bonds connect atoms closer than 1.25 times the sum of their covalent radii. Atoms are
+    labelled with element and index from 0, if there is space.
 
     Args:
-        structures: 1 to 12; several are drawn side by side to one scale.
-        energies: Of their atoms, in eV, see :meth:`~pyg_schnet.Potential.atomic_energies`.
-        path: The picture: one column of a journal wide for one structure, else two.
-        means: By atomic number, in eV; by default of all atoms of an element in ``structures``.
-        titles: Of the structures; none by default.
+        structures: 1 to 12 structures, drawn side by side on one scale.
+        energies: Energies of their atoms, in eV, see :meth:`~pyg_schnet.Potential.atomic_energies`.
+        path: Picture to write: one journal column wide for one structure, otherwise two.
+        means: Mean energy in eV by atomic number; by default of all atoms in ``structures``.
+        titles: Titles of the structures; none by default.
 
     Raises:
         ValueError: If there are no structures, or more than 12.
@@ -53,8 +53,10 @@ def plot_atomic_energies(
     Source:
         Covalent radii: Cordero et al., Dalton Trans. 2008, 2832, as in ASE.
     """
-    if not 1 <= len(structures) <= MOST:
-        raise ValueError(f"`structures` must be 1 to {MOST}, which fit a picture, got {len(structures)}")
+    if not 1 <= len(structures) <= MAX_STRUCTURES:
+        raise ValueError(
+            f"`structures` must be 1 to {MAX_STRUCTURES}, which fit a picture, got {len(structures)}"
+        )
     relative = relative_energies(structures, energies, means)
     top = max(float(np.abs(np.concatenate(relative)).max()), 1e-6)
     views = [View.of(atoms) for atoms in structures]
@@ -78,7 +80,7 @@ def plot_atomic_energies(
         below = {"orientation": "horizontal", "shrink": shrink, "aspect": 30, "pad": 0.02}
         bar = figure.colorbar(colors, ax=list(axes), **below)
         bar.set_label("energy of the atom − mean of its element (eV)")
-        figure.draw_without_rendering()  # settles how large an Å is, and with it lines and labels
+        figure.draw_without_rendering()  # determines the size of an Å, of lines and labels
         for one, atoms, view, values in zip(axes, structures, views, relative, strict=False):
             _draw(one, atoms, view, np.asarray(colors.norm(values)))
         save(figure, path)
@@ -87,7 +89,7 @@ def plot_atomic_energies(
 def relative_energies(
     structures: Sequence[Atoms], energies: Sequence[np.ndarray], means: Mapping[int, float] | None = None
 ) -> list[np.ndarray]:
-    """Subtract from energies of atoms the mean of their element, given or of all structures together."""
+    """Return energies of atoms relative to the mean of their element, given or of all structures."""
     if means is None:
         means = element_means(structures, energies)
     return [
@@ -97,13 +99,13 @@ def relative_energies(
 
 
 def element_means(structures: Sequence[Atoms], energies: Sequence[np.ndarray]) -> dict[int, float]:
-    """Average energies of atoms by atomic number."""
+    """Return the mean energy of atoms by atomic number."""
     z, values = np.concatenate([atoms.numbers for atoms in structures]), np.concatenate(list(energies))
     return {int(one): float(values[z == one].mean()) for one in np.unique(z)}
 
 
 def _draw(axes: Axes, atoms: Atoms, view: View, shades: np.ndarray) -> None:
-    """Draw a structure; ``shades`` are places in the color map, from 0 to 1."""
+    """Draw a structure; ``shades`` are positions in the color map, from 0 to 1."""
     scale = 72 / axes.figure.dpi * axes.transData.get_matrix()[0, 0]  # points an Å
     for (x1, y1, _), (x2, y2, _) in view.cell:
         axes.plot([x1, x2], [y1, y2], color="#999999", linewidth=0.6, zorder=1)

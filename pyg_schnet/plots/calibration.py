@@ -1,4 +1,4 @@
-"""The picture of an ensemble's calibration: errors over deviations, and how many are within them."""
+"""Picture of the calibration of an ensemble: errors over deviations, and reliability curves."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ _LOOK = {  # name, unit in thousandths of ours, color, marker
     "energy": ("energy", "meV/atom", BLUE, "o"),
     "forces": ("force", "meV/Å", VERMILION, "s"),
 }
-_WIDTH, _HEIGHT = 2.35, 2.5  # inches a panel: three are two columns of a journal (17.8 cm)
+_WIDTH, _HEIGHT = 2.35, 2.5  # inches per panel: three are two journal columns (17.8 cm)
 _FONT = 8
-_MOST_POINTS = 3000  # of the cloud; more only blacken it
+_MOST_POINTS = 3000  # per cloud
 _GRAY = "#888888"
 
 
 def plot_calibration(calibrations: Mapping[str, Calibration], path: str | os.PathLike) -> None:
-    """Draw errors over deviations, before and after calibration, and the curves of reliability.
+    """Draw errors over deviations before and after calibration, and reliability curves.
 
-    Dots are single energies or forces after calibration; markers are root mean squares in bins of equal
-    numbers, hollow before and full after, with standard errors. Perfect deviations lie on the diagonal.
+    Dots are single energies or forces after calibration; markers are root mean squares in bins with equal
+    numbers, hollow before and filled after calibration, with standard errors. Perfect deviations are on the
+    diagonal.
 
     Args:
-        calibrations: See :func:`~pyg_schnet.potentials.calibration.calibrations`.
-        path: The picture.
+        calibrations: Calibrations of :func:`~pyg_schnet.potentials.calibration.calibrations`.
+        path: Picture to write.
     """
     panels = len(calibrations) + 1
     figure = Figure(figsize=(_WIDTH * panels, _HEIGHT), layout="constrained")

@@ -1,4 +1,4 @@
-"""The picture of a data set: its energies, its sizes and its forces."""
+"""Picture of a data set: energies, sizes and forces."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from pyg_schnet.datasets.streaming import stream
 from pyg_schnet.io.units import kcal_per_mol
 from pyg_schnet.plots.style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, element_styles, save, tidy
 
-_WIDTH, _HEIGHT = 3.35, 2.2  # inches a panel: one column of a journal, 8.5 cm
-_FONT = 8  # points, in print as here
-_FEW = 6  # compositions that have a line each
+_WIDTH, _HEIGHT = 3.35, 2.2  # inches per panel: one journal column, 8.5 cm
+_FONT = 8  # points, at the size of print
+_FEW = 6  # compositions with a line each
 _FEWEST_BINS, _MOST_BINS = 12, 60
-_FORCE_BINS = 49  # an odd number has a bin at zero
+_FORCE_BINS = 49  # odd, with a bin at zero
 _GROUPS = 4  # of sizes
 _COMPOSITIONS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 
 
 def plot_data_set(dataset: MoleculeDataset, path: str | os.PathLike) -> None:
-    """Draw what a data set holds, one column of a journal (8.5 cm) wide.
+    """Draw energies, sizes and forces of a data set, one journal column (8.5 cm) wide.
 
-    For up to six compositions: the distribution of the energies around the mean of each. For more: how many
-    structures have which size, and the distribution of the energies an atom relative to fitted atomic
-    references. Where there are forces: the distribution of their components by element.
+    For up to six compositions: distribution of the energies relative to the mean of each. For more:
+    distribution of sizes, and of the energies per atom relative to fitted atomic references. With forces: the
+    distribution of their components by element.
 
     Args:
-        dataset: At least one structure; its ``transform`` is not applied.
-        path: The picture.
+        dataset: Data set with at least one structure; its ``transform`` is not applied.
+        path: Picture to write.
 
     Raises:
-        ValueError: If there are none.
+        ValueError: If the data set is empty.
     """
     statistics = compute_statistics(dataset)
     few = len(statistics.counts) <= _FEW
@@ -93,17 +93,17 @@ def _draw_sizes(axes: Axes, statistics: StructureStatistics) -> None:
 
 def _draw_relative_energies(axes: Axes, statistics: StructureStatistics) -> None:
     relative = statistics.relative_energy() / kcal_per_mol
-    low, high = (float(relative.kthvalue(place).values) for place in _places(len(relative)))
+    low, high = (float(relative.kthvalue(place).values) for place in _ranks(len(relative)))
     for label, color, members in _sizes(statistics):
         edges = _edges(relative[members], low, high)
-        density = torch.histogram(relative[members], edges, density=True).hist  # of those within the edges
+        density = torch.histogram(relative[members], edges, density=True).hist  # of values within the edges
         axes.stairs(density.numpy(), edges.numpy(), color=color, linewidth=1.2, label=label)
     _finish(axes, "energy − references (kcal/mol per atom)", "density (mol atom/kcal)", "heavy atoms")
     _in_eV(axes, "energy − references (eV per atom)")
 
 
 def _sizes(statistics: StructureStatistics) -> Iterator[tuple[str, tuple[float, ...], Tensor]]:
-    """Give label, color and members of the groups by number of heavy atoms."""
+    """Yield label, color and members of groups by the number of heavy atoms."""
     heavy = (statistics.counts.sum(1) - statistics.counts[:, 1])[statistics.composition]
     groups = _ranges(heavy)
     colors = colormaps["viridis"](torch.linspace(0.9, 0.1, len(groups)).numpy())
@@ -127,7 +127,7 @@ def _draw_forces(axes: Axes, dataset: MoleculeDataset, statistics: StructureStat
 
 
 def _count_forces(dataset: MoleculeDataset, elements: list[int], edges: Tensor) -> dict[int, Tensor]:
-    """Histograms of the components by atomic number; what is beyond the edges counts for the last bins."""
+    """Return histograms of force components by atomic number; the last bins include all beyond the edges."""
     counts = {z: torch.zeros(len(edges) - 1, dtype=torch.float64) for z in elements}
     for _, batch in stream(dataset, ("forces",)):
         forces = batch.forces.double().clamp(edges[0], edges[-1])
@@ -143,7 +143,7 @@ def _finish(axes: Axes, quantity: str, number: str, legend: str) -> None:
     if axes.get_yscale() == "linear":
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_formatter(lambda y, _: f"{y:,g}" if y < 1e4 else f"{y:,.0f}")
-        axes.set_ylim(0, 1.1 * axes.get_ylim()[1])  # room for the legend
+        axes.set_ylim(0, 1.1 * axes.get_ylim()[1])  # space for the legend
     tidy(axes)
     axes.legend(
         title=legend,
@@ -173,21 +173,21 @@ def _from_eV(energy: Any) -> Any:
 
 
 def _edges(values: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
-    """Edges of as many bins as the number of values deserves (Rice's rule)."""
+    """Return the edges of bins; their number follows Rice's rule."""
     bins = max(_FEWEST_BINS, min(_MOST_BINS, round(2 * len(values) ** (1 / 3))))
     low = float(values.min()) if low is None else low
     high = float(values.max()) if high is None else high
     return torch.linspace(low, max(high, low + 1e-6), bins + 1, dtype=torch.float64)
 
 
-def _places(number: int) -> tuple[int, int]:
-    """Places of the values between which all but a thousandth lie, counted from 1."""
+def _ranks(number: int) -> tuple[int, int]:
+    """Return the ranks, from 1, of the values that bound all but a thousandth."""
     cut = number // 2000
     return 1 + cut, number - cut
 
 
 def _ranges(values: Tensor) -> list[tuple[int, int]]:
-    """Part whole numbers into a few ranges, so that the frequent ones are by themselves."""
+    """Group integers into a few ranges such that frequent ones are separate."""
     distinct, frequencies = values.unique(return_counts=True)
     ranges = [(int(value), int(value)) for value in distinct]
     weights = frequencies.tolist()

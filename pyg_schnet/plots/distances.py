@@ -1,4 +1,4 @@
-"""Distances between the atoms of structures, as far as a model sees them."""
+"""Interatomic distances of structures within the cutoff of a model."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pyg_schnet.graph.validation import batch_of
 
 
 def pair_distances(data: Data, cutoff: float | None = None) -> Tensor:
-    """Measure all distances between atoms of a structure, or of each structure of a batch.
+    """Compute all interatomic distances of a structure, or of each structure of a batch.
 
     Args:
-        data: With ``z`` and ``pos``; ``cell`` and ``pbc`` where there are any, then images count.
-        cutoff: Of the model, in Å; longer distances are left out. ``None`` gives all of molecules.
+        data: Structure or batch with ``z`` and ``pos``, and ``cell`` and ``pbc`` if it is periodic.
+        cutoff: Longest distance in Å; ``None`` for all distances of molecules.
 
     Returns:
-        In Å and float64, each pair twice, ``(edges,)``.
+        Distances in Å, each pair twice, ``(edges,)``, float64.
     """
     (batch, _), pos = batch_of(data), cast(Tensor, data.pos).double()
     cell, pbc = data.get("cell"), data.get("pbc")

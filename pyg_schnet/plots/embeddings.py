@@ -1,4 +1,4 @@
-"""The picture of what a SchNet has learned of the elements: how alike their embeddings are."""
+"""Picture of the similarity of a SchNet's embeddings of elements."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from pyg_schnet.plots.style import (
     tidy,
 )
 
-FEWEST_FOR_A_MAP = 4  # three points always lie in a plane
-_MOST_NUMBERS = 10  # elements; more numbers cannot be read, nor more colors told apart
-_MOST_LABELS = 25  # of 7 points; more are smaller
+FEWEST_FOR_A_MAP = 4  # three points always are in a plane
+_MOST_NUMBERS = 10  # elements with numbers and colors; more are not readable
+_MOST_LABELS = 25  # of 7 points; more labels are smaller
 _HEIGHT = 3.0  # inches
 
 
@@ -51,8 +51,8 @@ def embedding_map(model: SchNet, elements: Sequence[int]) -> tuple[Tensor, Tenso
     """Project embeddings on their first two principal components.
 
     Returns:
-        Coordinates, ``(elements, 2)``, the first with more variance, each with its largest value positive;
-        and what part of all variance each explains, ``(2,)``.
+        Coordinates, ``(elements, 2)``, each column with its largest value positive; and the share of the
+        variance that each explains, ``(2,)``.
     """
     vectors = _embeddings(model, elements)
     left, values, _ = torch.linalg.svd(vectors - vectors.mean(0), full_matrices=False)
@@ -63,21 +63,20 @@ def embedding_map(model: SchNet, elements: Sequence[int]) -> tuple[Tensor, Tenso
 
 
 def plot_elements(model: SchNet, elements: Sequence[int], path: str | os.PathLike) -> None:
-    r"""Draw how alike the embeddings :math:`a_Z` of elements are; two columns of a journal wide.
+    r"""Draw the similarity of the embeddings :math:`a_Z` of elements, two journal columns wide.
 
-    On the left the cosine of the angle between each two. On the right a map of the elements by the first two
-    principal components, with the variance that they explain; of two or three elements, which any plane
-    holds, the distances instead. Embeddings of elements that were absent from training are random numbers:
-    leave these out.
+    Left: cosine similarity. Right: map of the elements by their first two principal components, with the
+    share of variance that they explain; for two or three elements the distances instead. Embeddings of
+    elements that were absent from training are random numbers: omit these.
 
     Args:
         model: Any SchNet.
-        elements: Atomic numbers of those seen in training, two or more, see
+        elements: Atomic numbers of the training data, two or more, see
             :attr:`Potential.elements <pyg_schnet.Potential.elements>`.
-        path: The picture.
+        path: Picture to write.
 
     Raises:
-        ValueError: If there is only one element, or a number is none.
+        ValueError: If there are fewer than two elements, or an atomic number is invalid.
 
     Source:
         Schütt et al., NeurIPS 2017, equation (3) (arXiv:1706.08566); such maps are in Schütt et al.,
@@ -130,7 +129,7 @@ def _draw_map(axes: Axes, model: SchNet, elements: list[int]) -> None:
     coordinates, share = embedding_map(model, elements)
     few = len(elements) <= _MOST_NUMBERS
     for (name, color), (x, y) in zip(element_styles(elements).values(), coordinates.tolist(), strict=True):
-        color = color if few else "black"  # there are not so many
+        color = color if few else "black"  # there are not enough colors
         axes.plot([x], [y], "o", color=color if few else BLUE, markersize=4 if few else 2)
         shift = (4, 3) if few else (2, 1)
         axes.annotate(name, (x, y), shift, textcoords="offset points", color=color, fontsize=SMALL + few)

@@ -1,4 +1,4 @@
-"""The picture of a potential's errors: how they are distributed, and how large most of them are."""
+"""Picture of the errors of a potential: their distribution and quantiles."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from pyg_schnet.plots.style import BLUE, GRAY, PAGE, SMALL, element_styles, lett
 from pyg_schnet.potentials.metrics import Evaluation
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
-_HEIGHT = 2.3  # inches a row
-_BINS = 61  # an odd number has a bin at zero
-_SMALLEST = 1e-3  # of the median; smaller errors are drawn at it on logarithmic axes
-_REACH = 2  # times the error that 99 % are below; larger ones are counted
-_FEW = 200  # errors, of which a logarithmic axis would show single ones
-_MOST_POINTS = 2000  # of a curve
+_HEIGHT = 2.3  # inches per row
+_BINS = 61  # odd, with a bin at zero
+_SMALLEST = 1e-3  # of the median; lower end of logarithmic axes
+_REACH = 2  # times the 99 % quantile; larger errors are counted
+_FEW = 200  # errors; for fewer the axis is linear
+_MOST_POINTS = 2000  # per curve
 
 
 def error_quantiles(evaluation: Evaluation) -> dict[str, dict[float, float]]:
-    """Compute below which absolute errors 50, 90, 95 and 99 % of all are.
+    """Compute the 50, 90, 95 and 99 % quantiles of the absolute errors.
 
     Args:
-        evaluation: Of a potential on a data set.
+        evaluation: Evaluation of a potential on a data set.
 
     Returns:
-        By quantity, ``"energy"`` (a molecule, eV), ``"forces"`` and ``"forces on H"``, … (components, eV/Å),
-        the errors by the share, ``{0.5: …, 0.9: …, 0.95: …, 0.99: …}``.
+        Quantiles ``{0.5: …, 0.9: …, 0.95: …, 0.99: …}`` by quantity: ``"energy"`` (per molecule, eV),
+        ``"forces"`` and ``"forces on H"``, … (components, eV/Å).
     """
     found = {"energy": _energy_errors(evaluation)}
     if evaluation.forces is not None:
@@ -44,15 +44,15 @@ def error_quantiles(evaluation: Evaluation) -> dict[str, dict[float, float]]:
 
 
 def worst_structures(evaluation: Evaluation, count: int = 5) -> dict[str, list[tuple[int, float]]]:
-    """Find the structures with the largest errors, the worst first.
+    """Return the structures with the largest errors, the worst first.
 
     Args:
-        evaluation: Of a potential on a data set.
-        count: How many.
+        evaluation: Evaluation of a potential on a data set.
+        count: Number of structures.
 
     Returns:
-        By quantity, places in the data set from 0 with absolute errors: ``"energy"`` of a molecule in eV;
-        ``"forces"``, the longest vector of error on an atom of the structure, in eV/Å.
+        Pairs of index in the data set and absolute error by quantity: ``"energy"`` per molecule in eV;
+        ``"forces"``, the longest error vector of an atom of the structure, in eV/Å.
     """
     size = {"energy": _energy_errors(evaluation).abs()}
     if evaluation.forces is not None and evaluation.sizes is not None:
@@ -65,16 +65,15 @@ def worst_structures(evaluation: Evaluation, count: int = 5) -> dict[str, list[t
 
 
 def plot_errors(evaluation: Evaluation, path: str | os.PathLike) -> None:
-    """Draw how errors are distributed: energies above, forces by element below; two columns wide.
+    """Draw the distribution of errors of energies and, by element, of forces; two journal columns wide.
 
-    On the left the density of the errors, with their signs; of many errors on a logarithmic axis, where a
-    normal distribution is a parabola. The few beyond the axis are counted. On the right how many percent of
-    the absolute errors are below a size, and the sizes below which 50, 90, 95 and 99 % are (of the forces: on
-    all elements together).
+    Left: density of the signed errors; for many errors on a logarithmic axis, where a normal distribution is
+    a parabola. Errors beyond the axis are counted. Right: cumulative distribution of the absolute errors,
+    with the 50, 90, 95 and 99 % quantiles (for forces: of all elements together).
 
     Args:
-        evaluation: Of a potential on a data set; energies are per molecule.
-        path: The picture.
+        evaluation: Evaluation of a potential on a data set; energies are per molecule.
+        path: Picture to write.
 
     Raises:
         ValueError: If predictions or labels are not finite.
@@ -84,7 +83,7 @@ def plot_errors(evaluation: Evaluation, path: str | os.PathLike) -> None:
             broken = int((~pair.isfinite()).sum())
             raise ValueError(
                 f"`evaluation.{name}` must be finite, got {broken:,} of {pair.numel():,} that are not; "
-                "the training diverged, or labels are broken (`pyg-schnet data FILE` tells)"
+                "the training diverged, or labels are broken (see `pyg-schnet data FILE`)"
             )
     rows = [("energy error", "meV", {"": (_energy_errors(evaluation), BLUE)})]
     if evaluation.forces is not None:
@@ -117,7 +116,7 @@ def _draw_density(axes: Axes, curves: Mapping[str, tuple[Tensor, str]], label: s
     axes.axvline(0, color=GRAY, linewidth=0.6, zorder=1)
     if len(together) > _FEW:
         axes.set_yscale("log")
-        axes.set_ylim(top=4 * axes.get_ylim()[1])  # room for words
+        axes.set_ylim(top=4 * axes.get_ylim()[1])  # space for text
         axes.yaxis.set_major_locator(LogLocator())
         axes.yaxis.set_minor_locator(NullLocator())
     else:
@@ -170,7 +169,7 @@ def _draw_shares(axes: Axes, curves: Mapping[str, tuple[Tensor, str]], label: st
 
 
 def _short(value: float) -> str:
-    """Write three digits, or more where they stand before the point."""
+    """Format with three significant digits, or all digits before the decimal point."""
     text = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
     return text.replace("-", "−")
 
@@ -180,7 +179,7 @@ def _energy_errors(evaluation: Evaluation) -> Tensor:
 
 
 def _force_errors(evaluation: Evaluation) -> dict[str, tuple[Tensor, str]]:
-    """Give errors of components in eV/Å and colors, by the symbol of the element."""
+    """Return errors of force components in eV/Å and colors, by element symbol."""
     assert evaluation.forces is not None
     errors = evaluation.forces[1] - evaluation.forces[0]
     styles = element_styles(evaluation.z.tolist())
@@ -188,5 +187,5 @@ def _force_errors(evaluation: Evaluation) -> dict[str, tuple[Tensor, str]]:
 
 
 def _quantiles(errors: Tensor) -> list[float]:
-    """Give the sizes below which the shares of the errors are, between which one is interpolated."""
+    """Return the quantiles of the absolute errors, interpolated."""
     return np.quantile(errors.abs().numpy(), QUANTILES).tolist()

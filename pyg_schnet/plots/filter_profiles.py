@@ -1,4 +1,4 @@
-"""The picture of the filters that vary most: their values over distance, and cuts through them."""
+"""Picture of the filters that vary most: their values over the distance, and cuts through them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from pyg_schnet.nn import SchNet
 from pyg_schnet.plots.filters import (
-    UNSEEN,
-    Span,
+    NO_DATA_COLOR,
+    DistanceRange,
     color_scale,
     filter_cuts,
     filter_values,
@@ -37,46 +37,45 @@ from pyg_schnet.plots.style import (
     tidy,
 )
 
-COUNT = 4  # filters of an interaction
+FILTERS_SHOWN = 4  # per interaction
 _COLORS = (BLUE, VERMILION, GREEN, ORANGE)
-_DASHES = ("-", "--", "-.", (0, (1, 1)))  # colors are not all that tells lines apart
+_DASHES = ("-", "--", "-.", (0, (1, 1)))  # lines differ by more than color
 _POINTS = 600
-_HEIGHT = 1.3  # inches a row
+_HEIGHT = 1.3  # inches per row
 _BINS = 80
 
 
 def plot_filter_profiles(
     model: SchNet, path: str | os.PathLike, distances: Tensor | None = None, shortest: float = 0.0
 ) -> None:
-    r"""Draw the four filters of each interaction that vary most; a row an interaction.
+    r"""Draw the four filters of each interaction that vary most, one row for each interaction.
 
-    On the left their values over the distance, :math:`W(d)\, f(d)` with the envelope :math:`f`; the cutoff is
-    dotted, the gray area tells how frequent distances are in the data. They are those of largest variance
-    between the shortest distance of the data and the longest. On the right the same filters in a plane
-    through the atom, as in figure 3 of the paper; colors as in :func:`~pyg_schnet.plots.plot_filters`, of
-    which this is the close-up.
+    Left: their values over the distance, :math:`W(d)\, f(d)` with the envelope :math:`f`; the cutoff is
+    dotted, the gray area is the distribution of distances in the data. They have the largest variance between
+    the shortest and the longest distance of the data. Right: the same filters in a plane through the atom, as
+    in figure 3 of the paper; colors as in :func:`~pyg_schnet.plots.plot_filters`.
 
     Args:
         model: Any SchNet.
-        path: The picture, two columns of a journal wide.
-        distances: Between atoms of the data, in Å. Axes then end at the longest, rounded up, or at the
-            cutoff; without, at 5 Å or the cutoff.
-        shortest: Of the data in Å, where ``distances`` is not given.
+        path: Picture to write, two journal columns wide.
+        distances: Interatomic distances of the data, in Å. Axes end at the longest, rounded up, or at the
+            cutoff; without distances at 5 Å or the cutoff.
+        shortest: Shortest distance of the data in Å, if ``distances`` is not given.
 
     Source:
         Schütt et al., NeurIPS 2017, section 4.1 and figure 3 (arXiv:1706.08566).
     """
-    span = Span.of(model, distances, shortest)
-    chosen = strongest_filters(model, COUNT, span)
-    cuts, profiles = filter_cuts(model, span.reach), filter_values(model, span.seen())
+    distance_range = DistanceRange.of(model, distances, shortest)
+    chosen = strongest_filters(model, FILTERS_SHOWN, distance_range)
+    cuts, profiles = filter_cuts(model, distance_range.reach), filter_values(model, distance_range.grid())
     rows, columns = chosen.shape
     with paper():
         figure = Figure(figsize=(PAGE, _HEIGHT * rows + 0.4), layout="constrained")
         axes = figure.subplots(rows, columns + 1, squeeze=False, width_ratios=[2.2, *columns * [1]])
         for number, (row, filters) in enumerate(zip(axes, chosen, strict=True)):
-            _draw_profiles(row[0], model, number, filters, distances, span)
+            _draw_profiles(row[0], model, number, filters, distances, distance_range)
             norm = color_scale(profiles[number, :, filters])
-            _draw_cuts(row[1:], cuts[number, filters], norm, filters, span)
+            _draw_cuts(row[1:], cuts[number, filters], norm, filters, distance_range)
         axes[-1, 0].set_xlabel("distance (Å)")
         for one in axes[-1, 1:]:
             one.set_xlabel("x (Å)")
@@ -88,9 +87,14 @@ def plot_filter_profiles(
 
 
 def _draw_profiles(
-    axes: Axes, model: SchNet, interaction: int, filters: Tensor, distances: Tensor | None, span: Span
+    axes: Axes,
+    model: SchNet,
+    interaction: int,
+    filters: Tensor,
+    distances: Tensor | None,
+    distance_range: DistanceRange,
 ) -> None:
-    shortest, reach = span.shortest, span.reach
+    shortest, reach = distance_range.shortest, distance_range.reach
     distance = torch.linspace(shortest, reach, _POINTS, dtype=torch.float64)
     values = filter_values(model, distance)[interaction][:, filters]
     for number, line, color, dashes in zip(filters.tolist(), values.T, _COLORS, _DASHES, strict=False):
@@ -113,12 +117,14 @@ def _draw_profiles(
     tidy(axes)
 
 
-def _draw_cuts(row: np.ndarray, cuts: Tensor, norm: Normalize, filters: Tensor, span: Span) -> None:
-    reach, image = span.reach, None
+def _draw_cuts(
+    row: np.ndarray, cuts: Tensor, norm: Normalize, filters: Tensor, distance_range: DistanceRange
+) -> None:
+    reach, image = distance_range.reach, None
     for axes, cut, number, color in zip(row, cuts, filters.tolist(), _COLORS, strict=False):
         extent = (-reach, reach, -reach, reach)
         image = axes.imshow(cut.numpy(), cmap=DIVERGING, norm=norm, extent=extent, origin="lower")
-        axes.add_patch(Circle((0, 0), span.shortest, facecolor=UNSEEN, linewidth=0))
+        axes.add_patch(Circle((0, 0), distance_range.shortest, facecolor=NO_DATA_COLOR, linewidth=0))
         axes.set_title(f"filter {number}", fontsize=SMALL, color=color, pad=2)
         axes.spines[:].set_color(color)
         axes.spines[:].set_linewidth(1.2)

@@ -1,4 +1,4 @@
-"""The picture of the filters that a SchNet has learned: cuts through them, figure 3 of the paper."""
+"""Picture of the filters of a SchNet: cuts through them, as in figure 3 of the paper."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from pyg_schnet.nn import Interaction, SchNet
 from pyg_schnet.plots.style import DIVERGING, PAGE, SMALL, letter, paper, save
 
 REACH = 5.0  # Å; the paper's cuts are 10 Å wide
-MOST = 64  # filters in a mosaic, as many as the paper has
-_PIXELS = 97  # along a cut; an odd number has one at the atom
+MAX_FILTERS = 64  # filters in a mosaic, as in the paper
+_PIXELS = 97  # along a cut; odd, with one at the atom
 _POINTS = 600  # along a distance
-UNSEEN = "#bdbdbd"  # distances that no two atoms of the data have
+NO_DATA_COLOR = "#bdbdbd"  # color of distances that do not occur in the data
 
 
 def filter_values(model: SchNet, distance: Tensor) -> Tensor:
-    r"""Evaluate all filters at distances, with the envelope: what :class:`~pyg_schnet.CFConv` multiplies by.
+    r"""Evaluate all filters with the envelope, the factors in :class:`~pyg_schnet.CFConv`, at distances.
 
     .. math::
         W_k^{(l)}(d)\, f(d)
 
     Args:
         model: Any SchNet.
-        distance: In Å, ``(distances,)``.
+        distance: Distances in Å, ``(distances,)``.
 
     Returns:
-        ``(interactions, distances, filters)``, without unit, in float64; zero at the cutoff and beyond.
+        Values without unit, ``(interactions, distances, filters)``, float64; zero at and beyond the cutoff.
     """
     weight = model.embedding.weight
     distance = distance.to(weight)
@@ -57,27 +57,26 @@ def plot_filters(
 ) -> None:
     r"""Draw cuts through the filters of each interaction, as figure 3 of the paper does.
 
-    Each small square is a plane through an atom in its middle; its color is the value of one filter
-    :math:`W(\mathbf r_i - \mathbf r_j)`, with the envelope, for a neighbor there: white is zero, red
-    positive, blue negative, by one scale for all filters of an interaction, which leaves out the largest
-    percent. The filters are in the order of their numbers, row by row; of more than 64, the 64 that vary most
-    between the shortest distance of the data and the longest. A gray disk covers distances below the
-    shortest, where nothing was learned.
+    Each small square is a plane with an atom in its center; the color at a point is the value of one filter
+    :math:`W(\mathbf r_i - \mathbf r_j)`, with the envelope, for a neighbor at this point: white is zero, red
+    positive, blue negative, on one scale for all filters of an interaction that excludes the largest percent.
+    Filters are in the order of their indices, row by row; of more than 64, the 64 that vary most between the
+    shortest and the longest distance of the data. A gray disk covers distances below the shortest one.
 
     Args:
         model: Any SchNet.
-        path: The picture, two columns of a journal wide (three interactions a row).
-        distances: Between atoms of the data, in Å. Squares then reach to the longest, rounded up, or to the
-            cutoff; without, to 5 Å or to the cutoff.
-        shortest: Of the data in Å, where ``distances`` is not given.
+        path: Picture to write, two journal columns wide (three interactions per row).
+        distances: Interatomic distances of the data, in Å. Squares extend to the longest, rounded up, or to
+            the cutoff; without distances to 5 Å or to the cutoff.
+        shortest: Shortest distance of the data in Å, if ``distances`` is not given.
 
     Source:
         Schütt et al., NeurIPS 2017, figure 3 (arXiv:1706.08566): all 64 filters of three interactions, cuts
         of 10 Å by 10 Å, trained on ethanol.
     """
-    span = Span.of(model, distances, shortest)
-    chosen = strongest_filters(model, MOST, span).sort(dim=1).values
-    cuts, profiles = filter_cuts(model, span.reach), filter_values(model, span.seen())
+    distance_range = DistanceRange.of(model, distances, shortest)
+    chosen = strongest_filters(model, MAX_FILTERS, distance_range).sort(dim=1).values
+    cuts, profiles = filter_cuts(model, distance_range.reach), filter_values(model, distance_range.grid())
     side = math.ceil(math.sqrt(chosen.size(1)))
     columns = min(3, len(chosen))
     rows = -(-len(chosen) // columns)
@@ -86,7 +85,7 @@ def plot_filters(
         axes = figure.subplots(rows, columns, squeeze=False).flatten()
         for number, filters in enumerate(chosen):
             norm = color_scale(profiles[number, :, filters])
-            _draw_mosaic(axes[number], cuts[number, filters], norm, side, span)
+            _draw_mosaic(axes[number], cuts[number, filters], norm, side, distance_range)
             of_all = f"{len(filters)} of " if len(filters) < model.config.num_filters else ""
             title = f"interaction {number + 1}, {of_all}{model.config.num_filters} filters"
             axes[number].set_title(title, fontsize=SMALL + 1)
@@ -97,13 +96,13 @@ def plot_filters(
 
 
 @dataclass(frozen=True)
-class Span:
-    """Distances in Å.
+class DistanceRange:
+    """Range of distances to draw, in Å.
 
     Attributes:
-        shortest: Of the data.
-        longest: Of the data, or the cutoff.
-        reach: How far is drawn.
+        shortest: Shortest distance of the data.
+        longest: Longest distance of the data, or the cutoff.
+        reach: Upper end of axes.
     """
 
     shortest: float
@@ -111,8 +110,8 @@ class Span:
     reach: float
 
     @classmethod
-    def of(cls, model: SchNet, distances: Tensor | None, shortest: float = 0.0) -> Span:
-        """Find what to draw of a model; see :func:`plot_filters`."""
+    def of(cls, model: SchNet, distances: Tensor | None, shortest: float = 0.0) -> DistanceRange:
+        """Return the range for a model and its data; see :func:`plot_filters`."""
         cutoff = math.inf if model.config.cutoff is None else model.config.cutoff
         if distances is None or len(distances) == 0:
             reach = min(REACH, cutoff)
@@ -120,26 +119,26 @@ class Span:
         shortest, longest = (min(float(end), cutoff) for end in (distances.min(), distances.max()))
         return cls(shortest, longest, min(math.ceil(longest), cutoff))
 
-    def seen(self) -> Tensor:
-        """Give evenly spaced distances within the data."""
+    def grid(self) -> Tensor:
+        """Return evenly spaced distances between the shortest and the longest."""
         return torch.linspace(self.shortest, self.longest, _POINTS, dtype=torch.float64)
 
 
-def strongest_filters(model: SchNet, count: int, span: Span) -> Tensor:
-    """Choose the filters of each interaction that vary most between the shortest and the longest distance.
+def strongest_filters(model: SchNet, count: int, distance_range: DistanceRange) -> Tensor:
+    """Return the filters of each interaction with the largest variance between shortest and longest distance.
 
     Returns:
-        Numbers from 0, those of largest variance first, ``(interactions, count)``; all if there are fewer.
+        Indices by decreasing variance, ``(interactions, count)``; all filters if there are fewer.
     """
-    variance = filter_values(model, span.seen()).var(dim=1)
+    variance = filter_values(model, distance_range.grid()).var(dim=1)
     return variance.argsort(dim=1, descending=True, stable=True)[:, :count]
 
 
 def filter_cuts(model: SchNet, reach: float) -> Tensor:
-    """Evaluate all filters in a square plane with the atom in its middle, from −reach to reach in Å.
+    """Evaluate all filters in a square plane with the atom in its center, from −reach to reach in Å.
 
     Returns:
-        ``(interactions, filters, 97, 97)``.
+        Values, ``(interactions, filters, 97, 97)``.
     """
     place = torch.linspace(-reach, reach, _PIXELS, dtype=torch.float64)
     distance = torch.hypot(place[:, None], place)
@@ -148,23 +147,23 @@ def filter_cuts(model: SchNet, reach: float) -> Tensor:
 
 
 def color_scale(values: Tensor) -> Normalize:
-    """Give colors around zero, the same to both signs, to all but the largest percent."""
+    """Return a color scale symmetric around zero that covers all but the largest percent of values."""
     top = max(float(np.quantile(values.abs().numpy(), 0.99)), 1e-12)
     return Normalize(-top, top)
 
 
-def _draw_mosaic(axes: Axes, cuts: Tensor, norm: Normalize, side: int, span: Span) -> None:
-    """Lay squares side by side, row by row, with a line below that tells their size."""
+def _draw_mosaic(axes: Axes, cuts: Tensor, norm: Normalize, side: int, distance_range: DistanceRange) -> None:
+    """Draw squares row by row, with a scale bar below."""
     tiles = torch.zeros(side * side, _PIXELS, _PIXELS, dtype=cuts.dtype)
     tiles[: len(cuts)] = cuts
     picture = tiles.reshape(side, side, _PIXELS, _PIXELS).transpose(1, 2).reshape(side * _PIXELS, -1)
-    edge = 2 * span.reach
+    edge = 2 * distance_range.reach
     width = edge * side
     axes.imshow(picture.numpy(), cmap=DIVERGING, norm=norm, extent=(0, width, width, 0))
     for number in range(len(cuts)):
         row, column = divmod(number, side)
         middle = ((column + 0.5) * edge, (row + 0.5) * edge)
-        axes.add_patch(Circle(middle, span.shortest, facecolor=UNSEEN, linewidth=0))
+        axes.add_patch(Circle(middle, distance_range.shortest, facecolor=NO_DATA_COLOR, linewidth=0))
     lines = [edge * number for number in range(side + 1)]
     axes.hlines(lines, 0, width, color="white", linewidth=1.0)
     axes.vlines(lines, 0, width, color="white", linewidth=1.0)

@@ -1,4 +1,4 @@
-"""The picture of a training run: validation errors, training loss and learning rate over the steps."""
+"""Picture of a training run: validation errors, training loss and learning rate over the steps."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _ERRORS = (
     ("val_forces_mae_eV_per_A", "forces (meV/Å)", VERMILION, "s"),
     ("val_stress_mae_eV_per_A3", "stress (meV/Å³)", GREEN, "^"),
 )
-_MOST_MARKERS = 25  # more are a thick line
+_MOST_MARKERS = 25  # more would merge into a thick line
 
 
 def plot_learning_curve(rows: Sequence[dict[str, float]], path: str | os.PathLike) -> None:
-    """Draw what training saw, over the steps: one column of a journal wide.
+    """Draw errors, loss and learning rate over the training steps, one journal column wide.
 
-    From above: the mean absolute errors of the validation, of the averaged weights; the training loss, the
-    mean of the steps since the last validation, which is without a unit, since energies and forces enter it
-    in units of the training data's spread; the learning rate. Panels of what the rows lack are left out.
+    From top to bottom: mean absolute validation errors with averaged weights; training loss, averaged over
+    the steps since the last validation and without unit, because energies and forces enter it relative to
+    their standard deviations; learning rate. Panels without data are omitted.
 
     Args:
-        rows: Of ``metrics.csv``, see :class:`~pyg_schnet.training.RunDirectory`.
-        path: The picture.
+        rows: Rows of ``metrics.csv``, see :class:`~pyg_schnet.training.RunDirectory`.
+        path: Picture to write.
 
     Raises:
         ValueError: If there are no rows.
@@ -72,7 +72,7 @@ def _draw_errors(axes: Axes, rows: Sequence[dict[str, float]]) -> None:
         )
     _scale(axes)
     axes.set_ylabel("validation error\n(MAE)" if len(curves) > 2 else "validation MAE\n(meV, meV/Å)")
-    axes.margins(x=0.1)  # room for the last values
+    axes.margins(x=0.1)  # space for the last values
     above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 3, "columnspacing": 1.2}
     axes.legend(**above)
 
@@ -90,7 +90,7 @@ def _draw_line(axes: Axes, rows: Sequence[dict[str, float]], name: str) -> None:
 
 
 def _scale(axes: Axes) -> None:
-    """Make the axis logarithmic, with as many numbers as can be read."""
+    """Make the axis logarithmic, with a readable number of tick labels."""
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     few = high / max(low, 1e-300) > 300

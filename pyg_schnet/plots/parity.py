@@ -1,4 +1,4 @@
-"""The picture of a potential's errors: predictions over labels."""
+"""Parity plot: predictions over labels."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def plot_parity(
     labels: str = "reference",
     atomref: Tensor | None = None,
 ) -> None:
-    """Draw predictions over labels: energies, forces by element, and stresses; two columns of a journal wide.
+    """Draw predictions over labels: energies, forces by element, and stresses; two journal columns wide.
 
-    Energies are drawn around the mean of the labels. Those of molecules of different sizes spread by the
-    energies of their atoms, thousands of times as much as by chemistry: ``atomref`` takes these away.
+    Energies are relative to the mean of the labels. For molecules of different sizes they differ mainly by
+    the energies of their atoms, thousands of times more than by bonding: ``atomref`` removes these.
 
     Args:
-        evaluation: Of a potential on a data set.
-        path: The picture.
-        labels: What the labels are called on the axis, for instance "GFN2-xTB".
-        atomref: Energy of an isolated atom in eV by atomic number, ``(100,)``, to draw energies relative to;
-            see :attr:`Potential.atomref <pyg_schnet.Potential>`.
+        evaluation: Evaluation of a potential on a data set.
+        path: Picture to write.
+        labels: Name of the labels on the axis, for example "GFN2-xTB".
+        atomref: Energies of isolated atoms in eV by atomic number, ``(100,)``, to be subtracted; see
+            :attr:`Potential.atomref <pyg_schnet.Potential>`.
     """
     panels = 1 + (evaluation.forces is not None) + (evaluation.stress is not None)
     side = PAGE / max(panels, 2)
@@ -107,7 +107,7 @@ def _parity_axes(axes: Axes, quantity: str, unit: str, labels: str) -> None:
 
 
 def _kcal(evaluation: Evaluation, unit: str) -> str | None:
-    """Name the chemists' unit where there is room for it, and no crystals, which it is not for."""
+    """Return the unit for chemists, unless there are stresses: it is unusual for crystals."""
     return unit if evaluation.stress is None else None
 
 

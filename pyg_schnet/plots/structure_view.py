@@ -1,4 +1,4 @@
-"""The view of a structure: turned so that little is hidden, with bonds and the edges of the cell."""
+"""View of a structure: rotated such that few atoms are hidden, with bonds and the edges of the cell."""
 
 from __future__ import annotations
 
@@ -11,23 +11,31 @@ from ase.data import covalent_radii
 from ase.geometry import complete_cell
 
 _STRETCH = 1.25  # of the sum of covalent radii; longer distances are no bonds
-_SIZE = 0.62  # of the covalent radius, at which atoms are drawn
-_SMALLEST = 0.3  # Å; hydrogen has a label too
+_SIZE = 0.62  # of the covalent radius: drawn radius of atoms
+_SMALLEST = 0.3  # Å; leaves space for the label of hydrogen
 _MARGIN = 0.3  # Å
-_ASIDE = (-8.0, 12.0)  # degrees about x and y, from where columns of atoms in a crystal are seen apart
-_TILTS = (0.0, 8.0, -8.0, 16.0, -16.0, 24.0, -24.0)  # of molecules, one of which hides least
-_MANY = 200  # atoms, of which some are always hidden
+_ASIDE = (-8.0, 12.0)  # degrees about x and y, which separate columns of atoms in crystals
+_TILTS = (
+    0.0,
+    8.0,
+    -8.0,
+    16.0,
+    -16.0,
+    24.0,
+    -24.0,
+)  # degrees; the tilt that hides least is used for molecules
+_MANY = 200  # atoms; in larger molecules some are always hidden
 
 
 @dataclass(frozen=True)
 class View:
-    """A structure as a reader sees it: right, up and towards the reader, in Å from the middle of the atoms.
+    """Projected structure. Axes point right, up and towards the reader, in Å from the center of the atoms.
 
     Attributes:
-        positions: ``(atoms, 3)``.
-        radii: Of the drawn atoms, in Å, ``(atoms,)``.
-        bonds: Pairs of atoms, ``(bonds, 2)``; not across the borders of a cell.
-        cell: Ends of the cell's edges, ``(12, 2, 3)``; ``(0, 2, 3)`` of a molecule.
+        positions: Positions, ``(atoms, 3)``.
+        radii: Drawn radii in Å, ``(atoms,)``.
+        bonds: Pairs of bonded atoms, ``(bonds, 2)``; none across the boundaries of a cell.
+        cell: Ends of the edges of the cell, ``(12, 2, 3)``; ``(0, 2, 3)`` for a molecule.
     """
 
     positions: np.ndarray
@@ -37,11 +45,11 @@ class View:
 
     @classmethod
     def of(cls, atoms: Atoms) -> View:
-        """Look at a structure.
+        """Choose the view of a structure.
 
-        Molecules are seen along their thinnest principal axis or, where atoms cover each other less, from up
-        to 24° beside it; crystals from a little aside of their third lattice vector. It is always a rotation:
-        mirror images stay apart.
+        Molecules are viewed along their shortest principal axis or, if that hides fewer atoms, up to 24° from
+        it; crystals slightly off their third lattice vector. The view is a proper rotation, so that mirror
+        images differ.
         """
         middle = atoms.positions.mean(axis=0)
         radii = np.maximum(_SIZE * covalent_radii[atoms.numbers], _SMALLEST)
@@ -55,7 +63,7 @@ class View:
         return cls(centered @ turn, radii, _bonds(atoms), edges)
 
     def box(self) -> np.ndarray:
-        """Give the smallest and the largest values of right and up that are needed, in Å, ``(2, 2)``."""
+        """Return the bounding box: smallest and largest values of right and up, in Å, ``(2, 2)``."""
         size = (self.radii + _MARGIN)[:, None]
         points = np.concatenate([self.positions - size, self.positions + size, self.cell.reshape(-1, 3)])
         return np.stack([points.min(axis=0), points.max(axis=0)])[:, :2]
@@ -74,7 +82,7 @@ def _edges(cell: np.ndarray) -> np.ndarray:
 
 
 def _crystal_axes(cell: np.ndarray) -> np.ndarray:
-    """Give axes in columns: the third vector towards the reader, the first to the right."""
+    """Return axes in columns: the third lattice vector towards the reader, the first to the right."""
     front = cell[2] / np.linalg.norm(cell[2])
     right = cell[0] - (cell[0] @ front) * front
     right /= np.linalg.norm(right)
@@ -82,9 +90,9 @@ def _crystal_axes(cell: np.ndarray) -> np.ndarray:
 
 
 def _molecule_axes(centered: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    """Give principal axes in columns, the longest first, tilted so that little is hidden."""
+    """Return principal axes in columns, the longest first, tilted such that few atoms are hidden."""
     axes = np.linalg.svd(centered)[2].T
-    for column in (0, 1):  # the atom farthest out is on the right, and above
+    for column in (0, 1):  # the farthest atom is on the right, and at the top
         along = centered @ axes[:, column]
         if along[np.abs(along).argmax()] < 0:
             axes[:, column] *= -1
@@ -96,13 +104,13 @@ def _molecule_axes(centered: np.ndarray, radii: np.ndarray) -> np.ndarray:
 
 
 def _tilt(about_x: float, about_y: float) -> np.ndarray:
-    """Give a rotation about two axes, in degrees."""
+    """Return a rotation about the x and the y axis, by angles in degrees."""
     (sx, sy), (cx, cy) = np.sin(np.radians((about_x, about_y))), np.cos(np.radians((about_x, about_y)))
     return np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]]) @ np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
 
 
 def _overlap(positions: np.ndarray, radii: np.ndarray) -> float:
-    """Measure how much atoms cover each other."""
+    """Return a measure of the overlap of drawn atoms."""
     distance = np.linalg.norm(positions[:, None, :2] - positions[:, :2], axis=-1)
     covered = np.triu((radii[:, None] + radii - distance).clip(min=0), k=1)
     return round(float((covered**2).sum()), 9)

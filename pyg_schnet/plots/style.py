@@ -1,4 +1,4 @@
-"""What all pictures have in common: sizes, fonts, colors and axes."""
+"""Common style of all pictures: sizes, fonts, colors and axes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from pyg_schnet.io.atomic import atomic_write
 
 COLUMN, PAGE = 3.4, 7.0  # inches: one column of a journal, and two
-SMALL = 7  # points, of numbers and legends; labels have one more
+SMALL = 7  # points, for numbers and legends; labels are one point larger
 
 # Okabe and Ito's colors, safe for the color-blind.
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY = "#E69F00", "#56B4E9"
 GRAY = "#888888"
 _GRID = "#d9d9d9"
-# The usual colors of the elements, darkened to be seen on white.
+# The usual colors of the elements, darkened for white paper.
 ELEMENTS = {1: ("H", "#999999"), 6: ("C", "#222222"), 7: ("N", BLUE), 8: ("O", VERMILION)}
 _OTHERS = (GREEN, ORANGE, PURPLE, SKY)  # elements without a usual color
 DIVERGING = "RdBu_r"  # blue below zero, white at it, red above
@@ -53,43 +53,43 @@ _PAPER: dict[Any, Any] = {
 
 
 def paper() -> AbstractContextManager[None]:
-    """Draw and save in sizes of print: fonts of 7 and 8 points at the figure's own width, 300 dpi."""
+    """Return a context with settings for print: fonts of 7 and 8 points at the figure's size, 300 dpi."""
     return rc_context(_PAPER)
 
 
 def save(figure: Figure, path: str | os.PathLike, dpi: float | None = None) -> None:
-    """Write a figure at once or not at all, without the date that the formats of text would hold."""
+    """Write a figure atomically, without the date that SVG and PDF store otherwise."""
     dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
     with atomic_write(path) as part:
         figure.savefig(part, dpi=dpi, metadata=dates.get(part.suffix.lower()))
 
 
 def compact(figure: Figure) -> None:
-    """Lay panels closer to each other than matplotlib does."""
+    """Reduce the space between panels."""
     engine = figure.get_layout_engine()
     assert isinstance(engine, ConstrainedLayoutEngine)
     engine.set(w_pad=0.02, h_pad=0.03, wspace=0.01, hspace=0.01)
 
 
 def element_styles(elements: Iterable[int]) -> dict[int, tuple[str, str]]:
-    """Give symbols and colors of elements by atomic number; those without a usual color take turns."""
+    """Return symbol and color by atomic number; elements without a usual color cycle through others."""
     others = cycle(_OTHERS)
     return {z: ELEMENTS.get(z) or (chemical_symbols[z], next(others)) for z in sorted(set(elements))}
 
 
 def readable_on(color: Any) -> str:
-    """Give black or white, whichever is seen on a color given as red, green, blue."""
+    """Return black or white, whichever has more contrast with a color (red, green, blue)."""
     red, green, blue = color[:3]
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
 
 
 def letter(axes: Axes, text: str) -> None:
-    """Mark a panel by a letter, above its corner."""
+    """Label a panel with a letter above its corner."""
     axes.set_title(text, loc="left", fontsize=SMALL + 2, fontweight="bold")
 
 
 def tidy(axes: Axes) -> None:
-    """Take away frames that inform of nothing; add a grid behind the data."""
+    """Remove the upper and right frame, and add a grid behind the data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color=_GRID, linewidth=0.5)
     axes.set_axisbelow(True)

@@ -8,7 +8,7 @@ from torch_geometric.data import Batch
 
 from pyg_schnet import SchNet
 from pyg_schnet.plots import pair_distances, plot_filter_profiles, plot_filters
-from pyg_schnet.plots.filters import Span, filter_cuts, filter_values, strongest_filters
+from pyg_schnet.plots.filters import DistanceRange, filter_cuts, filter_values, strongest_filters
 
 PIXELS = 97
 
@@ -64,9 +64,9 @@ def test_a_cut_has_at_each_place_the_value_at_its_distance_from_the_atom(default
 
 
 def test_strongest_filters_vary_most(default):
-    span = Span.of(default, torch.tensor([1.0, 3.0]))
-    chosen = strongest_filters(default, 3, span)
-    variance = filter_values(default, span.seen()).var(dim=1)
+    distance_range = DistanceRange.of(default, torch.tensor([1.0, 3.0]))
+    chosen = strongest_filters(default, 3, distance_range)
+    variance = filter_values(default, distance_range.grid()).var(dim=1)
     for numbers, own in zip(chosen, variance, strict=True):
         assert own[numbers].tolist() == sorted(own.tolist(), reverse=True)[:3]
 
@@ -84,15 +84,15 @@ def test_strongest_filters_vary_most(default):
 def test_what_is_drawn_ends_with_the_data_or_at_the_cutoff(cutoff, seen, expected):
     model = SchNet(8, 8, 1, 8, cutoff, last_center=10.0)
     distances = None if seen is None else torch.tensor(seen, dtype=torch.float64)
-    span = Span.of(model, distances, 0.7)
-    assert (span.shortest, span.longest, span.reach) == pytest.approx(expected)
+    distance_range = DistanceRange.of(model, distances, 0.7)
+    assert (distance_range.shortest, distance_range.longest, distance_range.reach) == pytest.approx(expected)
 
 
 def test_the_mosaic_has_all_filters_in_the_order_of_their_numbers(paper, distances, figures):
     plot_filters(paper, "filters.png", distances)
     mosaics = [axes for axes in figures[0].axes if axes.get_title()]
     assert [axes.get_title() for axes in mosaics] == ["interaction 1, 8 filters", "interaction 2, 8 filters"]
-    reach = Span.of(paper, distances).reach
+    reach = DistanceRange.of(paper, distances).reach
     cuts = filter_cuts(paper, reach)
     for axes, own in zip(mosaics, cuts, strict=True):
         (image,) = axes.get_images()
@@ -112,7 +112,7 @@ def test_of_many_filters_the_mosaic_has_those_that_vary_most(figures, randomize)
     plot_filters(model, "filters.png")
     (axes,) = (axes for axes in figures[0].axes if axes.get_title())
     assert axes.get_title() == "interaction 1, 64 of 70 filters"
-    chosen = strongest_filters(model, 64, Span.of(model, None))[0].sort().values
+    chosen = strongest_filters(model, 64, DistanceRange.of(model, None))[0].sort().values
     corner = axes.get_images()[0].get_array()[:PIXELS, :PIXELS]
     np.testing.assert_array_equal(corner, filter_cuts(model, 3.0)[0, chosen[0]].numpy())
 
@@ -141,7 +141,7 @@ def test_cuts_beside_the_profiles_are_of_the_same_filters(default, figures):
     plot_filter_profiles(default, "profiles.png")
     cuts = filter_cuts(default, 4.0)
     panels = [axes for axes in figures[0].axes if axes.get_title().startswith("filter")]
-    chosen = strongest_filters(default, 4, Span.of(default, None)).flatten().tolist()
+    chosen = strongest_filters(default, 4, DistanceRange.of(default, None)).flatten().tolist()
     assert [int(axes.get_title().removeprefix("filter ")) for axes in panels] == chosen
     for place, axes in enumerate(panels):
         (image,) = axes.get_images()
