@@ -17,7 +17,7 @@ from pyg_schnet.compile.comparison import difference, with_nonzero_weights
 from pyg_schnet.compile.inputs import Inputs, find_inputs
 from pyg_schnet.compile.weights import Weights
 from pyg_schnet.graph.pair_graph import PairGraph
-from pyg_schnet.kernels import Watch, has_kernels, why_not, without_weight_gradients
+from pyg_schnet.kernels import WeightsVersion, has_kernels, unavailable_reason, without_weight_gradients
 from pyg_schnet.nn import SchNet
 from pyg_schnet.nn.knots import KnotFeatures
 from pyg_schnet.nn.snapshot import versions_of
@@ -48,7 +48,7 @@ class _State:
         self.programs = ProgramSet()
         self.marks: list[Any] | None = None  # of constant tensors, whose types were looked at
         self.features: KnotFeatures | None = None  # for these tensors
-        self.watch = Watch()
+        self.version = WeightsVersion()
         self.frozen: tuple[Tensor, list[Any], list[Tensor], list[Tensor]] | None = None
         self.bound: dict[Program, tuple[list[Tensor], Any]] = {}  # these weights, as the program takes them
 
@@ -96,7 +96,7 @@ class CompiledPotential:
             return f"only SchNet is compiled, not {type(potential.model).__name__}"
         weights = Weights(potential)
         like = potential.model.embedding.weight
-        return weights.unknown or (None if has_kernels(like) else why_not(like))
+        return weights.unknown or (None if has_kernels(like) else unavailable_reason(like))
 
     def __call__(
         self,
@@ -137,7 +137,7 @@ class CompiledPotential:
             out = _trained(program, weights, inputs)
         else:
             if not self.constant or any(weight.requires_grad for weight in weights):
-                marks = [*marks, state.watch.look(weights)]
+                marks = [*marks, state.version.read(weights)]
             out = _evaluated(program, state, potential, weights, marks, inputs)
         return _finished(out, graph, forces, volume)
 

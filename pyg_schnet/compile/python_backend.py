@@ -14,7 +14,7 @@ from torch.fx import Node
 from pyg_schnet.compile.inputs import Inputs
 from pyg_schnet.compile.passes import Split
 from pyg_schnet.compile.trace import Trace
-from pyg_schnet.kernels import DIRECT
+from pyg_schnet.kernels import IMPLEMENTATIONS
 
 _aten = torch.ops.aten
 
@@ -78,7 +78,7 @@ class _Writer:
             name = f"OP{len(self._operations)}_{words[0] if words else ''}"
             self._operations[target] = name
             own = target._op if isinstance(target, torch._ops.OpOverload) else target
-            self.names[name] = DIRECT.get(target, own)
+            self.names[name] = IMPLEMENTATIONS.get(target, own)
         return self._operations[target]
 
     def _text(self, value: Any) -> str:

@@ -51,7 +51,9 @@ class Weights:
             *zip(self.names, self._kinds, strict=True),
         )
         self.unknown = (
-            why_unsupported(type(potential), "") or self._snapshot.unsupported or _why_not(potential)
+            why_unsupported(type(potential), "")
+            or self._snapshot.unsupported
+            or _unsupported_reason(potential)
         )
 
     def tensors(self) -> list[Tensor]:
@@ -77,7 +79,7 @@ def _kind(tensor: Tensor | None) -> tuple | None:
     return None if tensor is None else (tensor.shape, tensor.dtype, tensor.device)
 
 
-def _why_not(potential: Potential) -> str | None:
+def _unsupported_reason(potential: Potential) -> str | None:
     seen: set[int] = set()
     for module in potential.modules():
         for tensor in (*module._parameters.values(), *module._buffers.values()):

@@ -1,21 +1,24 @@
-"""Kernels in C for CPUs, as differentiable operations; all of them have a plain form in torch elsewhere."""
+"""Operations with kernels in C for CPUs, differentiable; elsewhere, models compute with plain PyTorch."""
 
 from pyg_schnet.kernels.activation import shifted_softplus, silu
+from pyg_schnet.kernels.c import implementations as _implementations  # noqa: F401 - registers them
+from pyg_schnet.kernels.c.library import has_kernels, library, program_library, unavailable_reason
+from pyg_schnet.kernels.c.pairs import find_pairs
+from pyg_schnet.kernels.c.weights_version import WeightsVersion
 from pyg_schnet.kernels.convolution import (
-    combine_rows,
+    correlate_rows,
     spline_convolution,
     weight_gradients_disabled,
     without_position_gradients,
     without_weight_gradients,
 )
-from pyg_schnet.kernels.library import Watch, has_kernels, library, program_library, why_not
-from pyg_schnet.kernels.operations import DIRECT
-from pyg_schnet.kernels.pairs import find_pairs, pair_distances
+from pyg_schnet.kernels.distances import pair_distances
+from pyg_schnet.kernels.operations import IMPLEMENTATIONS
 
 __all__ = [
-    "DIRECT",
-    "Watch",
-    "combine_rows",
+    "IMPLEMENTATIONS",
+    "WeightsVersion",
+    "correlate_rows",
     "find_pairs",
     "has_kernels",
     "library",
@@ -24,8 +27,8 @@ __all__ = [
     "shifted_softplus",
     "silu",
     "spline_convolution",
+    "unavailable_reason",
     "weight_gradients_disabled",
-    "why_not",
     "without_position_gradients",
     "without_weight_gradients",
 ]

@@ -1,214 +1,84 @@
-"""The convolution with spline filters, twice differentiable: what `convolution.c` computes, for autograd."""
+"""Convolution with spline filters, twice differentiable: operations and their derivatives for autograd."""
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
-from pyg_schnet.kernels.library import LIBRARY, library, pointer
+from pyg_schnet.kernels.operations import define
 
-# The derivatives to compute. A node of autograd cannot find out whether gradients of positions or of weights
-# are needed, and each costs as much as the convolution itself.
-_BY_DISTANCE, _BY_TABLE = "distance", "table"
-_enabled: ContextVar[tuple[str, ...]] = ContextVar("_enabled", default=(_BY_DISTANCE, _BY_TABLE))
+# The derivatives that will be read. Autograd does not know in a node whether gradients of positions or of
+# weights are wanted, and each costs as much as the convolution itself.
+_DISTANCE, _TABLE = "distance", "table"
+_needed: ContextVar[tuple[str, ...]] = ContextVar("_needed", default=(_DISTANCE, _TABLE))
 
 
-class _Enabled:
-    """Context in which only some derivatives are computed; a class is faster than a generator."""
+class _GradientsOf:
+    """A context in which only some derivatives are computed; a class, which is fast to enter and leave."""
 
-    def __init__(self, *enabled: str):
-        self._names = enabled
+    def __init__(self, *needed: str):
+        self._needed_here = needed
 
     def __enter__(self) -> None:
-        self._token = _enabled.set(self._names)
+        self._token = _needed.set(self._needed_here)
 
     def __exit__(self, *exception: object) -> None:
-        _enabled.reset(self._token)
+        _needed.reset(self._token)
 
 
-def without_weight_gradients() -> _Enabled:
-    """Leave out gradients of filters, while forces are computed or nothing is trained."""
-    return _Enabled(_BY_DISTANCE)
+def without_weight_gradients() -> _GradientsOf:
+    """Skip gradients of filters: while forces are computed, and where nothing is trained."""
+    return _GradientsOf(_DISTANCE)
 
 
-def without_position_gradients() -> _Enabled:
-    """Leave out gradients of distances, while gradients of weights are computed."""
-    return _Enabled(_BY_TABLE)
+def without_position_gradients() -> _GradientsOf:
+    """Skip gradients of distances, while gradients of weights are computed."""
+    return _GradientsOf(_TABLE)
 
 
 def weight_gradients_disabled() -> bool:
-    """Return whether gradients of filters are left out."""
-    return _BY_TABLE not in _enabled.get()
+    """Return whether gradients of weights are skipped."""
+    return _TABLE not in _needed.get()
 
 
 def position_gradients_enabled() -> bool:
     """Return whether gradients of distances are computed."""
-    return _BY_DISTANCE in _enabled.get()
-
-
-_WRONG = 2  # in convolution.c
-
-
-class _Task(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("pairs", "atoms", "knots", "channels", "threads", "checked")),
-        *((name, ctypes.c_void_p) for name in ("first", "second", "distance", "table")),
-        ("origin", ctypes.c_double),
-        ("inverse", ctypes.c_double),
-    )
-
-
-_PLACE = "Tensor table, Tensor distance, Tensor first, Tensor second, SymInt start, float spacing"
-LIBRARY.define(f"convolve(Tensor y, {_PLACE}) -> Tensor")
-LIBRARY.define(
-    f"convolve_backward(Tensor g, Tensor y, {_PLACE}, bool by_distance, bool by_table) "
-    "-> (Tensor, Tensor, Tensor)"
-)
-LIBRARY.define(
-    f"convolve_double_backward(Tensor g, Tensor y, Tensor to_y, Tensor to_slope, {_PLACE}, bool by_distance) "
-    "-> (Tensor, Tensor, Tensor, Tensor)"
-)
-
-
-LIBRARY.define("correlate_rows(Tensor values, float[] weights, bool transpose) -> Tensor")
-
-
-def _task(
-    y: Tensor, table: Tensor, distance: Tensor, first: Tensor, second: Tensor, start: int, spacing: float
-) -> _Task:
-    atoms, channels = y.shape
-    if table.dim() != 2 or table.size(1) != channels:
-        raise ValueError(f"`table` must have {channels} channels, as `y` has, got {tuple(table.shape)}")
-    if not len(first) == len(second) == len(distance):
-        raise ValueError(
-            "`distance`, `first` and `second` must have one entry for each pair, got "
-            f"{len(distance)}, {len(first)} and {len(second)}"
-        )
-    if table.dtype != y.dtype or distance.dtype != y.dtype:
-        raise TypeError(f"`table` and `distance` must be {y.dtype}, got {table.dtype} and {distance.dtype}")
-    return _Task(
-        len(distance),
-        atoms,
-        len(table),
-        channels,
-        torch.get_num_threads(),
-        0,
-        first.data_ptr(),
-        second.data_ptr(),
-        distance.data_ptr(),
-        table.data_ptr(),
-        start * spacing,
-        1 / spacing,
-    )
-
-
-def _call(name: str, task: _Task, *tensors: Tensor | None) -> None:
-    like = tensors[0]
-    assert like is not None
-    loaded = library(like.dtype)
-    assert loaded is not None  # `spline_convolution` has asked
-    failed = getattr(loaded, name)(ctypes.byref(task), *map(pointer, tensors))
-    if failed == _WRONG:
-        raise ValueError(
-            f"`first` and `second` must be numbers of the {task.atoms} atoms, and `table` must have at least "
-            f"6 rows, got {task.knots}"
-        )
-    if failed:
-        raise MemoryError(f"no memory for the threads of `{name}`; use fewer: torch.set_num_threads(1)")
-
-
-def convolve(y: Tensor, *place) -> Tensor:
-    """Add up the filtered features of each atom's neighbors."""
-    y, out = y.contiguous(), torch.empty_like(y, memory_format=torch.contiguous_format)
-    _call("convolve", _task(y, *place), y, out)
-    return out
-
-
-def convolve_backward(g: Tensor, y: Tensor, *place_and_wanted) -> tuple[Tensor, Tensor, Tensor]:
-    """Differentiate ``(g * convolve(y)).sum()`` by y, distance and table."""
-    *place, by_distance, by_table = place_and_wanted
-    table, distance = place[0], place[1]
-    g, y = g.contiguous(), y.contiguous()
-    by_y = torch.empty_like(y)
-    slope = torch.empty_like(distance) if by_distance else distance.new_empty(0)
-    to_table = torch.empty_like(table) if by_table else table.new_empty(0)
-    wanted = (slope if by_distance else None, to_table if by_table else None)
-    _call("convolve_backward", _task(y, *place), g, y, by_y, *wanted)
-    return by_y, slope, to_table
-
-
-def convolve_double_backward(
-    g: Tensor, y: Tensor, to_y: Tensor, to_slope: Tensor, *place_and_wanted
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Differentiate ``(to_y * by_y).sum() + (to_slope * slope).sum()`` of :func:`convolve_backward`.
-
-    Returns:
-        The derivatives by y, g, table and distance.
-    """
-    *place, by_distance = place_and_wanted
-    table, distance = place[0], place[1]
-    g, y, to_y, to_slope = (tensor.contiguous() for tensor in (g, y, to_y, to_slope))
-    by_y, by_g, by_table = torch.empty_like(y), torch.empty_like(y), torch.empty_like(table)
-    slope = torch.empty_like(distance) if by_distance else distance.new_empty(0)
-    inputs = (g, y, to_y, to_slope)
-    _call(
-        "convolve_double_backward",
-        _task(y, *place),
-        *inputs,
-        by_y,
-        by_g,
-        by_table,
-        slope if by_distance else None,
-    )
-    return by_y, by_g, by_table, slope
-
-
-def correlate_rows(values: Tensor, weights: list[float], transpose: bool) -> Tensor:
-    """Add up neighboring rows with fixed weights, or do its transpose."""
-    values = values.contiguous()
-    more = len(weights) - 1
-    inner = values if transpose else values[: len(values) - more]
-    out = values.new_empty(len(inner) + (more if transpose else 0), values.size(1))
-    loaded = library(values.dtype)
-    assert loaded is not None
-    array = (ctypes.c_float if values.dtype == torch.float32 else ctypes.c_double) * len(weights)
-    sizes = (len(weights), max(len(values), len(out)), values.size(1))
-    counts = map(ctypes.c_int64, sizes)
-    loaded.correlate_rows(pointer(values), array(*weights), *counts, ctypes.c_int(transpose), pointer(out))
-    return out
+    return _DISTANCE in _needed.get()
 
 
 def _like(tensor: Tensor, wanted: bool = True) -> Tensor:
     return torch.empty_like(tensor) if wanted else tensor.new_empty(0)
 
 
-for _kernel in (convolve, convolve_backward, convolve_double_backward, correlate_rows):
-    LIBRARY.impl(_kernel.__name__, _kernel, "CPU")
-
-
-@torch.library.register_fake("pyg_schnet::convolve", lib=LIBRARY)
-def _(y, *place):
-    return torch.empty_like(y)
-
-
-@torch.library.register_fake("pyg_schnet::convolve_backward", lib=LIBRARY)
-def _(g, y, table, distance, first, second, start, spacing, by_distance, by_table):
+def _fake_backward(g, y, table, distance, first, second, start, spacing, by_distance, by_table):
     return torch.empty_like(y), _like(distance, by_distance), _like(table, by_table)
 
 
-@torch.library.register_fake("pyg_schnet::convolve_double_backward", lib=LIBRARY)
-def _(g, y, to_y, to_slope, table, distance, first, second, start, spacing, by_distance):
+def _fake_double_backward(g, y, to_y, to_slope, table, distance, first, second, start, spacing, by_distance):
     return torch.empty_like(y), torch.empty_like(y), torch.empty_like(table), _like(distance, by_distance)
 
 
-@torch.library.register_fake("pyg_schnet::correlate_rows", lib=LIBRARY)
-def _(values, weights, transpose):
+def _fake_rows(values, weights, transpose):
     more = (len(weights) - 1) * (1 if transpose else -1)
     return values.new_empty(values.size(0) + more, values.size(1))
+
+
+_SPLINE = "Tensor table, Tensor distance, Tensor first, Tensor second, SymInt start, float spacing"
+define(f"convolve(Tensor y, {_SPLINE}) -> Tensor", lambda y, *spline: torch.empty_like(y))
+define(
+    f"convolve_backward(Tensor g, Tensor y, {_SPLINE}, bool by_distance, bool by_table) "
+    "-> (Tensor, Tensor, Tensor)",
+    _fake_backward,
+)
+define(
+    f"convolve_double_backward(Tensor g, Tensor y, Tensor to_y, Tensor to_slope, {_SPLINE}, "
+    "bool by_distance) -> (Tensor, Tensor, Tensor, Tensor)",
+    _fake_double_backward,
+)
+define("correlate_rows(Tensor values, float[] weights, bool transpose) -> Tensor", _fake_rows)
 
 
 class _Convolve(torch.autograd.Function):
@@ -223,7 +93,7 @@ class _Convolve(torch.autograd.Function):
         y, *place = ctx.saved_tensors
         _, needs_table, needs_distance, *_ = ctx.needs_input_grad
         by_distance = needs_distance and position_gradients_enabled()
-        by_table = needs_table and _BY_TABLE in _enabled.get()
+        by_table = needs_table and not weight_gradients_disabled()
         by_y, slope, to_table = _Backward.apply(g, y, *place, *ctx.grid, by_distance, by_table, ctx.plain)
         optional = (to_table if by_table else None, slope if by_distance else None)
         return by_y, *optional, None, None, None, None, None
@@ -244,7 +114,7 @@ class _Backward(torch.autograd.Function):
     def backward(ctx, to_y, to_slope, to_table):
         g, y, *place = ctx.saved_tensors
         to_slope, to_table = (to_slope if ctx.by_distance else None), (to_table if ctx.by_table else None)
-        if to_table is not None or torch.is_grad_enabled():  # somebody may differentiate a third time
+        if to_table is not None or torch.is_grad_enabled():  # a third derivative may follow
             found = _plain_backward(ctx.plain, (g, y, *place[:2]), (to_y, to_slope, to_table))
             return *found, *[None] * 7
         to_y = torch.zeros_like(y) if to_y is None else to_y
@@ -266,19 +136,18 @@ def spline_convolution(
     spacing: float,
     plain: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Convolve with filters from a spline, both ways over each pair.
+    """Convolve with filters from a spline, in both directions of each pair.
 
-    Differentiable by ``y``, ``table`` and ``distance``: twice by kernels, see ``convolution.c``, and more
-    often by plain operations.
+    Differentiable by ``y``, ``table`` and ``distance``: twice by kernels, and further by plain operations.
 
     Args:
         y: Features, ``(atoms, channels)``.
         table: Coefficients of the filters, ``(knots, channels)``.
-        distance: In Å, ``(pairs,)``.
-        first: One atom of each pair.
-        second: The other.
+        distance: Distances in Å, ``(pairs,)``.
+        first: One atom of each pair, ``(pairs,)``.
+        second: The other atom, ``(pairs,)``.
         start: Number of the first interval of the spline.
-        spacing: Of the knots, in Å.
+        spacing: Distance of the knots in Å.
         plain: The same function of y, table and distance by plain operations, for third derivatives.
 
     Raises:
@@ -289,7 +158,7 @@ def spline_convolution(
 
 
 def differentiable(tensor: Tensor) -> Tensor:
-    """Give an alias to differentiate by: what the tensor itself came from stays out of the derivative."""
+    """Return an alias to differentiate by, which leaves out what the tensor itself was computed from."""
     return tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()
 
 
@@ -323,6 +192,6 @@ class _CorrelateRows(torch.autograd.Function):
         return _CorrelateRows.apply(g, ctx.weights, not ctx.transpose), None, None
 
 
-def combine_rows(values: Tensor, weights: list[float]) -> Tensor:
-    """Add up neighboring rows with fixed weights; there are ``len(weights) - 1`` fewer then."""
+def correlate_rows(values: Tensor, weights: list[float]) -> Tensor:
+    """Sum neighboring rows with fixed weights, which leaves ``len(weights) - 1`` fewer."""
     return _CorrelateRows.apply(values, weights, False)  # pyright: ignore[reportReturnType]

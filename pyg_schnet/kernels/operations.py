@@ -1,4 +1,4 @@
-"""The operations as plain functions, for programs that call them without torch's dispatcher."""
+"""Operations of the package as torch knows them; `c` implements them for CPUs."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ from collections.abc import Callable
 
 import torch
 
-from pyg_schnet.kernels import activation, convolution, pairs
+_LIBRARY = torch.library.Library("pyg_schnet", "DEF")
+IMPLEMENTATIONS: dict[object, Callable] = {}  # functions for CPUs, by operation, free of torch's dispatcher
 
-_KERNELS = (
-    *(activation.ssp, activation.ssp_backward, activation.ssp_double_backward),
-    *(
-        convolution.convolve,
-        convolution.convolve_backward,
-        convolution.convolve_double_backward,
-        convolution.correlate_rows,
-    ),
-    *(pairs.distances, pairs.distances_backward, pairs.distances_double_backward),
-)
-DIRECT: dict[object, Callable] = {getattr(torch.ops.pyg_schnet, f.__name__).default: f for f in _KERNELS}
+
+def define(schema: str, fake: Callable) -> None:
+    """Define an operation.
+
+    Args:
+        schema: Name, arguments and results, in torch's notation.
+        fake: Function that returns results of the right shapes and types, without values.
+    """
+    _LIBRARY.define(schema)
+    torch.library.register_fake(f"pyg_schnet::{schema.partition('(')[0]}", fake, lib=_LIBRARY)
+
+
+def implement(function: Callable) -> None:
+    """Register the implementation for CPUs of the operation that has a function's name."""
+    _LIBRARY.impl(function.__name__, function, "CPU")
+    IMPLEMENTATIONS[getattr(torch.ops.pyg_schnet, function.__name__).default] = function

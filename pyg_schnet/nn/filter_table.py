@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_schnet.graph.pair_graph import PairGraph
-from pyg_schnet.kernels import Watch, weight_gradients_disabled
+from pyg_schnet.kernels import WeightsVersion, weight_gradients_disabled
 from pyg_schnet.nn.cfconv import CFConv
 from pyg_schnet.nn.knots import KnotFeatures
 from pyg_schnet.nn.snapshot import ModuleSnapshot, why_unsupported
@@ -92,7 +92,7 @@ class FilterTable:
         if snapshot.unsupported is not None:
             with torch.inference_mode(False), torch.no_grad():
                 return _coefficients(network, knots)
-        kept, weights = self._kept, Watch().look([*network.parameters(), *network.buffers()])
+        kept, weights = self._kept, WeightsVersion().read([*network.parameters(), *network.buffers()])
         key = snapshot.key, weights
         if kept is None or kept[0] is not knots.features or kept[1] != key:
             with torch.inference_mode(False), torch.no_grad():

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyg_schnet.kernels import combine_rows, has_kernels, spline_convolution
+from pyg_schnet.kernels import correlate_rows, has_kernels, spline_convolution
 
 _ORDER = 4  # of the quasi-interpolant, in squares of differences: two reproduce quintics, four also precision
 
@@ -76,7 +76,7 @@ def coefficients(values: Tensor) -> Tensor:
         system; with the five that reproduce quintics it is 300 times larger.
     """
     if has_kernels(values):
-        return combine_rows(values, _TAPS)
+        return correlate_rows(values, _TAPS)
     inner = len(values) - 2 * _ORDER
     return sum((tap * values[k : k + inner] for k, tap in enumerate(_TAPS)), values.new_zeros(()))
 

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from torch_geometric.data import Data
 
 from pyg_schnet import Potential, SchNet
-from pyg_schnet.kernels import Watch
+from pyg_schnet.kernels import WeightsVersion
 from pyg_schnet.nn import AtomicMean, CosineEnvelope, GaussianSmearing, PolynomialEnvelope
 
 TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 2, "num_gaussians": 12, "cutoff": 4.0}
@@ -296,16 +296,18 @@ def test_errors_name_the_callers_atoms_however_these_are_sorted(compiled, monkey
 @pytest.mark.parametrize("kernels", [True, False])
 def test_a_fingerprint_tells_changes_that_cancel_in_sums(monkeypatch, kernels):
     if not kernels:
-        monkeypatch.setattr(sys.modules["pyg_schnet.kernels.library"], "library", lambda dtype: None)
+        monkeypatch.setattr(sys.modules["pyg_schnet.kernels.c.library"], "library", lambda dtype: None)
     a = torch.tensor([1.0, -1.0, -1.0, 1.0] * 4)
-    marks = {Watch().look([t]) for t in (a, -a, a.flip(0) * 2, a.roll(1), a[:-1], torch.cat([a, a[:1]]))}
+    marks = {
+        WeightsVersion().read([t]) for t in (a, -a, a.flip(0) * 2, a.roll(1), a[:-1], torch.cat([a, a[:1]]))
+    }
     assert len(marks) == 6
-    assert Watch().look([a]) == Watch().look([a.clone()])
-    assert Watch().look([a, 2 * a]) != Watch().look([2 * a, a])
-    watch, square = Watch(), torch.randn(300, 300)
-    first = watch.look([square, a])
-    assert watch.look([square, a]) == first
-    assert watch.look([square.T, a]) != first  # at the same place
+    assert WeightsVersion().read([a]) == WeightsVersion().read([a.clone()])
+    assert WeightsVersion().read([a, 2 * a]) != WeightsVersion().read([2 * a, a])
+    watch, square = WeightsVersion(), torch.randn(300, 300)
+    first = watch.read([square, a])
+    assert watch.read([square, a]) == first
+    assert watch.read([square.T, a]) != first  # at the same place
     square[7, 7] += 1.0
-    assert watch.look([square, a]) != first
-    assert Watch().look([torch.tensor(1.0)]) != Watch().look([torch.tensor(2.0)])
+    assert watch.read([square, a]) != first
+    assert WeightsVersion().read([torch.tensor(1.0)]) != WeightsVersion().read([torch.tensor(2.0)])

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from pyg_schnet.kernels import (
-    combine_rows,
+    correlate_rows,
     spline_convolution,
     without_position_gradients,
     without_weight_gradients,
@@ -243,13 +243,13 @@ WEIGHTS = [0.5, -1.0, 2.0]
 def test_rows_are_combined_as_by_a_loop(rows, dtype):
     values = operands(dtype=dtype)[1].detach()[:rows] if rows < KNOTS else torch.randn(50, 65).to(dtype)
     expected = sum(tap * values[k : k + len(values) - 2] for k, tap in enumerate(WEIGHTS))
-    assert_close(combine_rows(values, WEIGHTS), expected)
+    assert_close(correlate_rows(values, WEIGHTS), expected)
 
 
 def test_derivatives_of_combined_rows_equal_differences():
     values = operands(channels=3)[1].detach()[:6].requires_grad_()
-    torch.autograd.gradcheck(lambda v: combine_rows(v, WEIGHTS), values)
-    torch.autograd.gradgradcheck(lambda v: combine_rows(v, WEIGHTS), values)
+    torch.autograd.gradcheck(lambda v: correlate_rows(v, WEIGHTS), values)
+    torch.autograd.gradgradcheck(lambda v: correlate_rows(v, WEIGHTS), values)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -1,4 +1,4 @@
-"""Kernels are compiled once and kept; where they cannot be, torch does the work and why_not says why."""
+"""Kernels are compiled once and cached; where they cannot be, torch computes, and a reason is returned."""
 
 import os
 import stat
@@ -11,13 +11,13 @@ import torch
 from torch.testing import assert_close
 
 from pyg_schnet import Potential, SchNet
-from pyg_schnet.kernels import find_pairs, has_kernels, library, why_not
+from pyg_schnet.kernels import find_pairs, has_kernels, library, unavailable_reason
 
-module = sys.modules["pyg_schnet.kernels.library"]
+module = sys.modules["pyg_schnet.kernels.c.library"]
 LIKE = torch.zeros(1)
 LOAD = (
-    "import torch; from pyg_schnet.kernels import has_kernels, why_not; like = torch.zeros(1); "
-    "print(has_kernels(like) or why_not(like))"
+    "import torch; from pyg_schnet.kernels import has_kernels, unavailable_reason; like = torch.zeros(1); "
+    "print(has_kernels(like) or unavailable_reason(like))"
 )
 
 
@@ -70,21 +70,23 @@ def only_library(fresh):
 def test_kernels_can_be_switched_off(monkeypatch):
     monkeypatch.setenv("PYG_SCHNET_NATIVE", "0")
     assert not has_kernels(LIKE)
-    assert why_not(LIKE) == "switched off by PYG_SCHNET_NATIVE=0"
+    assert unavailable_reason(LIKE) == "switched off by PYG_SCHNET_NATIVE=0"
 
 
 @pytest.mark.usefixtures("fresh")
 def test_a_missing_compiler_is_told(monkeypatch):
     monkeypatch.setenv("CC", "no-such-compiler")
     assert not has_kernels(LIKE)
-    assert why_not(LIKE) == "no C compiler was found; install gcc or clang, or set the variable CC"
+    assert unavailable_reason(LIKE) == "no C compiler was found; install gcc or clang, or set the variable CC"
 
 
 @pytest.mark.usefixtures("fresh")
 def test_a_compiler_in_open_quotes_is_told(monkeypatch):
     monkeypatch.setenv("CC", "'cc")
     assert not has_kernels(LIKE)
-    assert why_not(LIKE) == 'the variable CC must name a compiler, got "\'cc" (No closing quotation)'
+    assert (
+        unavailable_reason(LIKE) == 'the variable CC must name a compiler, got "\'cc" (No closing quotation)'
+    )
 
 
 @pytest.mark.process
@@ -97,8 +99,8 @@ def test_an_empty_name_of_a_compiler_is_that_of_cc(monkeypatch):
 def test_the_first_line_of_a_compilers_complaint_is_told(fresh, monkeypatch):
     monkeypatch.setenv("CC", compiler(fresh, "echo 'fatal: no float today' >&2", "echo more >&2", "exit 1"))
     assert not has_kernels(LIKE)
-    assert why_not(LIKE).endswith(": fatal: no float today")
-    assert "\n" not in why_not(LIKE)
+    assert unavailable_reason(LIKE).endswith(": fatal: no float today")
+    assert "\n" not in unavailable_reason(LIKE)
     assert list((fresh / "cache").iterdir()) == []
 
 
@@ -108,14 +110,14 @@ def test_the_first_line_of_a_compilers_complaint_is_told(fresh, monkeypatch):
 def test_a_compiler_may_fail_without_a_readable_word(fresh, monkeypatch, complaint):
     monkeypatch.setenv("CC", compiler(fresh, complaint, "exit 1"))
     assert not has_kernels(LIKE)
-    assert "exit status 1" in why_not(LIKE)
-    assert "-march" not in why_not(LIKE)  # nor any other option: the line is to be read
+    assert "exit status 1" in unavailable_reason(LIKE)
+    assert "-march" not in unavailable_reason(LIKE)  # nor any other option: the line is to be read
 
 
 def test_a_compiler_that_writes_no_library_is_told(fresh, monkeypatch):
     monkeypatch.setenv("CC", compiler(fresh, "exit 0"))
     assert not has_kernels(LIKE)
-    assert why_not(LIKE)
+    assert unavailable_reason(LIKE)
 
 
 def test_a_failed_compilation_is_not_tried_again(fresh, monkeypatch):
@@ -303,13 +305,13 @@ def test_two_processes_at_once_both_get_kernels(fresh):
 def test_other_types_have_no_kernels(dtype):
     like = torch.zeros(1, dtype=dtype)
     assert not has_kernels(like)
-    assert why_not(like) == f"there are kernels for float32 and float64 only, not for {dtype}"
+    assert unavailable_reason(like) == f"there are kernels for float32 and float64 only, not for {dtype}"
 
 
 def test_other_devices_have_no_kernels():
     like = torch.zeros(1, device="meta")
     assert not has_kernels(like)
-    assert why_not(like) == "there are kernels for CPUs only, not for meta"
+    assert unavailable_reason(like) == "there are kernels for CPUs only, not for meta"
 
 
 @pytest.mark.parametrize("training", [True, False])

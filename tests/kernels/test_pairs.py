@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from pyg_schnet.kernels import find_pairs, pair_distances
-from pyg_schnet.kernels import pairs as module
+from pyg_schnet.kernels.c import pairs as module
 
 ALLOWED = torch.tensor([False, True, False, False, False, False, True, False, True])  # H, C, O
 

@@ -9,24 +9,14 @@
  * that results do not depend on timing. Compiled twice, for `real` float and double. A distance outside the
  * table gives NaN, never an extrapolated filter.
  */
+#include "runtime.h"
 #include <math.h>
-#include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
-
-typedef struct {
-    int64_t pairs, atoms, knots, channels, threads;
-    int64_t checked;               /* whether `first` and `second` are known to number atoms */
-    const int64_t *first, *second; /* (pairs,) */
-    const real *distance;          /* (pairs,) */
-    const real *table;             /* (knots, channels) */
-    double origin, inverse;
-} Task;
 
 enum { BLOCK = 64 }; /* pairs whose splines are computed at once, as vectors */
 
@@ -37,7 +27,7 @@ typedef struct {
 } Splines;
 
 /* Evaluate derivatives up to `orders - 1`, for pairs p0 to p0 + count. */
-INLINE void evaluate(const Task *a, int64_t p0, int64_t count, const int orders, Splines *out) {
+INLINE void evaluate(const Convolution *a, int64_t p0, int64_t count, const int orders, Splines *out) {
     const double f = 1.0 / 120, f1 = a->inverse / 24, f2 = a->inverse * a->inverse / 6;
     const double end = (double)(a->knots - 5);
     double place[BLOCK], values[3][6][BLOCK];
@@ -90,7 +80,7 @@ typedef struct {
 } Sums;
 
 /* v_i += w y_j, v_j += w y_i */
-INLINE void convolve_pair(const Task *a, const Splines *at, int64_t p0, int64_t p, const int64_t n, Sums o,
+INLINE void convolve_pair(const Convolution *a, const Splines *at, int64_t p0, int64_t p, const int64_t n, Sums o,
                           const real *y) {
     const real *b = at->order[0][p], *restrict table = a->table + at->row[p] * n;
     const int64_t i = a->first[p0 + p], j = a->second[p0 + p];
@@ -105,7 +95,7 @@ INLINE void convolve_pair(const Task *a, const Splines *at, int64_t p0, int64_t 
 }
 
 /* dS/dy, and dS/dd and dS/dtable where they are wanted */
-INLINE void backward_pair(const Task *a, const Splines *at, int64_t p0, int64_t p, const int64_t n, Sums o,
+INLINE void backward_pair(const Convolution *a, const Splines *at, int64_t p0, int64_t p, const int64_t n, Sums o,
                          const real *g, const real *y, real *slope, const int with_slope,
                          const int with_table) {
     const real *b = at->order[0][p], *b1 = at->order[1][p], *restrict table = a->table + at->row[p] * n;
@@ -126,7 +116,7 @@ INLINE void backward_pair(const Task *a, const Splines *at, int64_t p0, int64_t 
 }
 
 /* The derivatives of <a, dS/dy> + <s, dS/dd> by y, g, the table and, where it is wanted, the distance. */
-INLINE void double_backward_pair(const Task *a, const Splines *at, int64_t p0, int64_t p, const int64_t n, Sums o,
+INLINE void double_backward_pair(const Convolution *a, const Splines *at, int64_t p0, int64_t p, const int64_t n, Sums o,
                         const real *g, const real *y, const real *to_y, const real *to_slope, real *slope,
                         const int with_slope) {
     const real *b = at->order[0][p], *b1 = at->order[1][p], *b2 = at->order[2][p], s = to_slope[p0 + p];
@@ -158,7 +148,7 @@ typedef struct {
     real *slope;
 } Operands;
 
-INLINE void part_of(Kind kind, const Task *a, int64_t p0, int64_t p1, const int64_t n, Sums o, Operands x) {
+INLINE void part_of(Kind kind, const Convolution *a, int64_t p0, int64_t p1, const int64_t n, Sums o, Operands x) {
     Splines at;
     for (; p0 < p1; p0 += BLOCK) {
         const int64_t count = p1 - p0 < BLOCK ? p1 - p0 : BLOCK;
@@ -186,7 +176,7 @@ INLINE void part_of(Kind kind, const Task *a, int64_t p0, int64_t p1, const int6
 }
 
 /* The usual numbers of channels are compiled in, which makes their loops straight vector code. */
-static void part(Kind kind, const Task *a, int64_t p0, int64_t p1, Sums o, Operands x) {
+static void part(Kind kind, const Convolution *a, int64_t p0, int64_t p1, Sums o, Operands x) {
     if (a->channels == 64)
         part_of(kind, a, p0, p1, 64, o, x);
     else if (a->channels == 128)
@@ -198,16 +188,14 @@ static void part(Kind kind, const Task *a, int64_t p0, int64_t p1, Sums o, Opera
 enum { PAIRS_A_THREAD = 512 }; /* fewer are done before another thread wakes up */
 #define MAX_THREADS 256
 
-enum { NO_MEMORY = 1, WRONG = 2 };
-
-/* Returns 0, NO_MEMORY, or WRONG where pairs are of other rows than there are, or the table is too short. */
-static int run(Kind kind, const Task *a, real *rows0, real *rows1, real *table, Operands x) {
-    if (a->pairs && a->knots < 6) return WRONG;
+/* Returns 0, NO_MEMORY, or INVALID_SPLINE if pairs are of absent atoms or the table is too short. */
+static int run(Kind kind, const Convolution *a, real *rows0, real *rows1, real *table, Operands x) {
+    if (a->pairs && a->knots < 6) return INVALID_SPLINE;
     if (!a->checked) {
         int wrong = 0;
         for (int64_t p = 0; p < a->pairs; p++)
             wrong |= (uint64_t)a->first[p] >= (uint64_t)a->atoms || (uint64_t)a->second[p] >= (uint64_t)a->atoms;
-        if (wrong) return WRONG;
+        if (wrong) return INVALID_SPLINE;
     }
     const int64_t n = a->channels, outputs = rows1 ? 2 : 1, cells = table ? a->knots * n : 0;
     int64_t threads = a->threads < 1 ? 1 : a->threads > MAX_THREADS ? MAX_THREADS : a->threads;
@@ -284,17 +272,17 @@ static int run(Kind kind, const Task *a, real *rows0, real *rows1, real *table, 
     return failed;
 }
 
-int convolve(const Task *a, const real *y, real *v) {
+int convolve(const Convolution *a, const real *y, real *v) {
     const Operands x = {.y = y};
     return run(CONVOLVE, a, v, NULL, NULL, x);
 }
 
-int convolve_backward(const Task *a, const real *g, const real *y, real *to_y, real *slope, real *table) {
+int convolve_backward(const Convolution *a, const real *g, const real *y, real *to_y, real *slope, real *table) {
     const Operands x = {.g = g, .y = y, .slope = slope};
     return run(CONVOLVE_BACKWARD, a, to_y, NULL, table, x);
 }
 
-int convolve_double_backward(const Task *a, const real *g, const real *y, const real *to_y, const real *to_slope,
+int convolve_double_backward(const Convolution *a, const real *g, const real *y, const real *to_y, const real *to_slope,
                     real *by_y, real *by_g, real *by_table, real *slope) {
     const Operands x = {g, y, to_y, to_slope, slope};
     return run(SECOND, a, by_y, by_g, by_table, x);

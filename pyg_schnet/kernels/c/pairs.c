@@ -1,11 +1,11 @@
-/* Pairs of atoms: which are closer than a radius, their distances, and the derivatives of these. */
+/* Pairs of atoms closer than a cutoff, their distances, and the derivatives of the distances. */
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
 
 enum { COINCIDENT = -1, NOT_FINITE = -2, NOT_SORTED = -3 };
 
-/* The number of pairs within molecules, or what is wrong with their numbers. */
+/* The number of pairs within molecules, or an error. */
 int64_t count_pairs(const int64_t *batch, int64_t atoms) {
     if (!batch) return atoms * (atoms - 1) / 2;
     int64_t pairs = 0, before = 0;
@@ -18,26 +18,19 @@ int64_t count_pairs(const int64_t *batch, int64_t atoms) {
 }
 
 /* All pairs i < j of one molecule closer than the cutoff, molecule by molecule, in the order of i, then j.
- * `first` and `second` have room for all pairs. Returns their number, or what is wrong, with where in `atom`. */
-int64_t find_pairs(const real *pos, const int64_t *batch, int64_t atoms, double cutoff, int64_t *first,
-                   int64_t *second, int64_t *atom) {
+ * `first` and `second` have room for all pairs. Returns their number, or an error. */
+static int64_t compare_all(const real *pos, const int64_t *batch, int64_t atoms, double cutoff, int64_t *first,
+                           int64_t *second) {
     int64_t count = 0;
     const real square = (real)(cutoff * cutoff);
-    for (int64_t i = 0; i < atoms; i++) {
-        if (!isfinite(pos[3 * i]) || !isfinite(pos[3 * i + 1]) || !isfinite(pos[3 * i + 2])) {
-            atom[0] = i;
-            return NOT_FINITE;
-        }
-    }
+    for (int64_t i = 0; i < atoms; i++)
+        if (!isfinite(pos[3 * i]) || !isfinite(pos[3 * i + 1]) || !isfinite(pos[3 * i + 2])) return NOT_FINITE;
     for (int64_t i = 0; i < atoms; i++) {
         const real x = pos[3 * i], y = pos[3 * i + 1], z = pos[3 * i + 2];
         for (int64_t j = i + 1; j < atoms && (!batch || batch[j] == batch[i]); j++) {
             const real dx = pos[3 * j] - x, dy = pos[3 * j + 1] - y, dz = pos[3 * j + 2] - z;
             const real d = dx * dx + dy * dy + dz * dz;
-            if (!(d > 0)) {
-                atom[0] = i, atom[1] = j;
-                return COINCIDENT;
-            }
+            if (!(d > 0)) return COINCIDENT;
             first[count] = i;
             second[count] = j;
             count += d < square;
@@ -53,7 +46,7 @@ static uint64_t mixed(uint64_t x) {
 }
 
 /* Whether each edge has its reverse, none being a loop: sums of a number for each, alike in both directions. */
-int is_symmetric(const int64_t *source, const int64_t *target, int64_t edges) {
+static int is_symmetric(const int64_t *source, const int64_t *target, int64_t edges) {
     uint64_t forth = 0, back = 0;
     for (int64_t e = 0; e < edges; e++) {
         const uint64_t s = (uint64_t)source[e], t = (uint64_t)target[e];
@@ -70,16 +63,16 @@ enum { WRONG_ELEMENT = -4, WRONG_EDGE = -5, ASYMMETRIC = -6 };
 /* Check the elements of atoms, and pick the pairs of a batch: of all pairs of a molecule (`edges` negative) or of
  * edges that are given, those closer than the cutoff. There is room for so many pairs. `reach` gets the shortest
  * and the longest distance.
- * Returns the number of pairs, or what is wrong, for slower code to tell. */
-int64_t prepare(const int64_t *z, const uint8_t *allowed, int64_t elements, const real *pos, const int64_t *batch,
-                int64_t atoms, double cutoff, const int64_t *edge, int64_t edges, int64_t room, int64_t *first,
-                int64_t *second, double *reach) {
-    int64_t wrong[2], count = 0;
+ * Returns the number of pairs, or an error, which slower code explains. */
+int64_t find_pairs(const int64_t *z, const uint8_t *allowed, int64_t elements, const real *pos,
+                   const int64_t *batch, int64_t atoms, double cutoff, const int64_t *edge, int64_t edges,
+                   int64_t room, int64_t *first, int64_t *second, double *reach) {
+    int64_t count = 0;
     real low = INFINITY, high = 0;
     for (int64_t i = 0; i < atoms; i++)
         if (z[i] < 1 || z[i] >= elements || !allowed[z[i]]) return WRONG_ELEMENT;
     if (edges < 0) {
-        count = find_pairs(pos, batch, atoms, cutoff, first, second, wrong);
+        count = compare_all(pos, batch, atoms, cutoff, first, second);
     } else {
         for (int64_t i = 0; i < atoms; i++) {
             if (!isfinite(pos[3 * i]) || !isfinite(pos[3 * i + 1]) || !isfinite(pos[3 * i + 2])) return NOT_FINITE;

@@ -1,4 +1,4 @@
-"""The kernels in C: compiled by the machine's own compiler at first use, kept, and loaded."""
+"""The kernels in C: compiled at first use by the system's C compiler, cached, and loaded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -21,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pyg_schnet.kernels.build_cache import cached_libraries, folder_to_write, keep
+from pyg_schnet.kernels.c.build_cache import cached_libraries, store, writable_folder
 
 _SOURCES = ("activation.c", "convolution.c", "fingerprint.c", "pairs.c", "runtime.c")
 _HEADER = "runtime.h"
@@ -37,25 +36,22 @@ _FLAGS += ["-fno-signed-zeros", "-fassociative-math"]  # sums over channels as v
 # Generated programs call operations of the library, which does the work.
 _PROGRAM_FLAGS = ["-std=c11", "-O1", "-fPIC", "-shared", "-s"]
 _TYPES = {torch.float32: "float", torch.float64: "double"}
-_PROCESSOR = (  # lines of /proc/cpuinfo that tell instruction sets apart, on x86, ARM, POWER and RISC-V
+_PROCESSOR = (  # lines of /proc/cpuinfo on instruction sets, for x86, ARM, POWER and RISC-V
     *("flags", "vendor_id", "cpu family", "model", "Features", "CPU implementer", "CPU variant", "CPU part"),
     *("cpu\t", "isa"),
 )
 _TIMEOUT = 120  # seconds; a compilation takes about one
 
-# Functions that are called most often, so that addresses and numbers pass as they are: a is an address, n an
-# integer, d a number in double precision.
+# Types of functions that are called often, for fast calls: a is an address, n an integer, d a double.
 _KINDS = {"a": ctypes.c_void_p, "n": ctypes.c_int64, "d": ctypes.c_double}
 _SIGNATURES = {
     "count_pairs": (ctypes.c_int64, "an"),
-    "find_pairs": (ctypes.c_int64, "aandaaa"),
     "fingerprint": (ctypes.c_uint64, "aan"),
-    "prepare": (ctypes.c_int64, "aanaandannaaa"),
+    "find_pairs": (ctypes.c_int64, "aanaandannaaa"),
     "program_plan": (ctypes.c_int64, "aaaaaa"),
     "program_run": (ctypes.c_int, "aannnaaaaaan"),
     "set_functions": (None, "aaaaa"),
 }
-LIBRARY = torch.library.Library("pyg_schnet", "DEF")  # the operations, as torch knows them
 _log = logging.getLogger(__name__)
 
 
@@ -63,15 +59,15 @@ _log = logging.getLogger(__name__)
 def library(dtype: torch.dtype) -> ctypes.CDLL | None:
     """Load the kernels for a floating-point type, compiling them if that was never done here.
 
-    Nothing else is needed than a C compiler: ``cc``, or what the variable ``CC`` names. Libraries are kept in
-    the user's cache (``PYG_SCHNET_CACHE``), by source, processor and compiler; without a compiler, one that
-    any compiler has made is used. Where kernels are missing, this is logged as a warning, once.
+    Compilation needs a C compiler only: ``cc``, or the value of the variable ``CC``. Libraries are kept in
+    the user's cache (``PYG_SCHNET_CACHE``) by source, processor and compiler; without a compiler, the library
+    of any compiler is used. A warning is logged once where kernels are missing.
 
     Args:
         dtype: ``torch.float32`` or ``torch.float64``.
 
     Returns:
-        The library, or ``None`` where there is no compiler, or it fails: then :func:`why_not` tells.
+        The library, or ``None`` where there is no compiler, or it fails; see :func:`unavailable_reason`.
     """
     if dtype not in _TYPES:
         return None
@@ -112,8 +108,8 @@ def _reason(error: OSError | subprocess.SubprocessError) -> str:
             return str(error)
 
 
-def why_not(like: Tensor) -> str:
-    """Say why there are no kernels for a tensor, in one line."""
+def unavailable_reason(like: Tensor) -> str:
+    """Return why there are no kernels for a tensor, in one line."""
     if like.device.type != "cpu":
         return f"there are kernels for CPUs only, not for {like.device}"
     dtype = like.dtype
@@ -161,7 +157,7 @@ def _loaded(stem: str) -> ctypes.CDLL | None:
 
 
 def _compiled(command: list[str], sources: list[str], text: str | None, stem: str) -> ctypes.CDLL:
-    handle, temporary = tempfile.mkstemp(dir=folder_to_write(), suffix=".so")
+    handle, temporary = tempfile.mkstemp(dir=writable_folder(), suffix=".so")
     os.close(handle)
     try:
         subprocess.run(
@@ -174,7 +170,7 @@ def _compiled(command: list[str], sources: list[str], text: str | None, stem: st
             timeout=_TIMEOUT,
         )
         loaded = ctypes.CDLL(temporary)  # what cannot be loaded is not kept
-        keep(Path(temporary), stem)
+        store(Path(temporary), stem)
         return loaded
     finally:
         Path(temporary).unlink(missing_ok=True)
@@ -199,7 +195,7 @@ def _stamp(path: str) -> tuple[int, int]:
 
 
 def _folder() -> Path:
-    return Path(__file__).parent / "c"
+    return Path(__file__).parent
 
 
 def _machine_flags() -> list[str]:
@@ -233,7 +229,7 @@ def _hash(content: bytes) -> str:
 
 
 def has_kernels(like: Tensor) -> bool:
-    """Whether there are compiled kernels for such a tensor, here and now."""
+    """Return whether kernels can compute with such a tensor now."""
     transformed = torch._C._are_functorch_transforms_active()  # vmap and torch.func.grad see plain operations
     if like.device.type != "cpu" or torch.compiler.is_compiling() or transformed:
         return False
@@ -241,29 +237,5 @@ def has_kernels(like: Tensor) -> bool:
 
 
 def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
-    """Give a tensor's address to C."""
+    """Return a tensor's address, for C."""
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
-
-
-class Watch:
-    """Gives a number that differs, but for one chance in 2³², after any change of tensors.
-
-    Autograd need not know of the change. It remembers where the tensors are, which takes longer to find out
-    than to read them; types and shapes must stay as they are.
-    """
-
-    def __init__(self):
-        self._known: tuple[list[int], tuple] = ([], ())  # replaced as a whole, for threads read it
-
-    def look(self, tensors: Sequence[Tensor]) -> int:
-        """Read them all."""
-        plain = not all(t.is_cpu and t.is_contiguous() for t in tensors)
-        if plain or (loaded := library(torch.float32)) is None:
-            flat = (t.detach().contiguous().view(-1).view(torch.uint8) for t in tensors)
-            return hash(tuple(t.cpu().numpy().tobytes() for t in flat))
-        known, places = self._known, [*map(Tensor.data_ptr, tensors)]
-        if places != known[0] or not places:
-            addresses = (ctypes.c_void_p * len(tensors))(*places)
-            sizes = (ctypes.c_int64 * len(tensors))(*(t.numel() * t.element_size() for t in tensors))
-            known = self._known = (places, (addresses, sizes, len(tensors)))
-        return loaded.fingerprint(*known[1])

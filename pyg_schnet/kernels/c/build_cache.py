@@ -1,7 +1,7 @@
-"""The folder of compiled kernels: the user's own, each library named by what it was made of and its digest.
+"""The user's folder of compiled libraries, each named by a hash of its sources and a digest of its content.
 
-A library is code that runs as the user. One that somebody else could have written is not loaded, nor is one
-that is damaged, as by a full disk or a power cut: it would end the process by a signal.
+A library is code that runs as the user. One that another user could have written is not loaded, nor is a
+damaged one, as after a full disk or a power cut, which would end the process by a signal.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from pathlib import Path
 
 import pooch
 
+_MAX_PROGRAMS = 200  # of some 40 kB
 _log = logging.getLogger(__name__)
 
 
 def cached_libraries(stem: str) -> Iterator[Path]:
-    """Find the whole libraries of the user's own whose names begin with a stem; damaged ones are removed."""
+    """Yield the user's libraries whose names begin with a stem; remove damaged ones."""
     folder = _users_folder()
     if folder is None:
         return
@@ -43,20 +44,27 @@ def cached_libraries(stem: str) -> Iterator[Path]:
                 path.unlink()
 
 
-def folder_to_write() -> Path:
-    """Return the folder for new libraries: the user's, or one of this process alone where there is none."""
+def writable_folder() -> Path:
+    """Return the folder for new libraries: the user's, or a temporary one where that cannot be used."""
     folder = _users_folder()
     if folder is not None and os.access(folder, os.W_OK | os.X_OK):
         return folder
-    return _own_folder()
+    return _temporary_folder()
 
 
-def keep(library: Path, stem: str) -> None:
-    """Give a new library in :func:`folder_to_write` its name, once its content is on the disk."""
+def store(library: Path, stem: str) -> None:
+    """Rename a new library in :func:`writable_folder` to its final name, once its content is on the disk.
+
+    Of generated programs, which a user may have many of, the newest are kept.
+    """
     os.chmod(library, 0o700)  # compilers write as the umask says, which may let others change it
     with library.open("rb+") as file:
-        os.fsync(file.fileno())
+        os.fsync(file.fileno())  # otherwise a power cut may leave the name without the content
     os.replace(library, library.with_name(f"{stem}-{_digest(library)}.so"))
+    with suppress(OSError):  # another process may remove the same
+        programs = sorted(library.parent.glob("program-*.so"), key=lambda path: path.stat().st_mtime)
+        for path in programs[:-_MAX_PROGRAMS]:
+            path.unlink()
 
 
 def _digest(path: Path) -> str:
@@ -64,7 +72,7 @@ def _digest(path: Path) -> str:
 
 
 def _users_folder() -> Path | None:
-    """Return the user's folder, made if necessary; ``None`` if it cannot be, or others may write to it."""
+    """Return the user's folder, created if necessary; ``None`` if that fails or others may write to it."""
     folder = Path(os.environ.get("PYG_SCHNET_CACHE") or pooch.os_cache("pyg_schnet"))
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -78,7 +86,7 @@ def _users_folder() -> Path | None:
 
 
 def _why_unsafe(status: os.stat_result) -> str | None:
-    """Return why a file or folder may hold what somebody else wrote; ``None`` if it is the user's alone."""
+    """Return why another user may have written a file or folder; ``None`` if none can."""
     if not hasattr(os, "geteuid"):  # Windows, where a profile is private
         return None
     if status.st_uid != os.geteuid():
@@ -96,8 +104,8 @@ def _warn(folder: Path, reason: str) -> None:
 
 
 @cache
-def _own_folder() -> Path:
-    """Return a folder for this process alone, removed at its end."""
+def _temporary_folder() -> Path:
+    """Return a folder for this process alone, which is removed at its end."""
     folder = tempfile.mkdtemp(prefix="pyg_schnet-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
