@@ -17,7 +17,7 @@ from pyg_schnet.io.outputs import check_output, check_stores_results
 
 if TYPE_CHECKING:
     from pyg_schnet.cli.batch_run import CommandRun
-    from pyg_schnet.prediction.results import PredictionResult
+    from pyg_schnet.prediction.partial_output import PredictionResult
     from pyg_schnet.prediction.shards import ShardSpec
 
 
@@ -77,7 +77,7 @@ def run(options: Namespace) -> int:
                     for batch in batches:
                         advance(run.add(batch))
             seconds = time.perf_counter() - start
-            run.finish()
+            results.finish()
     if options.join:
         remove_shards(options.out, options.batch_size, command.settings, command.input_sha256)
     _report(options, command, is_complete, earlier, seconds)

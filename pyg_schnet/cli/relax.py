@@ -82,7 +82,7 @@ def run(options: Namespace) -> int:
                     command.run.write(frame)
                     rows.append(_row(frame))
                     advance(1)
-            command.run.finish()
+            command.results.finish()
     converged = sum(row["converged"] for row in rows)
     if options.json:
         report = {"structures": len(rows), "converged": converged, "out": options.out, **command.reasons()}

@@ -12,7 +12,8 @@ from ase import Atoms
 from pyg_schnet.datasets.structure_file import StructureFile
 from pyg_schnet.potentials.training_domain import TrainingDomain
 from pyg_schnet.prediction.export import encode
-from pyg_schnet.prediction.results import DamagedRowError, PredictionResult, ResultFile
+from pyg_schnet.prediction.partial_output import DamagedRowError, PredictionResult
+from pyg_schnet.prediction.results import ResultFile
 from pyg_schnet.prediction.shards import ShardSpec
 from pyg_schnet.simulation.structures import StructureError, hash_structure
 from pyg_schnet.transforms.ase_atoms import from_ase
@@ -136,20 +137,6 @@ class BatchRun:
         frame.info["run"] = self.results.run
         number = frame.info["input_frame"]
         self.add([PredictionResult(number, encode(frame, self.results.kind), None, outside)])
-
-    def finish(self) -> None:
-        """Write OUT, or its shard.
-
-        Raises:
-            ValueError: If every structure was refused.
-        """
-        refused = self.results.reasons("refused").first
-        if refused and not self.results.written and not self.results.is_shard:
-            number, reason = refused[0]
-            raise ValueError(
-                f"{self.source.path}: all structures are refused; the first, frame {number}: {reason}"
-            )
-        self.results.finish()
 
 
 def with_number(atoms: Atoms, number: int) -> Atoms:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
 from pyg_schnet.datasets.structure_file import StructureFile
-from pyg_schnet.prediction.results import ResultFile, read_rows, read_settings
+from pyg_schnet.prediction.partial_output import PartialOutput, complete_shard
+from pyg_schnet.prediction.results import INPUT, ResultFile
 
 
 @dataclass(frozen=True)
@@ -135,11 +136,17 @@ def join(
     total = source.count()
     total = sum(1 for _ in source) if total is None else total
     for shard in shards:
-        path = Path(shard.path(str(results.path)))
-        _check_settings(path, {**settings, **shard.settings}, input_sha256)
-        _check_rows(path, shard, source, total, skip)
+        path, size = Path(shard.path(str(results.path))), shard.count(total)
+        numbers = (source.number(place) for place in islice(shard.places(), size))
+        _check(path, {**settings, **shard.settings, INPUT: input_sha256}, numbers)
         results.insert_from(path)
-        yield shard.count(total)
+        if not skip and (refused := results.reasons("refused").first):
+            number, reason = refused[0]
+            raise ValueError(
+                f"{path}: structure {number} of IN was refused ({reason}); repair it and write the shard "
+                "again, or leave such structures out with --skip"
+            )
+        yield size
 
 
 def remove_shards(out: str, batch_size: int, settings: Mapping[str, Any], input_sha256: str) -> None:
@@ -147,7 +154,7 @@ def remove_shards(out: str, batch_size: int, settings: Mapping[str, Any], input_
     for shard in _existing(out, batch_size):
         path = Path(shard.path(out))
         with suppress(ValueError, OSError):  # of another run, damaged, or removed by another join
-            _check_settings(path, {**settings, **shard.settings}, input_sha256)
+            _check(path, {**settings, **shard.settings, INPUT: input_sha256})
             path.unlink(missing_ok=True)
 
 
@@ -158,46 +165,32 @@ def _existing(out: str, batch_size: int) -> list[ShardSpec]:
     return [ShardSpec(int(match[1]) - 1, int(match[2]), batch_size) for match in matches]
 
 
-def _check_settings(path: Path, settings: Mapping[str, Any], input_sha256: str) -> None:
+def _check(path: Path, settings: Mapping[str, Any], numbers: Iterable[int] | None = None) -> None:
+    """Check the settings of a shard and, if given, that it has these structures, each once.
+
+    Raises:
+        ValueError: If it has others, or is damaged.
+    """
     try:
-        found = read_settings(path)
+        with complete_shard(path) as shard:
+            fault = _find_fault(shard, settings, numbers)
     except (sqlite3.Error, ValueError) as error:
-        raise ValueError(
-            f"{path}: is damaged ({error}); remove it, and write it again with `--shard`"
-        ) from None
-    if found != {**settings, "input_sha256": input_sha256}:
-        raise ValueError(
-            f"{path}: must be of the same MODEL, IN, --index and --batch_size, and is not; remove it and "
-            "write it again with `--shard`, or use the options that it was written with"
-        )
+        fault = f"is damaged ({error})"
+    if fault is not None:
+        raise ValueError(f"{path}: {fault}; remove it and write it again with `--shard`")
 
 
-def _check_rows(path: Path, shard: ShardSpec, source: StructureFile, total: int, skip: bool) -> None:
-    """Check that a shard has each of its structures once, and no other."""
-    rows = read_rows(path)
-    try:
-        for _, place in zip(range(shard.count(total)), shard.places(), strict=False):
-            expected = source.number(place)
-            number, refused = next(rows, (None, None))
-            if number != expected:
-                found = "" if number is None or number > expected else f", and has structure {number}"
-                raise ValueError(
-                    f"{path}: must have structure {expected} of IN, and does not{found}; remove it, and "
-                    "write it again with `--shard`"
-                )
-            if refused is not None and not skip:
-                raise ValueError(
-                    f"{path}: must have structure {number} of IN, which was refused: {refused}; --skip "
-                    "leaves it out"
-                )
-        if (extra := next(rows, None)) is not None:
-            raise ValueError(
-                f"{path}: has structure {extra[0]} of IN, which is not of this shard; remove it, and write "
-                "it again with `--shard`"
-            )
-    except sqlite3.Error as error:
-        raise ValueError(
-            f"{path}: is damaged ({error}); remove it, and write it again with `--shard`"
-        ) from None
-    finally:
-        rows.close()
+def _find_fault(
+    shard: PartialOutput, settings: Mapping[str, Any], numbers: Iterable[int] | None
+) -> str | None:
+    if shard.settings() != settings:
+        return "must be of the same MODEL, IN, --index and --batch_size, and is not"
+    if numbers is None:
+        return None
+    for expected, row in zip_longest(numbers, shard.rows()):
+        number = None if row is None else row[0]
+        if expected is None:
+            return f"has structure {number} of IN, which is not of this shard"
+        if number != expected:
+            return f"must have structure {expected} of IN, and does not"
+    return None

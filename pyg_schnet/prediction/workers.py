@@ -20,8 +20,8 @@ from ase import Atoms
 
 from pyg_schnet.datasets.structure_file import StructureFile
 from pyg_schnet.prediction.export import encode
+from pyg_schnet.prediction.partial_output import PredictionResult
 from pyg_schnet.prediction.predictor import Predictor
-from pyg_schnet.prediction.results import PredictionResult
 from pyg_schnet.prediction.run import out_of_domain_reason, with_number
 from pyg_schnet.prediction.shards import ShardSpec
 from pyg_schnet.simulation.structures import StructureError

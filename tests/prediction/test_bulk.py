@@ -347,7 +347,7 @@ def test_a_join_refuses_shards_in_which_something_is_missing_double_or_damaged(s
     for change, message in {
         "DELETE FROM frames WHERE number = 5": "must have structure 5 of IN, and does not",
         "DELETE FROM frames WHERE number > 16": "must have structure 17 of IN, and does not",
-        "UPDATE frames SET number = 3 WHERE number = 4": "must have structure 4 of IN, and does not, and has",
+        "UPDATE frames SET number = 3 WHERE number = 4": "must have structure 4 of IN, and does not",
         "UPDATE frames SET number = 27 WHERE number = 19": "must have structure 19 of IN",
         "INSERT INTO frames (number, crc32) VALUES (30, 0)": "has structure 30 of IN, which is not of",
         "CREATE VIEW endless AS SELECT 1": "is damaged (it has other tables)",
@@ -359,7 +359,7 @@ def test_a_join_refuses_shards_in_which_something_is_missing_double_or_damaged(s
             database.execute(change)
         assert f"shard-2-of-3: {message}" in fails_to_join(capsys)
         shards[1].write_bytes(whole)
-    for damaged in (b"", whole[:-5], whole[:5000], b"12\n" + whole, bytes(1000)):
+    for damaged in (whole[:-5], whole[:5000], b"12\n" + whole, bytes(1000)):
         shards[1].write_bytes(damaged)
         assert "shard-2-of-3: is damaged (" in fails_to_join(capsys)
     shards[1].write_bytes(whole)
@@ -373,7 +373,7 @@ def test_a_structure_refused_in_a_shard_is_left_out_of_all_with_skip(here, capsy
     for number in (1, 2):
         assert predict("out.extxyz", "--shard", f"{number}/2", "--skip") == 0
     capsys.readouterr()
-    assert "shard-2-of-2: must have structure 5 of IN, which was refused: `z` contains 14" in fails_to_join(
+    assert "shard-2-of-2: structure 5 of IN was refused (`z` contains 14" in fails_to_join(
         capsys, "--index", ":"
     )
     assert predict("out.extxyz", "--join", "--skip", "--resume") == 0

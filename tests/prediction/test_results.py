@@ -24,7 +24,8 @@ from pyg_schnet import Potential, SchNet, cli, load
 from pyg_schnet.potentials.checkpoint import save
 from pyg_schnet.potentials.training_domain import TrainingDomain
 from pyg_schnet.prediction.export import encode
-from pyg_schnet.prediction.results import PredictionResult, ResultFile
+from pyg_schnet.prediction.partial_output import PredictionResult
+from pyg_schnet.prediction.results import ResultFile
 from pyg_schnet.simulation.structures import with_results
 
 ROOT = Path(__file__).parents[2]
