@@ -72,14 +72,13 @@ class Recorder:
             raise ValueError("`resume` needs the `trajectory` to continue, got None")
         self._settings, self._atoms = settings, len(system)
         self._restart = None if trajectory is None else RestartFile(Path(trajectory), settings, system, log)
-        self.resumed, continues_log = None, False
+        self.resumed = point = None
+        replaces, continues_log = overwrite, False
         if self._restart is not None and resume:
+            replaces = overwrite or self._restart.path.exists()  # the run may have no frame yet
             self.resumed, continues_log = self._restart.read()
-            overwrite_frames = overwrite or self._restart.path.exists()
-        else:
-            overwrite_frames = overwrite
-        point = self.resumed
-        self.trajectory = TrajectoryFile(trajectory, overwrite_frames, None if point is None else point.size)
+            point = self.resumed
+        self.trajectory = TrajectoryFile(trajectory, replaces, None if point is None else point.size)
         step, energy = (-1, None) if point is None else (point.step, point.energy)
         # A log that does not belong to the run is never continued.
         self.log = None if log is None else RunLog(log, overwrite, step if continues_log else None, energy)
@@ -91,18 +90,25 @@ class Recorder:
         self._locks = ExitStack()
 
     def _check_distinct(self) -> None:
-        frames = self.trajectory.frames
-        check_distinct(
-            {},
-            {
-                "trajectory": self.trajectory.path,
-                "trajectory.extxyz": None
-                if frames is None or frames.path == self.trajectory.path
-                else frames.path,
-                "trajectory.restart": None if self._restart is None else self._restart.path,
-                "log": None if self.log is None else self.log.path,
-            },
-        )
+        """Raise if two of the files have the same name."""
+        files = {"trajectory": self.trajectory.path}
+        if (frames := self.trajectory.frames) is not None and frames.path != self.trajectory.path:
+            files["trajectory.extxyz"] = frames.path
+        files["trajectory.restart"] = None if self._restart is None else self._restart.path
+        files["log"] = None if self.log is None else self.log.path
+        check_distinct({}, files)
+
+    @property
+    def drift(self) -> float | None:
+        """Drift of the total energy in meV per atom and ps; ``None`` with a thermostat."""
+        if not self._settings.conserves_energy:
+            return None
+        return self.statistics.drift(self._settings.timestep, self._atoms)
+
+    @property
+    def fluctuation(self) -> float | None:
+        """Deviation of the total energy from its drift in meV per atom; ``None`` with a thermostat."""
+        return self.statistics.fluctuation(self._atoms) if self._settings.conserves_energy else None
 
     def begin(self) -> None:
         """Mark the restart file as that of a new run, which has no frame yet."""
@@ -124,11 +130,8 @@ class Recorder:
             return
         self.trajectory.write(frame)
         if self.log is not None:
-            drift = (
-                self.statistics.drift(settings.timestep, self._atoms) if settings.conserves_energy else None
-            )
             time = step * settings.timestep / 1000
-            self.log.write(step=step, time_ps=time, drift_meV_per_atom_ps=drift, **values)
+            self.log.write(step=step, time_ps=time, drift_meV_per_atom_ps=self.drift, **values)
         if self._restart is not None:
             self._restart.update(frame, self.trajectory.size, self.statistics, integrator_state(integrator))
             if self._restart.is_due:

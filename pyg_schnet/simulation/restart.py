@@ -235,7 +235,11 @@ def _to_point(
 
 
 def _hash_potential(calculator: Any) -> str | None:
-    """Compute the SHA-256 of weights and configurations of a potential; ``None`` for other calculators."""
+    """Compute the SHA-256 of weights and configurations of a potential; ``None`` for other calculators.
+
+    It depends on the names of classes, parameters and settings: after renaming one, earlier runs would not
+    resume.
+    """
     potential = getattr(calculator, "potential", None)
     if not isinstance(potential, Potential | Ensemble):
         return None
