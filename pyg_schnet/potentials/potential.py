@@ -32,7 +32,13 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 
 
 class Backend(Protocol):
-    """A compiled form of a potential."""
+    """A compiled form of a potential.
+
+    Attributes:
+        constant: Whether weights that do not require gradients are promised to stay the same.
+    """
+
+    constant: bool
 
     def __call__(
         self, potential: Potential, graph: PairGraph, forces: bool, volume: Tensor | None
