@@ -45,7 +45,7 @@ def read_database(path: Path, name: str) -> Iterator[tuple[np.ndarray, Frames]]:
                 yield _frames(name, rows)
     except (sqlite3.Error, UnicodeDecodeError) as error:
         raise ValueError(
-            f"{name}: must be an sqlite database of ASE, which it is not or no longer ({error}); "
+            f"{name}: must be an SQLite database of ASE, got another or a damaged file ({error}); "
             "get the file again"
         ) from None
     if empty:

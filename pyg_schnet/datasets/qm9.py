@@ -140,7 +140,7 @@ class QM9(MoleculeDataset):
         absent = self.header["notes"]["uncharacterized"]
         if absent is None:
             raise ValueError(
-                f"`source` must be all of QM9 to tell which molecules it lacks, got {self.source}"
+                f"`source` must be the whole QM9 to know which molecules are left out, got {self.source}"
             )
         return torch.tensor(absent)
 

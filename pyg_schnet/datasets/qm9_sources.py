@@ -54,7 +54,7 @@ def open_source(source: str, card: Card, folder: Path | None) -> tuple[str, Iter
 
 
 def stamps(path: Path) -> list[list[str | int]]:
-    """Tell what changes when a file of the user's, or one that belongs to it, is replaced."""
+    """Return the signatures of a file of the user and of the files that belong to it."""
     files = [file for file in (path, _table_of(path), path.with_name(_LIST)) if file.is_file()]
     return [file_signature(file) for file in files]
 

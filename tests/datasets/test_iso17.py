@@ -470,7 +470,7 @@ def test_reading_leaves_no_file_beside_the_database(database):
 def test_a_file_of_another_kind_is_refused(tmp_path):
     (tmp_path / "rows.db").write_bytes(b"<html>not found</html>" * 100)
     assert refused(tmp_path / "rows.db") == (
-        "must be an sqlite database of ASE, which it is not or no longer (file is not a database); get the "
+        "must be an SQLite database of ASE, got another or a damaged file (file is not a database); get the "
         "file again"
     )
 
@@ -479,7 +479,7 @@ def test_a_truncated_database_is_refused(tmp_path):
     path = tmp_path / "rows.db"
     write_database(path, np.arange(200.0))
     path.write_bytes(path.read_bytes()[:-20_000])
-    assert refused(path).startswith("must be an sqlite database of ASE, which it is not or no longer (")
+    assert refused(path).startswith("must be an SQLite database of ASE, got another or a damaged file (")
 
 
 @pytest.mark.parametrize("kind", ["none", "view"])

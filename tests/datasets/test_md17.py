@@ -479,8 +479,8 @@ def test_a_fingerprint_that_is_no_text_is_refused_and_not_executed(tmp_path, kin
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"<html>404</html>", "must be an npz file, which it is not or no longer"),
-        (npz(original())[:-50], "must be an npz file, which it is not or no longer"),
+        (b"<html>404</html>", "must be an npz file, got another or a damaged file"),
+        (npz(original())[:-50], "must be an npz file, got another or a damaged file"),
         (npz({"a": Z}), "'R'"),
         (npz(original(E=np.array([[1.0], [np.nan], [2.0]]))), "frame 1"),
     ],

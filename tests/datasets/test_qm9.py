@@ -282,7 +282,7 @@ def test_the_uncharacterized_are_named_whatever_a_filter_keeps(published, monkey
 
 
 def test_a_part_of_qm9_does_not_tell_the_uncharacterized(sample):
-    message = f"`source` must be all of QM9 to tell which molecules it lacks, got {SAMPLE}"
+    message = f"`source` must be the whole QM9 to know which molecules are left out, got {SAMPLE}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         sample.uncharacterized()
 

@@ -161,8 +161,8 @@ class ArrayConverter:
         ambiguous = next((name for name in _AMBIGUOUS if name in available), None)
         if ambiguous is not None and "cell" not in available:
             raise ValueError(
-                f"{source}: has '{ambiguous}', of which it is not known whether rows or columns are lattice "
-                "vectors; save it as 'cell', in rows"
+                f"{source}: has '{ambiguous}', whose lattice vectors may be rows or columns; save it as "
+                "'cell', in rows"
             )
         labels = [label.name for label in self.labels if label is not None]
         others = [name for name in (*_LATTICE, *_SIZES) if name in available]

@@ -85,9 +85,7 @@ def check_tables(connection: sqlite3.Connection) -> None:
             columns = connection.execute("SELECT hidden FROM pragma_table_xinfo(?)", (name,))
             computes = any(hidden for (hidden,) in columns)
         if computes:
-            raise sqlite3.DatabaseError(
-                f"'{name[:40]}' in it would compute what is read, which no data set does"
-            )
+            raise sqlite3.DatabaseError(f"'{name[:40]}' in it would execute code when it is read")
 
 
 def stated_units(path: Path, labels: Labels) -> Units | None:

@@ -264,7 +264,7 @@ def _open(path: Path, file: Path) -> np.ndarray:
         array = np.load(file, mmap_mode="c", allow_pickle=False)
     except (OSError, EOFError, ValueError, TypeError, SyntaxError, OverflowError, MemoryError) as error:
         raise ValueError(
-            f"{file}: must be an npy file of numbers, which it is not or no longer "
+            f"{file}: must be an npy file of numbers, got another or a damaged file "
             f"({str(error)[:200]}); write it again"
         ) from None
     if array.dtype.kind not in "fiu" or array.ndim == 0:

@@ -141,7 +141,7 @@ def open_file(path: Path) -> Iterator[h5py.File]:
                 continue
             reason = error if path.stat().st_size else "it is empty"
             raise ValueError(
-                f"{path}: must be an HDF5 file, which it is not or no longer ({reason}); "
+                f"{path}: must be an HDF5 file, got another or a damaged file ({reason}); "
                 "download or write it again"
             ) from None
         with file:

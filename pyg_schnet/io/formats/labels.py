@@ -128,8 +128,8 @@ def choose(sections: Sections, keys: Keys, source: str) -> Labels:
         foreign = next(_candidates(sections, "forces"), None)
         if forces is None and foreign is not None:
             raise ValueError(
-                f"{source}: has forces {foreign}, of which it is not clear whether they belong to the energy "
-                f"{energy}; set `forces_key` to '{foreign.name}', or to 'none'"
+                f"{source}: has forces {foreign}, which may not belong to the energy {energy}; set "
+                f"`forces_key` to '{foreign.name}', or to 'none'"
             )
     stress = _requested(sections, keys.stress, "stress", source)
     if keys.stress is None:

@@ -126,7 +126,7 @@ def open_npz(path: Path) -> Iterator[NpzFile]:
             file = np.load(stream, allow_pickle=False)
         except (*_DAMAGES, ValueError) as error:
             raise ValueError(
-                f"{path}: must be an npz file, which it is not or no longer ({error}); "
+                f"{path}: must be an npz file, got another or a damaged file ({error}); "
                 "download or write it again"
             ) from None
         if not isinstance(file, NpzFile):

@@ -329,7 +329,7 @@ def test_a_file_that_is_no_hdf5_is_refused(tmp_path, content):
     path = tmp_path / "a.h5"
     path.write_bytes(content)
     reason = refused(path)
-    assert reason.startswith("must be an HDF5 file, which it is not or no longer (")
+    assert reason.startswith("must be an HDF5 file, got another or a damaged file (")
     assert ("it is empty" in reason) == (not content)
 
 
