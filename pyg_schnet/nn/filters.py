@@ -41,16 +41,16 @@ class FilterNetwork(nn.Module):
             nn.init.zeros_(dense.bias)
 
     def forward(self, expansion: Float[Tensor, "edges gaussians"]) -> Float[Tensor, "edges filters"]:
-        hidden = self.activation(_apply_to_first(self.dense1, expansion))
+        hidden = self.activation(_apply_to_first(self.dense1, expansion, self.num_gaussians))
         filters = self.dense2(hidden)
         return self.activation(filters) if self.final_activation else filters
 
 
-def _apply_to_first(dense: nn.Module, expansion: Tensor) -> Tensor:
+def _apply_to_first(dense: nn.Module, expansion: Tensor, num_gaussians: int) -> Tensor:
     """Apply a linear layer to the first functions of an expansion whose others are zero."""
     if type(dense) is nn.Linear and dense.bias is not None and not _has_hooks(dense):
         return torch.addmm(dense.bias, expansion, dense.weight.t()[: expansion.size(1)])
-    return dense(nn.functional.pad(expansion, (0, dense.in_features - expansion.size(1))))
+    return dense(nn.functional.pad(expansion, (0, num_gaussians - expansion.size(1))))
 
 
 def _has_hooks(module: nn.Module) -> bool:

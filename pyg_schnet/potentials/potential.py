@@ -1,4 +1,4 @@
-"""Potentials: a model's energy with its physical unit, and the forces and the stress that follow from it."""
+"""Potentials: the energy of a model in its physical unit, and the forces and the stress that follow."""
 
 from __future__ import annotations
 
@@ -35,18 +35,26 @@ class Backend(Protocol):
     """A compiled form of a potential.
 
     Attributes:
-        constant: Whether weights that do not require gradients are promised to stay the same.
+        constant: Whether weights that require no gradients are promised to stay as they are.
+        seconds: Time spent on compiling.
+        failure: Why some kind of call runs eagerly, or ``None``.
     """
 
     constant: bool
+    seconds: float
+    failure: str | None
+
+    def __len__(self) -> int:
+        """Return the number of programs."""
+        ...
 
     def __call__(
         self, potential: Potential, graph: PairGraph, forces: bool, volume: Tensor | None
     ) -> dict[str, Tensor] | None:
-        """Compute as :meth:`Potential.evaluate`; ``None`` for calls that it does not serve."""
+        """Compute as :meth:`Potential.evaluate`; return ``None`` for calls without a program."""
 
     def why_eager(self, potential: Potential) -> str | None:
-        """Return why no call of a potential is served; ``None`` if some are."""
+        """Return why no call of a potential has a program; ``None`` if some have."""
 
 
 class Potential(DoubleBuffers):
@@ -57,7 +65,7 @@ class Potential(DoubleBuffers):
         \qquad \mathbf{F}_i = -\frac{\partial E}{\partial \mathbf{r}_i},
         \qquad \sigma_{\alpha\beta} = \frac1V \frac{\partial E}{\partial \varepsilon_{\alpha\beta}}
 
-    A strain :math:`\varepsilon` moves atoms and lattice vectors alike, :math:`\mathbf r (1 + \varepsilon)`;
+    A strain :math:`\varepsilon` deforms atoms and lattice vectors alike, :math:`\mathbf r (1 + \varepsilon)`;
     the stress is positive under tension, as ASE's.
 
     The model runs in its own precision, on energies relative to the atomic references; the sum is taken
@@ -67,17 +75,19 @@ class Potential(DoubleBuffers):
     they are not.
 
     Args:
-        model: Called with ``(z, pos, batch)`` and whatever else its ``forward`` names among
-            ``num_molecules``, ``dtype`` and the fields of the data (``edge_index``, ``cell``, ``x``, …);
-            returns one number a molecule, as :class:`~pyg_schnet.SchNet` and PyG's own models do, or a tuple
-            that begins with them, as PyG's ``ViSNet``.
+        model: Called with ``(z, pos, batch)`` and those of ``num_molecules``, ``dtype`` and the fields of the
+            data (``edge_index``, ``cell``, ``x``, …) that are arguments of its ``forward``. Returns one
+            number per molecule, as :class:`~pyg_schnet.SchNet` and PyG's own models, or a tuple that begins
+            with them, as PyG's ``ViSNet``. A SchNet is called with a
+            :class:`~pyg_schnet.graph.pair_graph.PairGraph`.
         scale: :math:`\sigma`, the unit of the model's output in eV.
         atomref: :math:`a_z`, energy of an isolated atom in eV by atomic number, shape ``(100,)``.
-        elements: Atomic numbers seen in training; others are refused. All are allowed if ``None``.
+        elements: Atomic numbers that occurred in training; others raise. All are allowed if ``None``.
 
     Attributes:
-        domain: The distances and forces seen in training, which simulations are stopped outside of;
-            ``None`` if they are not known.
+        domain: Distances and forces that occurred in training, outside of which simulations stop; ``None``
+            if they are unknown.
+        compiled: Backend that :meth:`compile` installed, or ``None``.
 
     Example:
         >>> import torch
@@ -124,7 +134,7 @@ class Potential(DoubleBuffers):
 
     @property
     def cutoff(self) -> float:
-        """Within which all neighbors of an atom are, in Å; infinite where this is not known."""
+        """Distance in Å within which all neighbors of an atom are; infinite if it is unknown."""
         model = self.model
         if not isinstance(model, SchNet) or model.interaction_graph is not None:
             return math.inf
@@ -134,12 +144,12 @@ class Potential(DoubleBuffers):
         """Compute energies, forces and stresses.
 
         Args:
-            data: A molecule or a batch, with ``z`` and ``pos`` in Å; ``cell`` and ``pbc`` where there are
-                any. ``edge_index`` and ``shift`` are used where they are there, and must then hold all
-                pairs within the model's cutoff, as :class:`~pyg_schnet.RadiusGraph` makes them. It is not
+            data: A molecule or a batch, with ``z`` and ``pos`` in Å; periodic systems with ``cell`` and
+                ``pbc``. ``edge_index`` and ``shift`` are used if present, and must then contain all pairs
+                within the model's cutoff, as :class:`~pyg_schnet.RadiusGraph` returns them. It is not
                 modified.
-            forces: Whether forces are wanted; energies alone cost no gradient.
-            stress: Whether the stress of periodic systems is wanted.
+            forces: Whether to compute forces; energies alone need no gradient.
+            stress: Whether to compute the stress of periodic systems.
 
         Returns:
             ``energy``, shape ``(molecules,)``, in eV and float64; ``forces``, shape ``(atoms, 3)``, in
@@ -147,8 +157,8 @@ class Potential(DoubleBuffers):
             cell with a volume.
 
         Raises:
-            ValueError: If the input is not a set of molecules, holds an element that was absent from
-                training, or stress is asked for where no system is periodic.
+            ValueError: If the input is not a set of molecules, contains an element that was absent from
+                training, or no system is periodic where ``stress`` is true.
         """
         fields = _fields_of(data)
         if fields.get("pos") is None:
@@ -176,8 +186,8 @@ class Potential(DoubleBuffers):
 
         Args:
             graph: Result of :meth:`SchNet.build_pairs <pyg_schnet.SchNet.build_pairs>`.
-            forces: Whether forces are wanted.
-            volume: Volumes in Å³, ``(molecules,)``, where stresses are wanted.
+            forces: Whether to compute forces.
+            volume: Volumes in Å³, ``(molecules,)``, to compute stresses; ``None`` for no stresses.
 
         Returns:
             As :meth:`forward`.
@@ -196,7 +206,7 @@ class Potential(DoubleBuffers):
         return {**out, **graph.forces_and_stress(-gradient, forces, volume)}
 
     def atomic_energies(self, data: Data) -> Tensor:
-        """Compute what each atom adds to the energy; only the sums have a physical meaning.
+        """Compute the contribution of each atom to the energy; only the sums have a physical meaning.
 
         Args:
             data: As for :meth:`forward`.
@@ -205,7 +215,7 @@ class Potential(DoubleBuffers):
             ``(atoms,)``, in eV and float64, without gradients.
 
         Raises:
-            TypeError: If the model is not a :class:`~pyg_schnet.SchNet` that adds up atoms.
+            TypeError: If the model is not a :class:`~pyg_schnet.SchNet` that sums over atoms.
             ValueError: As :meth:`forward`.
         """
         model = self.model
@@ -217,30 +227,30 @@ class Potential(DoubleBuffers):
         fields = _fields_of(data)
         with torch.no_grad(), without_weight_gradients():
             graph = self._build_pairs(data, fields, sort_atoms=False)
-            each = torch.arange(len(graph.z), device=graph.z.device)  # to the readout, an atom is a molecule
+            each = torch.arange(len(graph.z), device=graph.z.device)  # each atom a molecule of the readout
             graph = graph._replace(batch=each, num_molecules=len(each))
             own = model.predict(graph, *model.edge_features(graph))
             return self.scaled(own.double(), graph.z, each, len(each))
 
     def compile(self, constant: bool = False) -> Potential:
-        """Compute by straight programs from now on: the same numbers, several times faster.
+        """Compile in place: the same numbers, several times faster.
 
-        A program for each kind of call (with or without forces, training or not) is made at its first use, in
-        seconds, and compared there with what it replaces: energies, forces and the gradients of all weights.
-        It serves batches of any size, and all potentials of the same structure. Modules, their settings and
-        hooks may be changed at any time.
+        A program for each kind of call (with or without forces, training or not) is compiled at its first
+        use, in seconds, and compared with eager evaluation: energies, forces and the gradients of all
+        weights. It runs batches of any size, and all potentials of the same structure. Modules, their
+        settings and hooks may be changed at any time.
 
-        Calls that have no program run as before: with ``filters="exact"``, in float64 unless
-        ``filters="spline"``, positions or cells that need a gradient, and models that are not a ``SchNet`` or
-        have hooks, parametrizations or modules of other classes.
+        Calls without a program run eagerly: with ``filters="exact"``, in float64 unless ``filters="spline"``,
+        positions or cells that need a gradient, and models that are not a ``SchNet`` or have hooks,
+        parametrizations or modules of other classes.
 
         Args:
-            constant: Promise that weights that do not require gradients will not change, except by
-                ``load_state_dict`` and other operations that autograd counts: they are not read again, which
-                saves half of the time of one small molecule (254 to 125 µs).
+            constant: Whether weights that do not require gradients change only by ``load_state_dict`` and
+                other operations that autograd counts. They are then not read again, which halves the time of
+                one small molecule (254 to 125 µs).
 
         Returns:
-            Itself; ``compiled`` tells about the programs, :meth:`why_eager` why there are none.
+            The potential; :meth:`why_eager` returns why there are no programs.
         """
         from pyg_schnet.compile import CompiledPotential  # a higher layer; see `ignore_imports`
 
@@ -248,7 +258,7 @@ class Potential(DoubleBuffers):
         return self
 
     def why_eager(self) -> str | None:
-        """Say in one line why a compiled potential runs as if it were not; ``None`` if it does not."""
+        """Return why execution falls back to eager mode, in one line; ``None`` if it does not."""
         if self.compiled is None:
             return "compile() was not called"
         return self.compiled.why_eager(self)
@@ -271,9 +281,8 @@ class Potential(DoubleBuffers):
             fields["z"],
             fields["pos"],
             batch,
-            *(fields.get(name) for name in ("edge_index", "shift", "cell", "pbc")),
-            molecules,
-            sites=fields.get("sites"),
+            num_molecules=molecules,
+            **{name: fields.get(name) for name in ("edge_index", "shift", "cell", "pbc", "sites")},
             allowed=self.allowed,
             sort_atoms=large and _ignores_order(model),
         )
@@ -331,14 +340,14 @@ class Potential(DoubleBuffers):
         return self.scaled(relative.reshape(molecules).double(), data.z, batch, molecules)
 
     def scaled(self, relative: Tensor, z: Tensor, batch: Tensor, molecules: int) -> Tensor:
-        """Turn the model's output, ``(molecules,)``, into energies in eV."""
+        """Convert the model's output, ``(molecules,)``, to energies in eV."""
         references = sum_by_molecule(self.atomref.index_select(0, z), batch, molecules)
         return self.scale * relative + references
 
 
 def _arguments_of(model: nn.Module) -> dict[str, bool]:
-    """Name what a model takes beside elements, positions and batch, and whether it cannot do without."""
-    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps takes anything
+    """Return the arguments of a model after elements, positions and batch, and whether each is required."""
+    model = getattr(model, "_orig_mod", model)  # a model wrapped by torch.compile has no signature
     named = list(inspect.signature(model.forward).parameters.values())[3:]
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {p.name: p.default is inspect.Parameter.empty for p in named if p.kind in kinds}
