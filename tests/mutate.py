@@ -178,7 +178,7 @@ MUTANTS = [
     Mutant("c-ssp-second-derivative", "activation", "slope * (1 - slope);", "slope * (1 + slope);"),
     Mutant("c-exponential-inexact", "activation", "DOUBLE ? 13 : 7", "DOUBLE ? 9 : 7"),
     Mutant("c-pairs-between-molecules", "pairs", "(!batch || batch[j] == batch[i])", "(!batch || 1)"),
-    Mutant("c-pairs-coincide", "pairs", "atom[0] = i, atom[1] = j;\n                return COINCIDENT;", ""),
+    Mutant("c-pairs-coincide", "pairs", "if (!(d > 0)) return COINCIDENT;", ""),
     Mutant(
         "c-force-on-one-atom",
         "pairs",
@@ -189,7 +189,7 @@ MUTANTS = [
     Mutant("c-convolution-one-way", "convolution", "vj[c] += w * yi[c];", "vj[c] += w * yj[c];"),
     Mutant("c-spline-curvature", "convolution", "a->inverse * a->inverse / 6", "a->inverse * a->inverse / 3"),
     Mutant("c-second-derivative-term", "convolution", "* q + s * filter(b2, table, c, n) * q1;", "* q;"),
-    Mutant("c-rows-unchecked", "convolution", "if (wrong) return WRONG;", "if (wrong) return 0;"),
+    Mutant("c-rows-unchecked", "convolution", "if (wrong) return INVALID_SPLINE;", "if (wrong) return 0;"),
     Mutant("c-extrapolates", "convolution", "u >= 0 && u < end", "u > -1 && u < end"),
     # graph
     Mutant("cutoff-inclusive", "neighbors", "near = square < r * r", "near = square <= r * r"),
