@@ -1,4 +1,4 @@
-"""What a potential was trained on goes with it, and tells who is too close."""
+"""Tests of the training domain that a potential carries, and of its violations."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Side by side, structures move as each does alone."""
+"""Tests that structures in a batch move as each does alone."""
 
 import copy
 import re
@@ -24,7 +24,7 @@ from pyg_schnet.transforms.ase_atoms import from_ase
 
 @pytest.fixture
 def several(crystal):
-    """Molecules of several sizes and a crystal, all shaken."""
+    """Molecules of several sizes and a crystal, with random displacements."""
     names = ("CH3CH2OH", "H2O", "CH4", "C6H6", "CO")
     structures = [molecule(name) for name in names]
     for seed, atoms in enumerate(structures):
@@ -77,7 +77,7 @@ def test_the_bath_has_its_temperature(potential, ethanol):
 
 
 class FreeParticles(torch.nn.Module):
-    """A model of no energy, whatever the positions."""
+    """A model whose energy is zero at all positions."""
 
     def forward(self, z, pos, batch):
         return pos.new_zeros(int(batch.max()) + 1) + 0 * pos.sum()
@@ -244,7 +244,7 @@ def test_fixed_atoms_stay_side_by_side(potential, several):
 
 
 class Spoiled(Potential):
-    """Gives what it is told to of methane that moved too far."""
+    """A potential with invalid results for methane that moved too far."""
 
     def __init__(self, of, spoil, start, limit):
         super().__init__(of.model, of.scale.item(), of.atomref, of.elements)

@@ -1,4 +1,4 @@
-"""A run stops where it leaves what its potential was trained on."""
+"""Tests that a run stops when it leaves the training domain of its potential."""
 
 import re
 

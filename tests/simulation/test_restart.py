@@ -1,4 +1,4 @@
-"""A run that was killed goes on as if it had not been."""
+"""Tests that an interrupted run continues as if it had not been interrupted."""
 
 import copy
 import itertools
@@ -335,7 +335,7 @@ def test_constraints_are_told_by_what_they_do(run, copper, constraint):
 
 
 class Lame:
-    """A constraint of one's own, with what ASE asks for."""
+    """A constraint with the methods that ASE requires."""
 
     def adjust_positions(self, atoms, new):
         new[0] = atoms.positions[0]

@@ -1,4 +1,4 @@
-"""What no simulation can begin with is told, whatever the calculator."""
+"""Tests that unphysical initial structures are rejected with any calculator."""
 
 import numpy as np
 import pytest

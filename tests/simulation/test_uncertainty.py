@@ -1,4 +1,4 @@
-"""Several potentials move atoms by their mean, tell how far they disagree, and choose what to label."""
+"""Tests of ensembles: mean forces, deviations, and the selection of structures to label."""
 
 import copy
 

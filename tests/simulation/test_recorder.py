@@ -1,3 +1,5 @@
+"""Tests of the log and the statistics of a run."""
+
 import numpy as np
 import pytest
 
