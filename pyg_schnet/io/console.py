@@ -1,4 +1,4 @@
-"""Where results and messages are printed: text of files and of names reaches no terminal as it is."""
+"""Console output: control characters in texts of files and names are escaped before they reach a terminal."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-# Control characters but line ends and tabs, invisible ones, those that turn the direction of writing, and
-# halves of characters, which no terminal can print.
+# Control characters except line ends and tabs, invisible ones, marks of writing direction, and surrogates,
+# which no terminal can print.
 _UNPRINTABLE = re.compile(
     "[\0-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
 
 
 def printable(text: str) -> str:
-    r"""Write what would command a terminal as an escape: a bell becomes ``\x07``."""
+    r"""Return text with control characters as escapes: a bell becomes ``\x07``."""
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-class _Terminal(Console):
-    """A console whose texts command nothing; its own colors and bars do."""
+class _EscapingConsole(Console):
+    """Console that escapes control characters in texts, but not its own colors and progress bars."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        if isinstance(renderable, str):  # before it is laid out: an escape is wider than what it stands for
+        if isinstance(renderable, str):  # before layout, because an escape is wider than its character
             renderable = printable(renderable)
         elif isinstance(renderable, Text):
             renderable = _printable(renderable)
@@ -38,7 +38,7 @@ class _Terminal(Console):
             yield Segment(text if control else printable(text), style, control)
 
     def on_broken_pipe(self) -> None:
-        """Raise BrokenPipeError where the reader of a pipe has ended; Rich would end the process."""
+        """Raise BrokenPipeError if the reader of a pipe has ended; Rich would end the process."""
         with suppress(SystemExit):
             super().on_broken_pipe()
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
@@ -54,11 +54,11 @@ def _printable(text: Text) -> Text:
     return text.blank_copy("").join(pieces)
 
 
-class _Errors:
-    """Standard error, for texts that command nothing."""
+class _EscapingStderr:
+    """Standard error with escaped control characters."""
 
     def __init__(self, stream: TextIO):
-        self.rich_proxied_file = stream  # by this name rich finds where its own bars go
+        self.rich_proxied_file = stream  # the name under which rich finds the stream for its progress bars
 
     def write(self, text: str) -> int:
         self.rich_proxied_file.write(printable(text))
@@ -70,14 +70,14 @@ class _Errors:
 
 @contextmanager
 def printable_errors() -> Iterator[None]:
-    """Let messages, warnings and logs on standard error command no terminal meanwhile."""
+    """Escape control characters in messages, warnings and logs on standard error."""
     before = sys.stderr
-    sys.stderr = cast(TextIO, _Errors(before))
+    sys.stderr = cast(TextIO, _EscapingStderr(before))
     try:
         yield
     finally:
         sys.stderr = before
 
 
-# Names of files and messages are printed as they are: brackets and colons in them are no markup.
-out = _Terminal(soft_wrap=True, markup=False, emoji=False)
+# Brackets and colons in names of files and messages are no markup.
+out = _EscapingConsole(soft_wrap=True, markup=False, emoji=False)

@@ -1,11 +1,11 @@
-"""Hints to what a misspelled name may have meant."""
+"""Suggestions for misspelled names."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
 
-_SYNONYMS = {  # what other programs call it: what it is called here, the first that there is
+_SYNONYMS = {  # name in other programs: names here, of which the first known one is suggested
     "cuda": ("device", "accelerator"),
     "dt": ("timestep",),
     "epochs": ("max_steps",),
@@ -21,10 +21,10 @@ _SYNONYMS = {  # what other programs call it: what it is called here, the first 
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return a question with the name that was most probably meant, or nothing if none is near.
+    """Return a question with the most similar known name, or ``""`` if none is similar.
 
-    Names may have sections, ``"trainer.lr"``, and dashes, ``"--temperature"``. In this order: another
-    spelling of the name or of its last part, another program's name, its beginning, the most similar one.
+    Names may have sections, ``"trainer.lr"``, and dashes, ``"--temperature"``. Matches in this order:
+    another spelling of the name or of its last part, a name in another program, its beginning, similarity.
     """
     spellings = {_plain(key): key for key in known}
     match = _match(_plain(name), list(spellings))
@@ -40,7 +40,7 @@ def _match(name: str, known: Sequence[str]) -> str | None:
         for key in known:
             if wanted in (key, key.rpartition(".")[2]):
                 return key
-    if len(name) > 2 and name.isidentifier():  # no unit, as eV/A
+    if len(name) > 2 and name.isidentifier():  # not a unit such as eV/A
         begun = [key for key in known if key.rpartition(".")[2].startswith(name)]
         if begun:
             return min(begun, key=len)

@@ -1,11 +1,11 @@
-"""Cards: what a published data set is, where its files are, and in which units.
+"""Cards: facts about published data sets, their files and their units.
 
-A card is a file ``NAME.toml`` beside this module, and the one place where these facts stand. Its tables are
-the classes of this module, key for key: the keys of :class:`Card` at the top; ``[splits]``, a sentence each;
-``[[files]]``, a :class:`CardFile` each; ``[[properties]]``, a :class:`Property` each; ``[sample]``, where one
-is shipped, a :class:`Sample`; ``[atomref]``, where isolated atoms are published, a table for each property.
+A card is a file ``NAME.toml`` beside this module, the only place for these facts. Its tables have the fields
+of the classes of this module: :class:`Card` at the top level; ``[splits]``, a sentence each; ``[[files]]``,
+:class:`CardFile`; ``[[properties]]``, :class:`Property`; ``[sample]``, :class:`Sample`, if one is shipped;
+``[atomref]``, a table for each property, if isolated atoms are published.
 
-``checked`` says whether we saw it in a file (true) or took it from a paper or a page (false).
+``checked`` states whether a fact was verified in a file (true) or taken from a paper or web page (false).
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Property:
-    """A property: how it is published, and how it is ours.
+    """Property of a data set, with published and own name and unit.
 
     Attributes:
-        name: Our field.
-        published: Its published name.
-        published_unit: Its published unit.
-        unit: Our unit.
-        description: What it is.
-        checked: Whether we saw its unit in a file.
+        name: Field in this package.
+        published: Published name.
+        published_unit: Published unit.
+        unit: Unit in this package.
+        description: Description.
+        checked: Whether the unit was verified in a file.
     """
 
     name: str
@@ -57,29 +57,29 @@ class Property:
 
     @property
     def factor(self) -> float:
-        """Factor from the published unit to ours."""
+        """Factor from the published unit to that of this package."""
         return conversion(self.published_unit, self.unit)
 
 
 @dataclass(frozen=True)
 class CardFile:
-    """A file: one to download, or a member of such an archive, or a part of an installed package.
+    """File of a data set: a download, a member of a downloaded archive, or a part of an installed package.
 
     Attributes:
-        name: Its name; in an archive or a package the path there.
-        checked: Whether we saw its size and hashes.
-        urls: Addresses of a file to download, in the order in which they are tried.
-        archive: Or the file that it is a member of.
-        package: Or the requirement that installs it, such as ``"qm9pack==1.0.3"``.
-        bytes: Size.
-        sha256: Hash, in hexadecimal digits.
-        md5: Hash, in hexadecimal digits.
+        name: Name; for members of archives and packages the path there.
+        checked: Whether size and hashes were verified.
+        urls: URLs of a download, in the order in which they are tried.
+        archive: Name of the archive that contains it, instead of URLs.
+        package: Requirement that installs it, such as ``"qm9pack==1.0.3"``, instead of URLs.
+        bytes: Size in bytes.
+        sha256: SHA-256, in hexadecimal digits.
+        md5: MD5, in hexadecimal digits.
         group: Part of the data set that it belongs to.
-        molecule: Molecule that it holds.
-        level_of_theory: Of this file, where files differ.
-        records: Structures or lines in it.
-        train: Of these, in the published training set.
-        test: Of these, in the published test set.
+        molecule: Molecule of its structures.
+        level_of_theory: Level of theory, if files differ.
+        records: Number of structures or lines.
+        train: Number of them in the published training set.
+        test: Number of them in the published test set.
     """
 
     name: str
@@ -104,14 +104,14 @@ class CardFile:
         _require_hash("sha256", self.sha256, 64)
         _require_hash("md5", self.md5, 32)
         if self.urls:
-            _ = self.remote  # which refuses addresses and names
+            _ = self.remote  # validates URLs and name
 
     @property
     def remote(self) -> RemoteFile:
-        """What to download, and the hash that it must have: SHA-256, else MD5, else none.
+        """The file to download, with its SHA-256, otherwise MD5, otherwise no hash.
 
         Raises:
-            ValueError: If it is a part of something else.
+            ValueError: If it is a member of an archive or a package.
         """
         if not self.urls:
             raise ValueError(
@@ -124,13 +124,13 @@ class CardFile:
 
 @dataclass(frozen=True)
 class Sample:
-    """A small file that is shipped beside the card.
+    """Small file with structures that is shipped with the card.
 
     Attributes:
-        file: Its name.
-        description: What it is.
-        records: Structures in it.
-        sha256: Hash, in hexadecimal digits.
+        file: Name.
+        description: Description.
+        records: Number of structures.
+        sha256: SHA-256, in hexadecimal digits.
     """
 
     file: str
@@ -144,25 +144,25 @@ class Sample:
 
 @dataclass(frozen=True)
 class Card:
-    """A data set. ``rich`` prints it.
+    """Facts about a published data set. ``rich`` prints it.
 
     Attributes:
-        name: Name of its folder.
-        title: What it is.
-        year: Of publication.
-        license: Of the data.
+        name: Name of the card.
+        title: Title.
+        year: Year of publication.
+        license: License of the data.
         doi: Digital object identifier.
-        url: Where to read more.
-        level_of_theory: How it was computed.
+        url: Web page.
+        level_of_theory: Level of theory of the labels.
         elements: Symbols of the elements that occur.
         records: Number of structures.
-        bibtex: How to cite it.
-        defects: What to know before use, a sentence each.
+        bibtex: Citation.
+        defects: Known defects, a sentence each.
         splits: Published splits, a sentence each.
-        files: The files that hold it.
-        properties: What is known of a structure.
-        sample: What is shipped.
-        atomref: Values of the isolated atoms by property and element, in the published units.
+        files: Files.
+        properties: Properties of each structure.
+        sample: Sample that is shipped, if any.
+        atomref: Values of isolated atoms by property and element, in published units.
     """
 
     name: str
@@ -183,8 +183,8 @@ class Card:
     atomref: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _require_different("files", [file.name for file in self.files])
-        _require_different("properties", [entry.name for entry in self.properties])
+        _require_unique("files", [file.name for file in self.files])
+        _require_unique("properties", [entry.name for entry in self.properties])
         for file in self.files:
             if file.archive and not self.file(file.archive).urls:
                 raise ValueError(f"`archive` of {file.name} must be a file with `urls`, got {file.archive!r}")
@@ -195,22 +195,22 @@ class Card:
                 raise ValueError(f"`atomref.{name}` must have values for {wanted}; got {', '.join(values)}")
 
     def property(self, name: str) -> Property:
-        """Return the property of our name ``name``, or refuse with the names that there are."""
+        """Return a property by its name in this package; raise ValueError with the known names."""
         known = {entry.name: entry for entry in self.properties}
         _require_known("property", name, known)
         return known[name]
 
     def factor(self, name: str) -> float:
-        """Return the factor from the published unit of a property to ours."""
+        """Return the factor from the published unit of a property to that of this package."""
         return self.property(name).factor
 
     def select(
         self, name: str | None = None, *, group: str | None = None, molecule: str | None = None
     ) -> tuple[CardFile, ...]:
-        """Return the files with these keys, in their order.
+        """Return the files with these attributes, in their order.
 
         Raises:
-            ValueError: If there is none; it lists the values that the key has.
+            ValueError: If there is none, with the known values.
         """
         files = self.files
         for key, value in {"group": group, "molecule": molecule, "name": name}.items():
@@ -222,10 +222,10 @@ class Card:
     def file(
         self, name: str | None = None, *, group: str | None = None, molecule: str | None = None
     ) -> CardFile:
-        """Return the one file with these keys.
+        """Return the only file with these attributes.
 
         Raises:
-            ValueError: If there is none, or more than one.
+            ValueError: If there is none or more than one.
         """
         files = self.select(name, group=group, molecule=molecule)
         if len(files) != 1:
@@ -249,7 +249,7 @@ def read_card(name: str) -> Card:
         name: One of :func:`card_names`.
 
     Raises:
-        ValueError: If there is no such card, or a mistake in it; it names file and key.
+        ValueError: If the card does not exist or is wrong, with file and key.
     """
     paths = _paths()
     _require_known("name", name, paths)
@@ -260,7 +260,7 @@ def read_card_file(path: Path) -> Card:
     """Read a card from a file; see :func:`read_card`."""
     try:
         return from_table(Card, tomllib.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:  # ours, or of text that is no UTF-8 or no TOML
+    except ValueError as error:  # also of text that is not UTF-8 or TOML
         raise ValueError(f"{path}: {error}") from None
 
 
@@ -275,7 +275,7 @@ def _require_known(key: str, value: str, known: Iterable[str]) -> None:
         raise ValueError(f"`{key}` must be one of {names}; got {value!r}.{nearest(value, known)}")
 
 
-def _require_different(key: str, names: list[str]) -> None:
+def _require_unique(key: str, names: list[str]) -> None:
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise ValueError(f"`{key}` must have names of their own, got {twice[0]!r} twice")

@@ -1,4 +1,4 @@
-"""Dataclasses from tables of TOML, where every key and type must fit."""
+"""Dataclasses from TOML tables, with strict keys and types."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or 
 def from_table(cls: type[_T], table: Mapping[str, Any]) -> _T:
     """Build a dataclass from a table with its fields as keys.
 
-    Lists become tuples, and tables the dataclasses that the fields are annotated with.
+    Lists become tuples, and nested tables the dataclasses of the annotations.
 
     Args:
-        cls: A dataclass; its fields may be text, numbers, booleans, tuples and dictionaries of these, other
-            such dataclasses, or any of these or ``None``.
-        table: Its fields.
+        cls: Dataclass with fields of text, numbers, booleans, tuples and dictionaries of these, other such
+            dataclasses, or unions of one of these with ``None``.
+        table: Values by field.
 
     Raises:
-        ValueError: If a key is unknown or missing, or a value of another type; it names the key.
+        ValueError: If a key is unknown or missing or a value has another type, with the key.
     """
     known = {entry.name: entry for entry in fields(cls)}  # pyright: ignore[reportArgumentType]
     for key in table:
@@ -38,7 +38,7 @@ def from_table(cls: type[_T], table: Mapping[str, Any]) -> _T:
 
 
 def _value(hint: Any, value: Any, key: str) -> Any:
-    if get_origin(hint) in (Union, types.UnionType):  # with None, which TOML cannot write
+    if get_origin(hint) in (Union, types.UnionType):  # with None, which TOML does not have
         hint = get_args(hint)[0]
     origin = get_origin(hint)
     if origin is tuple:
@@ -54,7 +54,7 @@ def _value(hint: Any, value: Any, key: str) -> Any:
         except ValueError as error:
             raise ValueError(f"in {key}: {error}") from None
     accepted = (int, float) if hint is float else (hint,)
-    _require(type(value) in accepted, key, _NAMES[hint], value)  # a boolean is no number here
+    _require(type(value) in accepted, key, _NAMES[hint], value)  # a boolean is not a number
     return hint(value)
 
 

@@ -1,4 +1,4 @@
-"""Archives from the internet, unpacked into one folder and nowhere else."""
+"""Safe extraction of archives: bounded size and memory, no links, nothing outside of the target folder."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, cast
 
-_CHUNK = 2**20  # bytes; no more of an archive are in memory
-_LARGE, _INFLATION = 2**28, 250  # bytes, from which no archive may unpack to so many times its size
+_CHUNK = 2**20  # bytes of an archive in memory
+_LARGE, _INFLATION = 2**28, 250  # an archive may unpack to 256 MiB or 250 times its size
 _SHOWN = 100  # characters of a name in a message
 _TOKEN = 8  # bytes, in the names of files that are being written
 _COMPRESSIONS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
@@ -33,7 +33,7 @@ _LINKS = {
     tarfile.BLKTYPE: "a device",
     tarfile.FIFOTYPE: "a pipe",
 }
-# What the standard library lets through: RuntimeErrors from zipfile, the last three from damaged headers.
+# Exceptions of the standard library: RuntimeErrors from zipfile, the last three from damaged headers.
 _DAMAGES = (
     EOFError,
     RuntimeError,
@@ -49,12 +49,12 @@ _DAMAGES = (
 
 @dataclass(frozen=True)
 class _Member:
-    """What an archive holds under a name.
+    """Member of an archive.
 
     Attributes:
-        name: As the archive has it.
-        kind: ``"file"``, ``"folder"``, or what it is else, which is never unpacked.
-        open: Gives the content of a file.
+        name: Name in the archive.
+        kind: ``"file"``, ``"folder"``, or a description of another kind, which is never extracted.
+        open: Function that returns the content of a file as a stream.
     """
 
     name: str
@@ -70,27 +70,28 @@ def extract(
     max_bytes: int = 64 * 2**30,
     max_members: int = 2**20,
 ) -> list[Path]:
-    """Unpack files of a tar (plain, gzip, bzip2 or xz) or zip into a folder, below their relative paths.
+    """Extract files of a tar (plain, gzip, bzip2 or xz) or zip archive into a folder.
 
-    Each file is complete or not there. A file of the same name is replaced. The archive is read to its end,
-    so that damage anywhere in a tar is noticed.
+    Each file is complete or absent. A file of the same name is replaced. The archive is read to its end, so
+    that damage anywhere in a tar is detected.
 
     Args:
-        archive: May come from anywhere: it writes nothing outside of the folder, makes no links, and takes
-            little memory.
-        folder: Where to; it is made.
-        members: Names in the archive; all files by default.
-        max_bytes: Limit of what is written, in bytes; 250 times the archive's size is another, above 256 MiB.
-        max_members: Limit of what the archive holds.
+        archive: Archive, which need not be trusted: nothing is written outside of the folder, no links are
+            made, and memory is bounded.
+        folder: Target folder, created if necessary.
+        members: Names of files in the archive; all files by default.
+        max_bytes: Maximum number of extracted bytes; also limited to 250 times the size of the archive, or
+            256 MiB if that is more.
+        max_members: Maximum number of members of the archive.
 
     Returns:
         Paths of the files, in the order of ``members``, else of the archive.
 
     Raises:
-        FileNotFoundError: If there is no such archive.
+        FileNotFoundError: If the archive does not exist.
         TypeError: If ``members`` is a single name.
-        ValueError: If the archive is damaged or too large, if it lacks a member, or if a member leads out of
-            the folder or is neither file nor folder.
+        ValueError: If the archive is damaged or too large, lacks a member, or has a member outside of the
+            folder or of another kind than file or folder.
     """
     archive, folder = Path(archive), Path(folder)
     if isinstance(members, str):
@@ -100,7 +101,7 @@ def extract(
     folder.mkdir(parents=True, exist_ok=True)
     wanted = None if members is None else dict.fromkeys(PurePosixPath(name) for name in members)
     paths: dict[PurePosixPath, Path] = {}
-    limit = min(max_bytes, _most(archive))
+    limit = min(max_bytes, _max_size(archive))
     first, count, left = [], 0, limit
     with closing(_members(archive)) as found:
         for count, member in enumerate(found, start=1):
@@ -112,7 +113,7 @@ def extract(
             name = PurePosixPath(member.name)
             if wanted is not None and name not in wanted:
                 continue
-            _check(archive, member)
+            _check_member(archive, member)
             if member.kind == "file":
                 paths[name] = _inside(folder, name)
                 left -= _write(archive, member, paths[name], left, limit)
@@ -125,19 +126,19 @@ def extract(
 
 
 def remove_leftovers(folder: str | os.PathLike) -> None:
-    """Remove what killed processes left half unpacked; the caller holds a lock, so that nobody is at it."""
+    """Remove partially extracted files of killed processes; the caller must hold the lock of the folder."""
     for path in Path(folder).rglob(f".{'[0-9a-f]' * 2 * _TOKEN}.part"):
         path.unlink(missing_ok=True)
 
 
 def stream(archive: str | os.PathLike) -> Iterator[tuple[str, Iterator[bytes]]]:
-    """Give the files of an archive one after the other, without unpacking them.
+    """Read the files of an archive in turn, without extracting them.
 
     Args:
-        archive: As for :func:`extract`. Names are given as they are, so do not use them as paths.
+        archive: Archive as for :func:`extract`. Names are not checked: do not use them as paths.
 
     Yields:
-        The name, and the content in pieces of at most 1 MiB. They may be left, but not read later.
+        Name, and content in pieces of at most 1 MiB, to be read before the next file or not at all.
 
     Raises:
         ValueError: If the archive is damaged.
@@ -150,13 +151,13 @@ def stream(archive: str | os.PathLike) -> Iterator[tuple[str, Iterator[bytes]]]:
             yield member.name, _pieces(archive, member)
 
 
-def _most(archive: Path) -> int:
-    """Tell to how many bytes an archive may unpack; kilobytes of bzip2 may be gigabytes of nothing."""
+def _max_size(archive: Path) -> int:
+    """Return how many bytes an archive may contain; kilobytes of bzip2 may expand to gigabytes."""
     return max(_LARGE, _INFLATION * archive.stat().st_size)
 
 
-def _check(archive: Path, member: _Member) -> None:
-    path = PureWindowsPath(member.name)  # separates at / and \, and knows drives
+def _check_member(archive: Path, member: _Member) -> None:
+    path = PureWindowsPath(member.name)  # splits at / and \ and knows drives
     nameless = path.name == "" and member.kind != "folder"
     if nameless or path.drive or path.root or ".." in path.parts or "\0" in member.name:
         raise ValueError(f"{archive}: member {member.name!r} leads out of the folder; do not use the archive")
@@ -167,7 +168,7 @@ def _check(archive: Path, member: _Member) -> None:
 
 
 def _inside(folder: Path, name: PurePosixPath) -> Path:
-    """Make the folder of a member, unless a link that is there leads elsewhere."""
+    """Return the path of a member and create its folder, unless an existing link leads elsewhere."""
     path = folder / name
     if not path.parent.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{path.parent}: is a link that leads out of {folder}; remove it")
@@ -176,7 +177,7 @@ def _inside(folder: Path, name: PurePosixPath) -> Path:
 
 
 def _write(archive: Path, member: _Member, path: Path, left: int, limit: int) -> int:
-    """Write a file of at most ``left`` bytes, and return its size."""
+    """Write a file of at most ``left`` bytes, and return its size in bytes."""
     size = 0
     temporary = path.with_name(f".{secrets.token_hex(_TOKEN)}.part")
     try:
@@ -205,7 +206,7 @@ def _members(archive: Path) -> Generator[_Member, None, None]:
     with _reading(archive):
         with archive.open("rb") as file:
             start = file.read(6)
-        seen: set[int] = set()  # hashes of names, of which there may be many
+        seen: set[int] = set()  # hashes of names, to save memory
         for member in (_zip_members if start[:2] == b"PK" else _tar_members)(archive, start):
             name = hash(PurePosixPath(member.name))
             if member.kind == "file" and name in seen:
@@ -216,11 +217,11 @@ def _members(archive: Path) -> Generator[_Member, None, None]:
 
 @contextmanager
 def _reading(archive: Path) -> Iterator[None]:
-    """Turn what damaged archives raise into one error."""
+    """Convert all exceptions of damaged archives to ValueError."""
     try:
         yield
     except (OSError, *_DAMAGES) as error:
-        # Decompressors set no number, and a header that leads before the start of the file is EINVAL.
+        # Decompressors set no errno; an offset before the start of the file is EINVAL.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         raise ValueError(f"{archive}: is damaged ({error}); delete it and download again") from None
@@ -228,9 +229,9 @@ def _reading(archive: Path) -> Iterator[None]:
 
 def _zip_members(archive: Path, _: bytes) -> Iterator[_Member]:
     with zipfile.ZipFile(archive) as file:
-        if sum(info.file_size for info in file.infolist()) > _most(archive):  # members may overlap
+        if sum(info.file_size for info in file.infolist()) > _max_size(archive):  # members may overlap
             raise zipfile.BadZipFile(
-                f"it unpacks to more than {_most(archive):,} bytes, far more than it holds"
+                f"it unpacks to more than {_max_size(archive):,} bytes, far more than it holds"
             )
         for info in file.infolist():
             yield _Member(info.filename, _zip_kind(info), lambda info=info: cast(Any, file.open(info)))
@@ -245,23 +246,23 @@ def _zip_kind(info: zipfile.ZipInfo) -> str:
     if info.flag_bits & 1:
         return "encrypted"
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return f"compressed by method {info.compress_type}"  # zipfile bounds no memory for the others
+        return f"compressed by method {info.compress_type}"  # zipfile does not bound the memory of others
     return "folder" if info.filename.endswith("/") else "file"
 
 
 def _tar_members(archive: Path, start: bytes) -> Iterator[_Member]:
     opener = next((opener for magic, opener in _COMPRESSIONS.items() if start.startswith(magic)), open)
     with opener(archive, "rb") as content:
-        forward = _Forward(content, _most(archive))
+        forward = _ForwardReader(content, _max_size(archive))
         with tarfile.open(fileobj=cast(Any, forward), mode="r:") as tar:
             for info in tar:
-                tar.members = []  # pyright: ignore[reportAttributeAccessIssue]  # it would keep them all
+                tar.members = []  # pyright: ignore[reportAttributeAccessIssue]  # it would keep all members in memory
                 forward.allowed = math.inf
                 yield _Member(info.name, _tar_kind(info), lambda info=info: cast(Any, tar.extractfile(info)))
                 forward.allowed = _CHUNK
-        if forward.last != bytes(tarfile.BLOCKSIZE):  # tarfile takes a broken header for the end
+        if forward.last != bytes(tarfile.BLOCKSIZE):  # tarfile treats a broken header as the end
             raise tarfile.ReadError("it ends early")
-        content.read(_CHUNK)  # gzip has its checksum at the end
+        content.read(_CHUNK)  # includes the checksum of gzip
 
 
 def _tar_kind(info: tarfile.TarInfo) -> str:
@@ -274,17 +275,17 @@ def _tar_kind(info: tarfile.TarInfo) -> str:
     return "file" if info.isreg() else _LINKS.get(info.type, "of an unknown kind")
 
 
-class _Forward:
-    """Content of a tar that is only read forward, and whose headers are short.
+class _ForwardReader:
+    """Stream of a tar that is only read forward, with headers of bounded size.
 
-    tarfile trusts headers: it would read a name of gigabytes into memory, and go back for ever.
+    tarfile trusts headers: it would read a name of gigabytes into memory, and seek backwards forever.
     """
 
     def __init__(self, stream: io.BufferedIOBase, most: int):
         self.stream, self.most = stream, most
         self.position = 0
-        self.allowed: float = _CHUNK  # bytes that may be read; far more than the headers of a member take
-        self.last = b""  # what was read last
+        self.allowed: float = _CHUNK  # bytes that may be read; far more than the headers of a member need
+        self.last = b""  # last block
 
     def read(self, size: int) -> bytes:
         """Read up to ``size`` bytes."""
@@ -305,7 +306,7 @@ class _Forward:
         return self.position
 
     def seek(self, position: int) -> None:
-        """Skip what is before a position."""
+        """Skip to a position ahead."""
         if position < self.position:
             raise tarfile.ReadError("a header leads back")
         while piece := self.stream.read(min(_CHUNK, position - self.position)):

@@ -25,7 +25,7 @@ from pyg_schnet.io.progress import bar
 _LABELS = {"sha256": "SHA-256", "md5": "MD5"}
 _BACKOFF = 0.5  # seconds before the first repetition, doubled each time
 _NO_SPACE = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
-# Identity: the bytes that are published, also from servers that call a .gz file an encoding.
+# Identity: the published bytes, also from servers that treat .gz files as an encoding.
 _HEADERS = {"User-Agent": "pyg-schnet", "Accept-Encoding": "identity"}
 
 
@@ -59,23 +59,23 @@ class RemoteFile:
 
 
 class DownloadError(RuntimeError):
-    """No source gave the file; the message says why, and how to go on by hand."""
+    """No source provided the file; the message lists the reasons and how to continue manually."""
 
 
-class _Refused(Exception):
-    """This source does not give the file."""
+class _Unavailable(Exception):
+    """The source does not provide the file."""
 
 
-class _Cut(Exception):
-    """This source did not give all of the file, and may when it is asked again."""
+class _Interrupted(Exception):
+    """The transfer was interrupted and may be repeated."""
 
 
 def verify(path: str | os.PathLike, file: RemoteFile) -> None:
     """Compare a file with its checksum, or with its size where no checksum is published.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is another file.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If its checksum or size differs.
     """
     path = Path(path)
     if not path.is_file():
@@ -85,7 +85,7 @@ def verify(path: str | os.PathLike, file: RemoteFile) -> None:
 
 
 def _difference(path: Path, file: RemoteFile) -> str | None:
-    """Say how a file differs from the published one, if it does."""
+    """Return how a file differs from the published one; ``None`` if it does not."""
     if file.hash is not None:
         algorithm, expected = file.hash.split(":")
         found = pooch.file_hash(path, alg=algorithm)
@@ -105,22 +105,22 @@ def download(
     retries: int = 3,
     progress: bool | None = None,
 ) -> Path:
-    """Return the path of the complete, verified file in ``folder``, downloading it where it is absent.
+    """Return the path of the complete, verified file in ``folder``; download it if it is absent.
 
-    A file that is there is verified and used. What a cut connection leaves is kept as ``NAME.part`` and
-    continued, by this call or the next. Of two processes one downloads and the other waits. No connection
-    is made where the environment variable ``PYG_SCHNET_OFFLINE`` is set, except to ``0``.
+    An existing file is verified. A partial file of an interrupted transfer is kept as ``NAME.part`` and
+    continued by this call or the next. If two processes download the same file, one waits. No connection is
+    made if the environment variable ``PYG_SCHNET_OFFLINE`` is set to anything but ``0``.
 
     Args:
-        file: What to get.
-        folder: Where to; it is made.
-        timeout: Seconds after which a source that does not answer is left for the next one.
-        retries: Repetitions at each source, after cut connections and HTTP status 429 and 5xx.
-        progress: ``False`` shows no progress bar; otherwise there is one on terminals.
+        file: File to download.
+        folder: Target folder, created if necessary.
+        timeout: Seconds to wait for a source before the next one is tried.
+        retries: Repetitions for each source, after interrupted connections and HTTP status 429 and 5xx.
+        progress: ``False`` shows no progress bar; by default there is one on terminals.
 
     Raises:
-        ValueError: If a file of this name is there and is another one, or an argument is wrong.
-        DownloadError: If no source gives the file, or none may be asked.
+        ValueError: If another file of this name exists, or an argument is wrong.
+        DownloadError: If no source provides the file, or downloads are forbidden.
         OSError: If the file cannot be written.
     """
     if not timeout > 0 or retries < 0:
@@ -133,15 +133,15 @@ def download(
     offline = os.environ.get("PYG_SCHNET_OFFLINE", "") not in ("", "0")
     if offline or not file.urls:
         reason = "PYG_SCHNET_OFFLINE is set, which forbids downloads" if offline else "it has no address"
-        raise DownloadError(_by_hand(file, folder, f"is not there, and {reason}", file.urls))
+        raise DownloadError(_manual_advice(file, folder, f"is not there, and {reason}", file.urls))
     folder.mkdir(parents=True, exist_ok=True)
     with locked(path, wait=True), _display(file.name, progress) as show:
-        if not path.exists():  # else another process was first
+        if not path.exists():  # otherwise another process was faster
             _from_sources(_Transfer(file, path, timeout, retries, show))
     return path
 
 
-def _by_hand(file: RemoteFile, folder: Path, problem: str, sources: Sequence[str]) -> str:
+def _manual_advice(file: RemoteFile, folder: Path, problem: str, sources: Sequence[str]) -> str:
     size = "" if file.size is None else f" of {file.size:,} bytes"
     checksum = "" if file.hash is None else f" with {file.hash}"
     advice = f"put a file{size}{checksum} into {folder} by hand"
@@ -150,7 +150,7 @@ def _by_hand(file: RemoteFile, folder: Path, problem: str, sources: Sequence[str
 
 @contextmanager
 def _display(name: str, progress: bool | None) -> Iterator[Callable[[int, int | None], None]]:
-    """Show a bar on terminals."""
+    """Show a progress bar on terminals."""
     columns = "{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn()
     with bar(*columns, hidden=progress is False) as shown:
         task = shown.add_task(name, total=None)
@@ -163,15 +163,15 @@ def _from_sources(transfer: _Transfer) -> None:
         try:
             _from_source(transfer, url)
             return
-        except (_Refused, _Cut) as error:
+        except (_Unavailable, _Interrupted) as error:
             reasons.append(f"{url}: {error}")
-    raise DownloadError(_by_hand(transfer.file, transfer.path.parent, "no source gives it", reasons))
+    raise DownloadError(_manual_advice(transfer.file, transfer.path.parent, "no source gives it", reasons))
 
 
 def _from_source(transfer: _Transfer, url: str, again: bool = False) -> None:
-    """Receive, verify and rename; once more from the start where a continued file has a wrong checksum.
+    """Receive, verify and rename; repeat from the start if a continued file has a wrong checksum.
 
-    The partial file is verified in its place: a kill meanwhile loses nothing of it.
+    The partial file is verified before it is renamed, so that a kill loses nothing.
     """
     transfer.receive(url)
     difference = _difference(transfer.part, transfer.file)
@@ -181,13 +181,13 @@ def _from_source(transfer: _Transfer, url: str, again: bool = False) -> None:
         return
     transfer.part.unlink()
     if again or not transfer.resumed:
-        raise _Refused(f"sends another file: {difference}")
+        raise _Unavailable(f"sends another file: {difference}")
     _from_source(transfer, url, again=True)
 
 
 @dataclass
 class _Transfer:
-    """A transfer that continues what a cut connection left in the partial file."""
+    """Transfer that continues the partial file of an interrupted connection."""
 
     file: RemoteFile
     path: Path
@@ -197,20 +197,20 @@ class _Transfer:
 
     def __post_init__(self):
         self.part = self.path.with_name(f"{self.path.name}.part")
-        self.origin = self.path.with_name(f"{self.path.name}.part.origin")  # address and validator
-        self.resumed = False  # the content begins with what was there before
+        self.origin = self.path.with_name(f"{self.path.name}.part.origin")  # URL and validator
+        self.resumed = False  # whether the content begins with an earlier partial file
         for path in (self.part, self.origin):
-            if path.is_symlink():  # which would lead what is received to another place
+            if path.is_symlink():  # would redirect the content elsewhere
                 path.unlink()
 
     def receive(self, url: str) -> None:
-        """Receive the content of an address as the partial file."""
+        """Receive the content of a URL into the partial file."""
         self.resumed = self.file.hash is not None and self._received() == self.file.size
         for attempt in range(0 if self.resumed else self.retries + 1):
             try:
                 self._receive(url)
                 break
-            except _Cut:
+            except _Interrupted:
                 if attempt == self.retries:
                     raise
                 time.sleep(_BACKOFF * 2**attempt)
@@ -219,7 +219,7 @@ class _Transfer:
         return self.part.stat().st_size if self.part.is_file() else 0
 
     def _receive(self, url: str, anew: bool = False) -> None:
-        """Append what is missing, or write all of it where the source does not continue."""
+        """Append what is missing, or write everything if the source does not support ranges."""
         start, headers = (0, _HEADERS) if anew else self._request(url)
         with self._get(url, headers) as response:
             status = response.status_code
@@ -227,18 +227,18 @@ class _Transfer:
                 self._write(url, response, start if status == 206 else 0)
                 return
             if not (start and status in (206, 416)):
-                error = _Cut if status == 429 or status >= 500 else _Refused
+                error = _Interrupted if status == 429 or status >= 500 else _Unavailable
                 raise error(f"HTTP status {status}")
         self._receive(url, anew=True)
 
     def _request(self, url: str) -> tuple[int, dict[str, str]]:
-        """Choose the position to continue at, and the headers that ask for it."""
+        """Return the position to continue at, and the request headers."""
         start = self._received()
         origin = self.origin.read_text("utf-8", errors="replace") if self.origin.is_file() else ""
         address, _, validator = origin.partition("\n")
         same = address == url and validator != ""
         if start in (0, self.file.size) or not (same or self.file.hash):
-            return 0, _HEADERS  # without a checksum nothing would tell that two files were mixed
+            return 0, _HEADERS  # without a checksum, mixed content would go unnoticed
         headers = {**_HEADERS, "Range": f"bytes={start}-"}
         return start, {**headers, "If-Range": validator} if same else headers
 
@@ -246,20 +246,20 @@ class _Transfer:
         try:
             return requests.get(url, headers=headers, stream=True, timeout=self.timeout)
         except requests.exceptions.Timeout:
-            raise _Refused(f"does not answer within {self.timeout:g} s") from None
+            raise _Unavailable(f"does not answer within {self.timeout:g} s") from None
         except requests.exceptions.ConnectionError as error:
-            raise _Cut(getattr(error.args[0], "reason", error)) from None
+            raise _Interrupted(getattr(error.args[0], "reason", error)) from None
         except requests.exceptions.RequestException as error:
-            raise _Refused(error) from None
+            raise _Unavailable(error) from None
 
     def _write(self, url: str, response: requests.Response, start: int) -> None:
-        """Store the answer, which begins at ``start``."""
+        """Write the response, which begins at ``start``."""
         rest = response.raw.length_remaining
         total = self.file.size if rest is None else start + rest
         if self.file.size not in (None, total):
-            raise _Refused(f"announces {total:,} bytes")
+            raise _Unavailable(f"announces {total:,} bytes")
         if self.file.hash is None and response.headers.get("Content-Type", "").startswith("text/html"):
-            raise _Refused("answers with a web page")
+            raise _Unavailable("answers with a web page")
         self.resumed = start > 0
         try:
             with self.part.open("ab" if start else "wb") as stream:
@@ -283,17 +283,17 @@ class _Transfer:
                 done += len(chunk)
                 if total is not None and done > total:
                     stream.truncate(0)
-                    raise _Refused(f"sends more than {total:,} bytes")
+                    raise _Unavailable(f"sends more than {total:,} bytes")
                 stream.write(chunk)
                 self.show(done, total)
         except HTTPError as error:
-            raise _Cut(f"was cut after {done:,} bytes ({type(error).__name__})") from None
+            raise _Interrupted(f"was interrupted after {done:,} bytes ({type(error).__name__})") from None
         if total is not None and done < total:
-            raise _Cut(f"ended after {done:,} bytes")
+            raise _Interrupted(f"ended after {done:,} bytes")
 
 
 def _continues(response: requests.Response, start: int, headers: Mapping[str, str]) -> bool:
-    """Tell whether the answer is the rest that was asked for; not all servers heed If-Range."""
+    """Return whether the response is the requested rest; not all servers respect If-Range."""
     content = re.fullmatch(rf"bytes {start}-(\d+)/(\d+)", response.headers.get("Content-Range", ""))
     to_the_end = content is not None and int(content[1]) + 1 == int(content[2])
     same = _validator(response) in ("", headers.get("If-Range", _validator(response)))
@@ -301,6 +301,6 @@ def _continues(response: requests.Response, start: int, headers: Mapping[str, st
 
 
 def _validator(response: requests.Response) -> str:
-    """Return what identifies the content, for If-Range, where a weak ETag does not count."""
+    """Return the validator of the content for If-Range: a strong ETag, or the date."""
     etag = response.headers.get("ETag", "W/")
     return response.headers.get("Last-Modified", "") if etag.startswith("W/") else etag

@@ -217,7 +217,7 @@ def test_a_cut_connection_is_continued(remote, server, tmp_path):
 
 def test_a_cut_connection_is_continued_by_the_next_call(remote, server, tmp_path):
     file = remote(content(DATA, end=HALF, headers=ETAG))
-    assert f"was cut after {HALF:,} bytes" in failure(file, tmp_path, retries=0)
+    assert f"was interrupted after {HALF:,} bytes" in failure(file, tmp_path, retries=0)
     assert (tmp_path / f"{NAME}.part").read_bytes() == DATA[:HALF]
     assert download(remote(content(DATA, headers=ETAG)), tmp_path).read_bytes() == DATA
     assert server.ranges() == [None, f"bytes={HALF}-"]
