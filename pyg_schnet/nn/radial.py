@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pyg_schnet.kernels import has_kernels, shifted_softplus, silu
+from pyg_schnet.kernels import shifted_softplus, silu
 
 
 class ShiftedSoftplus(nn.Module):
@@ -17,24 +17,21 @@ class ShiftedSoftplus(nn.Module):
     .. math::
         \mathrm{ssp}(x) = \ln(\tfrac12 e^x + \tfrac12) = \mathrm{softplus}(x) - \ln 2
 
-    Zero at the origin and infinitely often differentiable. PyTorch's softplus turns linear at 20, where
-    its second derivative jumps by 2e-9; ours turns at 80, where nothing is left to jump.
+    Zero at the origin and infinitely often differentiable.
 
     Source:
         Schütt et al., NeurIPS 2017, section 4.1 (arXiv:1706.08566).
     """
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        if has_kernels(x):
-            return shifted_softplus(x)
-        return nn.functional.softplus(x, threshold=80.0) - math.log(2.0)
+        return shifted_softplus(x)
 
 
 class SiLU(nn.Module):
     r"""The activation of SchNetPack 2's readouts, :math:`x / (1 + e^{-x})`."""
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        return silu(x) if has_kernels(x) else nn.functional.silu(x)
+        return silu(x)
 
 
 class GaussianSmearing(nn.Module):
