@@ -1,4 +1,8 @@
-"""Energies, forces and gradients of weights as straight programs, without autograd's work in each call."""
+"""Compilation of potentials: energies, forces and gradients of weights without autograd in each call.
+
+First `trace` records all operations as a graph whose sizes are symbols, `passes` simplify it, and `program`
+selects a backend: `c_backend` generates C from the graph, `python_backend` executes it by torch.
+"""
 
 from pyg_schnet.compile.compiled import CompiledPotential
 from pyg_schnet.compile.inputs import Inputs

@@ -1,4 +1,4 @@
-"""Comparison of a program with what it replaces: results, and the gradients of all weights."""
+"""Comparison of a program with eager mode: results, and gradients of all weights."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pyg_schnet.compile.inputs import Inputs
 if TYPE_CHECKING:
     from pyg_schnet.potentials.potential import Potential
 
-# Largest difference from eager, in units of the largest value. Both are the same sums of float32 in another
-# order: 1e-5 was measured for gradients of weights, with forces in the loss; mistakes give 0.1 or more.
+# Largest difference from eager mode, relative to the largest value. Both are the same float32 sums in another
+# order: measured 1e-5 for gradients of weights with forces in the loss; errors in a program give 0.1 or more.
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}
 
 
 def with_nonzero_weights(potential: Potential) -> Potential:
-    """Copy a potential, so that nobody sees it traced, with numbers for weights that are all zero.
+    """Copy a potential, with random numbers instead of weights that are all zero.
 
     A last layer that starts at zero would make forces and most gradients zero, which compare well.
     """
@@ -39,11 +39,11 @@ def difference(
     expected: dict[str, Tensor],
     found: dict[str, Tensor],
     trained: bool,
-    pull: float,
+    largest_force: float,
 ) -> str | None:
     """Compare results and, for every parameter by itself, the gradients of an arbitrary loss of them.
 
-    Forces that cancel, as in a perfect crystal, are known to the rounding of the largest ``pull`` on a site.
+    Forces that cancel, as in a perfect crystal, have the rounding error of ``largest_force``, on sites.
     """
     tolerance = _TOLERANCE[next(potential.model.parameters()).dtype]
     graph = inputs.graph
@@ -51,7 +51,7 @@ def difference(
     references = potential.scaled(none, graph.z, graph.batch, graph.num_molecules)
     for name, value in expected.items():
         base = references if name == "energy" else torch.zeros_like(value)  # which would hide any difference
-        rounding = 1e-13 * base.abs().max() + 1e-3 * tolerance * pull * (name != "energy")
+        rounding = 1e-13 * base.abs().max() + 1e-3 * tolerance * largest_force * (name != "energy")
         if not _agree(found[name] - base, value - base, tolerance, rounding):
             return f"{name} differ" if name == "forces" else f"{name} differs"
     if not trained:

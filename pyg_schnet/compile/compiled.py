@@ -1,4 +1,4 @@
-"""A potential's compiled form: programs by kind of call, made once, compared with eager once."""
+"""Compiled potentials: a program for each kind of call, compiled once and compared with eager mode once."""
 
 from __future__ import annotations
 
@@ -27,44 +27,44 @@ if TYPE_CHECKING:
     from pyg_schnet.compile.program import Program
     from pyg_schnet.potentials.potential import Potential
 
-_MAKING = threading.RLock()  # torch traces one program at a time
+_COMPILING = threading.RLock()  # torch traces one program at a time
 _SHARING = threading.Lock()
 _log = logging.getLogger(__name__)
 
 
 class ProgramSet(dict[tuple, "Program"]):
-    """Programs by kind of call, of all potentials that compute the same function of their tensors."""
+    """Programs by kind of call, shared by potentials that compute the same function of their tensors."""
 
 
-# Kept as long as one of these potentials is in use.
+# A set is kept as long as one of its potentials is in use.
 SHARED: MutableMapping[Hashable, ProgramSet] = weakref.WeakValueDictionary()
 
 
 class _State:
-    """What was found for a potential, valid while its structure and the types of its tensors stay."""
+    """What is known of a potential while its structure and the types of its tensors do not change."""
 
     def __init__(self, potential: Potential):
         self.weights = Weights(potential)
         self.programs = ProgramSet()
-        self.marks: list[Any] | None = None  # of constant tensors, whose types were looked at
+        self.versions: list[Any] | None = None  # of constant tensors, whose types were checked
         self.features: KnotFeatures | None = None  # for these tensors
         self.version = WeightsVersion()
         self.frozen: tuple[Tensor, list[Any], list[Tensor], list[Tensor]] | None = None
-        self.bound: dict[Program, tuple[list[Tensor], Any]] = {}  # these weights, as the program takes them
+        self.bound: dict[Program, tuple[list[Tensor], Any]] = {}  # weights, and as bound to it
 
 
 class CompiledPotential:
-    """Runs a potential by programs; each is made at its first use and compared with eager there.
+    """Evaluates a potential by programs, each compiled at its first use and compared with eager mode.
 
-    The programs hold no weights: potentials of the same structure, copies first of all, share them.
+    Programs hold no weights: potentials of the same structure, such as copies, share them.
 
     Args:
-        constant: Whether weights that do not require gradients are promised to stay as they are. They are not
-            read again then, unless they are replaced or autograd counts a change, as by ``load_state_dict``.
+        constant: Whether weights that do not require gradients never change. They are not read again then,
+            unless they are replaced or autograd counts a change, as by ``load_state_dict``.
 
     Attributes:
-        seconds: Time that went into making and comparing programs.
-        failure: Why some kind of call runs eagerly after all, or ``None``.
+        seconds: Time for compiling and comparing programs.
+        failure: Why some kind of call runs in eager mode, or ``None``.
     """
 
     def __init__(self, constant: bool = False):
@@ -72,26 +72,26 @@ class CompiledPotential:
         self.seconds = 0.0
         self.failure: str | None = None
         self._programs = ProgramSet()
-        self._refused: set[tuple] = set()  # kinds of calls that run eagerly, by structure
+        self._rejected: set[tuple] = set()  # kinds of calls in eager mode, by structure
         self._state: _State | None = None
 
     def __len__(self) -> int:
-        """Count the programs made so far."""
+        """Return the number of programs compiled so far."""
         return len(self._programs)
 
     def __deepcopy__(self, memo: dict) -> CompiledPotential:
         copy = CompiledPotential()
-        copy._programs, copy._refused, copy.failure = self._programs, set(self._refused), self.failure
+        copy._programs, copy._rejected, copy.failure = self._programs, set(self._rejected), self.failure
         return copy
 
     def __getstate__(self) -> dict:
-        return {}  # programs are made anew where they are needed
+        return {}  # programs are compiled again where they are needed
 
     def __setstate__(self, state: dict) -> None:
         self.__init__()
 
     def why_eager(self, potential: Potential) -> str | None:
-        """Return why no call of a potential has a program, in one line; ``None`` if some have."""
+        """Return why no call of a potential is compiled, in one line; ``None`` if some are."""
         if not isinstance(potential.model, SchNet):
             return f"only SchNet is compiled, not {type(potential.model).__name__}"
         weights = Weights(potential)
@@ -108,10 +108,10 @@ class CompiledPotential:
         """Compute energy and, if wanted, forces and stress.
 
         Args:
-            potential: Whose weights count.
+            potential: The potential.
             graph: Atoms and pairs.
-            forces: Whether forces are wanted.
-            volume: Volumes in Å³, ``(molecules,)``, where stresses are wanted.
+            forces: Whether to compute forces.
+            volume: Volumes in Å³, ``(molecules,)``; stresses are computed if given.
 
         Returns:
             ``None`` where this kind of call has no program.
@@ -119,7 +119,7 @@ class CompiledPotential:
         trained = potential.training and torch.is_grad_enabled()
         if not isinstance(potential.model, SchNet) or torch._C._are_functorch_transforms_active():
             return None
-        state, weights, marks = self._look(potential, trained)
+        state, weights, versions = self._current_state(potential, trained)
         if state.weights.unknown is not None or not has_kernels(weights[0]):
             return None
         features = state.features
@@ -134,30 +134,30 @@ class CompiledPotential:
         if program is None:
             return None
         if trained:
-            out = _trained(program, weights, inputs)
+            out = _differentiable_results(program, weights, inputs)
         else:
             if not self.constant or any(weight.requires_grad for weight in weights):
-                marks = [*marks, state.version.read(weights)]
-            out = _evaluated(program, state, potential, weights, marks, inputs)
-        return _finished(out, graph, forces, volume)
+                versions = [*versions, state.version.read(weights)]
+            out = _frozen_results(program, state, potential, weights, versions, inputs)
+        return _with_stress(out, graph, forces, volume)
 
-    def _look(self, potential: Potential, trained: bool) -> tuple[_State, list[Tensor], list[Any]]:
-        """Find what is known of a potential, anew after a change; and its tensors, and marks of them."""
+    def _current_state(self, potential: Potential, trained: bool) -> tuple[_State, list[Tensor], list[Any]]:
+        """Return what is known of a potential, its tensors and their versions; update it after a change."""
         state = self._state
         weights = None if state is None else state.weights.tensors_of(potential, trained or not self.constant)
         if state is None or weights is None:
-            return self._look_anew(potential)
-        marks = [] if trained else versions_of(weights)
-        changed = trained or marks != state.marks
+            return self._new_state(potential)
+        versions = [] if trained else versions_of(weights)
+        changed = trained or versions != state.versions
         if changed or not self.constant or state.weights.unknown:
             if not state.weights.fit(weights):
-                return self._look_anew(potential)
-            state.marks = marks
+                return self._new_state(potential)
+            state.versions = versions
         if changed:
             state.features = None
-        return state, weights, marks
+        return state, weights, versions
 
-    def _look_anew(self, potential: Potential) -> tuple[_State, list[Tensor], list[Any]]:
+    def _new_state(self, potential: Potential) -> tuple[_State, list[Tensor], list[Any]]:
         state = _State(potential)
         if state.weights.unknown is None:
             with _SHARING:
@@ -175,43 +175,43 @@ class CompiledPotential:
         volume: Tensor | None,
         trained: bool,
     ) -> Program | None:
-        """Return the programs of a kind of call, made at the first one; ``None`` where it runs eagerly."""
+        """Return the program of a kind of call, compiled at the first one; ``None`` for eager mode."""
         (graph, knots), with_forces = inputs, forces or volume is not None  # from which stresses follow
         kinds = (with_forces, trained, knots.envelope is not None, knots.spacing, graph.sites is not None)
         key = (*kinds, graph.pos.dtype, knots.features.dtype, graph.pos.device)
-        program, refused = state.programs.get(key), (state.weights.key, key)
-        if program is not None or refused in self._refused:
+        program, rejected = state.programs.get(key), (state.weights.key, key)
+        if program is not None or rejected in self._rejected:
             return program
-        with _MAKING:
+        with _COMPILING:
             program = state.programs.get(key)  # by another thread
-            if program is not None or refused in self._refused:
+            if program is not None or rejected in self._rejected:
                 return program
-            began = time.perf_counter()
-            program, reason = _make(potential, inputs, forces, volume, trained)
-            self.seconds += time.perf_counter() - began
+            start = time.perf_counter()
+            program, reason = _compile(potential, inputs, forces, volume, trained)
+            self.seconds += time.perf_counter() - start
             if program is not None:
                 state.programs[key] = program
             if reason is not None:
-                self._refused.add(refused)
+                self._rejected.add(rejected)
                 self.failure = f"{reason}; running eagerly"
                 _log.warning("%s", self.failure)
         return program
 
 
-def _make(
+def _compile(
     potential: Potential,
     inputs: Inputs,
     forces: bool,
     volume: Tensor | None,
     trained: bool,
 ) -> tuple[Program | None, str | None]:
-    """Trace a copy and compare with eager; without programs, return why such calls must run eagerly.
+    """Compile a copy and compare it with eager mode; return the program, or why there is none.
 
-    Neither comes back where results are not finite, which cannot be compared, or nothing is trained.
+    Return neither if results are not finite and cannot be compared, or if nothing is trained.
     """
     if trained and not any(parameter.requires_grad for parameter in potential.parameters()):
         return None, None
-    from pyg_schnet.compile.program import compile_program  # torch's tracing takes a second to import
+    from pyg_schnet.compile.program import compile_program  # a second of imports
 
     own = with_nonzero_weights(potential)
     try:
@@ -221,35 +221,35 @@ def _make(
     expected, state = own.evaluate(inputs.graph, forces, volume), _State(own)
     weights = state.weights.tensors()
     if trained:
-        raw = _trained(program, weights, inputs)
+        raw = _differentiable_results(program, weights, inputs)
     else:
-        raw = _evaluated(program, state, own, weights, [], inputs)
-    found = _finished(raw, inputs.graph, forces, volume)
+        raw = _frozen_results(program, state, own, weights, [], inputs)
+    found = _with_stress(raw, inputs.graph, forces, volume)
     if "stress" in expected:  # molecules beside crystals have none
         known = ~expected["stress"].isnan()
         expected, found = ({**results, "stress": results["stress"][known]} for results in (expected, found))
     if not all(bool(value.isfinite().all()) for value in expected.values()):
         return None, None
-    pull = float(raw["forces"].detach().abs().max()) if "forces" in raw else 0.0
-    other = difference(own, inputs, expected, found, trained, pull)
+    largest_force = float(raw["forces"].detach().abs().max()) if "forces" in raw else 0.0
+    other = difference(own, inputs, expected, found, trained, largest_force)
     return (program, None) if other is None else (None, f"the compiled {other} from eager")
 
 
-def _trained(program: Program, weights: list[Tensor], inputs: Inputs) -> dict[str, Tensor]:
+def _differentiable_results(program: Program, weights: list[Tensor], inputs: Inputs) -> dict[str, Tensor]:
     """Compute results that are differentiable by the weights."""
-    return _named(_Trained.apply(program, inputs, *weights))
+    return _named(_ProgramFunction.apply(program, inputs, *weights))
 
 
-def _evaluated(
+def _frozen_results(
     program: Program,
     state: _State,
     potential: Potential,
     weights: list[Tensor],
-    marks: list[Any],
+    versions: list[Any],
     inputs: Inputs,
 ) -> dict[str, Tensor]:
     """Compute results without gradients of weights."""
-    frozen = _frozen_weights(state, potential, weights, marks, inputs.knots)
+    frozen = _frozen_weights(state, potential, weights, versions, inputs.knots)
     kept, bound = state.bound.get(program, (None, None))
     if kept is not frozen:
         bound = program.bind(frozen)
@@ -257,10 +257,10 @@ def _evaluated(
     return _named(program.forward(bound, inputs, keep=False)[0])
 
 
-def _finished(
+def _with_stress(
     out: dict[str, Tensor], graph: PairGraph, forces: bool, volume: Tensor | None
 ) -> dict[str, Tensor]:
-    """Turn forces on sites into forces and stresses."""
+    """Compute forces and stresses from forces on sites."""
     if "forces" not in out:
         return out
     return {"energy": out["energy"], **graph.forces_and_stress(out["forces"], forces, volume)}
@@ -271,11 +271,11 @@ def _named(results: Any) -> dict[str, Tensor]:
 
 
 def _frozen_weights(
-    state: _State, potential: Potential, weights: list[Tensor], marks: list[Any], knots: Knots
+    state: _State, potential: Potential, weights: list[Tensor], versions: list[Any], knots: Knots
 ) -> list[Tensor]:
-    """Return weights and the filters' tables, which are computed again only where something changed."""
+    """Return weights and tables of filters, which are computed again only after a change."""
     kept = state.frozen
-    if kept is None or kept[0] is not knots.features or kept[1] != marks:
+    if kept is None or kept[0] is not knots.features or kept[1] != versions:
         model: Any = potential.model
         with torch.inference_mode(False), torch.no_grad():
             tables = [
@@ -283,12 +283,12 @@ def _frozen_weights(
                 for block in model.interactions
             ]
             frozen = [tensor.contiguous() for tensor in (*weights, *tables)]
-        alive = [w.detach() for w in weights]  # so that their addresses are not another's
-        kept = state.frozen = (knots.features, marks, frozen, alive)
+        alive = [w.detach() for w in weights]  # so that no other tensor gets their addresses
+        kept = state.frozen = (knots.features, versions, frozen, alive)
     return kept[2]
 
 
-class _Trained(torch.autograd.Function):
+class _ProgramFunction(torch.autograd.Function):
     """Forward and backward of a program, as one node of autograd."""
 
     @staticmethod

@@ -22,12 +22,12 @@ _aten = torch.ops.aten
 def python_function(
     nodes: Sequence[Node], inputs: Sequence[Node], outputs: Sequence[Node | None]
 ) -> Callable:
-    """Write nodes as a function.
+    """Compile nodes to a Python function.
 
     Args:
-        nodes: In an order in which they can be computed.
-        inputs: The function's arguments.
-        outputs: What it returns, a tuple.
+        nodes: Operations, in order of execution.
+        inputs: Arguments of the function.
+        outputs: Results of the function, a tuple.
 
     Returns:
         The function; ``function.source`` is its text.
@@ -50,7 +50,7 @@ def python_function(
 
 
 class _Writer:
-    """Lines of a function, and what their names mean."""
+    """Lines of a function, and the objects that their names refer to."""
 
     def __init__(self):
         self.lines: list[str] = []
@@ -72,7 +72,7 @@ class _Writer:
         self.lines.append(f"{node.name} = {value}")
 
     def _operation(self, target: Any) -> str:
-        """Name an operation: ours without torch's dispatcher, torch's without its Python wrapper."""
+        """Return a name for an operation: ours without torch's dispatcher, torch's without its wrapper."""
         if target not in self._operations:
             words = re.findall(r"\w+", getattr(target, "__name__", ""))
             name = f"OP{len(self._operations)}_{words[0] if words else ''}"

@@ -1,4 +1,4 @@
-"""Weights of a potential: where they are, and whether it still computes the same function of them."""
+"""Weights of a potential, and whether it still computes the same function of them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 class Weights:
-    """Finds the parameters, then the buffers, of a potential; walking through its modules takes longer.
+    """Parameters and buffers of a potential, found without traversing its modules again.
 
     Args:
-        potential: The potential, of a SchNet.
+        potential: A potential whose model is a SchNet.
 
     Attributes:
-        names: Those of the tensors.
-        parameters: How many of the tensors are parameters.
+        names: Names of the tensors, parameters first.
+        parameters: Number of parameters.
         key: Equal for potentials that compute the same function of their tensors, of which all have the same
             types and shapes.
-        unknown: Why there are no programs for this function, in one line; ``None`` if there may be some.
+        unknown: Why this function is not compiled, in one line; ``None`` if it may be.
     """
 
     def __init__(self, potential: Potential):
@@ -57,21 +57,21 @@ class Weights:
         )
 
     def tensors(self) -> list[Tensor]:
-        """Return what they are now."""
+        """Return the present tensors."""
         return [tensors[name] for tensors, name in self._slots]
 
     def tensors_of(self, potential: Potential, thoroughly: bool) -> list[Tensor] | None:
-        """Return what they are now; ``None`` if the potential has another structure than before."""
+        """Return the present tensors; ``None`` if the structure of the potential has changed."""
         if potential._modules is not self._root or not self._snapshot.is_current(thoroughly):
             return None
         try:
             tensors = self.tensors()
-        except KeyError:  # a module has lost one
+        except KeyError:  # a module no longer has one
             return None
         return None if any(map(operator.is_, tensors, self._none)) else tensors
 
     def fit(self, tensors: list[Tensor]) -> bool:
-        """Whether tensors have the types and shapes that these had."""
+        """Return whether tensors have the same types and shapes as at construction."""
         return [*map(_kind, tensors)] == self._kinds
 
 

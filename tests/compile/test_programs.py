@@ -87,14 +87,14 @@ def test_an_operation_that_the_c_backend_lacks_runs_in_python(pair, molecules, c
 
 
 def spoil_gradient(monkeypatch):
-    backward = module._Trained.backward
+    backward = module._ProgramFunction.backward
 
     def wrong(ctx, *gradients):
         found = list(backward(ctx, *gradients))
         found[4] = found[4] * 1.01
         return tuple(found)
 
-    monkeypatch.setattr(module._Trained, "backward", staticmethod(wrong))
+    monkeypatch.setattr(module._ProgramFunction, "backward", staticmethod(wrong))
 
 
 def spoil_result(number):
