@@ -173,13 +173,12 @@ def test_why_a_potential_runs_eagerly_is_told(model):
 
 
 @pytest.mark.parametrize("reach", [6.0, 3.0], ids=["no pair within the cutoff", "a pair"])
-def test_shifts_without_periodicity_run_eagerly(pair, water, reach):
+def test_shifts_without_periodicity_are_computed_as_in_eager_mode(pair, water, reach):
     eager, compiled = (potential.eval() for potential in pair)
     water.cell = reach * torch.eye(3, dtype=torch.float64)
     water.edge_index = torch.tensor([[0, 1], [1, 0]])
     water.shift = torch.tensor([[1, 0, 0], [-1, 0, 0]])
     assert_close(compiled(water), eager(water), atol=1e-12, rtol=0)
-    assert len(compiled.compiled) == 0
 
 
 @pytest.mark.parametrize("pos", [[[0.0, 0, 0]], [[0.0, 0, 0], [30.0, 0, 0]]], ids=["one atom", "no pairs"])
