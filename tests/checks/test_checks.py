@@ -347,8 +347,7 @@ def pairs(term):
     return model
 
 
-@pytest.mark.parametrize("place", [1.9, 3.3, 6.3])
-@pytest.mark.parametrize("size", [1e-3, -1e-3])
+@pytest.mark.parametrize(("place", "size"), [(1.9, 1e-3), (3.3, -1e-3), (6.3, 1e-3)])
 def test_a_small_jump_of_forces_is_found_beside_steep_walls(place, size, molecules):
     model = pairs(lambda r: size * (r - place).clamp(max=0))
     found = check(model, molecules, "smoothness")["smoothness, forces"]

@@ -99,8 +99,7 @@ def test_errors_beyond_the_axis_are_counted(figures):
     assert axes.patches[0].get_data().edges[-1] < 1000
 
 
-@pytest.mark.parametrize("forces", [True, False])
-@pytest.mark.parametrize("errors", [[0.0], [0.0, 0.0], [0.1] * 3])
+@pytest.mark.parametrize(("errors", "forces"), [([0.0], True), ([0.0, 0.0], False), ([0.1] * 3, True)])
 def test_errors_without_spread_are_drawn(tmp_path, errors, forces):
     n = 3 * len(errors)
     result = evaluation(errors, torch.zeros(n, 3).double() if forces else None)

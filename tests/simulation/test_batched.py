@@ -68,10 +68,10 @@ def test_energy_is_conserved_in_each_the_better_the_shorter_the_step(potential, 
 
 def test_the_bath_has_its_temperature(potential, ethanol):
     result = run_md_batched(
-        potential, [ethanol] * 8, duration=2.0, thermostat="langevin", friction=0.05, temperature=400
+        potential, [ethanol] * 8, duration=1.0, thermostat="langevin", friction=0.05, temperature=400
     )
     assert result.drift is None
-    # Mean of eight: the deviation is 400 K sqrt(2 / 27 / 8 / 40 independent times), 6 K.
+    # Mean of eight: the deviation is 400 K sqrt(2 / 27 / 8 / 20 independent times), 9 K.
     assert np.mean(result.temperature) == pytest.approx(400, abs=25)
     assert len(set(result.temperature)) == 8
 
