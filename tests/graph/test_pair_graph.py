@@ -121,6 +121,11 @@ COINCIDENT = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
         (wrong(batch=torch.tensor([0.0, 0.0, 1.0])), TypeError, "`batch` must hold integers"),
         (wrong(batch=torch.tensor([0, 1, 2]), num_molecules=2), ValueError, "`num_molecules` .* at least 3"),
         (wrong(batch=torch.tensor([0, 0, 2]), num_molecules=2), ValueError, "`num_molecules` .* at least 3"),
+        (
+            wrong(max_num_neighbors=1, cutoff=2.0, pbc=True, cell=9 * torch.eye(3).double()),
+            ValueError,
+            "`max_num_neighbors` is 1",
+        ),
         (wrong(max_num_neighbors=1), ValueError, "`max_num_neighbors` is 1"),
         (wrong(pbc=True), ValueError, "`pbc` must be false"),
         (wrong(pbc=True, cutoff=2.0), ValueError, "`cell` must be given"),
