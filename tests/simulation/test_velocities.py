@@ -7,7 +7,7 @@ from ase.constraints import FixAtoms
 from pyg_schnet.simulation.velocities import (
     degrees_of_freedom,
     draw_momenta,
-    kinetic,
+    kinetic_temperature,
     remove_drift,
 )
 
@@ -44,7 +44,7 @@ def test_a_molecule_starts_at_its_temperature_without_moving_or_turning(name, se
     atoms.rotate(37, (1, 2, 3))
     draw_momenta(atoms, 300, np.random.default_rng(seed), rotation=False)
     count = degrees_of_freedom(atoms, rotation=False)
-    assert kinetic(atoms, count) == pytest.approx(300, abs=1e-9)
+    assert kinetic_temperature(atoms, count) == pytest.approx(300, abs=1e-9)
     assert np.abs(atoms.get_momenta().sum(axis=0)).max() < 1e-12
     assert np.abs(angular_momentum(atoms)).max() < 1e-12
 
@@ -52,7 +52,7 @@ def test_a_molecule_starts_at_its_temperature_without_moving_or_turning(name, se
 def test_rotation_stays_where_it_is_wanted(ethanol):
     draw_momenta(ethanol, 300, np.random.default_rng(0), rotation=True)
     assert np.abs(angular_momentum(ethanol)).max() > 0.1
-    assert kinetic(ethanol, 24) == pytest.approx(300, abs=1e-9)
+    assert kinetic_temperature(ethanol, 24) == pytest.approx(300, abs=1e-9)
 
 
 def test_stopping_the_whole_leaves_the_distances_rates_unchanged(ethanol):
@@ -86,7 +86,7 @@ def test_fixed_atoms_stay(ethanol):
     ethanol.set_constraint(FixAtoms([0, 1]))
     draw_momenta(ethanol, 300, np.random.default_rng(0), rotation=False)
     assert (ethanol.get_momenta()[:2] == 0).all()
-    assert kinetic(ethanol, 21) == pytest.approx(300, abs=1e-9)
+    assert kinetic_temperature(ethanol, 21) == pytest.approx(300, abs=1e-9)
 
 
 def test_a_center_of_mass_that_may_move_does_and_counts(ethanol):
@@ -94,7 +94,7 @@ def test_a_center_of_mass_that_may_move_does_and_counts(ethanol):
     assert np.abs(ethanol.get_momenta().sum(axis=0)).max() > 0.1
     assert degrees_of_freedom(ethanol, rotation=True, drift=True) == 27
     assert degrees_of_freedom(Atoms("O"), rotation=True, drift=True) == 3
-    assert kinetic(ethanol, 27) == pytest.approx(300, abs=1e-9)
+    assert kinetic_temperature(ethanol, 27) == pytest.approx(300, abs=1e-9)
 
 
 def test_one_atom_is_refused():
