@@ -311,8 +311,8 @@ MUTANTS = [
     Mutant(
         "energy-deviation-uncalibrated",
         "ensemble",
-        'self.factors["energy"] * found["energy"].std(0)',
-        'found["energy"].std(0)',
+        'self.factors["energy"] * members["energy"].std(0)',
+        'members["energy"].std(0)',
     ),
     Mutant(
         "other-elements-in-an-ensemble",

@@ -73,7 +73,7 @@ def run(options: Namespace) -> int:
 def _evaluate(options: Namespace, models: list[str], paths: list[str]) -> int:
     from pyg_schnet.datasets import AtomsDataset
     from pyg_schnet.plots import plot_calibration, plot_parity
-    from pyg_schnet.potentials.calibration import FEWEST, calibrations, with_factors
+    from pyg_schnet.potentials.calibration import MIN_STRUCTURES, calibrations, with_factors
     from pyg_schnet.potentials.metrics import evaluate
     from pyg_schnet.simulation.calculator import evaluation_copy
 
@@ -94,7 +94,7 @@ def _evaluate(options: Namespace, models: list[str], paths: list[str]) -> int:
     evaluation = evaluate(potential, dataset, options.batch_size)
     evaluation.require_finite(dataset.indices())
     deviation = evaluation.energy_deviation
-    enough = deviation is not None and evaluation.n >= FEWEST and bool((deviation > 0).any())
+    enough = deviation is not None and evaluation.n >= MIN_STRUCTURES and bool((deviation > 0).any())
     found = calibrations(evaluation) if enough or _wants_calibration(options) else {}
     written = {}
     if options.plot is not None:

@@ -1,4 +1,4 @@
-"""Ensembles: several potentials on one graph, their mean and how far they disagree."""
+"""Ensembles: mean and standard deviation of several potentials on one graph."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any, TypeGuard, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +22,12 @@ from pyg_schnet.potentials.checkpoint import load
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.potentials.training_domain import TrainingDomain
 
-_FORMAT = 1  # of the file; raise it when an older pyg_schnet could not read it
+_FORMAT = 1  # increase it when older versions cannot read new files
 _QUANTITIES = ("energy", "forces")
 
 
 class Ensemble(nn.Module):
-    r"""The mean of potentials that were trained apart, and their deviation from it.
+    r"""Independently trained potentials: their mean, and their standard deviation from it.
 
     .. math::
         \bar E = \frac1K \sum_k E_k, \qquad
@@ -36,17 +36,22 @@ class Ensemble(nn.Module):
 
     The mean is itself a conservative force field. Neighbors are searched once, for the largest cutoff.
 
-    Potentials trained on the same structures agree on their common errors: raw deviations are usually too
-    small. :func:`~pyg_schnet.potentials.calibration.calibrate` finds the factors
-    that make them as large as errors are.
+    Potentials trained on the same structures share errors, so raw deviations are usually too small.
+    :func:`~pyg_schnet.potentials.calibration.calibrate` fits the factors that scale them to the size of the
+    errors.
 
     Args:
-        potentials: Two or more, of any models, that accept the same elements.
-        factors: What the deviations of ``"energy"`` and ``"forces"`` are multiplied by; 1 by default.
+        potentials: Two or more potentials, of any models, that accept the same elements.
+        factors: Factors that multiply the deviations of ``"energy"`` and ``"forces"``; 1 by default.
+
+    Attributes:
+        potentials: The potentials, as a ``ModuleList``.
+        factors: Factors of the deviations of ``"energy"`` and ``"forces"``.
+        is_calibrated: Whether factors were passed.
 
     Raises:
-        ValueError: If there are fewer than two, their elements differ, or a factor is not positive or of
-            something else.
+        ValueError: If there are fewer than two potentials, their elements differ, or a factor is not positive
+            or belongs to another quantity.
 
     Example:
         >>> import torch
@@ -59,7 +64,7 @@ class Ensemble(nn.Module):
     def __init__(self, potentials: Sequence[Potential], factors: Mapping[str, float] | None = None):
         super().__init__()
         if len(potentials) < 2:
-            raise ValueError(f"`potentials` must be two or more, to disagree; got {len(potentials)}")
+            raise ValueError(f"`potentials` must hold two potentials or more, got {len(potentials)}")
         for number, potential in enumerate(potentials):
             if potential.elements != potentials[0].elements:
                 raise ValueError(
@@ -82,60 +87,68 @@ class Ensemble(nn.Module):
         device: str | torch.device = "cpu",
         make: Callable[[], nn.Module] | None = None,
     ) -> Ensemble:
-        """Read potentials, as :func:`pyg_schnet.load` reads one.
+        """Load an ensemble from checkpoints, as :func:`pyg_schnet.load` loads one potential.
 
         Args:
-            paths: Files written by ``pyg-schnet train``, two or more; or the one that :meth:`save` wrote.
-            device: Where the weights go.
-            make: Makes a model that gets the weights, where they are not those of a SchNet.
+            paths: Two checkpoints or more, or one file of :meth:`save`.
+            device: Device of the weights.
+            make: Function that builds a model for the weights, if they are not those of a SchNet.
 
         Returns:
             The ensemble, in evaluation mode.
 
         Raises:
-            ValueError: If a file is not what is expected, or a checkpoint is another one than when the
+            FileNotFoundError: If a file does not exist.
+            ValueError: If a file is damaged or of another kind, or a checkpoint has changed since the
                 ensemble was saved.
         """
         factors = None
         if isinstance(paths, str | os.PathLike):
             content = _read(Path(paths))
-            factors = content.get("factors")
-            own = Path(paths)
-            paths = [own.parent / name for name in content["potentials"]]
-            if missing := next((path for path in paths if not path.is_file()), None):
-                raise FileNotFoundError(f"{own}: names {missing}, which is no checkpoint; move both together")
+            factors, own = content["factors"], paths
+            paths = member_paths(own)
             for path, sha256 in zip(paths, content["sha256"], strict=True):
-                if _hash(path) != sha256:
+                if not path.is_file():
+                    raise FileNotFoundError(
+                        f"{own}: must be moved together with its checkpoints, {path} does not exist"
+                    )
+                if hash_file(path) != sha256:
                     raise ValueError(
-                        f"{path}: is another model than the one that was calibrated; calibrate again"
+                        f"{path}: must be the checkpoint that was calibrated, got another model; calibrate "
+                        "again"
                     )
         return cls([load(path, device, make() if make else None) for path in paths], factors).eval()
 
     def save(self, path: str | os.PathLike, potentials: Sequence[str | os.PathLike]) -> None:
-        """Write a file that names the potentials' checkpoints and holds the factors.
+        """Write a JSON file with the paths of the checkpoints and the factors.
 
-        It may be given wherever a checkpoint is asked for, as ``pyg-schnet md ensemble.json …``.
+        Commands accept it in place of a checkpoint: ``pyg-schnet md ensemble.json …``.
 
         Args:
-            path: Where to, ``*.json``. Checkpoints are named relative to its folder: move them together.
-            potentials: The checkpoints, in the order of the potentials.
+            path: File to write, ``*.json``. Paths of checkpoints are relative to its folder, so move it and
+                the checkpoints together.
+            potentials: Paths of the checkpoints, in the order of the potentials.
 
         Raises:
-            ValueError: If ``path`` ends otherwise, or there are more or fewer checkpoints than potentials.
+            FileNotFoundError: If a checkpoint does not exist.
+            ValueError: If ``path`` does not end in ``.json``, or the number of checkpoints is not that of the
+                potentials.
         """
         path = Path(path)
         if not is_ensemble_file(path):
             raise ValueError(f"`path` must end in .json, got {path.name}")
         if len(potentials) != len(self.potentials):
             raise ValueError(
-                f"`potentials` must be the checkpoints of {len(self.potentials)} potentials, got "
+                f"`potentials` must hold the checkpoints of {len(self.potentials)} potentials, got "
                 f"{len(potentials)}"
             )
+        if missing := next((one for one in potentials if not Path(one).is_file()), None):
+            raise FileNotFoundError(f"{missing}: no such checkpoint; pass the paths of existing checkpoints")
         content = {
             "format": _FORMAT,
             "kind": "ensemble",
             "potentials": [os.path.relpath(one, path.absolute().parent) for one in potentials],
-            "sha256": [_hash(one) for one in potentials],
+            "sha256": [hash_file(one) for one in potentials],
             "factors": self.factors if self.is_calibrated else None,
         }
         with atomic_write(path) as part:
@@ -143,72 +156,70 @@ class Ensemble(nn.Module):
 
     def compile(self, constant: bool = False) -> Ensemble:
         """Compile each potential, see :meth:`Potential.compile <pyg_schnet.Potential.compile>`."""
-        for potential in self.potentials:
-            cast(Potential, potential).compile(constant)
+        for potential in self._members:
+            potential.compile(constant)
         return self
 
     @property
     def compiled(self) -> object | None:
-        """What the first potential tells of its programs; ``None`` without."""
-        return self._first.compiled
+        """Compiled form of the first potential; ``None`` if it is not compiled."""
+        return self._members[0].compiled
 
     @property
     def scale(self) -> Tensor:
-        """Unit of the first model's output, in eV; on the device of all."""
-        return self._first.scale
+        """Unit of the output of the first model, in eV; on the device of the ensemble."""
+        return self._members[0].scale
 
     @property
     def elements(self) -> list[int]:
-        """Atomic numbers that all of them accept."""
-        return self._first.elements
+        """Atomic numbers that all potentials accept."""
+        return self._members[0].elements
 
     @property
     def domain(self) -> TrainingDomain | None:
-        """What all of them were trained on; ``None`` if it is not known of one."""
-        return TrainingDomain.intersection(
-            [cast(Potential, potential).domain for potential in self.potentials]
-        )
+        """Intersection of the training domains; ``None`` if one is unknown."""
+        return TrainingDomain.intersection([potential.domain for potential in self._members])
 
     @property
     def atomref(self) -> Tensor:
-        """Energies of isolated atoms in eV by atomic number, ``(100,)``: the mean."""
-        return torch.stack([cast(Potential, potential).atomref for potential in self.potentials]).mean(0)
+        """Mean energies of isolated atoms in eV by atomic number, shape ``(100,)``."""
+        return torch.stack([potential.atomref for potential in self._members]).mean(0)
 
     @property
     def cutoff(self) -> float:
-        """The largest of theirs, see :attr:`Potential.cutoff`."""
-        return max(cast(Potential, member).cutoff for member in self.potentials)
+        """Largest cutoff of the potentials in Å, see :attr:`Potential.cutoff`."""
+        return max(potential.cutoff for potential in self._members)
 
     @property
-    def _first(self) -> Potential:
-        return cast(Potential, self.potentials[0])
+    def _members(self) -> list[Potential]:
+        return cast(list[Potential], list(self.potentials))
 
     def forward(self, data: Data, forces: bool = True, stress: bool = False) -> dict[str, Tensor]:
-        """Compute mean energies, forces and stresses, and deviations.
+        """Compute mean energies, forces and stresses, and their deviations.
 
         Args:
-            data: As for :class:`~pyg_schnet.Potential`.
-            forces: Whether forces are wanted.
-            stress: Whether the stress of periodic systems is wanted.
+            data: Structure or batch, as for :class:`~pyg_schnet.Potential`.
+            forces: Whether to compute forces.
+            stress: Whether to compute the stress of periodic systems.
 
         Returns:
             ``energy (molecules,)`` and ``energy_deviation (molecules,)`` in eV; ``forces (atoms, 3)`` and
-            ``forces_deviation (atoms,)`` in eV/Å; ``stress (molecules, 3, 3)`` in eV/Å³. Deviations are raw
-            unless the ensemble ``is_calibrated``.
+            ``forces_deviation (atoms,)`` in eV/Å; ``stress (molecules, 3, 3)`` in eV/Å³. Deviations are
+            multiplied by ``factors``.
         """
         data = self._with_edges(data)
         results = [potential(data, forces, stress) for potential in self.potentials]
-        found = {name: torch.stack([result[name] for result in results]) for name in results[0]}
-        out = {name: values.mean(0) for name, values in found.items()}
-        out["energy_deviation"] = self.factors["energy"] * found["energy"].std(0)
+        members = {name: torch.stack([result[name] for result in results]) for name in results[0]}
+        out = {name: values.mean(0) for name, values in members.items()}
+        out["energy_deviation"] = self.factors["energy"] * members["energy"].std(0)
         if forces:
-            square = (found["forces"] - out["forces"]).square().sum(-1).sum(0)
+            square = (members["forces"] - out["forces"]).square().sum(-1).sum(0)
             out["forces_deviation"] = self.factors["forces"] * (square / (len(results) - 1)).sqrt()
         return out
 
     def _with_edges(self, data: Data) -> Data:
-        """Search neighbors once for all, unless they are given or a model finds its own."""
-        models = [cast(Potential, potential).model for potential in self.potentials]
+        """Search neighbors once for all models, unless edges are given or a model builds its own."""
+        models = [potential.model for potential in self._members]
         if "edge_index" in data or "z" not in data or data.pos is None:
             return data
         if not all(isinstance(model, SchNet) and model.interaction_graph is None for model in models):
@@ -218,7 +229,7 @@ class Ensemble(nn.Module):
         reach = float("inf") if None in cutoffs else max(cast(list[float], cutoffs))
         cell, pbc = getattr(data, "cell", None), getattr(data, "pbc", None)
         if reach == float("inf") and pbc is not None and bool(torch.as_tensor(pbc).any()):
-            return data  # which the potentials refuse
+            return data  # the potentials reject it
         edge_index, shift = neighbor_list(data.pos, reach, batch, cell, pbc)
         data = copy(data)
         data.edge_index = edge_index
@@ -228,17 +239,18 @@ class Ensemble(nn.Module):
 
 
 def is_ensemble_file(path: str | os.PathLike) -> bool:
-    """Tell a file of :meth:`Ensemble.save` from a checkpoint, by its ending."""
+    """Return whether a path is a file of :meth:`Ensemble.save`, not a checkpoint, by its ending."""
     return Path(path).suffix == ".json"
 
 
-def members(path: str | os.PathLike) -> list[Path]:
-    """Read which checkpoints an ensemble is of, from a file of :meth:`Ensemble.save`."""
+def member_paths(path: str | os.PathLike) -> list[Path]:
+    """Read the paths of the checkpoints from a file of :meth:`Ensemble.save`."""
     return [Path(path).parent / name for name in _read(Path(path))["potentials"]]
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if path.exists() and not path.is_file():  # a pipe would never end
+    """Read and validate a file of :meth:`Ensemble.save`."""
+    if path.exists() and not path.is_file():  # reading a pipe would block
         raise ValueError(f"{path}: must be a file, got a folder, pipe or device")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -246,29 +258,20 @@ def _read(path: Path) -> dict[str, Any]:
         content = None
     if not isinstance(content, dict) or content.get("kind") != "ensemble":
         raise ValueError(
-            f"{path}: is not an ensemble; `pyg-schnet evaluate A,B,C FILE --calibrate` writes one"
+            f"{path}: must be the file of an ensemble, got another one; "
+            "`pyg-schnet evaluate A,B,C FILE --calibrate` writes it"
         )
     form = content.get("format")
     if isinstance(form, int) and form > _FORMAT:
-        raise ValueError(f"{path}: has format {form}, this pyg_schnet reads {_FORMAT}; update it")
-    names, sums, factors = (content.get(key) for key in ("potentials", "sha256", "factors"))
-    right = factors is None or (isinstance(factors, dict) and all(map(_is_number, factors.values())))
-    if not (_are_texts(names) and _are_texts(sums) and len(names) == len(sums) and right):
-        raise ValueError(f"{path}: is damaged; calibrate again, which writes it")
+        raise ValueError(f"{path}: has format {form}, this pyg_schnet reads up to {_FORMAT}; upgrade it")
+    names, hashes, factors = (content.setdefault(key) for key in ("potentials", "sha256", "factors"))
+    if not (
+        isinstance(names, list)
+        and isinstance(hashes, list)
+        and len(names) == len(hashes)
+        and all(isinstance(name, str) and "\0" not in name for name in names)
+        and (factors is None or isinstance(factors, dict))
+        and all(type(factor) in (int, float) for factor in (factors or {}).values())
+    ):
+        raise ValueError(f"{path}: is damaged; write it again with `pyg-schnet evaluate … --calibrate`")
     return content
-
-
-def _are_texts(values: Any) -> TypeGuard[list[str]]:
-    return isinstance(values, list) and all(isinstance(value, str) and "\0" not in value for value in values)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _hash(path: str | os.PathLike) -> str:
-    if not Path(path).is_file():  # a device would never end
-        raise FileNotFoundError(
-            f"{path}: no such checkpoint; give the folder of its ensemble as it was written"
-        )
-    return hash_file(path)

@@ -1,4 +1,4 @@
-"""Errors of a potential on labelled structures."""
+"""Errors of a potential on structures with reference labels."""
 
 from __future__ import annotations
 
@@ -25,29 +25,30 @@ from pyg_schnet.potentials.potential import Potential
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Errors over all structures, and what they are computed from.
+    """Errors over all structures, with the labels and predictions.
 
-    Energies are errors per molecule, in eV; forces are errors over all atoms and components, in eV/Å;
-    stresses over all periodic systems and their nine components, in eV/Å³.
+    Errors of energies are per structure, in eV; errors of forces over all atoms and components, in eV/Å;
+    errors of stresses over all periodic systems and their nine components, in eV/Å³.
 
     Attributes:
         n: Number of structures.
         energy_mae: Mean absolute error of the energies.
         energy_rmse: Root mean square error of the energies.
-        forces_mae: Mean absolute error of the forces; ``None`` where there are no labels.
+        forces_mae: Mean absolute error of the forces; ``None`` without labels.
         forces_rmse: Root mean square error of the forces.
-        energy: Labels and predictions, shape ``(2, structures)``.
-        forces: Labels and predictions, shape ``(2, atoms, 3)``.
+        energy: Labels and predictions in eV, shape ``(2, structures)``.
+        forces: Labels and predictions in eV/Å, shape ``(2, atoms, 3)``.
         z: Atomic numbers, shape ``(atoms,)``.
-        stress_mae: Mean absolute error of the stresses; ``None`` where there are no labels.
+        stress_mae: Mean absolute error of the stresses; ``None`` without labels.
         stress_rmse: Root mean square error of the stresses.
-        virial_mae: Mean absolute error of stress times volume an atom, in eV.
-        virial_rmse: Its root mean square error.
-        stress: Labels and predictions, shape ``(2, periodic systems, 3, 3)``.
+        virial_mae: Mean absolute error of stress times volume per atom, in eV.
+        virial_rmse: Root mean square error of stress times volume per atom, in eV.
+        stress: Labels and predictions in eV/Å³, shape ``(2, periodic systems, 3, 3)``.
         sizes: Numbers of atoms, shape ``(structures,)``.
-        energy_deviation: Of an ensemble, see :class:`~pyg_schnet.Ensemble`, in eV, ``(structures,)``.
-        forces_deviation: The same of the forces, in eV/Å, ``(atoms,)``.
-        potentials: How many made the predictions.
+        energy_deviation: Deviations of the energies of an :class:`~pyg_schnet.Ensemble` in eV, shape
+            ``(structures,)``; ``None`` for a single potential.
+        forces_deviation: Deviations of its forces in eV/Å, shape ``(atoms,)``.
+        potentials: Number of potentials.
     """
 
     n: int
@@ -69,7 +70,7 @@ class Evaluation:
     potentials: int = 1
 
     def as_dict(self) -> dict[str, float | int]:
-        """Give the errors in eV and Å and, with the suffix ``_kcal``, in kcal/mol and Å; stresses in GPa."""
+        """Return errors in eV and Å and, by suffix, in kcal/mol and Å (``_kcal``) and GPa (``_GPa``)."""
         errors = self._errors("energy", "forces")
         in_kcal = {f"{name}_kcal": value / kcal_per_mol for name, value in errors.items()}
         stress = self._errors("stress")
@@ -77,13 +78,13 @@ class Evaluation:
         return {"n": self.n, **errors, **in_kcal, **stress, **in_gigapascal}
 
     def require_finite(self, numbers: Sequence[int] | None = None) -> None:
-        """Raise if the potential predicted an energy or a force that is not a finite number.
+        """Raise if a predicted energy or force is not finite.
 
         Args:
-            numbers: Of the structures, for the error; from 0 by default.
+            numbers: Numbers of the structures for the message, from 0 by default.
 
         Raises:
-            ValueError: With the quantity and the structure.
+            ValueError: If one is not finite; the message has the quantity and the first structure.
         """
         structures = torch.arange(self.n)
         owners = {"energy": structures}
@@ -92,12 +93,12 @@ class Evaluation:
         for name, owner in owners.items():
             wrong = ~getattr(self, name)[1].isfinite().reshape(len(owner), -1).all(1)
             if bool(wrong.any()):
-                places = owner[wrong].unique().tolist()
-                first = places[0] if numbers is None else numbers[places[0]]
+                indices = owner[wrong].unique().tolist()
+                first = indices[0] if numbers is None else numbers[indices[0]]
                 raise ValueError(
-                    f"`{name}` predicted by the potential must be finite, got other numbers for "
-                    f"{len(places):,} of {self.n:,} structures, the first is {first}, counted from 0; remove "
-                    "them if they are unlike those of the training, or train again"
+                    f"`{name}` predicted by the potential must be finite, got other values for "
+                    f"{len(indices):,} of {self.n:,} structures, the first is {first}, counted from 0;  "
+                    "remove them if they differ from those of the training, or train again"
                 )
 
     def _errors(self, *quantities: str) -> dict[str, float]:
@@ -105,15 +106,15 @@ class Evaluation:
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
-def labelled(batch: Data) -> dict[str, bool]:
-    """Tell what a potential is asked for beside energies: that of which a batch has labels."""
+def labeled_outputs(batch: Data) -> dict[str, bool]:
+    """Return the options of a potential's call that request the outputs with labels in a batch."""
     has_stress = "stress" in batch and "pbc" in batch and bool(batch.pbc.any())
     return {"forces": "forces" in batch, **({"stress": True} if has_stress else {})}
 
 
 @contextmanager
 def in_evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Put a module in evaluation mode, and each of its submodules back in its own mode afterwards."""
+    """Set a module to evaluation mode within the context; each submodule gets its mode back afterwards."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -133,13 +134,16 @@ def evaluate(
     """Compare predictions with the labels of a data set.
 
     Args:
-        potential: One or an ensemble, in any mode; it runs in evaluation mode, and each of its submodules
-            has its own mode again afterwards.
-        dataset: With ``energy`` in eV and, if there are any, ``forces`` in eV/Å and ``stress`` in eV/Å³.
-        batch_size: Molecules at once.
-        batch_edges: Edges at once, instead of a number of molecules.
-        shared: Whether all processes of ``torch.distributed`` call this, each of which then evaluates a part:
-            the errors are those of all structures, and what they are computed from is each one's part.
+        potential: Potential or ensemble. It runs in evaluation mode, and each of its submodules has its mode
+            back afterwards.
+        dataset: Structures with ``energy`` in eV and, optionally, ``forces`` in eV/Å and ``stress`` in eV/Å³.
+        batch_size: Structures evaluated at once.
+        batch_edges: Maximum number of edges evaluated at once, instead of a number of structures.
+        shared: Whether all ranks of ``torch.distributed`` call this function. Each evaluates a shard of the
+            data set; errors are those of all structures, labels and predictions those of the shard.
+
+    Returns:
+        The errors, with the labels and predictions on the CPU.
 
     Raises:
         ValueError: If the data set is empty.
@@ -150,13 +154,14 @@ def evaluate(
     if shared:
         dataset = cast(InMemoryDataset, dataset[distributed.get_rank() :: distributed.get_world_size()])
     device = potential.atomref.device
-    metrics = {name: [_sum_of(make, shared, device) for make in _METRICS] for name in _MEASURED}
+    cutoff = getattr(potential, "cutoff", math.inf)  # models of the user may have none
+    metrics = {name: [_empty_metric(kind, shared, device) for kind in _METRICS] for name in _QUANTITIES}
     parts: list[dict[str, Tensor]] = []
     with in_evaluation_mode(potential):
-        for batch in _batches(dataset, potential, batch_size, batch_edges):
+        for batch in _batches(dataset, cutoff, batch_size, batch_edges):
             batch = batch.to(device)
-            with describe_out_of_memory(partial(_too_large, batch, _cutoff(potential))), torch.no_grad():
-                out = potential(batch, **labelled(batch))
+            with describe_out_of_memory(partial(_too_large, batch, cutoff)), torch.no_grad():
+                out = potential(batch, **labeled_outputs(batch))
             pairs = _pairs(out, batch)
             for name, pair in pairs.items():
                 label, prediction = pair.contiguous()
@@ -164,10 +169,9 @@ def evaluate(
                     metric.update(prediction, label)
             deviations = {name: out[name].double() for name in _DEVIATIONS if name in out}
             parts.append({**pairs, **deviations, "z": batch.z, "sizes": batch.ptr.diff()})
-    found = _found(parts, shared, device)
     errors = {
-        f"{name}_{kind}": float(metric.compute()) if there else None
-        for name, there in found.items()
+        f"{name}_{kind}": float(metric.compute()) if has_labels else None
+        for name, has_labels in _have_labels(parts, shared, device).items()
         for kind, metric in zip(("mae", "rmse"), metrics[name], strict=True)
     }
     columns = {
@@ -190,40 +194,32 @@ def evaluate(
 
 
 def _pairs(out: dict[str, Tensor], batch: Data) -> dict[str, Tensor]:
-    """Put labels and predictions side by side, ``(2, …)``."""
+    """Stack labels and predictions by quantity, shape ``(2, …)``."""
     pairs = {"energy": torch.stack([batch.energy, out["energy"]])}
     if "forces" in out:
         pairs["forces"] = torch.stack([batch.forces, out["forces"].double()])
     if "stress" in out:
         both = torch.stack([batch.stress, out["stress"]])
-        periodic = out["stress"][:, 0, 0].isfinite()  # molecules have none
+        periodic = out["stress"][:, 0, 0].isfinite()  # NaN for molecules
         pairs["stress"] = both[:, periodic]
         pairs["virial"] = torch.stack([virial_per_atom(stress, batch) for stress in both])[:, periodic]
     return pairs
 
 
 def _batches(
-    dataset: InMemoryDataset, potential: Potential | Ensemble, batch_size: int, batch_edges: int | None
+    dataset: InMemoryDataset, cutoff: float, batch_size: int, batch_edges: int | None
 ) -> Iterable[Data]:
-    if len(dataset) == 0:  # this process's part
+    if len(dataset) == 0:  # an empty shard
         return ()
-    # A generator of its own: loaders draw from one even if they do not shuffle.
-    if batch_edges is None:
-        bounds = bound_edges(dataset, _cutoff(potential))
-        batches = [] if bounds is None else list(torch.arange(len(dataset)).split(batch_size))
-        parts = [part for ids in batches for part in split_by_edges(ids, cast(Tensor, bounds))]
-        if len(parts) == len(batches):
-            return DataLoader(dataset, batch_size, generator=torch.Generator())
-        return DataLoader(
-            dataset, batch_sampler=[part.tolist() for part in parts], generator=torch.Generator()
-        )
-    edges = count_edges(dataset, potential.cutoff)
-    sampler = EdgeBudgetSampler(edges, batch_edges, shuffle=False)
+    if batch_edges is not None:
+        sampler = EdgeBudgetSampler(count_edges(dataset, cutoff), batch_edges, shuffle=False)
+    else:
+        batches, bounds = torch.arange(len(dataset)).split(batch_size), bound_edges(dataset, cutoff)
+        if bounds is not None:
+            batches = [part for ids in batches for part in split_by_edges(ids, bounds)]
+        sampler = [ids.tolist() for ids in batches]
+    # Its own generator: loaders draw a random number even if they do not shuffle.
     return DataLoader(dataset, batch_sampler=sampler, generator=torch.Generator())
-
-
-def _cutoff(potential: Potential | Ensemble) -> float:
-    return getattr(potential, "cutoff", math.inf)  # of others it is not known
 
 
 def _too_large(batch: Data, cutoff: float) -> str:
@@ -233,22 +229,22 @@ def _too_large(batch: Data, cutoff: float) -> str:
     return f"{named}: {too_large_reason(int(sizes[largest]), cutoff)}"
 
 
-def _found(parts: list[dict[str, Tensor]], shared: bool, device: torch.device) -> dict[str, bool]:
-    """Tell what was compared, in any process."""
-    found = torch.tensor([any(name in part for part in parts) for name in _MEASURED], dtype=torch.uint8)
-    found = found.to(device)
+def _have_labels(parts: list[dict[str, Tensor]], shared: bool, device: torch.device) -> dict[str, bool]:
+    """Return, by quantity, whether any structure has labels, on any rank."""
+    flags = [any(name in part for part in parts) for name in _QUANTITIES]
+    have_labels = torch.tensor(flags, dtype=torch.uint8, device=device)
     if shared:
-        distributed.all_reduce(found, distributed.ReduceOp.MAX)
-    return dict(zip(_MEASURED, found.bool().tolist(), strict=True))
+        distributed.all_reduce(have_labels, distributed.ReduceOp.MAX)
+    return dict(zip(_QUANTITIES, have_labels.bool().tolist(), strict=True))
 
 
-def _sum_of(make: Callable[..., Metric], shared: bool, device: torch.device) -> Metric:
-    """Make a metric that counts nothing yet; of several processes, ``compute`` gives that of all."""
-    metric = make(sync_on_compute=shared).set_dtype(torch.float64).to(device)
+def _empty_metric(kind: Callable[..., Metric], shared: bool, device: torch.device) -> Metric:
+    """Build a metric of no values; if ``shared``, ``compute`` returns its value over all ranks."""
+    metric = kind(sync_on_compute=shared).set_dtype(torch.float64).to(device)
     metric.update(torch.empty(0, device=device), torch.empty(0, device=device))
     return metric
 
 
 _DEVIATIONS = ("energy_deviation", "forces_deviation")
-_MEASURED = ("energy", "forces", "stress", "virial")
+_QUANTITIES = ("energy", "forces", "stress", "virial")
 _METRICS = (MeanAbsoluteError, partial(MeanSquaredError, squared=False))

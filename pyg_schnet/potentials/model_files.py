@@ -1,19 +1,19 @@
-"""Files of models as commands name them: checkpoints, runs, ensembles."""
+"""Files that the argument MODEL of a command refers to: checkpoints, runs, ensembles."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from pyg_schnet.io.hashes import hash_file
-from pyg_schnet.potentials.ensemble import is_ensemble_file, members
+from pyg_schnet.potentials.ensemble import is_ensemble_file, member_paths
 
 
 def resolve_models(text: str) -> list[str]:
-    """Return the paths that an argument MODEL names.
+    """Return the paths of the files that an argument MODEL refers to.
 
     Args:
         text: Path of a checkpoint, of an ensemble's JSON file, or of the directory of a training run, which
-            stands for its ``model.safetensors``; or several, joined by commas.
+            means its ``model.safetensors``; or several, joined by commas.
 
     Raises:
         ValueError: If a directory holds no model.
@@ -34,27 +34,33 @@ def _resolve(name: str) -> str:
 
 
 def checkpoint_paths(models: list[str]) -> list[str]:
-    """Return the paths of all checkpoints: the members of an ensemble's file, otherwise ``models``."""
-    return [str(path) for path in members(models[0])] if is_ensemble_file(models[0]) else models
+    """Return the paths of all checkpoints.
+
+    Args:
+        models: Paths of :func:`resolve_models`; a single ensemble's file is replaced by its checkpoints.
+    """
+    return [str(path) for path in member_paths(models[0])] if is_ensemble_file(models[0]) else models
 
 
 def model_files(text: str) -> list[str]:
-    """Return all files that MODEL names: checkpoints, and an ensemble's file with its members."""
+    """Return all files that an argument MODEL refers to: checkpoints, and an ensemble's file with its own.
+
+    Args:
+        text: Argument MODEL, as for :func:`resolve_models`.
+    """
     models = resolve_models(text)
     return list(dict.fromkeys([*models, *checkpoint_paths(models)]))
 
 
 def hash_models(models: list[str]) -> list[str]:
-    """Return the first 16 digits of the SHA-256 of each file.
+    """Return the first 16 hexadecimal digits of the SHA-256 of each file.
+
+    Args:
+        models: Paths of the files.
 
     Raises:
         FileNotFoundError: If a file does not exist.
     """
-    found = []
-    for model in models:
-        if not Path(model).is_file():
-            raise FileNotFoundError(
-                f"{model}: no such checkpoint; `pyg-schnet train` writes model.safetensors"
-            )
-        found.append(hash_file(model)[:16])
-    return found
+    if missing := next((model for model in models if not Path(model).is_file()), None):
+        raise FileNotFoundError(f"{missing}: no such checkpoint; `pyg-schnet train` writes model.safetensors")
+    return [hash_file(model)[:16] for model in models]

@@ -15,26 +15,26 @@ from pyg_schnet.graph.neighbors import neighbor_list
 from pyg_schnet.graph.validation import MAX_ATOMIC_NUMBER
 
 MIN_DISTANCE_RATIO = 0.9
-"""Default fraction of the shortest distance in training that is allowed.
+"""Default allowed fraction of the shortest distance in training.
 
-Structures of one ensemble stay above it: of GFN2-xTB ethanol at 500 K the shortest distance of 1,450 frames
-is at least 0.92 of that in 50 others, 0.96 from 500 on (any pair of elements, 20 splits).
+Structures of one thermodynamic ensemble stay above it: in GFN2-xTB ethanol at 500 K, the shortest distance in
+1,450 frames is at least 0.92 of that in 50 others, 0.96 for 500 (any pair of elements, 20 splits).
 """
 UNSEEN_PAIR_DISTANCE = 2.5
-"""Shortest distance in Å allowed for elements that never came near each other in training.
+"""Shortest allowed distance in Å of two elements without a shortest distance in training.
 
-Below it atoms are bonded, or in contact.
+Atoms at shorter distances are bonded or in contact.
 """
-SKIN = 0.5  # Å beyond the limits up to which pairs are listed; see `NearPairs`
+SKIN = 0.5  # largest distance beyond its limit, in Å, of a pair in `NearPairs`
 
 
 @dataclass(frozen=True)
 class TrainingDomain:
-    """Properties of a training set that are cheap to compare with in a simulation.
+    """Properties of a training set that a simulation can check at little cost.
 
     Attributes:
         shortest: Shortest distances in Å by pair of elements, the lower atomic number first,
-            ``{(1, 6): 1.02}``; periodic images count. Absent pairs never came near each other.
+            ``{(1, 6): 1.02}``, including periodic images. Absent pairs were never near each other.
         largest_force: Largest force on an atom in eV/Å; ``None`` without forces.
         stress: Whether the structures had stresses.
     """
@@ -49,33 +49,41 @@ class TrainingDomain:
         Args:
             data: One structure with ``z (atoms,)`` and ``pos (atoms, 3)`` in Å; ``cell`` and ``pbc`` if it is
                 periodic.
-            closest: Fraction of the shortest distance of two elements that is allowed.
+            closest: Allowed fraction of the shortest distance of two elements.
 
         Raises:
-            ValueError: With the two atoms and their distance.
+            ValueError: If two atoms are too close; the message has their indices and distance.
         """
         if reasons := self.violations(data, closest):
             raise ValueError(reasons[0])
 
     def violations(self, data: Data, closest: float = MIN_DISTANCE_RATIO) -> dict[int, str]:
-        """Return which atoms are closer than they were in training, by the index of the structure.
+        """Return the reasons why structures are outside the domain, by the index of the structure.
 
         Args:
             data: One structure, or a batch.
-            closest: As for :meth:`check`.
+            closest: Allowed fraction of the shortest distance of two elements.
         """
         return self.pairs_near_limits(data, closest).violations(data)
 
     def clearance(self, data: Data, closest: float = MIN_DISTANCE_RATIO) -> float:
-        """Compute how much every two atoms may approach each other, in Å; negative if two are too close.
+        """Compute the smallest distance of a pair beyond its limit, in Å; negative if one is too close.
 
-        It is at most 0.5. No atom can violate the limits before one has moved by half of it.
+        It is at most 0.5. No pair can violate its limit before an atom has moved by half of the clearance.
+
+        Args:
+            data: One structure, or a batch.
+            closest: Allowed fraction of the shortest distance of two elements.
         """
         near = self.pairs_near_limits(data, closest)
         return min(SKIN, float(near.margin(cast(Tensor, data.pos)).min())) if len(near.limit) else SKIN
 
     def min_distances(self, closest: float = MIN_DISTANCE_RATIO) -> Tensor:
-        """Return allowed distances in Å by two atomic numbers, ``(100, 100)``."""
+        """Return the shortest allowed distances in Å by two atomic numbers, shape ``(100, 100)``.
+
+        Args:
+            closest: Allowed fraction of the shortest distance of two elements.
+        """
         unseen = UNSEEN_PAIR_DISTANCE if self.shortest and closest > 0 else 0.0
         table = torch.full((MAX_ATOMIC_NUMBER + 1, MAX_ATOMIC_NUMBER + 1), unseen, dtype=torch.float64)
         for (a, b), value in self.shortest.items():
@@ -91,22 +99,31 @@ class TrainingDomain:
     def from_json(cls, entry: Mapping[str, Any]) -> TrainingDomain:
         """Build a domain from the result of :meth:`to_json`.
 
+        Args:
+            entry: Result of :meth:`to_json`, also after a round trip through JSON.
+
         Raises:
             ValueError: If a distance or an atomic number is out of range.
-            AttributeError, KeyError, TypeError: If the entry has another form.
+            AttributeError, KeyError, TypeError: If the entry has another structure.
         """
         shortest = {}
         for names, value in entry["shortest"].items():
             a, b = map(int, names.split("-"))
             shortest[a, b] = float(value)
             if not (min(a, b) >= 0 and max(a, b) <= MAX_ATOMIC_NUMBER and 0 <= shortest[a, b] < math.inf):
-                raise ValueError(f"`shortest` must hold distances of elements in Å, got {value} for {names}")
+                raise ValueError(
+                    f"`shortest` must map pairs of elements to distances in Å, got {names}: {value}"
+                )
         force = entry["largest_force"]
         return cls(shortest, None if force is None else float(force), bool(entry["stress"]))
 
     @classmethod
     def intersection(cls, domains: Sequence[TrainingDomain | None]) -> TrainingDomain | None:
-        """Return what all of several potentials were trained on; ``None`` if one domain is unknown."""
+        """Return the domain that several potentials share; ``None`` if one is unknown.
+
+        Args:
+            domains: Domains of the potentials, ``None`` for an unknown one.
+        """
         known = [domain for domain in domains if domain is not None]
         if not known or len(known) < len(domains):
             return None
@@ -123,7 +140,7 @@ class TrainingDomain:
 
         Args:
             data: One structure, or a batch.
-            closest: As for :meth:`check`.
+            closest: Allowed fraction of the shortest distance of two elements.
         """
         z, pos = data.z, cast(Tensor, data.pos)
         table = self.min_distances(closest).to(pos.device)
@@ -144,13 +161,13 @@ class TrainingDomain:
 
 @dataclass(frozen=True)
 class NearPairs:
-    """Pairs of atoms near their limits; complete as long as no atom moves by 0.25 Å and no cell changes.
+    """Pairs of atoms near their limits; complete until an atom moves by 0.25 Å or a cell changes.
 
     Attributes:
-        edges: Atoms of each pair in both directions, ``(2, edges)``.
-        offset: Displacement of the cell of the first atom in Å, ``(edges, 3)``.
-        limit: Shortest distance allowed in Å, ``(edges,)``.
-        closest: Fraction of the distance in training that it is.
+        edges: Source and target of each pair, in both directions, shape ``(2, edges)``.
+        offset: Displacement of the image of the source in Å, shape ``(edges, 3)``.
+        limit: Shortest allowed distance in Å, shape ``(edges,)``.
+        closest: Limit as a fraction of the shortest distance in training.
     """
 
     edges: Tensor
@@ -159,32 +176,40 @@ class NearPairs:
     closest: float
 
     def margin(self, pos: Tensor) -> Tensor:
-        """Compute the distance beyond the limit in Å, ``(edges,)``; negative if two atoms are too close."""
+        """Compute distances minus their limits in Å, shape ``(edges,)``; negative if atoms are too close.
+
+        Args:
+            pos: Positions in Å, shape ``(atoms, 3)``.
+        """
         source, target = self.edges
         return (pos[source] - pos[target] + self.offset).norm(dim=1) - self.limit
 
     def violations(self, data: Data) -> dict[int, str]:
-        """Return which atoms are too close, by the index of the structure."""
+        """Return a description of the closest forbidden pair, by the index of the structure.
+
+        Args:
+            data: The structure or batch of the pairs, with its present positions.
+        """
         margin = self.margin(cast(Tensor, data.pos))
         close = (margin < 0).nonzero().flatten()
         if len(close) == 0:
             return {}
         batch = data.get("batch")
         batch = torch.zeros_like(data.z) if batch is None else batch
-        structure, found = batch[self.edges[0, close]], {}
+        structure, reasons = batch[self.edges[0, close]], {}
         for index in structure.unique().tolist():
             own = close[structure == index]
             worst = own[margin[own].argmin()]
             limit, first = float(self.limit[worst]), int((batch < index).sum())
             i, j = sorted(self.edges[:, worst].tolist())
             reason = (
-                "no two such atoms were near each other in training"
+                "such atoms were never near each other in training"
                 if limit == UNSEEN_PAIR_DISTANCE
                 else f"the shortest such distance in training was {limit / self.closest:.3f} Å, and "
                 f"{self.closest:g} of it is allowed"
             )
-            found[index] = (
+            reasons[index] = (
                 f"atoms {i - first} and {j - first} (atomic numbers {int(data.z[i])} and {int(data.z[j])}) "
                 f"are {limit + float(margin[worst]):.3f} Å apart; {reason}"
             )
-        return found
+        return reasons

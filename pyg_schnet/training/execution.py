@@ -11,7 +11,7 @@ from statistics import median
 import torch
 from torch_geometric.data import Data
 
-from pyg_schnet.potentials.metrics import labelled
+from pyg_schnet.potentials.metrics import labeled_outputs
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.training.config import TrainerConfig
 from pyg_schnet.training.loss import potential_loss
@@ -104,6 +104,6 @@ def _fastest(potential: Potential, batch: Data, max_threads: int) -> int:
 def _time_step(potential: Potential, batch: Data) -> float:
     """Compute gradients of the loss, and return the time in seconds."""
     began = time.perf_counter()
-    out = potential(batch, **labelled(batch))
+    out = potential(batch, **labeled_outputs(batch))
     potential_loss(out, batch, 1.0, potential.scale).backward()
     return time.perf_counter() - began

@@ -20,7 +20,7 @@ from pyg_schnet.loader import collate
 from pyg_schnet.loader.sampler import BatchSequence, bound_edges, count_edges, split_by_edges
 from pyg_schnet.nn import SchNet
 from pyg_schnet.potentials import checkpoint
-from pyg_schnet.potentials.metrics import labelled
+from pyg_schnet.potentials.metrics import labeled_outputs
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.training.config import TrainerConfig
 from pyg_schnet.training.distributed import Processes, ProcessLostError
@@ -163,7 +163,7 @@ def fit(
                     continue
                 with describe_out_of_memory(lambda part=part: _too_large(train, part, potential.cutoff)):
                     batch = collate(train, part).to(fabric.device)
-                    out = potential(batch, **labelled(batch))
+                    out = potential(batch, **labeled_outputs(batch))
                     own = potential_loss(out, batch, energy_weight, scale=potential.scale, **loss_options)
                     if len(part) != batches.mean_size:
                         own = own * (len(part) / batches.mean_size)

@@ -46,8 +46,8 @@ def test_each_pair_of_elements_has_its_own_distance():
 def test_elements_that_never_met_may_not_touch(closest):
     pair = Data(z=torch.tensor([8, 8]), pos=torch.tensor([[0.0, 0, 0], [2.51, 0, 0]]))
     DOMAIN.check(pair, closest)
-    told = r"atoms 0 and 1 \(atomic numbers 8 and 8\) are 2\.490 Å apart; no two such atoms"
-    with pytest.raises(ValueError, match=told):
+    message = r"atoms 0 and 1 \(atomic numbers 8 and 8\) are 2\.490 Å apart; such atoms.*never"
+    with pytest.raises(ValueError, match=message):
         DOMAIN.check(Data(z=pair.z, pos=2.49 / 2.51 * pair.pos), closest)
 
 
