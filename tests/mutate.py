@@ -55,6 +55,7 @@ AREAS = {
         *("potentials/test_potential.py", "physics/test_forces.py", "physics/test_limits.py"),
         *("training/test_loss.py", "training/test_state.py"),
     ),
+    "other models": ("training/test_other_models.py", "potentials/test_potential.py"),
     "ensemble": ("potentials/test_ensemble.py", "potentials/test_calibration.py"),
     "calibration": ("potentials/test_calibration.py",),
     "metrics": ("potentials/test_metrics.py", "training/test_stress_training.py"),
@@ -278,8 +279,8 @@ MUTANTS = [
     Mutant("batch-unsorted", "input", "(batch.diff() < 0).any()", "(batch.diff() < -1).any()"),
     # potentials
     Mutant(
-        "forces-with-the-wrong-sign",
-        "potential",
+        "forces-of-other-models-with-the-wrong-sign",
+        "other models",
         '["forces"] = -gradients.pop(0)',
         '["forces"] = gradients.pop(0)',
     ),
@@ -298,8 +299,20 @@ MUTANTS = [
     Mutant(
         "forces-not-trainable",
         "potential",
+        "graph.site_pos, ones, create_graph=self.training",
+        "graph.site_pos, ones, create_graph=False",
+    ),
+    Mutant(
+        "forces-of-other-models-not-trainable",
+        "other models",
         "torch.ones_like(energy), create_graph=self.training",
         "torch.ones_like(energy), create_graph=False",
+    ),
+    Mutant(
+        "forces-with-the-wrong-sign",
+        "potential",
+        "forces_and_stress(-gradient,",
+        "forces_and_stress(gradient,",
     ),
     Mutant("all-elements-allowed", "potential", "allowed[:] = False", "allowed[:] = True"),
     Mutant(
