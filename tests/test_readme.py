@@ -82,3 +82,17 @@ def test_the_layout_of_the_readme_exists():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for path in re.findall(r"(?:datasets|examples|tests)/[\w/.]+\.\w+", text):
         assert (ROOT / path).is_file(), path
+
+
+def test_every_link_of_a_page_leads_to_a_file():
+    pages = [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("datasets/**/*.md"),
+        ROOT / "benchmarks/LOG.md",
+    ]
+    broken = []
+    for page in pages:
+        links = re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", page.read_text(encoding="utf-8"))
+        broken += [(page.name, link) for link in links if not (page.parent / link).exists()]
+    assert broken == []

@@ -447,7 +447,7 @@ def test_defaults_are_told_where_they_tell_something(capsys, monkeypatch):
         cli.main(["relax", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert "on the cell, in GPa (default: 0.0)" in text
-    assert "relax the cells too, one structure by one --pressure" in text
+    assert "relax the cells, too; structures are relaxed one by one --pressure" in text
 
 
 @pytest.mark.parametrize(
