@@ -29,18 +29,27 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         OSError: If the file cannot be written, for example on a full disk; the message names it.
     """
     path = Path(path)
-    try:
-        with tempfile.TemporaryDirectory(
+    with (
+        write_errors(path),
+        tempfile.TemporaryDirectory(
             dir=path.parent, prefix=f".{path.name}.", ignore_cleanup_errors=True
-        ) as folder:
-            part = Path(folder) / path.name
-            yield part
-            rename_durably(part, path)
+        ) as folder,
+    ):
+        part = Path(folder) / path.name
+        yield part
+        rename_durably(part, path)
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Raise :class:`OSError` with the name of the file for errors of writing it, as on a full disk."""
+    try:
+        yield
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise OSError(
-            f"{path}: cannot be written ({reason}); what was there before is left as it was. Make room or "
-            "choose another folder"
+            f"{path}: cannot be written ({reason}); make room or choose another folder; an existing file is "
+            "unchanged"
         ) from error
 
 

@@ -9,13 +9,10 @@ Checksums are in the last tensor, see :mod:`pyg_schnet.datasets.storage.checksum
 
 from __future__ import annotations
 
-import glob
 import json
 import os
-import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +27,7 @@ from pyg_schnet.datasets.storage.checksums import verify
 from pyg_schnet.datasets.storage.chunks import Chunk, is_index
 from pyg_schnet.datasets.storage.mapped import MappedTensors
 from pyg_schnet.datasets.storage.writer import KEY, PER_ATOM, StorageWriter
-from pyg_schnet.io.atomic import rename_durably
+from pyg_schnet.io.atomic import remove_leftovers, rename_durably, write_errors
 
 KIND = "data set"
 FORMAT = 1  # increase it when older versions cannot read new files
@@ -75,33 +72,17 @@ def write(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path)
+    remove_leftovers(path)  # the caller holds the lock
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        writer = StorageWriter(Path(folder))
-        for chunk in chunks:
-            with _named_errors(path):
+        part = Path(folder) / path.name
+        writer = StorageWriter(part)
+        for chunk in chunks:  # reading them raises errors of its own
+            with write_errors(path):
                 writer.append(chunk)
-        entry = {"format": FORMAT, "kind": KIND, **header()}
-        whole, named = Path(folder) / "whole", splits()
-        with _named_errors(path):
-            writer.finish(whole, entry, named)
-            rename_durably(whole, path)
-
-
-@contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
-    """Name the file in errors of writing, for instance on a full disk."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OSError(f"{path}: cannot be written ({reason}); make room or choose another folder") from error
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove temporary folders of killed processes; the caller holds the lock."""
-    for folder in path.parent.glob(f".{glob.escape(path.name)}.*/"):
-        shutil.rmtree(folder, ignore_errors=True)
+        entry, named_splits = {"format": FORMAT, "kind": KIND, **header()}, splits()
+        with write_errors(path):
+            writer.finish(entry, named_splits)
+            rename_durably(part, path)
 
 
 def read(path: str | os.PathLike, memory_map: bool = False) -> ProcessedFile:

@@ -31,11 +31,11 @@ class StorageWriter:
     """Writer that appends chunks to one temporary file per field, and joins these files.
 
     Args:
-        folder: Folder of the temporary files.
+        path: File to write; the temporary files are beside it, and their names begin with its name.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, path: Path):
+        self.path = path
         self.kinds: dict[str, str] = {}
         self.parts: dict[str, _Part] = {}
         self.counts: dict[str, list[Tensor]] = {}
@@ -43,6 +43,7 @@ class StorageWriter:
         self.held = 0  # bytes in memory
 
     def append(self, chunk: Chunk) -> None:
+        """Add the rows of a chunk, which has the fields of the first."""
         self.kinds = self.kinds or chunk.kinds()
         chunk.check(self.kinds)
         if self.held + chunk.size() > _BUFFERED:
@@ -59,7 +60,8 @@ class StorageWriter:
         if value.dtype not in _DTYPES:
             known = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
             raise ValueError(f"`{name}` must be of one of the types {known}; got {value.dtype}")
-        part = self.parts.setdefault(name, _Part(kind, value.dtype, tuple(value.shape[1:]), len(self.parts)))
+        path = self.path.with_name(f"{self.path.name}.{len(self.parts)}.part")
+        part = self.parts.setdefault(name, _Part(kind, value.dtype, tuple(value.shape[1:]), path))
         part.held.append(value)
         part.rows += len(value)
         self.held += value.numel() * value.itemsize
@@ -68,10 +70,16 @@ class StorageWriter:
         """Move buffered tensors to the temporary files."""
         self.held = 0
         for part in self.parts.values():
-            with (self.folder / part.file).open("ab") as file:
+            with part.path.open("ab") as file:
                 part.dump(file)
 
-    def finish(self, path: Path, header: dict[str, Any], splits: Mapping[str, Split]) -> None:
+    def finish(self, header: dict[str, Any], splits: Mapping[str, Split]) -> None:
+        """Write the file.
+
+        Args:
+            header: Metadata of the data set, in types of JSON.
+            splits: Published splits by name.
+        """
         if self.molecules == 0:
             raise ValueError("a data set must hold at least one structure, got none")
         extra, layout = self._pointers()
@@ -84,15 +92,15 @@ class StorageWriter:
         size = sum(dtype.itemsize * math.prod(shape) for dtype, shape in entries.values())
         entries[checksums.NAME] = (torch.uint8, (checksums.rows(size), 4))
         head = _safetensors_header([*order, checksums.NAME], entries, {KEY: json.dumps(entry)})
-        with path.open("wb") as plain:
+        with self.path.open("wb") as plain:
             file = BlockWriter(plain, head)
             for name in order:
                 if name in extra:
                     _dump(extra[name], file)
                     continue
                 part = self.parts[name]
-                if (self.folder / part.file).exists():
-                    with (self.folder / part.file).open("rb") as spilled:
+                if part.path.exists():
+                    with part.path.open("rb") as spilled:
                         while piece := spilled.read(2**22):
                             file.write(piece)
                 part.dump(file)
@@ -123,7 +131,7 @@ class _Part:
     kind: str
     dtype: torch.dtype
     row: tuple[int, ...]
-    number: int
+    path: Path  # temporary file
     rows: int = 0
     held: list[Tensor] = field(default_factory=list)
 
@@ -132,10 +140,6 @@ class _Part:
         for value in self.held:
             _dump(value, file)
         self.held.clear()
-
-    @property
-    def file(self) -> str:
-        return f"{self.number}.part"  # names of fields may be invalid file names
 
 
 def _encode(texts: list[str]) -> Tensor:

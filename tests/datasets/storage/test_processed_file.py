@@ -358,10 +358,10 @@ def test_an_exception_between_chunks_leaves_the_folder_as_it_was(path, before, e
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
     path = tmp_path / "frames[1].safetensors"  # brackets have a meaning to glob
-    left, other = tmp_path / f".{path.name}.abc123", tmp_path / ".frames1.safetensors.abc123"
+    left, other = tmp_path / f".{path.name}.abc12345", tmp_path / ".frames1.safetensors.abc12345"
     for folder in (left, other):
         folder.mkdir()
-        (folder / "0.part").write_bytes(b"half a field")
+        (folder / f"{path.name}.0.part").write_bytes(b"half a field")
     storage.write(path, [chunk([2])])
     assert set(os.listdir(tmp_path)) == {path.name, other.name}
 
@@ -370,7 +370,7 @@ def test_a_link_that_looks_like_a_leftover_is_not_followed(tmp_path, path):
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "thesis.tex").write_text("years of work")
-    (tmp_path / f".{path.name}.link").symlink_to(precious, target_is_directory=True)
+    (tmp_path / f".{path.name}.linklink").symlink_to(precious, target_is_directory=True)
     storage.write(path, [chunk([2])])
     assert (precious / "thesis.tex").read_text() == "years of work"
 
@@ -402,7 +402,9 @@ def test_a_process_that_is_killed_while_writing_leaves_no_file_and_the_next_one_
     assert child.exitcode == -signal.SIGKILL
     (left,) = os.listdir(path.parent)
     assert left.startswith(f".{path.name}.")
-    assert (path.parent / left / "0.part").stat().st_size == 2 * 80_000  # the third waits in memory
+    assert (
+        path.parent / left / f"{path.name}.0.part"
+    ).stat().st_size == 2 * 80_000  # the third waits in memory
     storage.write(path, [chunk([2, 1])])
     assert os.listdir(path.parent) == [path.name]
     assert len(storage.read(path).fields["z"]) == 3
