@@ -66,7 +66,7 @@ AREAS = {
     "schedule": ("training/test_schedule.py", "loader/test_sampler.py"),
     "state": ("training/test_state.py", "training/test_loop.py"),
     "soap": ("training/test_soap.py",),
-    "loop": ("training/test_loop.py", "training/test_progress.py"),
+    "loop": ("training/test_loop.py", "cli/test_training_report.py"),
     "references": ("datasets/test_references.py", "training/test_isolated_atoms.py"),
     "splits": ("datasets/test_splits.py", "training/test_data.py"),
     "npz": ("io/formats/test_npz.py", "io/formats/test_frames.py", "io/formats/test_registry.py"),

@@ -176,7 +176,7 @@ def test_the_loop_learns_what_a_baseline_can(tmp_path):
         out=str(tmp_path / "run"),
     )
     torch.manual_seed(0)
-    run = train(config, Report(None, quiet=True), model=DTNN())
+    run = train(config, Report(), model=DTNN())
     first, last = (row["loss"] for row in run.read_metrics())
     assert last < 0.8 * first
 

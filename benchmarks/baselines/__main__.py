@@ -20,6 +20,7 @@ from pyg_schnet.cli import evaluate as evaluate_verb
 from pyg_schnet.cli import train as train_verb
 from pyg_schnet.cli.train import with_recipe
 from pyg_schnet.cli.trained_data import read_part
+from pyg_schnet.cli.training_report import ConsoleReport
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.io.console import out
 from pyg_schnet.potentials.metrics import evaluate
@@ -48,7 +49,7 @@ def _train(name: str, arguments: list[str]) -> int:
     options = train_verb.build(full=True)[1].parse_args(with_recipe(["train", *arguments])[1:])
     trainer = TrainerConfig(**options.trainer.as_dict())
     config = TrainConfig(data=DataConfig(**options.data.as_dict()), trainer=trainer, out=options.out)
-    report = Report(out, options.quiet)
+    report = Report() if options.quiet else ConsoleReport(out)
     train(config, report, options.resume, options.overwrite, make(name, trainer.seed))
     return 0
 

@@ -61,6 +61,7 @@ def run(options: Namespace) -> int:
     """Train a potential, and return the exit code."""
     from torch import distributed
 
+    from pyg_schnet.cli.training_report import ConsoleReport
     from pyg_schnet.nn import SchNetConfig
     from pyg_schnet.training import DataConfig, FabricConfig, Report, TrainConfig, TrainerConfig, train
 
@@ -71,7 +72,8 @@ def run(options: Namespace) -> int:
         out=options.out,
         fabric=FabricConfig(**options.fabric.as_dict()),
     )
-    run = train(config, Report(out, options.quiet or options.json), options.resume, options.overwrite)
+    report = Report() if options.quiet or options.json else ConsoleReport(out)
+    run = train(config, report, options.resume, options.overwrite)
     if options.json and (not distributed.is_initialized() or distributed.get_rank() == 0):
         print(json.dumps(_as_dict(run)))
     return 0

@@ -1,4 +1,4 @@
-"""Progress of a training run, shown on the console."""
+"""Progress of a training run on the console."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from pyg_schnet.io.units import GPa, kcal_per_mol
+from pyg_schnet.training import Report
 
 
-class Report:
+class ConsoleReport(Report):
     """A progress bar, on terminals, and a line for each validation.
 
     Args:
         console: Console to write to.
-        quiet: Show only errors.
 
     Attributes:
         console: Console in use; standard error after the reader of a pipe has closed it.
         is_closed: Whether the reader of a pipe has closed it, as ``head`` does.
     """
 
-    def __init__(self, console: Console, quiet: bool = False):
-        self.console = Console(quiet=True) if quiet else console
-        self.is_closed = False
+    def __init__(self, console: Console):
+        self.console = console
         self._bar: Progress | None = None
         self._task = None
 
@@ -38,7 +37,7 @@ class Report:
 
     def start(self, step: int, done: float) -> None:
         """Start the bar at a step; ``done`` is the completed fraction of the run, from 0 to 1."""
-        if not self.console.is_terminal or self.console.quiet:
+        if not self.console.is_terminal:
             return
         self._bar = Progress(
             TextColumn("training"),

@@ -97,7 +97,7 @@ class Evaluation:
                 first = indices[0] if numbers is None else numbers[indices[0]]
                 raise ValueError(
                     f"`{name}` predicted by the potential must be finite, got other values for "
-                    f"{len(indices):,} of {self.n:,} structures, the first is {first}, counted from 0;  "
+                    f"{len(indices):,} of {self.n:,} structures, the first is {first}, counted from 0; "
                     "remove them if they differ from those of the training, or train again"
                 )
 

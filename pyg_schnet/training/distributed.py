@@ -11,7 +11,6 @@ import hashlib
 import logging
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from torch import Tensor, distributed
 from pyg_schnet.training.config import FabricConfig
 from pyg_schnet.training.run_directory import RunDirectory
 
+_log = logging.getLogger(__name__)
 _GRACE_SECONDS = 60  # in which a process should notice by itself that another ended
 
 
@@ -247,7 +247,7 @@ def _observe(children: Sequence[subprocess.Popen], parent: int | None) -> None:
     while all(child.poll() in (None, 0) for child in children) and parent in (None, os.getppid()):
         time.sleep(1)
     time.sleep(_GRACE_SECONDS)
-    print("pyg-schnet: another process of this run ended; resume with --resume", file=sys.stderr, flush=True)
+    _log.error("pyg-schnet: another process of this run ended; resume with --resume")
     for child in children:
         child.kill()
     os._exit(1)

@@ -50,7 +50,7 @@ def train(
 
     Args:
         config: Configuration of the run.
-        report: Output for the user.
+        report: Receiver of the progress of rank 0; ``Report()`` discards it.
         resume: Continue the run in ``config.out`` from its last checkpoint, or start it if there is none.
         overwrite: Replace the run in ``config.out``.
         model: Model to train instead of the :class:`~pyg_schnet.SchNet` of ``config.model``; see
@@ -69,7 +69,7 @@ def train(
     run = RunDirectory(config.out)
     processes = Processes.start(config.fabric, run)
     if not processes.is_rank_zero:
-        report = Report(report.console, quiet=True)
+        report = Report()
     try:
         with processes.collective_errors():
             can_resume = resume and run.last.is_file()

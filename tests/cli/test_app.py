@@ -114,10 +114,11 @@ def test_the_resolved_configuration_is_a_recipe_again(run, tmp_path):
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
-def test_options_win_over_the_recipe(recipe, tmp_path):
+def test_options_win_over_the_recipe_and_quiet_prints_nothing(recipe, tmp_path, capsys):
     out = tmp_path / "run"
     options = ["--trainer.max_steps", "2", "--data.n_val=8", "--out", str(out), "--quiet"]
     assert cli.main(["train", recipe, *options]) == 0
+    assert capsys.readouterr() == ("", "")
     told = provenance(out / "model.safetensors")
     assert told["trainer"]["max_steps"] == 2
     assert told["n_val"] == 8

@@ -1,11 +1,11 @@
-"""A log is plain text, a terminal has a bar, and quiet is silent."""
+"""A log is plain text, a terminal has a bar."""
 
 import io
 
 import pytest
 from rich.console import Console
 
-from pyg_schnet.training import Report
+from pyg_schnet.cli.training_report import ConsoleReport
 
 ROW = {"step": 1500, "loss": 0.0123, "val_energy_mae_eV": 0.0433641042418009}
 FORCES = {"val_forces_mae_eV_per_A": 0.0867282084836018}
@@ -25,7 +25,7 @@ def use(report):
 
 
 def test_a_log_has_one_line_a_validation_and_no_control_characters(output):
-    use(Report(Console(file=output, width=40)))
+    use(ConsoleReport(Console(file=output, width=40)))
     text = output.getvalue()
     assert text.splitlines() == [
         "Training on 12 structures.",
@@ -36,25 +36,19 @@ def test_a_log_has_one_line_a_validation_and_no_control_characters(output):
 
 
 def test_energies_alone_have_no_errors_of_forces(output):
-    Report(Console(file=output)).validated(ROW, improved=False)
+    ConsoleReport(Console(file=output)).validated(ROW, improved=False)
     assert output.getvalue() == (
         "step   1,500  loss 1.23e-02  validation: energy 43.4 meV (1.000 kcal/mol)\n"
     )
 
 
 def test_text_is_shown_as_it_is(output):
-    Report(Console(file=output)).line("/data/[bold]old[/bold]/:smile:/x[1].npz")
+    ConsoleReport(Console(file=output)).line("/data/[bold]old[/bold]/:smile:/x[1].npz")
     assert output.getvalue() == "/data/[bold]old[/bold]/:smile:/x[1].npz\n"
 
 
-def test_quiet_prints_nothing(output, capsys):
-    use(Report(Console(file=output, force_terminal=True), quiet=True))
-    assert output.getvalue() == ""
-    assert capsys.readouterr() == ("", "")
-
-
 def test_a_terminal_has_a_bar_that_counts(output):
-    report = Report(Console(file=output, force_terminal=True, width=80))
+    report = ConsoleReport(Console(file=output, force_terminal=True, width=80))
     report.start(500, 0.25)
     report.step(1500, 0.75, 0.0123)
     report.stop()
@@ -63,7 +57,7 @@ def test_a_terminal_has_a_bar_that_counts(output):
 
 
 def test_a_report_can_be_stopped_before_it_starts_and_twice(output):
-    report = Report(Console(file=output, force_terminal=True))
+    report = ConsoleReport(Console(file=output, force_terminal=True))
     report.stop()
     report.start(0, 0.0)
     report.stop()

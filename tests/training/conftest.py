@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from pyg_schnet.cli.training_report import ConsoleReport
 from pyg_schnet.nn import SchNetConfig
-from pyg_schnet.training import DataConfig, FabricConfig, Report, TrainConfig, TrainerConfig, train
+from pyg_schnet.training import DataConfig, FabricConfig, TrainConfig, TrainerConfig, train
 
 SHAPES = {
     "water": ([8, 1, 1], [[0.0, 0.0, 0.12], [0.0, 0.76, -0.48], [0.0, -0.8, -0.44]]),
@@ -74,7 +75,7 @@ def recipe(tmp_path, write):
     return make
 
 
-class Recorded(Report):
+class Recorded(ConsoleReport):
     """A report that keeps what it says, and can be interrupted after a step."""
 
     def __init__(self, interrupt_after=None):

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from pyg_schnet.nn import SchNetConfig
 from pyg_schnet.training import DataConfig, FabricConfig, Report, TrainConfig, TrainerConfig, train
@@ -34,7 +33,7 @@ def main(path: Path) -> None:
             FabricConfig(**recipe["fabric"]),
         )
         try:
-            train(config, Report(Console(quiet=True)), resume=resume)
+            train(config, Report(), resume=resume)
             told[name] = "done"
         except (FileNotFoundError, FloatingPointError, ProcessLostError, SystemExit) as error:
             told[name] = f"{type(error).__name__}: {error}"

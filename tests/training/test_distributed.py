@@ -19,7 +19,6 @@ import yaml
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from lightning_fabric import Fabric
-from rich.console import Console
 from safetensors.torch import load_file
 
 from pyg_schnet.nn import SchNetConfig
@@ -79,7 +78,7 @@ def recipe(folder, name, path, val, **trainer):
 
 
 def quietly(config, resume=False):
-    return train(config, Report(Console(quiet=True)), resume=resume)
+    return train(config, Report(), resume=resume)
 
 
 def free_port():

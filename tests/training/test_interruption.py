@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from pyg_schnet.cli.training_report import ConsoleReport
 from pyg_schnet.potentials import checkpoint
 from pyg_schnet.training.loop import stop_on_signal
 
@@ -114,11 +115,11 @@ class Reading(Console):
 
 @pytest.mark.parametrize("lines", [1, 7])  # before the first step, and after a validation
 def test_a_run_whose_output_is_read_no_more_ends_after_its_step(recipe, run, report, lines, capsys):
-    from pyg_schnet.training import Report, train
+    from pyg_schnet.training import train
 
     config = recipe()
     with pytest.raises(BrokenPipeError):
-        train(config, Report(Reading(file=Pipe(lines))))
+        train(config, ConsoleReport(Reading(file=Pipe(lines))))
     said = capsys.readouterr().err
     header, _ = checkpoint.read(f"{config.out}/last.safetensors", "training state")
     step = header["counters"]["step"]
