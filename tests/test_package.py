@@ -96,6 +96,25 @@ def test_a_module_that_moved_is_found_by_its_old_name(monkeypatch, old, new):
     assert found is importlib.import_module(f"pyg_schnet.{new}")
 
 
+@pytest.mark.filterwarnings("ignore:.*has moved to:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("old", "names"),
+    [
+        ("calibration", "calibrate"),
+        ("checkpoint", "save load"),
+        ("neighbors", "radius_graph neighbor_list"),
+        ("potential", "Potential"),
+        ("sampler", "EdgeBudgetSampler count_edges"),
+        ("smiles", "from_smiles"),
+        ("structures", "from_ase to_ase"),
+        ("units", "kcal_per_mol"),
+    ],
+)
+def test_names_of_version_0_1_are_found_in_modules_that_moved(old, names):
+    module = importlib.import_module(f"pyg_schnet.{old}")
+    assert all(hasattr(module, name) for name in names.split())
+
+
 def test_other_modules_are_as_absent_as_before():
     with pytest.raises(ModuleNotFoundError, match="nonsense"):
         importlib.import_module("pyg_schnet.nonsense")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from ase.io import read
 from torch_geometric.data import Data
 
-from pyg_schnet import Potential, SchNet
+from pyg_schnet import Potential, SchNet, cli
 from pyg_schnet.potentials.checkpoint import save
 
 ROOT = Path(__file__).parents[1]
@@ -96,3 +100,68 @@ def test_every_link_of_a_page_leads_to_a_file():
         links = re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", page.read_text(encoding="utf-8"))
         broken += [(page.name, link) for link in links if not (page.parent / link).exists()]
     assert broken == []
+
+
+def blocks(language=""):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    fences = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    return [body for name, body in fences if name == language]
+
+
+def test_every_name_that_the_readme_imports_exists():
+    lines = re.findall(r"from (pyg_schnet[\w.]*) import ([\w, ]+)", "\n".join(blocks("python")))
+    assert len(lines) > 10
+    for module, names in lines:
+        for name in re.split(r",\s*", names.strip()):
+            assert hasattr(importlib.import_module(module), name), (module, name)
+
+
+def test_every_option_of_a_command_in_the_readme_exists(capsys):
+    lines = "\n".join(blocks()).replace("\\\n", " ").splitlines()
+    commands = [line.split("#")[0].split() for line in lines if line.lstrip().startswith("pyg-schnet ")]
+    assert {words[1] for words in commands} > {"train", "check", "plot", "md", "data", "relax", "select"}
+    for words in commands:
+        with pytest.raises(SystemExit) as end:
+            cli.main([words[1], "--help"])
+        assert end.value.code == 0
+        options = re.findall(r"--[\w.]+", capsys.readouterr().out)
+        assert {word for word in words if word.startswith("--")} <= {*options}, words
+
+
+def test_every_make_target_of_the_readme_exists():
+    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("`make\n", "`make ")
+    named = {*re.findall(r"(?:^|`)make ([a-z-]+)", text, flags=re.MULTILINE)}
+    targets = {
+        *re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    }
+    assert {"demo", "test", "test-min", "test-wheel"} <= named <= targets
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("datasets", ["--frames"]),
+        ("engines", ["--duration"]),
+        ("speed", ["--ethanol", "--aspirin", "--tasks", "replicas", "--scaling"]),
+        ("neighbor_share", ["--steps"]),
+        ("reproduce", ["table2", "--md17", "--rows", "--columns"]),
+        ("withstand", ["kills", "fuzz", "guided", "steadiness", "processes"]),
+    ],
+)
+def test_every_benchmark_of_the_readme_starts(program, words, monkeypatch, capsys):
+    path = ROOT / "benchmarks" / f"{program}.py"
+    monkeypatch.setattr(sys, "argv", [str(path), "--help"])
+    monkeypatch.setattr(sys, "path", [str(path.parent), *sys.path])  # as Python itself does
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(path), run_name="__main__")
+    assert end.value.code == 0
+    help_text = capsys.readouterr().out
+    assert all(word in help_text for word in words)
+
+
+def test_the_citation_names_the_software_and_both_papers():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    text = str(citation)
+    assert citation["license"] == "MIT"
+    assert "1706.08566" in text
+    assert "241722" in text

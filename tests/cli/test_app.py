@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from ase.build import molecule
+from torch_geometric.data import Data
 
 from pyg_schnet import Potential, SchNet, cli, load
 from pyg_schnet.cli import train
@@ -122,6 +123,23 @@ def test_options_win_over_the_recipe_and_quiet_prints_nothing(recipe, tmp_path, 
     told = provenance(out / "model.safetensors")
     assert told["trainer"]["max_steps"] == 2
     assert told["n_val"] == 8
+
+
+def test_a_model_that_was_trained_with_pygs_settings_becomes_one_of_pyg(recipe, tmp_path):
+    settings = ["cutoff=5", "envelope=cosine", "final_activation=false", "last_center=null", "gamma=null"]
+    options = [f"--model.{setting}" for setting in settings]
+    assert cli.main(["train", recipe, *options, "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    potential = load(tmp_path / "run" / "model.safetensors")
+    theirs = potential.model.double().to_pyg(potential.scale, potential.atomref)
+    atoms = molecule("CH3CH2OH")
+    z, pos = torch.from_numpy(atoms.numbers), torch.from_numpy(atoms.positions)
+    energy = potential(Data(z=z, pos=pos), forces=False)["energy"]
+    assert float(theirs(z, pos).detach()) == pytest.approx(float(energy), abs=1e-9)
+
+
+def test_the_recipe_for_an_own_file_takes_half_an_hour_at_most():
+    path = ROOT / "datasets" / "md17" / "recipes" / "own_file.yaml"
+    assert yaml.safe_load(path.read_text())["trainer"]["max_minutes"] == 30
 
 
 def test_an_existing_run_is_refused_resumed_or_overwritten(recipe, tmp_path, capsys):

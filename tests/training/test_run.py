@@ -267,6 +267,15 @@ def test_resuming_is_told_with_its_step(recipe, run, report):
     assert "Resuming at step 10.\n" in told.text.getvalue()
 
 
+def test_a_state_is_written_between_rare_validations(recipe, run, report):
+    config = recipe(val_every=1000, save_minutes=1e-9)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, 13)  # before the state of this step is written
+    told = report()
+    train(config, told, resume=True)
+    assert "Resuming at step 12.\n" in told.text.getvalue()
+
+
 @pytest.mark.parametrize(
     ("section", "name", "before", "now"),
     [("data", "n_train", 12, 11), ("data", "seed", 0, 1), ("model", "hidden_channels", 8, 10)],
