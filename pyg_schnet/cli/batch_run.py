@@ -1,10 +1,11 @@
-"""Runs of `predict` and `relax` over the structures of a file: their options, progress and messages."""
+"""Runs of `predict` and `relax` over the structures of a file: options, progress and messages."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,25 +26,25 @@ if TYPE_CHECKING:
     from pyg_schnet.prediction.run import BatchRun
     from pyg_schnet.prediction.shards import ShardSpec
 
-_LISTED = 10  # structures that are left out and named
+_MAX_LISTED = 10  # rejected structures in the output
 
 
 class CommandRun:
     """A run over the structures of IN, with its settings and the messages of a command.
 
     Args:
-        options: Options of the command: the files, ``index``, ``overwrite``, ``resume``, ``skip``, ``quiet``
-            and ``json``.
-        settings: What the results depend on, beside models, input and index.
-        is_same: Whether a frame of OUT comes from a structure of IN.
+        options: Options of the command: ``model``, ``input``, ``out``, ``index``, ``overwrite``, ``resume``,
+            ``skip``, ``quiet`` and ``json``.
+        settings: Settings on which results depend, except models, input and index.
+        is_same: Function that returns whether a frame of OUT comes from a structure of IN.
         shard: Shard of OUT to write; all of OUT by default.
-        domain: Domain of the training, if structures are compared with it here.
+        domain: Training domain to compare structures with; ``None`` for no comparison.
 
     Attributes:
         run: Run over the structures.
         results: Results of the run.
-        settings: What the results of the whole OUT depend on.
-        input_sha256: Hash of IN.
+        settings: Settings on which results depend.
+        input_sha256: SHA-256 of IN.
         is_of_many: Whether IN has two structures or more.
     """
 
@@ -82,8 +83,8 @@ class CommandRun:
         self.run: BatchRun = BatchRun(source, self.results, is_same, options.skip, domain, shard)
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Close the results at the end; on an error, report how many are kept."""
+    def open_results(self) -> Iterator[None]:
+        """Open the results within the context; on an error, print how many are kept."""
         try:
             with self.results:
                 yield
@@ -97,7 +98,11 @@ class CommandRun:
 
     @contextmanager
     def progress(self, name: str) -> Iterator[Callable[[int], None]]:
-        """Show a progress bar on a terminal; yields a function that advances it."""
+        """Show a progress bar on a terminal; yields a function that advances it by a number of structures.
+
+        Args:
+            name: Label of the bar.
+        """
         hidden = self._options.quiet or self._options.json or not out.is_terminal
         columns = TextColumn(name), BarColumn(30), MofNCompleteColumn(), _Speed(), _Remaining()
         with Progress(*columns, console=out, disable=hidden) as bar:
@@ -106,7 +111,7 @@ class CommandRun:
             yield lambda count: bar.advance(task, count)
 
     def reasons(self) -> dict[str, list[dict[str, Any]]]:
-        """Return the structures that were refused or leave the training's domain, for JSON."""
+        """Return structures that were rejected or are outside the training domain, with reasons, for JSON."""
         return {
             name: [{"frame": number, "reason": reason} for number, reason in reasons.first]
             for name, reasons in (("refused", self.results.refused), ("outside", self.results.outside))
@@ -115,19 +120,19 @@ class CommandRun:
     def print(self, text: str) -> None:
         """Print a line, unless ``--quiet`` or ``--json`` is set."""
         if not self._options.quiet and not self._options.json:
-            out.print(text, markup=False, highlight=False, emoji=False)
+            out.print(text, highlight=False)
 
     def print_reasons(self) -> None:
-        """Print which structures were left out, and how many leave the domain of the training."""
+        """Print which structures were rejected, and how many are outside the training domain."""
         refused, outside = self.results.refused, self.results.outside
-        for number, reason in refused.first[:_LISTED]:
+        for number, reason in refused.first[:_MAX_LISTED]:
             self.print(f"left out: frame {number}, {reason}")
-        if refused.total > _LISTED:
-            self.print(f"left out: {refused.total - _LISTED:,} more")
+        if refused.total > _MAX_LISTED:
+            self.print(f"left out: {refused.total - _MAX_LISTED:,} more")
         if outside.total:
             number, reason = outside.first[0]
             self.print(
-                f"{outside.total:,} structures are not like those of the training, and their energies may be "
+                f"{outside.total:,} structures are outside the training domain, and their energies may be "
                 f"far off; the first is frame {number}: {reason}"
             )
 
@@ -143,9 +148,6 @@ class _Remaining(ProgressColumn):
     max_refresh = 0.5
 
     def render(self, task: Task) -> Text:
-        """Return the time that is left."""
-        left = task.time_remaining
-        if left is None:
-            return Text("")
-        hours, minutes = divmod(int(left) // 60, 60)
-        return Text(f"{hours}:{minutes:02d}:{int(left) % 60:02d} left")
+        """Return the estimated remaining time."""
+        remaining = task.time_remaining
+        return Text("" if remaining is None else f"{timedelta(seconds=int(remaining))} left")

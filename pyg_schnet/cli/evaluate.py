@@ -1,4 +1,4 @@
-"""The verb ``evaluate``: errors on labelled structures."""
+"""The command ``evaluate``: errors on structures with reference labels."""
 
 from __future__ import annotations
 
@@ -19,46 +19,46 @@ if TYPE_CHECKING:
 
 
 def build(full: bool) -> tuple[str, ArgumentParser]:
-    """Return the help line and the parser of the command; with all options if ``full``."""
+    """Return the command's line in the list of commands, and its parser."""
     parser = with_model(
-        "Compare predictions with labels. Energies are per molecule; forces are over all atoms and "
-        "components. Several models, joined by commas, are measured as one, their mean, and how far they "
-        "disagree is compared with their errors. "
+        "Compare predictions with labels. Errors of energies are per structure, errors of forces over all "
+        "atoms and components. Several models, joined by commas, are evaluated as an ensemble: the errors "
+        "are those of its mean, and its deviations are compared with them. "
         "Example: pyg-schnet evaluate RUN/model.safetensors FILE --part test",
     )
-    parser.add_argument("file", metavar="FILE", help="labelled structures, as for train's data.path")
+    parser.add_argument("file", metavar="FILE", help="structures with labels, as for train's data.path")
     parser.add_argument("--energy_key", type=str | None, help="key of the energies")
-    parser.add_argument("--forces_key", type=str | None, help="key of the forces, 'none' for none")
-    parser.add_argument("--stress_key", type=str | None, help="key of the stresses, 'none' for none")
+    parser.add_argument("--forces_key", type=str | None, help="key of the forces, or 'none'")
+    parser.add_argument("--stress_key", type=str | None, help="key of the stresses, or 'none'")
     parser.add_argument(
         "--units",
         type=str | None,
-        help='of the file, as "kcal/mol"; those given to the run of MODEL where FILE is of that format',
+        help='units of FILE, as "kcal/mol"; by default those of the run of MODEL, for the same format',
     )
     parser.add_argument(
         "--part",
         type=str | None,
-        help="'train', 'val' or 'test': this part of FILE, by the split.npz beside MODEL",
+        help="'train', 'val' or 'test': evaluate this part of FILE, read from split.npz beside MODEL",
     )
-    parser.add_argument("--batch_size", type=int, default=32, help="structures at once")
-    parser.add_argument("--plot", type=str | None, help="draw predictions over labels into this picture")
+    parser.add_argument("--batch_size", type=int, default=32, help="structures evaluated at once")
+    parser.add_argument("--plot", type=str | None, help="picture of predictions over labels to draw")
     parser.add_argument(
         "--plot_calibration",
         type=str | None,
-        help="draw errors over deviations of several models into this picture",
+        help="picture of errors over deviations of several models to draw",
     )
     parser.add_argument(
         "--calibrate",
         type=str | None,
-        help="write an ensemble.json, whose deviations are as large as errors are here; use --part val",
+        help="ensemble.json to write, with deviations scaled to the errors on FILE; use --part val",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace the ensemble.json if it exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace ensemble.json if it exists")
     add_verbosity(parser)
-    return "errors on labelled structures", parser
+    return "errors on structures with labels", parser
 
 
 def run(options: Namespace) -> int:
-    """Compare a potential with labels."""
+    """Compare the predictions of a potential with labels."""
     from pyg_schnet.io.locks import locked
     from pyg_schnet.potentials.model_files import checkpoint_paths, resolve_models
 
@@ -94,48 +94,48 @@ def _evaluate(options: Namespace, models: list[str], paths: list[str]) -> int:
     evaluation = evaluate(potential, dataset, options.batch_size)
     evaluation.require_finite(dataset.indices())
     deviation = evaluation.energy_deviation
-    enough = deviation is not None and evaluation.n >= MIN_STRUCTURES and bool((deviation > 0).any())
-    found = calibrations(evaluation) if enough or _wants_calibration(options) else {}
+    can_calibrate = deviation is not None and evaluation.n >= MIN_STRUCTURES and bool((deviation > 0).any())
+    by_quantity = calibrations(evaluation) if can_calibrate or _must_calibrate(options) else {}
     written = {}
     if options.plot is not None:
         plot_parity(evaluation, options.plot)
         written["predictions over labels"] = options.plot
     if options.plot_calibration is not None:
-        plot_calibration(found, options.plot_calibration)
+        plot_calibration(by_quantity, options.plot_calibration)
         written["errors over deviations"] = options.plot_calibration
     if options.calibrate is not None:
-        with_factors(potential, found).save(options.calibrate, paths)
+        with_factors(potential, by_quantity).save(options.calibrate, paths)
         written["calibrated ensemble"] = options.calibrate
     if options.json:
-        calibration = {name: one.as_dict() for name, one in found.items()}
-        told = ({"trained_on": trained} if trained else {}) | ({"units": units} if units else {})
-        print(json.dumps(evaluation.as_dict() | told | ({"calibration": calibration} if found else {})))
+        calibration = {name: one.as_dict() for name, one in by_quantity.items()}
+        optional = {"trained_on": trained, "units": units, "calibration": calibration}
+        print(json.dumps(evaluation.as_dict() | {name: value for name, value in optional.items() if value}))
         return 0
     if options.quiet:
         return 0
     out.print(_table(evaluation), soft_wrap=False)
     if units:
         out.print(
-            f"{options.file} was read in {dataset.units.sentence()}, as the run of the model read its data"
+            f"{options.file}: read in {dataset.units.sentence()}, the units of the model's training data"
         )
     if trained:
         out.print(
             f"{trained:,} of these structures were trained on, which makes errors small; --part test leaves "
             "them out"
         )
-    if found:
-        out.print(_deviations(found, len(paths), potential.is_calibrated), soft_wrap=False)
+    if by_quantity:
+        out.print(_calibration_table(by_quantity, len(paths), potential.is_calibrated), soft_wrap=False)
     for what, path in written.items():
         out.print(f"{what}: {path}")
     return 0
 
 
-def _wants_calibration(options: Namespace) -> bool:
+def _must_calibrate(options: Namespace) -> bool:
     return options.calibrate is not None or options.plot_calibration is not None
 
 
 def _check(options: Namespace, potentials: int) -> None:
-    """Refuse before the work what cannot be done after it."""
+    """Raise before the evaluation for options and outputs that would fail after it."""
     from pyg_schnet.potentials.model_files import model_files
 
     names = ("plot", "plot_calibration", "calibrate")
@@ -144,7 +144,7 @@ def _check(options: Namespace, potentials: int) -> None:
     for picture in (options.plot, options.plot_calibration):
         if picture is not None:
             check_picture(picture)
-    if _wants_calibration(options) and potentials < 2:
+    if _must_calibrate(options) and potentials < 2:
         raise ValueError(
             "`--calibrate` and `--plot_calibration` need two checkpoints or more, joined by commas, got one"
         )
@@ -155,8 +155,7 @@ def _check(options: Namespace, potentials: int) -> None:
         raise ValueError(f"`--calibrate` must end in .json, got {options.calibrate}")
     if options.part == "train":
         raise ValueError(
-            "`--calibrate` must not be on structures that were trained on, where errors are too small; use "
-            "--part val"
+            "`--calibrate` must be on structures that were not trained on, got --part train; use --part val"
         )
 
 
@@ -179,28 +178,24 @@ def _table(evaluation: Evaluation) -> Table:
     return table
 
 
-def _deviations(found: dict[str, Calibration], potentials: int, is_calibrated: bool) -> Table:
-    title = f"How far {potentials} potentials deviate from each other, beside their errors"
+def _calibration_table(by_quantity: dict[str, Calibration], potentials: int, is_calibrated: bool) -> Table:
+    title = f"Deviations of {potentials} potentials compared with their errors"
     table = Table(title=title, title_justify="left", caption=_CAPTION, caption_justify="left")
     table.add_column("")
-    given = ("calibrated", "again") if is_calibrated else ("raw", "calibrated")
-    for name in (*given, "if perfect"):
+    states = ("calibrated", "recalibrated") if is_calibrated else ("raw", "calibrated")
+    for name in (*states, "ideal"):
         table.add_column(name, justify="right")
-    for name, before in found.items():
+    for name, before in by_quantity.items():
         unit = "meV/atom" if name == "energy" else "meV/Å"
         both = (before, before.scaled(before.factor))
-        shares = {
-            f"{name}: errors within {k}σ (%)": [one.share_within(k) for one in both]
-            + [before.expected_share(k)]
-            for k in (1, 2)
-        }
         table.add_row(f"{name}: factor", "1", f"{before.factor:.3f}", "")
         rms = (both[0].sharpness, both[1].sharpness, before.rmse)
         table.add_row(f"{name}: RMS deviation ({unit})", *(f"{1e3 * value:.3g}" for value in rms))
-        for what, values in shares.items():
-            table.add_row(what, *(f"{100 * value:.1f}" for value in values))
+        for k in (1, 2):
+            shares = (*(one.share_within(k) for one in both), before.expected_share(k))
+            table.add_row(f"{name}: errors within {k}σ (%)", *(f"{100 * value:.1f}" for value in shares))
         areas = (f"{one.miscalibration_area:.3f}" for one in both)
-        table.add_row(f"{name}: area of miscalibration", *areas, "0")
+        table.add_row(f"{name}: miscalibration area", *areas, "0")
         table.add_row(f"{name}: ENCE", *(f"{one.ence:.2f}" for one in both), "")
         ranks = (f"{one.rank_correlation:.2f}" for one in both)
         table.add_row(f"{name}: Spearman correlation", *ranks, "", end_section=True)
@@ -208,8 +203,8 @@ def _deviations(found: dict[str, Calibration], potentials: int, is_calibrated: b
 
 
 _CAPTION = (
-    "σ: deviation. Energies are per atom, RMS of forces of vectors, shares of components. Perfect: RMS of "
-    "the errors; shares of Student's distribution, with many potentials 68.3 and 95.4 %. ENCE (expected "
-    "normalized calibration error): by which part of σ the RMS error differs from it, on average over bins "
-    "of σ"
+    "σ: deviation. Energies are per atom; for forces, RMS values are of vectors and percentages of "
+    "components. Ideal values: RMS of the errors, and percentages of Student's distribution, which are 68.3 "
+    "and 95.4 for many potentials. ENCE (expected normalized calibration error): mean over bins of σ of the "
+    "difference of RMS error and σ, relative to σ"
 )

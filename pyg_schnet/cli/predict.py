@@ -27,9 +27,9 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
         "Predict energies (eV), forces (eV/Å) and, of crystals, stresses (eV/Å³) of the structures of a "
         "file, which may be larger than the memory: .xyz, .traj, .db and processed data sets "
         "(.safetensors) are read, and .xyz, .traj and .db written, structure by structure; .npz, .h5 and "
-        "ASE's other formats at once. Several models predict their mean and how far they disagree. "
+        "ASE's other formats at once. Several models predict their mean and their deviations from it. "
         "--resume continues a run that was killed, with any number of --processes. Jobs on several machines "
-        "write one shard each, and --join makes OUT of them. "
+        "write one shard each, and --join joins them to OUT. "
         "Example: pyg-schnet predict RUN/model.safetensors in.xyz out.extxyz --processes 2\n"
         "pyg-schnet predict RUN/model.safetensors in.xyz out.extxyz --shard 3/8\n"
         "pyg-schnet predict RUN/model.safetensors in.xyz out.extxyz --join",
@@ -37,14 +37,14 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
     add_files(parser, structures="structures, in any format of ASE, or a data set: .safetensors, .npz, .h5")
     parser.add_argument("--batch_size", type=int, default=32, help="structures evaluated at once")
     parser.add_argument(
-        "--processes", type=int, default=1, help="processes, with --threads each; OUT is the same"
+        "--processes", type=int, default=1, help="processes, with --threads each; they do not change OUT"
     )
     parser.add_argument(
         "--shard",
         type=str | None,
         help="K/N, as 3/8: compute the third of eight shards into the file OUT.shard-3-of-8; see --join",
     )
-    parser.add_argument("--join", action="store_true", help="make OUT of all its shards, and remove these")
+    parser.add_argument("--join", action="store_true", help="join all shards to OUT, and remove them")
     add_resume(parser)
     add_verbosity(parser)
     return "energies and forces of structures", parser
@@ -58,12 +58,12 @@ def run(options: Namespace) -> int:
 
     _check(options)
     shard = ShardSpec.parse(options.shard, options.batch_size)
-    of_whole = options.shard is None or (options.resume and Path(options.out).exists())  # nothing is left
-    command = CommandRun(options, {"verb": "predict"}, has_same_positions, None if of_whole else shard)
+    is_whole = options.shard is None or (options.resume and Path(options.out).exists())  # OUT is complete
+    command = CommandRun(options, {"verb": "predict"}, has_same_positions, None if is_whole else shard)
     results, run = command.results, command.run
     is_complete, earlier, seconds = results.is_complete, 0, 0.0
     if not is_complete:
-        with command.kept():
+        with command.open_results():
             run.check_earlier()
             earlier, start = results.written, time.perf_counter()
             if options.join:
@@ -73,7 +73,7 @@ def run(options: Namespace) -> int:
                     for count in join(results, shards, run.source, *key, options.skip):
                         advance(count)
             else:
-                with command.progress("predicting") as advance, _computed(options, command, shard) as batches:
+                with command.progress("predicting") as advance, _predict(options, command, shard) as batches:
                     for batch in batches:
                         advance(run.add(batch))
             seconds = time.perf_counter() - start
@@ -90,20 +90,20 @@ def _check(options: Namespace) -> None:
     for name in ("batch_size", "processes"):
         if options[name] < 1:
             raise ValueError(f"`--{name}` must be at least 1, got {options[name]}")
-    most = max(16, 4 * (os.cpu_count() or 1))
-    if options.processes > most:
+    max_processes = max(16, 4 * (os.cpu_count() or 1))
+    if options.processes > max_processes:
         raise ValueError(
-            f"`--processes` must be at most {most}, four for each CPU here, got {options.processes:,}"
+            f"`--processes` must be at most {max_processes} here, four per CPU, got {options.processes:,}"
         )
     if options.join and (options.shard is not None or options.processes > 1):
-        raise ValueError("`--join` computes nothing, and excludes `--shard` and `--processes`")
+        raise ValueError("`--join` must be used without `--shard` and `--processes`: it only joins shards")
 
 
 @contextmanager
-def _computed(
+def _predict(
     options: Namespace, command: CommandRun, shard: ShardSpec
 ) -> Iterator[Iterator[list[PredictionResult]]]:
-    """Predict the structures without results, in this process or in several."""
+    """Start predicting the structures that have no results yet; yields the results in batches."""
     from pyg_schnet.potentials.model_files import resolve_models
     from pyg_schnet.prediction.workers import PredictionTask, Workers
 
@@ -133,7 +133,7 @@ def _report(
         }
         print(json.dumps(report))
     if was_complete:
-        command.print(f"nothing is left to do: {results.path}")
+        command.print(f"nothing to do, all structures have results: {results.path}")
         return
     command.print_reasons()
     before = f", {earlier:,} of them before" if earlier else ""

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from pyg_schnet.cli.batch_run import CommandRun
     from pyg_schnet.simulation import Relaxation
 
-_ROWS = 20  # of the table of structures
-_MAX_PAIRS = 20_000  # of neighbors at once: as fast as ten times more, and a kill loses less
+_MAX_ROWS = 20  # of the table of structures
+_MAX_PAIRS = 20_000  # pairs of neighbors at once: as fast as ten times more, and a kill loses less work
 
 
 def build(full: bool) -> tuple[str, ArgumentParser]:
     """Return the command's line in the list of commands, and its parser."""
     parser = with_model(
-        "Relax structures to the nearest minimum of the energy. Many structures are relaxed side by side, by "
+        "Relax structures to the nearest minimum of the energy. Several structures are relaxed at once, by "
         "FIRE. The exit code is 1 if some did not converge. --resume continues a run that was killed. "
         "Example: pyg-schnet relax RUN/model.safetensors in.xyz out.extxyz --fmax 0.01",
     )
@@ -36,14 +36,16 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
     parser.add_argument(
         "--optimizer",
         type=str | None,
-        help="BFGS, LBFGS or FIRE; by default FIRE for many, side by side, and BFGS for one",
+        help="BFGS, LBFGS or FIRE; by default FIRE for several structures, and BFGS for one",
     )
     parser.add_argument(
-        "--cell", action="store_true", help="relax the cells, too; structures are relaxed one by one"
+        "--cell", action="store_true", help="also relax the cells, of one structure after the other"
     )
     parser.add_argument("--pressure", type=float, default=0.0, help="pressure on the cell, in GPa")
     parser.add_argument(
-        "--trajectory", type=str | None, help="file for the path of one structure, .traj or .extxyz"
+        "--trajectory",
+        type=str | None,
+        help="trajectory of the relaxation of one structure to write, .traj or .extxyz",
     )
     add_resume(parser)
     add_verbosity(parser)
@@ -63,22 +65,26 @@ def run(options: Namespace) -> int:
     check_goal(options.fmax, options.steps)
     check_method(options.optimizer or "FIRE", options.cell, options.pressure)
     settings = {name: options[name] for name in ("fmax", "steps", "optimizer", "cell", "pressure")}
-    models = checkpoint_paths(resolve_models(options.model))
-    domain = TrainingDomain.intersection([load(model).domain for model in models if Path(model).is_file()])
+    models = resolve_models(options.model)
+    paths = [path for path in checkpoint_paths(models) if Path(path).is_file()]
+    domain = TrainingDomain.intersection([load(path).domain for path in paths])
     command = CommandRun(options, {"verb": "relax", **settings}, has_same_start, domain=domain)
     if command.results.is_complete:
         rows = [_row(atoms) for _, atoms in StructureFile(options.out)]
     else:
         if options.trajectory and command.is_of_many:
             raise ValueError(
-                "`--trajectory` is the path of one structure, and there are several; choose with --index"
+                "`--trajectory` must be used with a single structure, got several; select one with --index"
             )
-        with command.kept():
+        with command.open_results():
             command.run.check_earlier()
             rows = [_row(frame) for frame in command.results.frames()]
             with command.progress("relaxing") as advance:
-                for result in _relax(options, command):
-                    frame = _labelled(result)
+                for result in _relax(options, command, models):
+                    frame = result.atoms
+                    frame.info |= {"converged": result.converged, "steps": result.steps}
+                    if result.stopped is not None:
+                        frame.info["stopped"] = result.stopped
                     command.run.write(frame)
                     rows.append(_row(frame))
                     advance(1)
@@ -92,13 +98,11 @@ def run(options: Namespace) -> int:
     return 0 if converged == len(rows) else 1
 
 
-def _relax(options: Namespace, command: CommandRun) -> Iterator[Relaxation]:
-    """Relax structures side by side where that is possible, else one by one."""
-    from pyg_schnet.potentials.model_files import resolve_models
+def _relax(options: Namespace, command: CommandRun, models: list[str]) -> Iterator[Relaxation]:
+    """Relax structures in batches if the options allow it, else one after the other."""
     from pyg_schnet.simulation import SchNetCalculator, StructureError, relax, relax_stream
 
-    run = command.run
-    models, goal = resolve_models(options.model), {"fmax": options.fmax, "steps": options.steps}
+    run, goal = command.run, {"fmax": options.fmax, "steps": options.steps}
     if command.is_of_many and not options.cell and options.optimizer in (None, "FIRE"):
         yield from relax_stream(
             models,
@@ -110,26 +114,22 @@ def _relax(options: Namespace, command: CommandRun) -> Iterator[Relaxation]:
         )
         return
     calculator = SchNetCalculator(models, device=options.device)
-    method = options.optimizer or "BFGS"
-    with_path = {"trajectory": options.trajectory, "overwrite": options.overwrite}
-    for place, atoms in enumerate(run.structures()):
+    settings = {
+        **goal,
+        "optimizer": options.optimizer or "BFGS",
+        "cell": options.cell,
+        "pressure": options.pressure,
+        "trajectory": options.trajectory,
+        "overwrite": options.overwrite,
+    }
+    for number, atoms in enumerate(run.structures()):
         atoms.calc = calculator
         try:
-            yield relax(
-                atoms, **goal, optimizer=method, cell=options.cell, pressure=options.pressure, **with_path
-            )
+            yield relax(atoms, **settings)
         except StructureError as error:
-            run.refuse(StructureError(place, error.reason))
+            run.refuse(StructureError(number, error.reason))
         except ValueError as error:
-            run.refuse(StructureError(place, str(error)))
-
-
-def _labelled(result: Relaxation) -> Atoms:
-    frame = result.atoms
-    frame.info |= {"converged": result.converged, "steps": result.steps}
-    if result.stopped is not None:
-        frame.info["stopped"] = result.stopped
-    return frame
+            run.refuse(StructureError(number, str(error)))
 
 
 def _row(frame: Atoms) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def _row(frame: Atoms) -> dict[str, Any]:
 
 def _report(rows: list[dict[str, Any]], options: Namespace, command: CommandRun) -> None:
     """Print the results of a few structures, or those that did not converge of many."""
-    shown = rows if len(rows) <= _ROWS else [row for row in rows if not row["converged"]]
+    shown = rows if len(rows) <= _MAX_ROWS else [row for row in rows if not row["converged"]]
     if len(rows) == 1:
         (row,) = rows
         state = "converged" if row["converged"] else "NOT converged"
@@ -164,15 +164,15 @@ def _report(rows: list[dict[str, Any]], options: Namespace, command: CommandRun)
             )
     else:
         if shown:
-            out.print(_table(shown[:_ROWS]), soft_wrap=False)
-        if len(shown) > _ROWS:
-            command.print(f"and {len(shown) - _ROWS:,} more that did not converge")
+            out.print(_table(shown[:_MAX_ROWS]), soft_wrap=False)
+        if len(shown) > _MAX_ROWS:
+            command.print(f"and {len(shown) - _MAX_ROWS:,} more that did not converge")
         steps = sorted(row["steps"] for row in rows)
         command.print(
             f"{sum(row['converged'] for row in rows):,} of {len(rows):,} structures converged, in {steps[0]} "
             f"to {steps[-1]} steps, half of them within {steps[len(steps) // 2]}: {options.out}"
         )
-    for row in [row for row in shown if row["stopped"]][:_ROWS]:
+    for row in [row for row in shown if row["stopped"]][:_MAX_ROWS]:
         command.print(f"stopped: frame {row['frame']} at step {row['steps']}: {row['stopped']}")
     command.print_reasons()
 

@@ -1,4 +1,4 @@
-"""The verb ``select``: structures that are worth labelling."""
+"""The command ``select``: structures to label next in active learning."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 
 def build(full: bool) -> tuple[str, ArgumentParser]:
-    """Return the help line and the parser of the command; with all options if ``full``."""
+    """Return the command's line in the list of commands, and its parser."""
     parser = with_model(
-        "Choose the structures on whose forces several models disagree most, to label them: the next round "
+        "Select the structures on whose forces several models disagree most, to be labeled in the next round "
         "of active learning. "
         "Example: pyg-schnet select A/model.safetensors,B/model.safetensors pool.xyz chosen.xyz --k 100",
     )
     add_files(parser)
-    parser.add_argument("--k", type=int, default=100, help="how many to choose")
-    parser.add_argument("--batch_size", type=int, default=32, help="structures at once")
+    parser.add_argument("--k", type=int, default=100, help="number of structures to select")
+    parser.add_argument("--batch_size", type=int, default=32, help="structures evaluated at once")
     add_verbosity(parser)
-    return "structures that are worth labelling", parser
+    return "structures to label next", parser
 
 
 def run(options: Namespace) -> int:
-    """Choose structures."""
+    """Select structures."""
     from pyg_schnet.io.locks import locked
     from pyg_schnet.potentials.model_files import checkpoint_paths, model_files, resolve_models
 
@@ -43,7 +43,7 @@ def run(options: Namespace) -> int:
         check_stores_many(options.out)
     models = resolve_models(options.model)
     if len(checkpoint_paths(models)) < 2:
-        raise ValueError("`model` must be two checkpoints or more, joined by commas, to disagree; got one")
+        raise ValueError("`model` must be two checkpoints or more, joined by commas, got one")
     with locked(options.out):
         check_output(options.out, options.overwrite)  # again: another process may just have written it
         return _select(options, models)
@@ -68,20 +68,20 @@ def _select(options: Namespace, models: list[str]) -> int:
         chosen = select(models, pool(), options.k, options.batch_size, options.device)
     except StructureError as error:
         raise ValueError(
-            f"{options.input}: frame {error.number}, counted from 0: {error.reason}; mend it or remove it"
+            f"{options.input}: frame {error.number}, counted from 0: {error.reason}; correct or remove it"
         ) from None
-    places = {number: place for place, (number, _) in enumerate(chosen)}
-    frames = {places[number]: atoms for number, atoms in source if number in places}
+    deviations = dict(chosen)  # in descending order
+    frames = {number: atoms for number, atoms in source if number in deviations}
     with atomic_write(options.out) as part:
-        write(part, [frames[place] for place in range(len(chosen))])
-    (_, most), (_, least) = chosen[0], chosen[-1]
+        write(part, [frames[number] for number in deviations])
     if options.json:
-        found = [{"frame": number, "max_forces_deviation": value} for number, value in chosen]
-        print(json.dumps({"structures": size, "chosen": found, "out": options.out}))
+        selected = [{"frame": number, "max_forces_deviation": value} for number, value in chosen]
+        print(json.dumps({"structures": size, "chosen": selected, "out": options.out}))
     elif not options.quiet:
+        (_, largest), (_, smallest) = chosen[0], chosen[-1]
         text = (
-            f"{len(chosen):,} of {size:,} structures, whose forces deviate by {most:.3g} to {least:.3g} "
-            f"eV/Å on some atom: {options.out}"
+            f"{len(chosen):,} of {size:,} structures, with largest deviations of a force from {largest:.3g} "
+            f"to {smallest:.3g} eV/Å: {options.out}"
         )
-        out.print(text, markup=False, highlight=False, emoji=False)
+        out.print(text, highlight=False)
     return 0

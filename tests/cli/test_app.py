@@ -466,7 +466,7 @@ def test_defaults_are_told_where_they_tell_something(capsys, monkeypatch):
         cli.main(["relax", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert "on the cell, in GPa (default: 0.0)" in text
-    assert "relax the cells, too; structures are relaxed one by one --pressure" in text
+    assert "also relax the cells, of one structure after the other --pressure" in text
 
 
 @pytest.mark.parametrize(

@@ -334,7 +334,7 @@ def test_the_command_line_refuses_calibrations_that_mislead(paths, few, tmp_path
 
     out = str(tmp_path / "ensemble.json")
     assert "need two checkpoints or more" in refused("--calibrate", out, models=paths[:1])
-    assert "must not be on structures that were trained on" in refused("--calibrate", out, "--part", "train")
+    assert "must be on structures that were not trained on" in refused("--calibrate", out, "--part", "train")
     assert "`--calibrate` must end in .json" in refused("--calibrate", out + "x")
     (tmp_path / "ensemble.json").write_text("mine")
     assert "exists" in refused("--calibrate", out)

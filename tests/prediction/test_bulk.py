@@ -438,8 +438,8 @@ def test_a_shard_passes_over_what_belongs_to_others(here, capsys):
     ("arguments", "message"),
     [
         (["--processes", "0"], "`--processes` must be at least 1, got 0"),
-        (["--join", "--shard", "1/2"], "`--join` computes nothing, and excludes"),
-        (["--join", "--processes", "2"], "`--join` computes nothing, and excludes"),
+        (["--join", "--shard", "1/2"], "`--join` must be used without `--shard`"),
+        (["--join", "--processes", "2"], "`--join` must be used without `--shard`"),
     ],
 )
 def test_options_that_exclude_each_other_are_rejected(arguments, message, here, capsys):

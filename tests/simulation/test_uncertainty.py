@@ -160,7 +160,9 @@ def test_the_command_line_selects_and_stops(paths, pool, tmp_path, capsys):
     ase.io.write(tmp_path / "pool.xyz", pool)
     files = [str(tmp_path / "pool.xyz"), str(tmp_path / "chosen.xyz")]
     assert main(["select", ",".join(paths), *files, "--k", "5"]) == 0
-    assert "5 of 12 structures, whose forces deviate by" in " ".join(capsys.readouterr().out.split())
+    assert "5 of 12 structures, with largest deviations of a force from" in " ".join(
+        capsys.readouterr().out.split()
+    )
     chosen = ase.io.read(files[1], ":")
     expected = select(paths, ase.io.read(files[0], ":"), 5)
     for atoms, (number, _) in zip(chosen, expected, strict=True):
