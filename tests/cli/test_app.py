@@ -147,7 +147,7 @@ def test_an_existing_run_is_refused_resumed_or_overwritten(recipe, tmp_path, cap
     arguments = ["train", recipe, "--out", out, "--quiet"]
     assert cli.main(arguments) == 0
     before = (tmp_path / "run" / "model.safetensors").read_bytes()
-    assert "exists; give another --out, --resume" in fails(capsys, arguments)
+    assert "exists; choose another --out" in fails(capsys, arguments)
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
     assert cli.main([*arguments, "--resume", "--trainer.max_steps", "6"]) == 0
     assert "6" in (tmp_path / "run" / "metrics.csv").read_text().splitlines()[-1].split(",")[0]
@@ -356,14 +356,14 @@ def test_a_part_of_another_file_is_refused(run, tmp_path, capsys):
     message = fails(
         capsys, ["evaluate", str(run / "model.safetensors"), str(tmp_path / "short.npz"), "--part", "test"]
     )
-    assert "splits a file of 1500 structures, this one has 9" in message
+    assert "splits a file of 1500 structures, got one of 9" in message
 
 
 def test_part_needs_the_split_of_the_run(tmp_path, capsys):
     path = tmp_path / "model.safetensors"
     save(Potential(SchNet(8, 8, 1, 8, 4.0)), path)
     message = fails(capsys, ["evaluate", str(path), str(SAMPLE), "--part", "test"])
-    assert "split.npz: no such file; training writes it beside its model" in message
+    assert "split.npz: no such file; training writes it beside" in message
 
 
 @pytest.mark.parametrize(
