@@ -24,6 +24,12 @@ MODULES = {
     "units": "io.units",
 }
 
+# Names that went elsewhere from these modules, or are called otherwise: where they are, by the old name.
+NAMES = {
+    "domain": {"Domain": ("potentials.training_domain", "TrainingDomain")},
+    "neighbors": {"RadiusGraph": ("transforms.radius_graph", "RadiusGraph")},
+}
+
 
 class _Finder(MetaPathFinder, Loader):
     """Finds moved modules; ``import pyg_schnet.units`` gives ``pyg_schnet.io.units``."""
@@ -36,9 +42,13 @@ class _Finder(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self) if moved else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        new = f"{__package__}.{MODULES[spec.name.rpartition('.')[2]]}"
+        old = spec.name.rpartition(".")[2]
+        new = f"{__package__}.{MODULES[old]}"
         warnings.warn(f"{spec.name} has moved to {new}", DeprecationWarning, stacklevel=2)
-        return import_module(new)
+        module = import_module(new)
+        for name, (place, present) in NAMES.get(old, {}).items():
+            setattr(module, name, getattr(import_module(f"{__package__}.{place}"), present))
+        return module
 
     def exec_module(self, module: ModuleType) -> None:
         pass

@@ -102,9 +102,12 @@ def test_a_module_that_moved_is_found_by_its_old_name(monkeypatch, old, new):
     [
         ("calibration", "calibrate"),
         ("checkpoint", "save load"),
-        ("neighbors", "radius_graph neighbor_list"),
+        ("checks", "check Report Finding CHECKS"),
+        ("domain", "Domain"),
+        ("neighbors", "radius_graph neighbor_list RadiusGraph"),
         ("potential", "Potential"),
         ("sampler", "EdgeBudgetSampler count_edges"),
+        ("simulation", "predict select run_md relax"),
         ("smiles", "from_smiles"),
         ("structures", "from_ase to_ase"),
         ("units", "kcal_per_mol"),
