@@ -32,20 +32,20 @@ def units_of_runs(models: list[str], file: str) -> str | None:
     """
     from pyg_schnet.potentials.checkpoint import provenance
 
-    found = {}
+    units_of = {}
     for model in models:
         data = provenance(model).get("data")
         data = data if isinstance(data, dict) else {}
         paths = [path for name in ("path", "val_path") for path in _as_list(data.get(name))]
         units = data.get("units")
         if isinstance(units, str) and any(_format(path) == _format(file) for path in paths):
-            found[model] = units
-    if len(set(found.values())) > 1 or 0 < len(found) < len(models):
-        listed = ", ".join(f"'{found.get(model)}' of {model}" for model in models)
+            units_of[model] = units
+    if len(set(units_of.values())) > 1 or 0 < len(units_of) < len(models):
+        listed = ", ".join(f"'{units_of.get(model)}' of {model}" for model in models)
         raise ValueError(
             f"`--units` must be given, because the runs of the models used different ones: {listed}"
         )
-    return next(iter(found.values()), None)
+    return next(iter(units_of.values()), None)
 
 
 def read_part(models: list[str], part: str, file: str, structures: int) -> Tensor:
