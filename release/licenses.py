@@ -1,4 +1,4 @@
-"""The table LICENSES.md: each package that ours brings, with its licence, from what is installed.
+"""The table LICENSES.md: each dependency of the package with its license, read from the installed packages.
 
 ``python release/licenses.py`` writes it, in the environment that ``make`` makes.
 """
@@ -59,23 +59,23 @@ WEAK = {
 }  # bind changes to them, not those who import them
 STRONG = {"GPL-2.0-only"}  # binds what is distributed together with it: in extras only
 
-HEAD = """# Licences of what pyg_schnet brings
+HEAD = """# Licenses of the dependencies of pyg_schnet
 
-pyg_schnet itself is under the MIT licence. Its wheel and its source distribution contain no code of others:
-the packages below are installed beside it, each under its own licence, which binds whoever passes it on.
-Versions are those of `constraints.txt` on Linux with Python 3.11. Licences are SPDX's names, from the
-packages' own metadata or, where those are silent or loose, from their licence files or web pages.
+pyg_schnet itself is under the MIT license. Its wheel and its source distribution contain no code of others:
+the packages below are installed with it, each under its own license, which binds whoever redistributes it.
+Versions are those of `constraints.txt` on Linux with Python 3.11. Licenses are SPDX expressions, from the
+packages' own metadata or, where those are missing or ambiguous, from their license files or web pages.
 `make LICENSES.md` writes this page.
 """
 TAIL = """
-## What they ask for
+## What they require
 
 * ASE, certifi and tqdm, and of the extras tblite and parts of OpenMM, are under the LGPL or the MPL: code
-  that imports them may have any licence; changes to their own files must be published with them.
-* LAMMPS is under the GPL: what is distributed together with it must be so, too, which the MIT licence
-  permits; pyg_schnet runs without it.
-* Matplotlib's licence is permissive, after Python's.
-* torch from PyPI brings NVIDIA's libraries on Linux (`nvidia-*`, `cuda-*`), which are free of charge but
+  that imports them may have any license; changes to their own files must be published with them.
+* LAMMPS is under the GPL: what is distributed together with it must be under the GPL, too, which the MIT
+  license permits; pyg_schnet runs without it.
+* Matplotlib's license is permissive, after Python's.
+* torch from PyPI includes NVIDIA's libraries on Linux (`nvidia-*`, `cuda-*`), which are free of charge but
   proprietary; PyTorch's CPU builds have none.
 """
 
@@ -115,7 +115,7 @@ def package_of(name: str) -> Package:
     """Describe a package.
 
     Raises:
-        ValueError: If its licence cannot be told; the message says what its metadata have.
+        ValueError: If its license cannot be determined; the message quotes its metadata.
     """
     try:
         info = metadata.metadata(name)
@@ -126,7 +126,7 @@ def package_of(name: str) -> Package:
 
 
 def license_of(name: str, info: metadata.PackageMetadata) -> str:
-    """Tell a licence, as an SPDX expression, from metadata.
+    """Return a license, as an SPDX expression, from metadata.
 
     Raises:
         ValueError: If they are silent or loose, and ``READ`` has no entry.
@@ -143,7 +143,7 @@ def license_of(name: str, info: metadata.PackageMetadata) -> str:
         except InvalidLicenseExpression:
             continue
     raise ValueError(
-        f"the licence of {name} must be one of SPDX's, got {stated}; read it, and add it to `READ`"
+        f"the license of {name} must be one of SPDX's, got {stated}; read it, and add it to `READ`"
     )
 
 
@@ -175,7 +175,7 @@ def closure(requirements: list[Requirement]) -> set[str]:
 
 
 def parts_of(expression: str) -> set[str]:
-    """Split an SPDX expression into the licences that it names."""
+    """Split an SPDX expression into the licenses that it names."""
     return set(re.split(r" (?:AND|OR) ", expression.replace("(", "").replace(")", "")))
 
 
@@ -191,7 +191,7 @@ def page() -> str:
     }
     lines = [HEAD]
     for title, names in tables.items():
-        lines += [f"## {title}", "", "| package | version | licence |", "|---|---|---|"]
+        lines += [f"## {title}", "", "| package | version | license |", "|---|---|---|"]
         lines += [*(package_of(name).row for name in sorted(names)), ""]
     return "\n".join(lines).rstrip() + "\n" + TAIL
 

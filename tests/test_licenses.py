@@ -1,4 +1,4 @@
-"""The table of licences lists what the package brings, as it is, and nothing that forbids its licence."""
+"""The table of licenses lists what the package brings, as it is, and nothing that forbids its license."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def test_every_package_of_an_extra_is_listed_under_it(extra):
     assert names(licenses.optional()[extra]) <= listed
 
 
-def test_nothing_that_is_always_installed_has_a_licence_that_binds_those_who_import_it():
+def test_nothing_that_is_always_installed_has_a_license_that_binds_those_who_import_it():
     for title in ("Required", "Brought by those"):
         for name, (_, license) in ROWS[title].items():
             assert licenses.parts_of(license) <= licenses.PERMISSIVE | licenses.WEAK, name
 
 
-def test_no_licence_is_unknown():
+def test_no_license_is_unknown():
     known = licenses.PERMISSIVE | licenses.WEAK | licenses.STRONG
     for name, (_, license) in LISTED.items():
         assert licenses.parts_of(license) <= known, name
@@ -68,7 +68,7 @@ def test_the_versions_are_those_that_make_installs():
 
 
 @pytest.mark.parametrize("name", sorted(LISTED))
-def test_the_licence_is_that_of_the_installed_package(name):
+def test_the_license_is_that_of_the_installed_package(name):
     try:
         version = metadata.version(name).partition("+")[0]
     except metadata.PackageNotFoundError:
@@ -95,13 +95,13 @@ def info(**fields: str) -> Message:
         ({"License": "see LICENSE", "Classifier": "License :: OSI Approved :: MIT License"}, "MIT"),
     ],
 )
-def test_a_licence_is_read_where_packages_state_it(fields, license):
+def test_a_license_is_read_where_packages_state_it(fields, license):
     assert licenses.license_of("name", info(**fields)) == license
 
 
-def test_a_licence_that_is_not_told_exactly_has_to_be_read():
+def test_a_license_that_is_not_told_exactly_has_to_be_read():
     loose = info(License="BSD", Classifier="License :: OSI Approved :: BSD License")
-    expected = r"the licence of name must be one of SPDX's, got \['BSD', 'BSD License'\]; read it, and add it"
+    expected = r"the license of name must be one of SPDX's, got \['BSD', 'BSD License'\]; read it, and add it"
     with pytest.raises(ValueError, match=expected):
         licenses.license_of("name", loose)
 

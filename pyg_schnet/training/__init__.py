@@ -5,7 +5,7 @@ from pyg_schnet.training.config import FabricConfig as FabricConfig
 from pyg_schnet.training.config import TrainConfig as TrainConfig
 from pyg_schnet.training.config import TrainerConfig as TrainerConfig
 from pyg_schnet.training.loss import potential_loss as potential_loss
-from pyg_schnet.training.optim import Soap as Soap
 from pyg_schnet.training.progress import Report as Report
 from pyg_schnet.training.run import train as train
 from pyg_schnet.training.run_directory import RunDirectory as RunDirectory
+from pyg_schnet.training.soap import Soap as Soap

@@ -73,7 +73,7 @@ class DataConfig:
         if self.split != "random" and (self.n_train is not None or self.n_val is not None):
             raise ValueError(
                 "`data.n_train` and `data.n_val` must not be given with a `data.split` that is not random, "
-                f"got {self.split!r}; the split has its own numbers"
+                f"got {self.split!r}; such a split defines its own sizes"
             )
 
 
@@ -110,7 +110,7 @@ class TrainerConfig:
         threads: CPU threads per process; by default the fastest number, found by timing a few steps at the
             start. In compiled runs the weights do not depend on it.
         compile: Run compiled kernels instead of single PyTorch operations, which is several times faster:
-            "auto" if there are enough steps to pay for some seconds of compilation, true, or false.
+            "auto" if there are enough steps that this saves time, true, or false.
     """
 
     max_steps: int = 50_000

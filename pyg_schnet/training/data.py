@@ -77,7 +77,7 @@ def read_data(
             _check_units(val, _summarize(val))
     if len(val) == 0:
         raise ValueError(
-            "`data.n_val` must be at least 1, to select the best weights, got 0; or give `data.val_path`"
+            "`data.n_val` must be at least 1, to select the best weights, got 0; or pass `data.val_path`"
         )
     references.check(val.compositions(), source)
     return TrainingData(train, val, split, len(whole), references)
@@ -100,7 +100,7 @@ def _warn(train: AtomsDataset, report: Report, check_units: bool) -> None:
     if check_units:
         _check_units(train, summary)
     for warning in summary.warnings:
-        report.line(f"Looks wrong: {warning}")
+        report.line(f"Warning: {warning}")
 
 
 def _summarize(part: AtomsDataset) -> Summary:
@@ -114,8 +114,8 @@ def _check_units(part: AtomsDataset, summary: Summary) -> None:
     if part.is_processed:
         assumed, how = '"eV"', ", by processing its source again"
     raise ValueError(
-        f"{part.path}: was read in {part.units.sentence()}, which cannot be: {summary.unit_doubt} Set "
-        f"`data.units`{how}; or --data.units {assumed} if nothing is wrong"
+        f"{part.path}: was read in {part.units.sentence()}, which is implausible: {summary.unit_doubt} "
+        f"Set `data.units`{how}, or pass --data.units {assumed} if the units are correct"
     )
 
 

@@ -198,7 +198,7 @@ def _fabric(config: FabricConfig, run: RunDirectory) -> Fabric:
     if accelerator == "auto":  # Fabric may choose one without float64, as Apple's
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
     if accelerator == "cuda" and not torch.cuda.is_available():
-        raise ValueError("`fabric.accelerator` must be 'auto' or 'cpu' here, got 'cuda': torch sees no GPU")
+        raise ValueError("`fabric.accelerator` must be 'auto' or 'cpu' here, got 'cuda': torch finds no GPU")
     devices, hosts = _process_counts(config)
     if accelerator == "cuda" and devices > torch.cuda.device_count():
         raise ValueError(

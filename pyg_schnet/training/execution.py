@@ -30,7 +30,7 @@ def choose_execution(
     report: Report,
     processes: int = 1,
 ) -> None:
-    """Compile a potential if that pays off, set the number of threads, and report the choice.
+    """Compile a potential if that saves time, set the number of threads, and report the choice.
 
     Args:
         potential: Potential in training mode; its gradients are cleared, nothing else changes.
@@ -70,7 +70,7 @@ def _compile(potential: Potential, batch: Data, config: TrainerConfig, steps: in
     if config.compile is False:
         return False
     if config.compile == "auto" and steps < _MIN_STEPS_TO_COMPILE:
-        report.line(f"Not compiled: {steps:,} steps are too few to pay for it.")
+        report.line(f"Not compiled: {steps:,} steps are too few for compilation to save time.")
         return False
     potential.compile()
     reason = potential.why_eager()

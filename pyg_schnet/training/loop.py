@@ -1,4 +1,8 @@
-"""The training loop, and signals that end it after a step."""
+"""The training loop, and signals that end it after a step.
+
+An option of training takes this path: ``cli/train.py``, ``TrainConfig`` (``config.py``), ``run.train``,
+:func:`fit`.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +30,9 @@ from pyg_schnet.training.config import TrainerConfig
 from pyg_schnet.training.distributed import Processes, ProcessLostError
 from pyg_schnet.training.execution import choose_execution
 from pyg_schnet.training.loss import potential_loss
-from pyg_schnet.training.optim import completed_fraction, learning_rate
 from pyg_schnet.training.progress import Report
 from pyg_schnet.training.run_directory import RunDirectory
+from pyg_schnet.training.schedule import completed_fraction, learning_rate
 from pyg_schnet.training.state import Counters, TrainingState
 from pyg_schnet.training.validation import Validation, require_finite
 

@@ -1,4 +1,8 @@
-"""A training run: data, references, model, loop and results."""
+"""A training run: data, references, model, loop and results.
+
+An option of training takes this path: ``cli/train.py``, ``TrainConfig`` (``config.py``), :func:`train`,
+``loop.fit``.
+"""
 
 from __future__ import annotations
 

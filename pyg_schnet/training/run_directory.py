@@ -70,7 +70,9 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OSError(f"{self.path}: cannot be made ({error.strerror}); choose another --out") from None
+            raise OSError(
+                f"{self.path}: cannot be created ({error.strerror}); choose another --out"
+            ) from None
         self._lock.acquire()
         try:
             self._check(resume, overwrite)

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pyg_schnet.potentials import checkpoint
 from pyg_schnet.potentials.potential import Potential
-from pyg_schnet.training.optim import Soap
+from pyg_schnet.training.soap import Soap
 
 _KIND = "training state"
 _ADAM_STATE = ("exp_avg", "exp_avg_sq")

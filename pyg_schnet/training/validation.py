@@ -19,9 +19,9 @@ from pyg_schnet.potentials.metrics import Evaluation, evaluate
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.training.config import TrainerConfig
 from pyg_schnet.training.distributed import Processes
-from pyg_schnet.training.optim import learning_rate
 from pyg_schnet.training.progress import Report
 from pyg_schnet.training.run_directory import RunDirectory
+from pyg_schnet.training.schedule import learning_rate
 from pyg_schnet.training.state import Counters, TrainingState
 
 MAX_ENERGY_ERROR = 1e-6  # of splines, relative to the energies' standard deviation

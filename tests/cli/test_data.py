@@ -51,7 +51,7 @@ def test_a_file_is_recognised_and_summarised(capsys):
     assert re.search(r"energy +'E' \(kcal/mol\)", told)
     assert re.search(r"structures +1,500, not periodic", told)
     assert re.search(r"forces, RMS +0\.9908 +eV/Å +22\.848 +kcal/mol/Å", told)
-    assert "Nothing looks wrong." in told
+    assert "No warnings." in told
     assert "picture" not in told
 
 
@@ -142,7 +142,7 @@ def test_a_picture_of_a_file_is_drawn_where_asked(capsys, tmp_path):
 def test_a_published_set_is_opened_shown_and_drawn(arguments, call, picture, asked, capsys, tmp_path):
     told = text(capsys, *arguments, "--root", tmp_path)
     assert asked == [(call[0], (str(tmp_path),), call[1])]
-    for part in ("Known defects", "How to cite it", "Summary", "Nothing looks wrong."):
+    for part in ("Known defects", "How to cite it", "Summary", "No warnings."):
         assert part in told
     assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
 

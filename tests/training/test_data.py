@@ -53,7 +53,7 @@ def test_what_looks_wrong_with_the_data_is_told(tmp_path):
     told = []
     report = SimpleNamespace(line=told.append)
     read_data(DataConfig(str(tmp_path / "gradients.npz")), torch.float32, report)
-    assert told[0].startswith("Looks wrong: Forces have the wrong sign")
+    assert told[0].startswith("Warning: Forces have the wrong sign")
 
 
 def test_the_numbers_of_a_published_split_are_kept_as_they_are(read, processed):

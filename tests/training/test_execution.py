@@ -54,7 +54,7 @@ def choose(potential, batch, lines, steps=10_000, **options):
 
 def test_a_short_run_stays_eager_and_says_so(batch, lines):
     assert choose(small(), batch, lines, steps=100).compiled is None
-    assert lines == ["Not compiled: 100 steps are too few to pay for it."]
+    assert lines == ["Not compiled: 100 steps are too few for compilation to save time."]
 
 
 def test_a_short_run_is_compiled_if_it_must_be(batch, lines):

@@ -18,7 +18,7 @@ from pyg_schnet.training import RunDirectory, validation
 from pyg_schnet.training import loop as fit_module
 from pyg_schnet.training.distributed import Processes
 from pyg_schnet.training.loop import fit
-from pyg_schnet.training.optim import Soap
+from pyg_schnet.training.soap import Soap
 from pyg_schnet.training.state import TrainingState
 
 

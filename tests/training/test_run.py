@@ -167,7 +167,7 @@ def test_the_report_tells_the_data_in_their_size(recipe, report):
     assert lines[3].startswith("Atomic references (eV): H -")
     assert lines[3].endswith("shares, not energies of atoms: 1 independent composition for 2 elements")
     assert lines[4].startswith("SchNet(hidden_channels=8,")
-    assert lines[5] == "Not compiled: 20 steps are too few to pay for it."
+    assert lines[5] == "Not compiled: 20 steps are too few for compilation to save time."
     assert [line.split()[:2] for line in lines[6:10]] == [["step", str(step)] for step in (5, 10, 15, 20)]
     assert re.fullmatch(
         r"Best validation at step \d+ of 20, after [\d.]+ minutes: .*model\.safetensors", lines[11]

@@ -7,7 +7,7 @@ import torch
 
 from pyg_schnet.loader.sampler import BatchSequence
 from pyg_schnet.training import TrainerConfig
-from pyg_schnet.training.optim import learning_rate
+from pyg_schnet.training.schedule import learning_rate
 
 
 def test_the_cosine_goes_from_the_learning_rate_to_zero():

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from pyg_schnet.training.optim import Soap
+from pyg_schnet.training.soap import Soap
 
 # Covariances of full rank after one step, else the first basis is any: square, or the longer side has none.
 SHAPES = [torch.Size(shape) for shape in ((5, 5), (5,), (5, 5), (6, 4), (4, 9), (12, 12), (2, 3, 4))]

@@ -112,7 +112,7 @@ def render_summary(summary: Summary) -> Group:
     if summary.warnings:
         parts += [Text("\nWarnings", style="bold"), _grid(("*", sentence) for sentence in summary.warnings)]
     else:
-        parts.append(Text("\n  Nothing looks wrong."))
+        parts.append(Text("\n  No warnings."))
     return Group(*parts)
 
 
