@@ -126,10 +126,10 @@ MUTANTS = [
     Mutant(
         "mean-is-a-sum",
         "readout",
-        "super().forward(x, z, pos, batch, molecules) / atoms",
-        "super().forward(x, z, pos, batch, molecules)",
+        "super().combine(out, z, pos, batch, molecules) / atoms",
+        "super().combine(out, z, pos, batch, molecules)",
     ),
-    Mutant("std-dropped", "readout", ".double() * self.std + self.mean", ".double() + self.mean"),
+    Mutant("std-dropped", "readout", "out * self.std + self.mean", "out + self.mean"),
     Mutant(
         "atomref-subtracted",
         "readout",
@@ -139,8 +139,8 @@ MUTANTS = [
     Mutant(
         "dipole-without-center",
         "readout",
-        "charge * (pos - center.index_select(0, batch))",
-        "charge * pos",
+        "out[:, None] * (pos - center.index_select(0, batch))",
+        "out[:, None] * pos",
     ),
     Mutant(
         "center-of-geometry",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -13,14 +11,6 @@ from pyg_schnet.graph.validation import MAX_ATOMIC_NUMBER
 from pyg_schnet.nn.radial import ShiftedSoftplus, SiLU
 
 _ACTIVATIONS = {"shifted_softplus": ShiftedSoftplus, "silu": SiLU, "tanh": nn.Tanh}
-
-
-class Readout(Protocol):
-    """Interface of a readout of :class:`~pyg_schnet.SchNet`; sums run in float64."""
-
-    def __call__(self, x: Tensor, z: Tensor, pos: Tensor, batch: Tensor, molecules: int) -> Tensor: ...
-
-    def reset_parameters(self) -> None: ...
 
 
 class AtomwiseNetwork(nn.Module):
@@ -66,7 +56,37 @@ class DoubleBuffers(nn.Module):
         return self
 
 
-class AtomicSum(DoubleBuffers):
+class Readout(DoubleBuffers):
+    """Base class of readouts: from one output of a network for each atom to a property of the molecule.
+
+    Args:
+        network: Maps features to one number for each atom.
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def reset_parameters(self) -> None:
+        """Draw new weights of the network."""
+        reset(self.network)
+
+    def forward(
+        self,
+        x: Float[Tensor, "atoms channels"],
+        z: Int[Tensor, " atoms"],
+        pos: Float[Tensor, "atoms 3"],
+        batch: Int[Tensor, " atoms"],
+        molecules: int,
+    ) -> Float[Tensor, " molecules"]:
+        return self.combine(self.network(x).double(), z, pos, batch, molecules)
+
+    def combine(self, out: Tensor, z: Tensor, pos: Tensor, batch: Tensor, molecules: int) -> Tensor:
+        """Compute the property of each molecule from the outputs of the network, ``(atoms,)``, in float64."""
+        raise NotImplementedError
+
+
+class AtomicSum(Readout):
     r"""Extensive properties: the sum of the atoms' contributions.
 
     .. math::
@@ -89,25 +109,13 @@ class AtomicSum(DoubleBuffers):
         std: float | None = None,
         atomref: Tensor | None = None,
     ):
-        super().__init__()
-        self.network = network
+        super().__init__(network)
         self.mean = 0.0 if mean is None else float(mean)
         self.std = 1.0 if std is None else float(std)
         self.register_buffer("atomref", element_table(atomref))
 
-    def reset_parameters(self) -> None:
-        """Draw new weights of the network."""
-        reset(self.network)
-
-    def forward(
-        self,
-        x: Float[Tensor, "atoms channels"],
-        z: Int[Tensor, " atoms"],
-        pos: Float[Tensor, "atoms 3"],
-        batch: Int[Tensor, " atoms"],
-        molecules: int,
-    ) -> Float[Tensor, " molecules"]:
-        contribution = self.network(x).double() * self.std + self.mean
+    def combine(self, out: Tensor, z: Tensor, pos: Tensor, batch: Tensor, molecules: int) -> Tensor:
+        contribution = out * self.std + self.mean
         contribution = contribution + self.atomref.index_select(0, z)
         return sum_by_molecule(contribution, batch, molecules)
 
@@ -115,20 +123,13 @@ class AtomicSum(DoubleBuffers):
 class AtomicMean(AtomicSum):
     """Intensive properties: the mean of the atoms' contributions; zero for a molecule without atoms."""
 
-    def forward(
-        self,
-        x: Float[Tensor, "atoms channels"],
-        z: Int[Tensor, " atoms"],
-        pos: Float[Tensor, "atoms 3"],
-        batch: Int[Tensor, " atoms"],
-        molecules: int,
-    ) -> Float[Tensor, " molecules"]:
+    def combine(self, out: Tensor, z: Tensor, pos: Tensor, batch: Tensor, molecules: int) -> Tensor:
         ones = torch.ones_like(batch, dtype=torch.float64)
         atoms = sum_by_molecule(ones, batch, molecules).clamp(min=1)
-        return super().forward(x, z, pos, batch, molecules) / atoms
+        return super().combine(out, z, pos, batch, molecules) / atoms
 
 
-class DipoleMagnitude(DoubleBuffers):
+class DipoleMagnitude(Readout):
     r"""Length of the dipole moment of the atoms' learned charges.
 
     .. math::
@@ -147,30 +148,17 @@ class DipoleMagnitude(DoubleBuffers):
     masses: Tensor  # (100,), u
 
     def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
+        super().__init__(network)
         from ase.data import atomic_masses  # ASE is slow to import, and only dipoles need it
 
         masses = torch.tensor(atomic_masses[: MAX_ATOMIC_NUMBER + 1], dtype=torch.float64)
         self.register_buffer("masses", masses, persistent=False)
 
-    def reset_parameters(self) -> None:
-        """Draw new weights of the network."""
-        reset(self.network)
-
-    def forward(
-        self,
-        x: Float[Tensor, "atoms channels"],
-        z: Int[Tensor, " atoms"],
-        pos: Float[Tensor, "atoms 3"],
-        batch: Int[Tensor, " atoms"],
-        molecules: int,
-    ) -> Float[Tensor, " molecules"]:
+    def combine(self, out: Tensor, z: Tensor, pos: Tensor, batch: Tensor, molecules: int) -> Tensor:
         pos, mass = pos.double(), self.masses.index_select(0, z)[:, None]
         total = sum_by_molecule(mass, batch, molecules).clamp(min=1e-300)
         center = sum_by_molecule(mass * pos, batch, molecules) / total
-        charge = self.network(x).double()[:, None]
-        dipole = sum_by_molecule(charge * (pos - center.index_select(0, batch)), batch, molecules)
+        dipole = sum_by_molecule(out[:, None] * (pos - center.index_select(0, batch)), batch, molecules)
         square = dipole.square().sum(dim=-1)
         nonzero = square > 0
         return torch.where(nonzero, torch.where(nonzero, square, 1).sqrt(), 0)
