@@ -1,11 +1,11 @@
-"""Inputs of the convolution: adjacency matrices in place of edge indices, and checks of shapes."""
+"""Inputs of the convolution: adjacency matrices in place of edge indices, and checks."""
 
 from __future__ import annotations
 
 from typing import NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch_geometric.index import ptr2index
 from torch_geometric.typing import Adj
 
@@ -17,7 +17,7 @@ def edges_of(adj_t: Adj, flow: str) -> tuple[Tensor, Tensor | None, tuple[int, i
 
     Args:
         adj_t: ``(targets, sources)``, a ``torch.sparse`` tensor in COO, CSR or CSC layout, or torch_sparse's.
-        flow: Of the layer, which must be PyG's usual one.
+        flow: Message direction; must be ``source_to_target``.
 
     Returns:
         Edge indices ``(2, edges)``, row 0 the sources; values ``(edges, ...)``, or ``None`` if the matrix has
@@ -51,6 +51,15 @@ def edges_of(adj_t: Adj, flow: str) -> tuple[Tensor, Tensor | None, tuple[int, i
         row, values = adj_t.row_indices(), adj_t.values()
         col = ptr2index(adj_t.ccol_indices(), output_size=len(row))
     return torch.stack([col, row]).long(), values, size
+
+
+def check_decomposed_layers(decomposed_layers: int) -> None:
+    """Raise ValueError unless PyG's ``decomposed_layers`` is 1."""
+    if decomposed_layers != 1:
+        raise ValueError(
+            f"`decomposed_layers` must be 1, got {decomposed_layers}; PyG would cut the channels of nodes, "
+            "but not those of filters"
+        )
 
 
 def check_shapes(
@@ -96,4 +105,12 @@ def raise_missing(x: Tensor | None, edge_attr: Tensor | None) -> NoReturn:
     raise ValueError(
         "`edge_attr` must be given, the features on which the filters depend, got None; only an adjacency "
         "matrix with values, which are the features then, does without"
+    )
+
+
+def raise_unscriptable(layer: nn.Module) -> NoReturn:
+    """Raise TypeError when TorchScript compiles the layer, or a model that contains it."""
+    raise TypeError(
+        f"{type(layer).__name__} cannot be compiled by torch.jit.script, which knows no unions of adjacency "
+        "types and no shapes in signatures; use torch.compile(model)"
     )
