@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 ENVELOPES = ("cosine", "polynomial")
 READOUTS = ("add", "sum", "mean")
@@ -23,13 +24,14 @@ class SchNetConfig:
         num_filters: Number of filters of a convolution.
         num_interactions: Number of interaction blocks.
         num_gaussians: Number of radial functions.
-        cutoff: In Å; null connects all pairs of a molecule.
+        cutoff: Cutoff in Å; null connects all pairs of a molecule.
         readout: "add" for extensive, "mean" for intensive properties.
         dipole: Predict the length of the dipole moment.
         mean: Added to each atom's contribution.
         std: Factor of each atom's contribution.
         last_center: Position of the last Gaussian in Å; the cutoff by default.
-        gamma: Of the Gaussians, in Å⁻²; neighbors are one standard deviation apart by default.
+        gamma: Coefficient of the Gaussians' exponents in Å⁻²; by default, neighboring centers are one
+            standard deviation apart.
         envelope: "cosine", "polynomial" or null.
         final_activation: Whether a shifted softplus ends the filter network, as in the paper.
         zero_output: Whether the last layer starts at zero, as in the paper.
@@ -108,6 +110,11 @@ class SchNetConfig:
                 "`readout_activation` must be 'shifted_softplus', 'silu' or 'tanh', got "
                 f"{self.readout_activation!r}"
             )
+
+    @property
+    def gaussians_end(self) -> float:
+        """Position of the last Gaussian in Å: ``last_center``, or the cutoff by default."""
+        return cast(float, self.cutoff if self.last_center is None else self.last_center)
 
     @property
     def _weights(self) -> int:

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 class FilterTables:
-    """The tables of a model's filters: whether there may be some, and the knots they share.
+    """Filter tables of a model: whether tables can replace its filter networks, and their shared knots.
 
-    A model owns one and passes itself to the methods, so that copies and files of the model make their own.
+    A model owns one and passes itself to the methods, so that copies and saved models have their own.
     """
 
     def __init__(self):
@@ -39,8 +39,8 @@ class FilterTables:
         """Place knots around the pairs of a graph, where their filters are to come from tables.
 
         Args:
-            model: The model.
-            graph: Atoms and pairs.
+            model: Model whose filters are evaluated.
+            graph: Atoms and the pairs that interact.
             distance: Distance of each pair in Å, ``(pairs,)``, in the type of the network.
 
         Returns:
@@ -51,14 +51,14 @@ class FilterTables:
         return self.features(model).near(distance, model.filters)
 
     def supports(self, model: SchNet) -> bool:
-        """Return whether all convolutions are ours, with filter networks that are smooth functions."""
+        """Return whether all convolutions are :class:`CFConv` with smooth filter networks of this package."""
         networks = self._networks
         if networks is None or not networks.snapshot.is_current():
             networks = self._networks = _FilterNetworks(model)
         return networks.are_known
 
     def features(self, model: SchNet) -> KnotFeatures:
-        """Return the features of as many knots as the present radial basis, envelope and filters need."""
+        """Return features of enough knots for the current radial basis, envelope and filters."""
         basis, envelope, cutoff = model.radial_basis, model.envelope, model.config.cutoff
         features, networks = self._features, self._networks
         if features is None or not features.are_of(basis, envelope, cutoff):
@@ -70,7 +70,7 @@ class FilterTables:
 
 
 class FilterTable:
-    """The table of one filter network, kept while nobody asks for gradients of weights."""
+    """The table of one filter network, kept while gradients of weights are disabled."""
 
     def __init__(self):
         self.given: Tensor | None = None  # the coefficients, while a model is traced

@@ -13,7 +13,7 @@ from pyg_schnet.nn.spline import Knots
 
 
 class Interaction(nn.Module):
-    r"""Interaction block: the residual that refines the features of atoms by those of their neighbors.
+    r"""Interaction block: a residual update of atomic features from neighboring atoms.
 
     .. math::
         \mathbf{v} = \text{atomwise}(\mathrm{ssp}(\text{atomwise}(

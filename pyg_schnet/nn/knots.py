@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_schnet.kernels import weight_gradients_disabled
-from pyg_schnet.nn.radial import CosineEnvelope, GaussianSmearing, PolynomialEnvelope
+from pyg_schnet.nn.radial import CutoffEnvelope, GaussianSmearing
 from pyg_schnet.nn.snapshot import ModuleSnapshot, version_of, versions_of
 from pyg_schnet.nn.spline import MARGIN, Knots, coefficients, evaluate, knot_spacing
 
@@ -42,7 +42,7 @@ class KnotFeatures:
     def __init__(
         self,
         basis: GaussianSmearing,
-        envelope: CosineEnvelope | PolynomialEnvelope | None,
+        envelope: CutoffEnvelope | None,
         cutoff: float | None = None,
         refinement: float = 1.0,
     ):
@@ -51,11 +51,10 @@ class KnotFeatures:
         self._given_cutoff = cutoff
         modules = {"radial_basis": basis} | ({} if envelope is None else {"envelope": envelope})
         self._snapshot = ModuleSnapshot(modules)
-        envelopes = CosineEnvelope | PolynomialEnvelope | None
         self.known = (
             self._snapshot.unsupported is None
             and isinstance(basis, GaussianSmearing)
-            and isinstance(envelope, envelopes)
+            and isinstance(envelope, CutoffEnvelope | None)
         )
         self.cutoff = cutoff
         if self.known and envelope is not None:
@@ -141,7 +140,7 @@ class KnotFeatures:
         """Place knots around the distances of pairs, where their filters are to come from tables.
 
         Args:
-            distance: In Å, within the cutoff, ``(pairs,)``, in the type of the network.
+            distance: Distances in Å, within the cutoff, ``(pairs,)``, in the type of the network.
             filters: ``"spline"`` or ``"auto"``, see :class:`~pyg_schnet.SchNet`.
 
         Returns:
@@ -158,7 +157,7 @@ class KnotFeatures:
         """Place knots around distances.
 
         Args:
-            distance: In Å, at least one, in the type of the network.
+            distance: Distances in Å, at least one, in the type of the network.
             frozen: Whether to place knots that later distances share.
 
         Returns:

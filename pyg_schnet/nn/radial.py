@@ -42,8 +42,8 @@ class GaussianSmearing(nn.Module):
 
     Args:
         num_gaussians: Number of centers :math:`\mu_k`, at least two.
-        last_center: Position of the last center, in Å; the first sits at 0.
-        gamma: :math:`\gamma` in Å⁻²; by default that of neighboring centers one standard deviation apart.
+        last_center: Position of the last center in Å; the first is at 0.
+        gamma: :math:`\gamma` in Å⁻²; by default, neighboring centers are one standard deviation apart.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -66,7 +66,7 @@ class GaussianSmearing(nn.Module):
         spacing = last_center / (num_gaussians - 1)
         if not 1e-100 < spacing < 1e100:  # the square must be finite and not zero
             raise ValueError(
-                f"`last_center` must put the centers of Gaussians apart, in Å, got a spacing of {spacing}"
+                f"`last_center` must give a finite, nonzero spacing of Gaussians, in Å, got {spacing}"
             )
         self.gamma = gamma if gamma is not None else 0.5 / spacing**2
         self.num_gaussians = num_gaussians
@@ -89,7 +89,7 @@ class GaussianSmearing(nn.Module):
         """Expand distances.
 
         Args:
-            distance: In Å.
+            distance: Distances in Å.
             trim: Whether to leave out the last centers, whose Gaussians are below 1e-17 at all distances,
                 where this is faster. The paper's 301 centers reach to 30 Å, ethanol to 5 Å: four fifths of
                 the expansion are zero.
@@ -107,7 +107,26 @@ class GaussianSmearing(nn.Module):
         return min(self.num_gaussians, int(reach * (self.num_gaussians - 1) / self.last_center) + 2)
 
 
-class CosineEnvelope(nn.Module):
+class CutoffEnvelope(nn.Module):
+    r"""Base class of cutoff envelopes: a factor of filters that is zero at and beyond the cutoff.
+
+    Args:
+        cutoff: Cutoff :math:`d_c` in Å.
+    """
+
+    def __init__(self, cutoff: float):
+        super().__init__()
+        self.cutoff = cutoff
+
+    def forward(self, distance: Float[Tensor, " edges"]) -> Float[Tensor, " edges"]:
+        return torch.where(distance < self.cutoff, self.inside(distance), 0)
+
+    def inside(self, distance: Tensor) -> Tensor:
+        """Evaluate the formula that holds below the cutoff; splines need it a little beyond, too."""
+        raise NotImplementedError
+
+
+class CosineEnvelope(CutoffEnvelope):
     r"""Cutoff envelope: a half cosine, zero with zero slope at the cutoff and zero beyond.
 
     .. math::
@@ -116,45 +135,29 @@ class CosineEnvelope(nn.Module):
     Its curvature jumps at the cutoff; for Hessians and long dynamics prefer :class:`PolynomialEnvelope`.
 
     Args:
-        cutoff: :math:`d_c`, in Å.
+        cutoff: Cutoff :math:`d_c` in Å.
 
     Source:
         Behler, J. Chem. Phys. 134, 074106 (2011), as in SchNetPack and PyG (which does not mask it).
     """
 
-    def __init__(self, cutoff: float):
-        super().__init__()
-        self.cutoff = cutoff
-
-    def forward(self, distance: Float[Tensor, " edges"]) -> Float[Tensor, " edges"]:
-        return torch.where(distance < self.cutoff, self.inside(distance), 0)
-
     def inside(self, distance: Tensor) -> Tensor:
-        """Evaluate the formula that holds below the cutoff; splines need it a little beyond, too."""
         return 0.5 * (torch.cos(distance * (math.pi / self.cutoff)) + 1)
 
 
-class PolynomialEnvelope(nn.Module):
+class PolynomialEnvelope(CutoffEnvelope):
     r"""Cutoff envelope: a polynomial whose first two derivatives are zero at the cutoff.
 
     .. math::
         f(d) = 1 - 10 u^3 + 15 u^4 - 6 u^5, \qquad u = d / d_c, \text{ for } u < 1, \text{ else } 0
 
     Args:
-        cutoff: :math:`d_c`, in Å.
+        cutoff: Cutoff :math:`d_c` in Å.
 
     Source:
         The C² smoothstep; Gasteiger et al., DimeNet (arXiv:2003.03123), equation (8) with p = 3.
     """
 
-    def __init__(self, cutoff: float):
-        super().__init__()
-        self.cutoff = cutoff
-
-    def forward(self, distance: Float[Tensor, " edges"]) -> Float[Tensor, " edges"]:
-        return torch.where(distance < self.cutoff, self.inside(distance), 0)
-
     def inside(self, distance: Tensor) -> Tensor:
-        """Evaluate the formula that holds below the cutoff; splines need it a little beyond, too."""
         u = distance / self.cutoff
         return 1 - u**3 * (10 - 15 * u + 6 * u**2)

@@ -1,10 +1,10 @@
-"""SchNet, in the order of the paper's section 4."""
+"""SchNet: embedding, radial expansion, interaction blocks and readout (section 4 of the paper)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -16,12 +16,28 @@ from pyg_schnet.nn.config import SchNetConfig
 from pyg_schnet.nn.conversion import Convertible
 from pyg_schnet.nn.filter_table import FilterTables
 from pyg_schnet.nn.interaction import Interaction
-from pyg_schnet.nn.radial import CosineEnvelope, GaussianSmearing, PolynomialEnvelope
+from pyg_schnet.nn.radial import CosineEnvelope, CutoffEnvelope, GaussianSmearing, PolynomialEnvelope
 from pyg_schnet.nn.readout import AtomicMean, AtomicSum, AtomwiseNetwork, DipoleMagnitude
 from pyg_schnet.nn.spline import Knots
 
 _ENVELOPES = {"cosine": CosineEnvelope, "polynomial": PolynomialEnvelope}
 _READOUTS = {"add": AtomicSum, "sum": AtomicSum, "mean": AtomicMean}
+
+
+class EdgeFeatures(NamedTuple):
+    """Arguments of :class:`Interaction <pyg_schnet.nn.Interaction>` that describe the edges of a graph.
+
+    Attributes:
+        edge_index: Edges, ``(2, edges)``, row 0 the sources; with knots, both atoms of each pair.
+        expansion: Radial expansion of distances, ``(pairs, gaussians)``; or knots of filter tables.
+        envelope: Cutoff envelope of each pair, ``(pairs,)``.
+        pair: Pair of each edge, ``(edges,)``; ``None`` where each edge has a row of its own.
+    """
+
+    edge_index: Tensor
+    expansion: Tensor | Knots
+    envelope: Tensor | None = None
+    pair: Tensor | None = None
 
 
 class SchNet(Convertible, nn.Module):
@@ -46,7 +62,7 @@ class SchNet(Convertible, nn.Module):
         num_filters: Number of filters of a continuous-filter convolution.
         num_interactions: Number of interaction blocks :math:`T`.
         num_gaussians: Number of radial functions, at least two.
-        cutoff: In Å; ``None`` connects all pairs of a molecule and needs ``last_center``.
+        cutoff: Cutoff in Å; ``None`` connects all pairs of a molecule and needs ``last_center``.
         interaction_graph: Called with ``(pos, batch)``, returns ``(edge_index, distance)``, instead of
             the graph of all neighbors within the cutoff.
         max_num_neighbors: Raise if an atom has more neighbors; none are dropped.
@@ -119,7 +135,7 @@ class SchNet(Convertible, nn.Module):
             std=std,
             last_center=last_center,
             gamma=gamma,
-            envelope=envelope if cutoff is not None else None,
+            envelope=None if cutoff is None else envelope,
             final_activation=final_activation,
             zero_output=zero_output,
             filters=filters,
@@ -129,12 +145,10 @@ class SchNet(Convertible, nn.Module):
         self.max_num_neighbors = max_num_neighbors
         # a_Z, equation (3). Row 0 is unused: PyG keeps it for padding, and weights transfer unchanged.
         self.embedding = nn.Embedding(MAX_ATOMIC_NUMBER + 1, hidden_channels, padding_idx=0)
-        last_center = cutoff if last_center is None else last_center
-        assert last_center is not None  # checked by SchNetConfig
-        self.radial_basis = GaussianSmearing(num_gaussians, last_center, gamma)
+        self.radial_basis = GaussianSmearing(num_gaussians, self.config.gaussians_end, gamma)
         self.envelope = None
-        if self.config.envelope is not None and cutoff is not None:
-            self.envelope = _ENVELOPES[self.config.envelope](cutoff)
+        if cutoff is not None and envelope is not None:
+            self.envelope = _ENVELOPES[envelope](cutoff)
         self.interactions = nn.ModuleList(
             Interaction(hidden_channels, num_filters, num_gaussians, final_activation)
             for _ in range(num_interactions)
@@ -144,7 +158,7 @@ class SchNet(Convertible, nn.Module):
             self.readout = DipoleMagnitude(network)
         else:
             self.readout = _READOUTS[readout](network, mean, std, atomref)
-        self.filter_tables = FilterTables()
+        self.filter_tables = FilterTables()  # optional acceleration, see filter_table.py
 
     @classmethod
     def paper(cls, **changes) -> SchNet:
@@ -231,34 +245,31 @@ class SchNet(Convertible, nn.Module):
             edges, distance = self.interaction_graph(pos, batch)
             return PairGraph(z, pos, batch, num_molecules, edges, pos, is_directed=True, distance=distance)
         given = {"edge_index": edge_index, "shift": shift, "cell": cell, "pbc": pbc}
-        options = {"max_num_neighbors": self.max_num_neighbors, **options}
+        options.setdefault("max_num_neighbors", self.max_num_neighbors)
         return build_pairs(z, pos, batch, self._reach(), num_molecules=num_molecules, **given, **options)
 
     def _reach(self) -> float | None:
         """Return the distance in Å beyond which interactions are zero; ``None`` if there is none."""
-        cutoffs = [self.config.cutoff]
-        if isinstance(self.envelope, CosineEnvelope | PolynomialEnvelope):
-            cutoffs.append(self.envelope.cutoff)
-        return min((cutoff for cutoff in cutoffs if cutoff is not None), default=None)
+        cutoff = self.config.cutoff
+        if not isinstance(self.envelope, CutoffEnvelope):
+            return cutoff
+        return self.envelope.cutoff if cutoff is None else min(cutoff, self.envelope.cutoff)
 
-    def edge_features(self, graph: PairGraph) -> tuple[Tensor, Tensor | Knots, Tensor | None, Tensor | None]:
-        """Compute the radial expansion and the envelope of a graph.
-
-        Returns:
-            Arguments of :class:`Interaction <pyg_schnet.nn.Interaction>`: edges, expansion, envelope, and
-            the pair of each edge. With tables of filters, the pairs and their :class:`Knots`.
-        """
+    def edge_features(self, graph: PairGraph) -> EdgeFeatures:
+        """Compute the radial expansion and the envelope of a graph, or knots where filters are tabulated."""
         distance = graph.distances().to(self.embedding.weight.dtype)  # (pairs,), d_ij
         knots = self.filter_tables.knots(self, graph, distance)
-        if knots is not None:
-            return graph.pairs, knots, None, None
+        return self._expand(graph, distance) if knots is None else EdgeFeatures(graph.pairs, knots)
+
+    def _expand(self, graph: PairGraph, distance: Tensor) -> EdgeFeatures:
+        """Compute the radial expansion, ``e_k(d_ij)``, and the envelope, ``f(d_ij)``, of each pair."""
         edge_index, pair = graph.edges()
-        trim = {"trim": True} if isinstance(self.radial_basis, GaussianSmearing) else {}
-        expansion = self.radial_basis(distance, **trim)  # (pairs, gaussians), e_k(d_ij)
+        basis = self.radial_basis
+        expansion = basis(distance, trim=True) if isinstance(basis, GaussianSmearing) else basis(distance)
         envelope = self.envelope(distance) if self.envelope is not None else None
         if envelope is None and self.config.cutoff is not None:  # given edges may be longer
             envelope = (distance < self.config.cutoff).to(distance.dtype)
-        return edge_index, expansion, envelope, pair
+        return EdgeFeatures(edge_index, expansion, envelope, pair)
 
     def predict(
         self,
