@@ -11,7 +11,7 @@ from torch_geometric.data import Batch, Data
 
 from pyg_schnet import Potential, SchNet
 from pyg_schnet.compile import program as programs
-from pyg_schnet.graph.ordering import spatial_order
+from pyg_schnet.graph.pair_graph import spatial_order
 
 TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 2, "num_gaussians": 12, "cutoff": 4.0}
 PAPER = {

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pyg_schnet import neighbor_list, radius_graph
 from pyg_schnet.graph import neighbors
 from pyg_schnet.graph.cell_list import fits_cell_list
-from pyg_schnet.graph.ordering import spatial_order
+from pyg_schnet.graph.pair_graph import spatial_order
 
 seeds = st.integers(0, 2**32 - 1)
 dtypes = st.sampled_from([torch.float32, torch.float64])
@@ -231,7 +231,7 @@ def test_a_long_cell_is_no_obstacle(side):
     assert edge_index.tolist() == [[1, 0], [0, 1]]
 
 
-def test_boxes_that_cells_cannot_divide_are_recognised():
+def test_boxes_that_cells_cannot_divide_are_recognized():
     assert fits_cell_list([80.0, 80.0, 80.0], 5.0)
     assert fits_cell_list([1e3, 1e3, 1e3], 5.0)
     assert not fits_cell_list([1e7, 5.0, 5.0], 5.0)
