@@ -1,4 +1,4 @@
-"""Modules and names under the addresses of version 0.1, imported from where they are now."""
+"""Import paths of version 0.1 for modules and names that moved."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NAMES = {
 
 
 class _Finder(MetaPathFinder, Loader):
-    """Finds moved modules; ``import pyg_schnet.units`` gives ``pyg_schnet.io.units``."""
+    """Finder of moved modules: ``import pyg_schnet.units`` imports ``pyg_schnet.io.units``."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -55,6 +55,6 @@ class _Finder(MetaPathFinder, Loader):
 
 
 def install() -> None:
-    """Let moved modules be imported by their old names."""
+    """Install the finder that keeps the old import paths working."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.append(_Finder())

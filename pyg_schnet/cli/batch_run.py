@@ -114,7 +114,7 @@ class CommandRun:
         """Return structures that were rejected or are outside the training domain, with reasons, for JSON."""
         return {
             name: [{"frame": number, "reason": reason} for number, reason in reasons.first]
-            for name, reasons in (("refused", self.results.refused), ("outside", self.results.outside))
+            for name, reasons in (("refused", self.results.rejected), ("outside", self.results.outside))
         }
 
     def print(self, text: str) -> None:
@@ -124,11 +124,11 @@ class CommandRun:
 
     def print_reasons(self) -> None:
         """Print which structures were rejected, and how many are outside the training domain."""
-        refused, outside = self.results.refused, self.results.outside
-        for number, reason in refused.first[:_MAX_LISTED]:
+        rejected, outside = self.results.rejected, self.results.outside
+        for number, reason in rejected.first[:_MAX_LISTED]:
             self.print(f"left out: frame {number}, {reason}")
-        if refused.total > _MAX_LISTED:
-            self.print(f"left out: {refused.total - _MAX_LISTED:,} more")
+        if rejected.total > _MAX_LISTED:
+            self.print(f"left out: {rejected.total - _MAX_LISTED:,} more")
         if outside.total:
             number, reason = outside.first[0]
             self.print(

@@ -36,7 +36,7 @@ _OPTIONS = ("root", "name", "fold", "source", "energy_key", "forces_key", "stres
 def build(full: bool) -> tuple[str, ArgumentParser]:
     """Return the help line and the parser of the command; with all options if ``full``."""
     parser = make_parser(
-        "Download a published data set and summarise it, or summarise a file: recognised labels and units, "
+        "Download a published data set and summarize it, or summarize a file: recognized labels and units, "
         "statistics, warnings. "
         "Example: pyg-schnet data md17 --name ethanol --root data/md17\n"
         'pyg-schnet data frames.extxyz --units "kcal/mol"',
@@ -65,12 +65,12 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
         help="picture of energies, sizes and forces; ROOT/NAME.png by default for a published set",
     )
     add_verbosity(parser)
-    return "download or summarise a data set", parser
+    return "download or summarize a data set", parser
 
 
 def run(options: Namespace) -> int:
     """Open a data set, print its summary, and draw it."""
-    from pyg_schnet.datasets.report.summary import summarise
+    from pyg_schnet.datasets.report.summary import summarize
     from pyg_schnet.io.locks import locked
     from pyg_schnet.plots import plot_data_set
 
@@ -82,7 +82,7 @@ def run(options: Namespace) -> int:
     picture = options.plot or (_picture(options) if published else None)
     if picture is not None:
         check_replaceable(picture)
-    summary = summarise(dataset)
+    summary = summarize(dataset)
     if picture is not None:
         with locked(picture, wait=True):
             plot_data_set(dataset, picture)
@@ -91,7 +91,7 @@ def run(options: Namespace) -> int:
         return 0
     if options.quiet:
         return 0
-    out.print(_recognised(dataset) if not published else _card(options.name_or_file[0]), soft_wrap=False)
+    out.print(_recognized(dataset) if not published else _card(options.name_or_file[0]), soft_wrap=False)
     if published and options.source not in (None, "auto", "figshare", "sdf", "qm9pack"):
         warning = f"\nRead from {options.source}, not from the published file of the card above."
         out.print(Text(warning, style="bold"))
@@ -173,8 +173,8 @@ def _card(name: str) -> Any:
     return read_card(name)
 
 
-def _recognised(dataset: Any) -> Table:
-    """Return a table of labels and units as they were recognised in a file."""
+def _recognized(dataset: Any) -> Table:
+    """Return a table of labels and units as they were recognized in a file."""
     from ase.data import chemical_symbols
 
     from pyg_schnet.datasets.references import isolated_atoms

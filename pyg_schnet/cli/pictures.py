@@ -74,8 +74,8 @@ class Pictures:
             left_out |= dict.fromkeys((*_NEED_LABELS, "atoms"), reason)
         elif set(names) - {"learning_curve", "elements", *left_out}:
             structures = _structures(options, target).at_most(options.max_structures)
-            if structures.unlabelled is not None:
-                left_out |= dict.fromkeys(_NEED_LABELS, structures.unlabelled)
+            if structures.unlabeled is not None:
+                left_out |= dict.fromkeys(_NEED_LABELS, structures.unlabeled)
         for name in names:
             if options.only and name in left_out:
                 raise ValueError(f"`--only {name}` cannot be drawn: {left_out[name]}")

@@ -30,7 +30,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
     )
     parser.add_argument("source", metavar="RUN|MODEL", help="directory of a run, or a checkpoint")
     parser.add_argument(
-        "file", metavar="FILE", nargs="?", help="labelled structures, instead of the run's own"
+        "file", metavar="FILE", nargs="?", help="labeled structures, instead of the run's own"
     )
     parser.add_argument(
         "--only", nargs="+", type=str, metavar="NAME", help="pictures to draw; all by default"

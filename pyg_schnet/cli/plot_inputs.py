@@ -108,18 +108,18 @@ class Structures:
         whole: All structures of the file.
         numbers: Indices of the selection in the file.
         name: Description of the selection.
-        unlabelled: Reason why there are no labels; ``None`` if there are.
+        unlabeled: Reason why there are no labels; ``None`` if there are.
     """
 
     whole: AtomsDataset | list[Data]
     numbers: Tensor
     name: str
-    unlabelled: str | None = None
+    unlabeled: str | None = None
 
     @property
     def drawn(self) -> AtomsDataset:
         """The selection as a data set with labels."""
-        assert self.unlabelled is None
+        assert self.unlabeled is None
         return cast("AtomsDataset", cast("AtomsDataset", self.whole)[self.numbers])
 
     def some(self, count: int) -> Data:

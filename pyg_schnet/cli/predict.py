@@ -127,7 +127,7 @@ def _report(
             "earlier": earlier,
             "seconds": seconds,
             **command.reasons(),
-            "refused_count": results.refused.total,
+            "refused_count": results.rejected.total,
             "outside_count": results.outside.total,
             "out": str(results.path),
         }

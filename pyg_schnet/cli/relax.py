@@ -110,7 +110,7 @@ def _relax(options: Namespace, command: CommandRun, models: list[str]) -> Iterat
             **goal,
             max_pairs=_MAX_PAIRS,
             device=options.device,
-            on_refused=run.refuse,
+            on_refused=run.reject,
         )
         return
     calculator = SchNetCalculator(models, device=options.device)
@@ -127,9 +127,9 @@ def _relax(options: Namespace, command: CommandRun, models: list[str]) -> Iterat
         try:
             yield relax(atoms, **settings)
         except StructureError as error:
-            run.refuse(StructureError(number, error.reason))
+            run.reject(StructureError(number, error.reason))
         except ValueError as error:
-            run.refuse(StructureError(number, str(error)))
+            run.reject(StructureError(number, str(error)))
 
 
 def _row(frame: Atoms) -> dict[str, Any]:

@@ -86,8 +86,8 @@ class CProgram:
 
     Args:
         trace: A simplified trace.
-        split: Its operations.
-        title: What is computed.
+        split: Operations of the trace, divided into forward and backward.
+        title: Name of the computation.
 
     Attributes:
         source: The program's text.

@@ -49,7 +49,7 @@ class Value:
 
     @property
     def is_contiguous(self) -> bool:
-        """Whether the elements follow each other, row by row."""
+        """Return whether the elements follow each other, row by row."""
         by_rows = self.column_stride == 1 and self.row_stride == self.columns
         return by_rows or 1 in (self.rows, self.columns)
 
@@ -149,5 +149,5 @@ class Types:
 
 
 def is_view(node: Node) -> bool:
-    """Whether a node is another view of a value, or one of several results."""
+    """Return whether a node is another view of a value, or one of several results."""
     return node.target is operator.getitem or node.target in VIEWS

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pyg_schnet.potentials.potential import Potential
 
 # Largest difference from eager mode, relative to the largest value. Both are the same float32 sums in another
-# order: measured 1e-5 for gradients of weights with forces in the loss; errors in a program give 0.1 or more.
+# order: measured 1e-5 for gradients of weights with forces in the loss; wrong programs differ by 0.1 or more.
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}
 
 

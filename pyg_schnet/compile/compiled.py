@@ -41,7 +41,7 @@ SHARED: MutableMapping[Hashable, ProgramSet] = weakref.WeakValueDictionary()
 
 
 class _State:
-    """What is known of a potential while its structure and the types of its tensors do not change."""
+    """Cached state of a potential, valid while its structure and the types of its tensors do not change."""
 
     def __init__(self, potential: Potential):
         self.weights = Weights(potential)

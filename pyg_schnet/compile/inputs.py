@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class Inputs(NamedTuple):
-    """What a program takes beside weights.
+    """Arguments of a program other than weights.
 
     Attributes:
         graph: Atoms and pairs.
-        knots: Of the filters' splines.
+        knots: Knots of the filters' splines.
     """
 
     graph: PairGraph
@@ -51,7 +51,7 @@ def find_inputs(model: SchNet, features: KnotFeatures, graph: PairGraph) -> Inpu
 
     Args:
         model: The model that evaluates the graph.
-        features: Of the model's knots.
+        features: Features of the model's knots.
         graph: Atoms and pairs.
 
     Returns:

@@ -107,7 +107,7 @@ def _is_product(node: Any) -> bool:
 
 @dataclass(frozen=True)
 class Split:
-    """A graph in two.
+    """Operations of a graph, divided into forward and backward.
 
     Attributes:
         forward: Operations on which the results depend, in order.

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 class Program(Protocol):
-    """What a backend makes of a trace. It holds no weights."""
+    """Compiled form of a trace, without weights."""
 
     def bind(self, weights: list[Tensor]) -> Any:
         """Prepare weights, and tables if there are any, for several calls of forward."""
@@ -31,12 +31,12 @@ class Program(Protocol):
         """Compute energy and forces.
 
         Args:
-            bound: What :meth:`bind` returned.
+            bound: Result of :meth:`bind`.
             inputs: A batch.
             keep: Whether :meth:`backward` follows.
 
         Returns:
-            The results, the tensors that backward reads, and whatever else it needs.
+            The results, the tensors saved for backward, and the other state that it needs.
         """
         ...
 
@@ -49,7 +49,7 @@ def compile_program(potential: Potential, inputs: Inputs, forces: bool, trained:
     """Compile a potential for one kind of call.
 
     Args:
-        potential: The potential, which nothing else uses meanwhile.
+        potential: The potential, which must not be used otherwise meanwhile.
         inputs: A batch, of which only types and devices matter.
         forces: Whether to compute forces.
         trained: Whether gradients of the weights will be computed.

@@ -43,7 +43,7 @@ class AtomsDataset(MoleculeDataset):
             in memory.
         path: A file in any format of :func:`~pyg_schnet.datasets.read_frames`, a folder or a list of such
             files; or one processed file of any data set, which is opened without ``root``.
-        energy_key: Name of the energies; a recognised name by default. In a processed file, any scalar field,
+        energy_key: Name of the energies; a recognized name by default. In a processed file, any scalar field,
             for instance ``"gap"``, which becomes ``energy``; forces and stresses then have to be named, too.
         forces_key: Name of the forces; those that belong to the energies by default, ``"none"`` for none.
         stress_key: Name of the stresses, or of virials in units of energy (minus stress times volume); those

@@ -76,7 +76,7 @@ class MoleculeDataset(InMemoryDataset):
         if root is None and memory_map:
             raise ValueError(
                 "`memory_map` must be False without `root`, where the processed file would be, got True; "
-                "give a `root`, or a processed file"
+                "pass a `root`, or a processed file"
             )
         if root is not None and not os.fspath(root):
             raise ValueError("`root` must name a folder, got ''; '.' is this one")
@@ -127,13 +127,13 @@ class MoleculeDataset(InMemoryDataset):
 
     @property
     def has_forces(self) -> bool:
-        """Whether there are labels of forces."""
+        """Return whether there are labels of forces."""
         assert self._data is not None
         return "forces" in self._data
 
     @property
     def has_stress(self) -> bool:
-        """Whether there are labels of stress, and periodic systems that may have one."""
+        """Return whether there are labels of stress, and periodic systems that may have one."""
         assert self._data is not None
         return "stress" in self._data and "pbc" in self._data and bool(self._data["pbc"].any())
 

@@ -142,7 +142,7 @@ class ISO17(MoleculeDataset):
 
     @property
     def _is_extracted(self) -> bool:
-        """Whether the raw folder contains the extracted files."""
+        """Return whether the raw folder contains the extracted files."""
         return all((Path(self.raw_dir) / name).is_file() for name in self._members)
 
     @contextmanager

@@ -175,7 +175,7 @@ class References:
             raise ValueError(
                 f"{source}: holds {formula(row)}, whose energy does not follow from the "
                 f"{self._independent()} of the training structures, fewer than their {len(self.elements)} "
-                "elements; train on more compositions, or give atomic references"
+                "elements; train on more compositions, or pass atomic references"
             )
 
     def report(self) -> str:

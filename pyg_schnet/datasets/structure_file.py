@@ -156,7 +156,7 @@ def open_structures(path: str, units: str | None = None) -> Sequence[Any] | Atom
     """
     source = Path(path)
     if not source.exists():
-        raise FileNotFoundError(f"{path}: no such file; give structures that the model is made for")
+        raise FileNotFoundError(f"{path}: no such file; pass structures that the model is made for")
     is_processed = path.endswith(".safetensors")
     if is_processed or source.is_dir() or (source.is_file() and not is_read_by_ase(source)):
         return AtomsDataset(path=path, units=units, memory_map=is_processed)

@@ -4,6 +4,9 @@ In small molecules, all pairs are compared in blocks of bounded memory, on the d
 periodic systems on the CPU, vesin's cell lists are used, whose time and memory are linear in the number of
 atoms. No neighbor is dropped, and all searches return the same edges: they propose pairs, and one expression
 decides.
+
+Potentials do not search molecules on CPUs here: :func:`~pyg_schnet.graph.pair_graph.build_pairs` calls
+:func:`~pyg_schnet.kernels.find_pairs`, which checks the atoms and finds the pairs in C.
 """
 
 from __future__ import annotations
@@ -98,7 +101,7 @@ def neighbor_list(
 
     Args:
         pos: Positions in Å, inside the cell or not.
-        cutoff: In Å; ``math.inf`` connects all pairs, without periodicity only.
+        cutoff: Cutoff in Å; ``math.inf`` connects all pairs, without periodicity only.
         batch: Index of the molecule of each atom, sorted; one molecule if ``None``.
         cell: Lattice vectors in rows, in Å, for each molecule; ``(3, 3)`` for one.
         pbc: Whether each lattice vector is periodic, ``(molecules, 3)``, ``(3,)`` or one flag for all;

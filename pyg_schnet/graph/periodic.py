@@ -20,7 +20,7 @@ def periodic_edges(
 
     Args:
         pos: Positions of one system in Å, ``(atoms, 3)``.
-        cutoff: In Å.
+        cutoff: Cutoff in Å.
         cell: Lattice vectors in rows, ``(3, 3)``; those of open directions may be zero.
         pbc: Which of them are periodic, ``(3,)``.
         backend: ``"vesin"``, ``"torch"``, which compares each atom with all images, or ``"auto"``.

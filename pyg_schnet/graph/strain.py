@@ -82,8 +82,8 @@ def volumes(cell: Tensor | None, pbc: Tensor | Sequence[bool] | bool | None, num
     known = periodic & (volume > 0)
     if not bool(known.any()):
         raise ValueError(
-            f"`stress` needs a cell with a volume, got {lattice[0].tolist()}; give open directions a "
-            "lattice vector too, which sets the volume that the stress refers to"
+            f"`stress` needs a cell with a volume, got {lattice[0].tolist()}; set a lattice vector "
+            "of open directions too, which defines the volume that the stress refers to"
         )
     return torch.where(known, volume, torch.nan)
 

@@ -54,7 +54,7 @@ def check_elements(z: Tensor, allowed: Tensor) -> None:
         foreign = sorted(set(z[~known].tolist()))
         numbers = [number for number in allowed.nonzero().flatten().tolist() if number > 0]
         raise ValueError(
-            f"`z` contains {foreign[0]}, which was absent from training; this potential knows the "
+            f"`z` contains {foreign[0]}, which was absent from training; this potential supports the "
             f"atomic numbers {', '.join(map(str, numbers))}"
         )
 
@@ -70,9 +70,9 @@ def batch_of(data: Data) -> tuple[Tensor, int]:
     if batch is None:
         return torch.zeros_like(data.z), 1
     molecules = getattr(data, "num_graphs", None)
-    return batch, count_molecules(
-        batch
-    ) if molecules is None else molecules  # unknown for a `batch` without Batch
+    if molecules is None:  # `batch` of an object other than Batch
+        molecules = count_molecules(batch)
+    return batch, molecules
 
 
 def count_molecules(batch: Tensor) -> int:
@@ -175,7 +175,7 @@ def check_predictions(out: Mapping[str, Tensor]) -> None:
             value = values[~values.isfinite()].tolist()[0]
             raise ValueError(
                 f"`{name}` predicted by the potential must be finite, got {value}; the structure is unlike "
-                "those of the training, or the potential is useless: train it again"
+                "those of the training, or the training failed; retrain the potential"
             )
 
 

@@ -68,7 +68,7 @@ class AppendOnlyFile:
 
     @property
     def is_open(self) -> bool:
-        """Whether the file was created or continued by this process."""
+        """Return whether the file was created or continued by this process."""
         return self._file is not None
 
     def check(self) -> None:

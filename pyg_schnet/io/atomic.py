@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a path to write to, and rename it to ``path`` when everything is written and on the disk.
 
-    The yielded path has the name of the file, for writers that choose a format by its ending, in a hidden
+    The yielded path has the name of the file, for writers that choose a format by its extension, in a hidden
     folder beside it. An existing file is replaced by the renaming, keeps its permissions, and is unchanged if
     writing fails. A killed process leaves the hidden folder behind: see :func:`remove_leftovers`.
 

@@ -1,4 +1,4 @@
-"""Hashes and signatures of files, by which a changed input is noticed."""
+"""Hashes and signatures of files, to detect a changed input."""
 
 from __future__ import annotations
 

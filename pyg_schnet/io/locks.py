@@ -22,16 +22,16 @@ class FileLock:
     """Lock of a file or folder that is being written, held until release or the end of the process.
 
     The lock is an operating-system lock (``flock``) on an empty hidden file: ``.NAME.lock`` beside a file,
-    ``.lock`` inside a folder. Because that file lies where the output lies, the lock holds between processes,
-    users and hosts that share the file system, and under every name of the output (links are resolved).
-    :meth:`release` removes the file before it unlocks it; a process that opened it before gets the lock of a
-    file without a name, which ``filelock`` discards. A killed process leaves the empty file behind; it blocks
-    nobody, and the next release removes it.
+    ``.lock`` inside a folder. As that file is next to the output, the lock is shared by all processes,
+    users and hosts of the file system, and by every name of the output (links are resolved).
+    :meth:`release` removes the file before it unlocks it; a process that opened it before locks an
+    unlinked file, which ``filelock`` discards. After a kill the empty file remains; it is not locked, and the
+    next release removes it.
 
-    Not covered: programs that do not ask for the lock; an output that is renamed or replaced by a link while
+    Not covered: programs that do not acquire the lock; an output that is renamed or replaced by a link while
     it is written; network file systems that are mounted without locks across hosts (NFS with ``nolock``).
-    Where a file system has no locks at all, the existence of the file is the lock: one that a killed process
-    left then blocks the next process, whose error names the file to remove.
+    On file systems without locks, the existence of the file is the lock: one that remains after a kill blocks
+    the next process, whose error names the file to remove.
 
     Args:
         path: File or folder that is written.
@@ -62,7 +62,7 @@ class FileLock:
         except Timeout:
             if not wait:
                 raise FileExistsError(
-                    f"{self._path}: another process is writing to it; wait until that ends, or give another "
+                    f"{self._path}: another process is writing to it; wait until that ends, or use another "
                     f"name{self._advice()}"
                 ) from None
             _log.warning(

@@ -24,7 +24,7 @@ def check_replaceable(path: str | os.PathLike) -> None:
         mode = path.lstat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         return
-    advice = "which is never replaced; give another name"
+    advice = "which is never replaced; use another name"
     if stat.S_ISLNK(mode):
         raise FileExistsError(f"{path}: is a link, {advice}, as that of the file that it leads to")
     if stat.S_ISDIR(mode):
@@ -84,36 +84,40 @@ def check_output(path: str, overwrite: bool, structures: bool = True) -> None:
     Raises:
         FileExistsError: If it exists and must stay.
         FileNotFoundError: If its folder does not exist.
-        ValueError: If ASE writes no format of this ending.
+        ValueError: If ASE writes no format of this extension.
     """
     check_replaceable(path)
     if Path(path).exists() and not overwrite:
-        raise FileExistsError(f"{path}: exists; give another name, or --overwrite to replace it")
+        raise FileExistsError(f"{path}: exists; use another name, or --overwrite to replace it")
     if not Path(path).absolute().parent.is_dir():
-        raise FileNotFoundError(f"{path}: its folder does not exist; make it first")
+        raise FileNotFoundError(f"{path}: its folder does not exist; create it first")
     if structures:
         from ase.io.formats import UnknownFileTypeError, filetype, get_ioformat
 
         try:
             kind = get_ioformat(filetype(path, read=False))
         except UnknownFileTypeError:
-            raise ValueError(f"{path}: ASE knows no format of this ending; .extxyz is a good one") from None
+            raise ValueError(
+                f"{path}: ASE has no format of this extension; use .extxyz, for example"
+            ) from None
         if not kind.can_write:
-            raise ValueError(f"{path}: ASE reads {kind.name} and does not write it; .extxyz is a good one")
+            raise ValueError(f"{path}: ASE reads {kind.name} and does not write it; use .extxyz, for example")
 
 
 def check_picture(path: str) -> None:
     """Raise if matplotlib could not write a picture.
 
     Raises:
-        ValueError: If matplotlib writes no format of this ending; other errors as :func:`check_output`.
+        ValueError: If matplotlib writes no format of this extension; other errors as :func:`check_output`.
     """
     from matplotlib.figure import Figure
 
     check_output(path, overwrite=True, structures=False)
     known = Figure().canvas.get_supported_filetypes()
     if Path(path).suffix[1:].lower() not in known:
-        raise ValueError(f"{path}: must be a picture, ending in {', '.join(f'.{name}' for name in known)}")
+        raise ValueError(
+            f"{path}: must be a picture with extension {', '.join(f'.{name}' for name in known)}"
+        )
 
 
 def format_without_results(path: str) -> str | None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyg_schnet.kernels.operations import define
 
-# The derivatives that will be read. Autograd does not know in a node whether gradients of positions or of
+# The derivatives that will be read. In a node of autograd it is unknown whether gradients of positions or of
 # weights are wanted, and each costs as much as the convolution itself.
 _DISTANCE, _TABLE = "distance", "table"
 _needed: ContextVar[tuple[str, ...]] = ContextVar("_needed", default=(_DISTANCE, _TABLE))

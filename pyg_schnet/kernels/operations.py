@@ -1,4 +1,4 @@
-"""Operations of the package as torch knows them; `c` implements them for CPUs."""
+"""Operations of the package registered with torch.library; `c` implements them for CPUs."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def _new_batch(fields: dict[str, Any]) -> Any:
 
 
 def _as_data(batch: Batch) -> Data:
-    return cast(Data, batch)  # a Data at run time, whose fields type checkers know
+    return cast(Data, batch)  # a Data at run time, with fields for type checkers
 
 
 def _node_field(kind: type, stored: dict[str, Any], slices: dict[str, Tensor]) -> str | None:

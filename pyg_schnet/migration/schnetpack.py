@@ -219,8 +219,8 @@ def _with_defaults(settings: Settings, version: int, is_property_model: bool, ha
         )
     if activation is None and not has_examples:
         raise ValueError(
-            "`activation` must be given for weights of SchNetPack 2, which do not hold it: 'silu', the "
-            "default of its Atomwise, 'shifted_softplus' or 'tanh'. Or give the file of the whole model "
+            "`activation` must be set for weights of SchNetPack 2, which do not hold it: 'silu', the "
+            "default of its Atomwise, 'shifted_softplus' or 'tanh'. Or pass the file of the whole model "
             "(best_model), the config.yaml of the run as `config`, or structures with energies as `examples`"
         )
     return replace(settings, activation=activation)
@@ -347,8 +347,8 @@ def _check_offsets(extensive: set[bool | None], settings: Settings, has_examples
         )
     if averaged and None in extensive and not has_examples:
         raise ValueError(
-            "`is_extensive` must be given for an average of SchNetPack 2 with AddOffsets, as it was there: "
-            "weights do not hold it. Or give the file of the whole model, or the config.yaml as `config`"
+            "`is_extensive` must be set for an average of SchNetPack 2 with AddOffsets, as it was there: "
+            "weights do not hold it. Or pass the file of the whole model, or the config.yaml as `config`"
         )
 
 

@@ -232,7 +232,7 @@ def read_config(config: Mapping[str, Any] | str | os.PathLike, number: int) -> S
     else:
         source = os.fspath(config)
         if not Path(config).is_file():
-            raise FileNotFoundError(f"{source}: no such file; give the config.yaml of SchNetPack's run")
+            raise FileNotFoundError(f"{source}: no such file; pass the config.yaml of SchNetPack's run")
         config = _read_config_file(Path(config))
     if not _is_of_schnetpack(config):
         raise ValueError(f"{source}: must be a configuration of SchNetPack, with `model.representation`")

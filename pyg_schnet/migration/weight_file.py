@@ -50,7 +50,7 @@ def read_weights(path: str | os.PathLike) -> WeightFile:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: no such file; give weights, as torch.save(state_dict, path) writes them"
+            f"{path}: no such file; pass weights, as torch.save(state_dict, path) writes them"
         )
     if path.suffix == ".safetensors":
         try:
@@ -68,7 +68,7 @@ def read_weights(path: str | os.PathLike) -> WeightFile:
     except pickle.UnpicklingError as error:
         if "GLOBAL " not in str(error) and path.read_bytes()[:1] not in (b"P", b"\x80"):  # of zip, of pickle
             raise ValueError(
-                f"{path}: is no torch file; give weights written by torch.save(state_dict, path) or "
+                f"{path}: is no torch file; pass weights written by torch.save(state_dict, path) or "
                 "safetensors"
             ) from None
         raise ValueError(_conversion_advice(path, str(error))) from None
@@ -118,5 +118,5 @@ def _conversion_advice(path: Path, reason: str) -> str:
         "Where it was written and you trust it, run\n"
         f'  python -c \'import torch; model = torch.load("{path.name}", map_location="cpu"); '
         f'torch.save({weights}, "weights.pt")\'\n'
-        "(from torch 2.6 on with weights_only=False in torch.load), and give weights.pt"
+        "(from torch 2.6 on with weights_only=False in torch.load), and pass weights.pt"
     )

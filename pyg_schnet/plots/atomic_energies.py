@@ -38,10 +38,10 @@ def plot_atomic_energies(
     Only their sum has a physical meaning; its partition depends on the potential. Structures are rotated such
     that few atoms are hidden (molecules by their principal axes, crystals by their lattice); nearer atoms
     cover those behind. Bonds connect atoms closer than 1.25 times the sum of their covalent radii. Atoms are
-    labelled with element and index from 0, if there is space.
+    labeled with element and index from 0, if there is space.
 
     Args:
-        structures: 1 to 12 structures, drawn side by side on one scale.
+        structures: 1 to 12 structures, drawn in one row on the same scale.
         energies: Energies of their atoms, in eV, see :meth:`~pyg_schnet.Potential.atomic_energies`.
         path: Picture to write: one journal column wide for one structure, otherwise two.
         means: Mean energy in eV by atomic number; by default of all atoms in ``structures``.

@@ -90,7 +90,7 @@ def _draw_line(axes: Axes, rows: Sequence[dict[str, float]], name: str) -> None:
 
 
 def _scale(axes: Axes) -> None:
-    """Make the axis logarithmic, with a readable number of tick labels."""
+    """Set a logarithmic scale, with a readable number of tick labels."""
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     few = high / max(low, 1e-300) > 300

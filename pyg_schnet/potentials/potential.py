@@ -35,7 +35,7 @@ class Backend(Protocol):
     """A compiled form of a potential.
 
     Attributes:
-        constant: Whether weights that require no gradients are promised to stay as they are.
+        constant: Whether weights that require no gradients never change.
         seconds: Time spent on compiling.
         failure: Why some kind of call runs eagerly, or ``None``.
     """
@@ -167,8 +167,8 @@ class Potential(DoubleBuffers):
             raise ValueError("`data` must hold `z`, atomic numbers; got None")
         if (forces or stress) and torch.is_inference_mode_enabled():
             raise RuntimeError(
-                f"`{'forces' if forces else 'stress'}` need gradients, which torch.inference_mode() switches "
-                "off for good; use torch.no_grad() instead"
+                f"`{'forces' if forces else 'stress'}` need gradients, which torch.inference_mode() disables "
+                "permanently; use torch.no_grad() instead"
             )
         if not self._takes_pairs(fields):
             return self._evaluate_fields(data, forces, stress)
@@ -359,7 +359,7 @@ def _fields_of(data: Data) -> Mapping[str, Any]:
 
 
 def _ignores_order(model: SchNet) -> bool:
-    """Return whether no method of a subclass and no hook sees the order of the atoms."""
+    """Return whether results are independent of the order of the atoms: no overridden methods, no hooks."""
     methods = ("predict", "edge_features")
     if any(getattr(type(model), name) is not getattr(SchNet, name) for name in methods):
         return False

@@ -103,7 +103,7 @@ def _write_database(structures: Iterable[Atoms], path: Path, kind: str) -> None:
 
 
 def _is_json(value: object) -> bool:
-    """Whether ASE encodes a value in JSON; its trajectories leave out the others."""
+    """Return whether ASE encodes a value in JSON; its trajectories leave out the others."""
     if isinstance(value, str | int | float | bool):
         return True
     try:

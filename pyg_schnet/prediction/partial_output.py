@@ -29,19 +29,19 @@ class PredictionResult(NamedTuple):
     Attributes:
         number: Number of the structure in the input, from 0.
         frame: Structure with results, from :func:`~pyg_schnet.prediction.export.encode`; ``None`` if it was
-            refused.
-        refused: Reason for the refusal.
+            rejected.
+        rejected: Reason for the rejection.
         outside: How the structure leaves the domain of the training, if it does.
     """
 
     number: int
     frame: str | None
-    refused: str | None = None
+    rejected: str | None = None
     outside: str | None = None
 
 
 class Reasons(NamedTuple):
-    """Structures that were refused, or that leave the domain of the training.
+    """Structures that were rejected, or that leave the domain of the training.
 
     Attributes:
         first: Numbers and reasons of the first thousand.
@@ -57,10 +57,10 @@ class DamagedRowError(sqlite3.DatabaseError):
 
 
 class PartialOutput:
-    """Results of a run so far, and its settings, in a database that survives kills.
+    """Results of a run so far, and its settings, in a database that persists if the process is killed.
 
     Each call of :meth:`add` is one transaction of a write-ahead log, which is flushed to the disk at
-    checkpoints: a kill loses the batch in work, a power cut perhaps some batches before it.
+    checkpoints: a kill loses the current batch, a power cut perhaps some batches before it.
 
     Without a database, there are no results.
 
@@ -74,7 +74,7 @@ class PartialOutput:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a database."""
+        """Return whether there is a database."""
         return self._database is not None
 
     def open(self) -> None:
@@ -151,16 +151,16 @@ class PartialOutput:
                 database.execute("DELETE FROM frames WHERE number >= ?", (number,))
 
     def rows(self) -> Iterator[tuple[int, str | None]]:
-        """Yield the numbers of structures with results, ascending, and the reasons of refusals.
+        """Yield the numbers of structures with results, ascending, and the reasons of rejections.
 
         Raises:
             DamagedRowError: At a row whose checksum is wrong.
         """
         rows = self._select("number, frame, refused, crc32 FROM frames ORDER BY number")
-        for number, frame, refused, checksum in rows:
+        for number, frame, rejected, checksum in rows:
             if checksum != _checksum(frame):
                 raise DamagedRowError(f"the result of structure {number} has a wrong checksum")
-            yield number, refused
+            yield number, rejected
 
     def frames(self) -> Iterator[str]:
         """Yield the encoded frames, in the order of the input."""

@@ -60,7 +60,7 @@ def predict(
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
-        StructureError: While iterating, if the potential refuses a structure or a prediction is not finite:
+        StructureError: While iterating, if the potential rejects a structure or a prediction is not finite:
             a ``ValueError`` with the structure's number. All structures before it were yielded.
         TypeError: If ``frames`` is one structure, or holds something else.
         ValueError: If ``batch_size`` is below one.
@@ -118,7 +118,7 @@ class Predictor:
         return self._potential.domain
 
     def predict_batch(self, frames: list[Atoms], number: int, first: int) -> Iterator[Atoms | StructureError]:
-        """Predict a batch; yields an error in the place of a structure that is refused.
+        """Predict a batch; yields an error in the place of a structure that is rejected.
 
         Args:
             frames: Structures of the batch.
@@ -130,7 +130,7 @@ class Predictor:
         return _evaluate(self._potential, frames, first, self._forces, self._stress)
 
 
-def batch_of(frames: list[Atoms], device: torch.device) -> Data:
+def _collate(frames: list[Atoms], device: torch.device) -> Data:
     """Collate structures to a batch; periodic structures and molecules may be mixed.
 
     Raises:
@@ -164,7 +164,7 @@ def _chunks(frames: list[Atoms], cutoff: float) -> Iterator[tuple[int, int]]:
 def _evaluate_chunk(
     potential: Potential | Ensemble, frames: list[Atoms], first: int, forces: bool, stress: bool
 ) -> Iterator[Atoms | StructureError]:
-    """Evaluate structures together; if one is refused, each alone to find it."""
+    """Evaluate structures together; if one is rejected, each alone to find it."""
     try:
         for number, frame in enumerate(frames, first):
             check_structure(frame, number)
@@ -190,7 +190,7 @@ def _evaluate_chunk(
 def _evaluate_together(
     potential: Potential | Ensemble, frames: list[Atoms], forces: bool, stress: bool
 ) -> list[Atoms]:
-    batch = batch_of(frames, potential.scale.device)
+    batch = _collate(frames, potential.scale.device)
     have_volume = [has_volume(frame) for frame in frames]
     out = potential(batch, forces=forces, stress=stress and any(have_volume))
     check_predictions(out if "stress" not in out else {**out, "stress": out["stress"][have_volume]})

@@ -1,4 +1,4 @@
-"""Output file of a run over many structures, whose results survive kills until it is written."""
+"""Output file of a run over many structures, whose results persist if the process is killed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ INPUT = "input_sha256"  # entry beside the settings of a run
 
 
 class ResultFile:
-    """Output file of a run over many structures, whose results survive a kill.
+    """Output file of a run over many structures, whose results persist if the process is killed.
 
     Results are stored in ``OUT.partial``, a :class:`~pyg_schnet.prediction.partial_output.PartialOutput`.
     OUT itself is written by :meth:`finish`: an incomplete file never has its name. A lock keeps other
@@ -50,7 +50,7 @@ class ResultFile:
         is_shard: Whether the file is a shard.
         run: Name of the run, from its settings and input; frames hold it in ``info["run"]``.
         written: Number of structures with results.
-        refused: Structures without results, known after :meth:`finish`.
+        rejected: Structures without results, known after :meth:`finish`.
         outside: Structures that leave the domain of the training, known after :meth:`finish`.
         is_complete: Whether OUT exists and nothing is left to do.
         has_same_input: Whether the partial output is of the same input, to the byte.
@@ -73,13 +73,13 @@ class ResultFile:
         shard: Mapping[str, Any] | None = None,
     ):
         if overwrite and resume:
-            raise ValueError("`--overwrite` and `--resume` exclude each other; give one of them")
+            raise ValueError("`--overwrite` and `--resume` exclude each other; use one of them")
         self.path, self.partial = Path(path), partial_path(path)
         self.is_shard = shard is not None
         self.kind = filetype(path.rpartition(".shard-")[0] if self.is_shard else path, read=False)
         self.run = run_name(settings, input_sha256)
         self.written, self.is_complete, self.has_same_input = 0, False, True
-        self.refused = self.outside = Reasons([], 0)
+        self.rejected = self.outside = Reasons([], 0)
         everything = {**settings, **(shard or {}), INPUT: input_sha256}
         self._settings: dict[str, Any] = json.loads(json.dumps(everything))
         self._output = PartialOutput(self.partial)
@@ -118,7 +118,7 @@ class ResultFile:
         self.written += sum(result.frame is not None for result in results)
 
     def rows(self) -> Iterator[tuple[int, str | None]]:
-        """Yield the numbers of the structures that are done, ascending, and the reasons of refusals.
+        """Yield the numbers of the structures that are done, ascending, and the reasons of rejections.
 
         Raises:
             DamagedRowError: At a row whose checksum is wrong.
@@ -145,15 +145,15 @@ class ResultFile:
         self.written = self._output.count()
 
     def finish(self) -> None:
-        """Write OUT and remove the partial output; or give that of a shard its name.
+        """Write OUT and remove the partial output; or rename a shard's partial output.
 
         Raises:
             OSError: If the disk is full, with what to do.
-            ValueError: If every structure was refused.
+            ValueError: If every structure was rejected.
         """
         with self._errors():
             output = self._opened()  # a shard may be without structures
-            self.refused, self.outside = output.reasons("refused"), output.reasons("outside")
+            self.rejected, self.outside = output.reasons("refused"), output.reasons("outside")
             if self.is_shard:
                 output.close(as_single_file=True)
                 rename_durably(self.partial, self.path)
@@ -161,9 +161,9 @@ class ResultFile:
                 export(output.frames(), self.path, self.kind)
                 output.remove()
             else:
-                number, reason = self.refused.first[0]
+                number, reason = self.rejected.first[0]
                 raise ValueError(
-                    f"{self.path}: all structures are refused; the first, frame {number}: {reason}"
+                    f"{self.path}: all structures are rejected; the first, frame {number}: {reason}"
                 )
         self.is_complete = True
 

@@ -1,4 +1,4 @@
-"""A run over the structures of a file, which continues after a kill where it was."""
+"""Run over the structures of a file, which can be resumed after its process was killed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _STALE_ARRAYS = ("forces_deviation",)
 
 
 class BatchRun:
-    """Structures of IN that become frames of OUT, in order and each once, also through kills.
+    """Structures of IN that become frames of OUT, in order and each once, also if resumed after a kill.
 
     ``frame.info["input_frame"]`` is the number of a frame in IN.
 
@@ -41,7 +41,7 @@ class BatchRun:
         source: IN.
         results: OUT, or a shard of it.
         is_same: Whether a frame of OUT comes from a structure of IN.
-        skip: Whether structures that are refused are left out.
+        skip: Whether structures that are rejected are left out.
         domain: Domain of the training, if it is known.
         shard: Which structures of IN belong to ``results``; all by default.
 
@@ -74,8 +74,8 @@ class BatchRun:
         """
         last = -1
         with suppress(DamagedRowError):
-            for (number, refused), place in zip(self.results.rows(), self.shard.places(), strict=False):
-                if number != self.source.number(place) or (refused and not self.results.has_same_input):
+            for (number, rejected), place in zip(self.results.rows(), self.shard.places(), strict=False):
+                if number != self.source.number(place) or (rejected and not self.results.has_same_input):
                     break
                 last, self.first = number, place + 1
         self.results.remove_from(last + 1)
@@ -102,8 +102,8 @@ class BatchRun:
             structure.info[_START] = _start_of(structure)
             yield structure
 
-    def refuse(self, error: StructureError) -> None:
-        """Store the refusal of a structure by its number among :meth:`structures`.
+    def reject(self, error: StructureError) -> None:
+        """Store the rejection of a structure by its number among :meth:`structures`.
 
         Raises:
             ValueError: Without ``skip``.
@@ -115,16 +115,16 @@ class BatchRun:
         """Store results, and return how many of them are frames.
 
         Raises:
-            ValueError: If a structure was refused, without ``skip``; the results before it are stored.
+            ValueError: If a structure was rejected, without ``skip``; the results before it are stored.
         """
-        refused = next((k for k, result in enumerate(results) if result.frame is None), None)
-        done = results if self._skip or refused is None else results[:refused]
+        rejected = next((k for k, result in enumerate(results) if result.frame is None), None)
+        done = results if self._skip or rejected is None else results[:rejected]
         before = self.results.written
         if done:
             self.results.add(done)
-        if refused is not None and not self._skip:
+        if rejected is not None and not self._skip:
             again = "--resume --skip" if self.results.written else "--skip"
-            number, _, reason, _ = results[refused]
+            number, _, reason, _ = results[rejected]
             raise ValueError(
                 f"{self.source.path}: frame {number}, counted from 0: {reason}; repair it, or leave such "
                 f"structures out with {again}"
@@ -161,12 +161,12 @@ def out_of_domain_reason(frame: Atoms, domain: TrainingDomain | None) -> str | N
 
 
 def has_same_start(frame: Atoms, atoms: Atoms) -> bool:
-    """Whether a relaxed frame comes from a structure."""
+    """Return whether a relaxed frame comes from a structure."""
     return _has_same_atoms(frame, atoms) and frame.info.get(_START) == _start_of(atoms)
 
 
 def has_same_positions(frame: Atoms, atoms: Atoms) -> bool:
-    """Whether a frame is of a structure, to the digits of extended xyz."""
+    """Return whether a frame is of a structure, to the digits of extended xyz."""
     if not _has_same_atoms(frame, atoms):
         return False
     pairs = (frame.positions, atoms.positions), (frame.cell.array, atoms.cell.array)

@@ -32,7 +32,7 @@ def select(
         Numbers of the structures and the largest deviation of a force in each, in eV/Å, in descending order.
 
     Raises:
-        StructureError: If the potentials refuse a structure: a ``ValueError`` with its number.
+        StructureError: If the potentials reject a structure: a ``ValueError`` with its number.
         TypeError: If ``potentials`` is a single potential.
         ValueError: If ``k`` is below one, or there are no structures.
 

@@ -1,4 +1,4 @@
-"""Shards of an output file, written by jobs that share nothing but the folder, and their join."""
+"""Shards of an output file, written by jobs that share only the folder, and their join."""
 
 from __future__ import annotations
 
@@ -68,17 +68,13 @@ class ShardSpec:
         whole, rest = divmod(total, self.batch_size * self.size)
         return whole * self.batch_size + min(max(rest - self.rank * self.batch_size, 0), self.batch_size)
 
-    def rank_of(self, place: int) -> int:
-        """Return the rank of the shard that has a place, among shards of this size."""
-        return place // self.batch_size % self.size
-
     def path(self, out: str) -> str:
         """Return the path of the shard's file, beside OUT: ``OUT.shard-3-of-8``."""
         return f"{out}.shard-{self.rank + 1}-of-{self.size}"
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the results of a shard depend on, beside what those of the whole output do."""
+        """Settings that the results of a shard depend on, in addition to those of the whole output."""
         return {"shard": f"{self.rank + 1}/{self.size}", "batch_size": self.batch_size}
 
 
@@ -126,9 +122,9 @@ def join(
         results: Results of OUT.
         shards: From :func:`find_shards`.
         source: Input.
-        settings: What the results of OUT depend on.
+        settings: Settings that the results of OUT depend on.
         input_sha256: Hash of the input.
-        skip: Whether structures that a shard refused are left out.
+        skip: Whether structures that a shard rejected are left out.
 
     Raises:
         ValueError: If a shard is damaged or of another run, or lacks a structure or has one of another shard.
@@ -140,10 +136,10 @@ def join(
         numbers = (source.number(place) for place in islice(shard.places(), size))
         _check(path, {**settings, **shard.settings, INPUT: input_sha256}, numbers)
         results.insert_from(path)
-        if not skip and (refused := results.reasons("refused").first):
-            number, reason = refused[0]
+        if not skip and (rejected := results.reasons("refused").first):
+            number, reason = rejected[0]
             raise ValueError(
-                f"{path}: structure {number} of IN was refused ({reason}); repair it and write the shard "
+                f"{path}: structure {number} of IN was rejected ({reason}); repair it and write the shard "
                 "again, or leave such structures out with --skip"
             )
         yield size

@@ -84,10 +84,10 @@ class PredictionTask:
 
 
 class Workers:
-    """Processes that share a task; a context manager that leaves none behind.
+    """Processes that share a task; a context manager that ends all of them at exit.
 
-    They do not receive Ctrl-C and SIGTERM, which the process that started them handles, and end when it does,
-    for whatever reason.
+    They do not receive Ctrl-C and SIGTERM, which the parent process handles, and they end whenever the
+    parent ends.
 
     Args:
         task: Task of all of them.
@@ -138,7 +138,7 @@ class Workers:
             yield batch
 
     def _start(self, task: PredictionTask) -> None:
-        context = multiprocessing.get_context("spawn")  # threads and GPUs do not survive a fork
+        context = multiprocessing.get_context("spawn")  # threads and GPUs do not work after a fork
         receive, send = context.Pipe(duplex=False)
         process = context.Process(target=_work, args=(task, send, self._threads), daemon=True)
         process.start()

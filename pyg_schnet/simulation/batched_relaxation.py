@@ -162,7 +162,7 @@ class _Queue:
         return None
 
     def _take(self, pairs: int) -> dict[int, Atoms]:
-        """Take structures until the batch is full, or at least one, if it has ``pairs`` already."""
+        """Return the next structures, until the batch is full; at least one if ``pairs`` is 0."""
         taken = {}
         while not pairs or pairs < self.max_pairs:
             self._next = self._next or next(self._structures, None)

@@ -41,12 +41,12 @@ class MDSettings:
 
     @property
     def conserves_energy(self) -> bool:
-        """Whether there is no thermostat."""
+        """Return whether there is no thermostat."""
         return self.thermostat == "nve"
 
     @property
     def has_barostat(self) -> bool:
-        """Whether the cell is scaled to a pressure."""
+        """Return whether the cell is scaled to a pressure."""
         return self.pressure is not None
 
     def check(self, duration: float, atoms: Atoms) -> None:

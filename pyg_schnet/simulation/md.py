@@ -107,7 +107,7 @@ def run_md(
     From a relaxed structure an ``"nve"`` run settles near half of the temperature, as half of the
     energy becomes potential; ``equilibration`` avoids that.
 
-    A run ends early when it leaves the :class:`~pyg_schnet.potentials.training_domain.TrainingDomain` of its
+    A run stops early if it leaves the :class:`~pyg_schnet.potentials.training_domain.TrainingDomain` of its
     potential, beyond which results are not physical. ``stopped`` holds the reason, and the last frame within
     the limits is the result and the last of ``trajectory``.
 
@@ -125,7 +125,7 @@ def run_md(
         equilibration: Time in ps with the bath before the run; not part of the result.
         seed: Seed of velocities and bath; the same seed gives the same run.
         trajectory: File of frames with velocities, energies and forces, numbered by ``atoms.info["step"]``.
-            ``*.traj`` and ``*.extxyz`` grow frame by frame; for other formats of ASE see
+            Frames are appended to ``*.traj`` and ``*.extxyz``; for other formats of ASE see
             :class:`~pyg_schnet.simulation.trajectory.TrajectoryFile`.
         interval: Number of steps between two frames and between two rows of ``log``; the first is the start.
         log: CSV file of energies, temperature and drift so far; with a barostat, pressure and volume.

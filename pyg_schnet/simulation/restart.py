@@ -177,7 +177,7 @@ class RestartFile:
 
     @property
     def is_due(self) -> bool:
-        """Whether the file is old enough to be replaced."""
+        """Return whether the file is old enough to be replaced."""
         return monotonic() - self._written >= MIN_PAUSE
 
     def flush(self, files: Sequence[AppendOnlyFile]) -> None:

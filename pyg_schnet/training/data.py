@@ -15,7 +15,7 @@ from torch import Tensor
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.datasets.cards.card import card_names, read_card
 from pyg_schnet.datasets.references import References, energies_of, isolated_atoms
-from pyg_schnet.datasets.report.summary import Summary, summarise
+from pyg_schnet.datasets.report.summary import Summary, summarize
 from pyg_schnet.datasets.splits import Split, random_split, read_split, without_copies
 from pyg_schnet.io.formats.registry import list_files, parts_of
 from pyg_schnet.io.hashes import hash_file
@@ -104,7 +104,7 @@ def _warn(train: AtomsDataset, report: Report, check_units: bool) -> None:
 
 
 def _summarize(part: AtomsDataset) -> Summary:
-    return summarise(cast(AtomsDataset, part[:: -(-len(part) // _MAX_SUMMARIZED)]))
+    return summarize(cast(AtomsDataset, part[:: -(-len(part) // _MAX_SUMMARIZED)]))
 
 
 def _check_units(part: AtomsDataset, summary: Summary) -> None:

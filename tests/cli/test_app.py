@@ -371,7 +371,7 @@ def test_part_needs_the_split_of_the_run(tmp_path, capsys):
     [
         ("predict", ("in.foo", "out.xyz"), [], r"in\.foo: ASE cannot read it"),
         ("predict", ("empty.xyz", "out.xyz"), [], r"empty\.xyz: "),
-        ("predict", ("in.xyz", "out.foo"), [], r"out\.foo: ASE knows no format of this ending"),
+        ("predict", ("in.xyz", "out.foo"), [], r"out\.foo: ASE has no format of this extension"),
         ("predict", ("in.xyz", "no/out.xyz"), [], r"no/out\.xyz: its folder does not exist"),
         (
             "predict",
@@ -400,7 +400,7 @@ def test_wrong_files_and_settings_are_named_before_any_work(
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("no/parity.png", "its folder does not exist"), ("parity.foo", "must be a picture, ending in .eps")],
+    [("no/parity.png", "its folder does not exist"), ("parity.foo", "must be a picture with extension .eps")],
 )
 def test_a_picture_that_cannot_be_written_is_named_before_the_work(name, message, run, tmp_path, capsys):
     arguments = ["evaluate", str(run / "model.safetensors"), "nowhere.npz", "--plot", str(tmp_path / name)]

@@ -46,7 +46,7 @@ def fails(capsys, *arguments) -> str:
     return message
 
 
-def test_a_file_is_recognised_and_summarised(capsys):
+def test_a_file_is_recognized_and_summarized(capsys):
     told = text(capsys, SAMPLE)
     assert re.search(r"energy +'E' \(kcal/mol\)", told)
     assert re.search(r"structures +1,500, not periodic", told)
@@ -184,7 +184,7 @@ def test_the_sample_of_md17_is_read_by_the_class(capsys, tmp_path):
         (["nowhere.npz"], r"nowhere\.npz: no such file, and none of the published data sets"),
         ([SAMPLE, "--units", "kcal"], r"`units` must name an energy unit .* Did you mean 'kcal/mol'"),
         ([SAMPLE, "--plot", "no/a.png"], r"its folder does not exist"),
-        ([SAMPLE, "--plot", "a.foo"], r"a\.foo: must be a picture, ending in \.eps"),
+        ([SAMPLE, "--plot", "a.foo"], r"a\.foo: must be a picture with extension \.eps"),
     ],
 )
 def test_wrong_options_are_named(arguments, message, asked, capsys, tmp_path, monkeypatch):

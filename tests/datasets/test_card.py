@@ -384,7 +384,7 @@ def test_files_are_selected_by_group_and_molecule(toy):
         ),
         (
             {"group": "first"},
-            "`group`, `molecule` or `name` must tell the files apart, got toy/one.npz, toy/two",
+            "`group`, `molecule` or `name` must select one file, got toy/one.npz, toy/two",
         ),
     ],
 )

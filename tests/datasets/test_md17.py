@@ -242,8 +242,8 @@ def test_a_file_that_cannot_be_had_is_told_with_all_that_is_needed(server, tmp_p
     with pytest.raises(DownloadError) as caught:
         MD17(tmp_path, "ethanol")
     assert str(caught.value) == (
-        f"md17_ethanol.npz: no source gives it\n  {server.url('/md17_ethanol.npz')}: HTTP status 404\n"
-        f"  put a file into {tmp_path / 'raw'} by hand"
+        f"md17_ethanol.npz: no source is available\n  {server.url('/md17_ethanol.npz')}: HTTP status 404\n"
+        f"  place a file into {tmp_path / 'raw'} manually"
     )
 
 

@@ -132,7 +132,7 @@ def test_records_come_in_pieces(archive, sdf, package, monkeypatch, size):
 
 
 @pytest.mark.parametrize("pack", [bz2.compress, gzip.compress, bytes])
-def test_the_compression_is_recognised(archive, pack):
+def test_the_compression_is_recognized(archive, pack):
     assert arrays(read_xyz_archive(archive(pack(bz2.decompress(small.archive())))))[0] == [1, 2, 3]
 
 

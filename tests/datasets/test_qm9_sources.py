@@ -210,9 +210,9 @@ def test_without_any_source_one_message_tells_all(publish, server, root):
     with pytest.raises(DownloadError) as caught:
         QM9(root)
     raw, hash = root / "raw", f"sha256:{re.escape(small.card().file(LIST).sha256)}"
-    reason = rf"""{LIST}: no source gives it
+    reason = rf"""{LIST}: no source is available
   {server.url("/" + LIST)}: HTTP status 404
-  put a file of {len(small.LIST)} bytes with {hash} into {raw} by hand"""
+  place a file of {len(small.LIST)} bytes with {hash} into {raw} manually"""
     package = "qm9pack: the package is not installed; pip install 'pyg-schnet[qm9]' brings it"
     assert str(caught.value) == f"QM9: no source is available\nfigshare: {reason}\nsdf: {reason}\n{package}"
     assert not list((root / "processed").glob("*.safetensors"))
@@ -223,12 +223,12 @@ def test_without_any_archive_one_message_tells_all(publish, server, root):
     with pytest.raises(DownloadError) as caught:
         QM9(root)
     for text in (
-        f"figshare: {ARCHIVE}: no source gives it",
+        f"figshare: {ARCHIVE}: no source is available",
         f"{server.url('/' + ARCHIVE)}: HTTP status 404",
-        f"put a file of {len(small.FILES[ARCHIVE]):,} bytes with sha256:",
-        f"sdf: {ZIP}: no source gives it",
+        f"place a file of {len(small.FILES[ARCHIVE]):,} bytes with sha256:",
+        f"sdf: {ZIP}: no source is available",
         f"{server.url('/' + ZIP)}: HTTP status 404",
-        f"put a file into {root / 'raw'} by hand",
+        f"place a file into {root / 'raw'} manually",
         "qm9pack: the package is not installed; pip install 'pyg-schnet[qm9]' brings it",
     ):
         assert text in str(caught.value)

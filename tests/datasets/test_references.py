@@ -173,7 +173,7 @@ def test_compositions_that_do_not_follow_are_refused():
     references = References.fit(compositions(["C2H6O", "C4H12O2"]))
     assert refused(references, ["C2H6O", "CH4O"]) == (
         "test.xyz: holds CH4O, whose energy does not follow from the 1 independent composition of the "
-        "training structures, fewer than their 3 elements; train on more compositions, or give atomic "
+        "training structures, fewer than their 3 elements; train on more compositions, or pass atomic "
         "references"
     )
 

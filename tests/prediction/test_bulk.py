@@ -296,7 +296,7 @@ def test_joined_shards_are_the_bytes_of_one_run(count, here, capsys):
     assert predict("out.extxyz", "--shard", f"1/{count}", *index, "--resume") == 0
     capsys.readouterr()
     assert predict("out.extxyz", "--shard", f"1/{count}", *index) == 2
-    assert "out.extxyz: exists; give another name" in capsys.readouterr().err
+    assert "out.extxyz: exists; use another name" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("out", ["out.traj", "out.db", "out.xyz.gz"])
@@ -373,7 +373,7 @@ def test_a_structure_refused_in_a_shard_is_left_out_of_all_with_skip(here, capsy
     for number in (1, 2):
         assert predict("out.extxyz", "--shard", f"{number}/2", "--skip") == 0
     capsys.readouterr()
-    assert "shard-2-of-2: structure 5 of IN was refused (`z` contains 14" in fails_to_join(
+    assert "shard-2-of-2: structure 5 of IN was rejected (`z` contains 14" in fails_to_join(
         capsys, "--index", ":"
     )
     assert predict("out.extxyz", "--join", "--skip", "--resume") == 0
@@ -497,7 +497,7 @@ def test_a_second_run_to_the_same_file_is_refused_and_a_dead_one_does_not_block(
             assert predict("out.extxyz", *option) == 2
             message = capsys.readouterr().err
             assert (
-                "out.extxyz: another process is writing to it; wait until that ends, or give another name"
+                "out.extxyz: another process is writing to it; wait until that ends, or use another name"
                 in message
             )
     assert predict("out.extxyz") == 0

@@ -157,7 +157,7 @@ def test_a_directory_in_which_another_process_trains_is_left_alone(run, flags):
     with pytest.raises(FileExistsError) as caught:
         RunDirectory(run.path).prepare(*flags)
     assert str(caught.value) == (
-        f"{run.path}: another process is writing to it; wait until that ends, or give another name"
+        f"{run.path}: another process is writing to it; wait until that ends, or use another name"
     )
     assert contents(run) == before
     run.release()

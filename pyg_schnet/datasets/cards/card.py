@@ -230,7 +230,7 @@ class Card:
         files = self.select(name, group=group, molecule=molecule)
         if len(files) != 1:
             names = ", ".join(file.name for file in files)
-            raise ValueError(f"`group`, `molecule` or `name` must tell the files apart, got {names}")
+            raise ValueError(f"`group`, `molecule` or `name` must select one file, got {names}")
         return files[0]
 
     def __rich__(self) -> Group:

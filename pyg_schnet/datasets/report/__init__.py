@@ -1,1 +1,1 @@
-"""What `pyg-schnet data` shows: statistics of a data set and sanity checks of its numbers."""
+"""Report of `pyg-schnet data`: statistics of a data set and sanity checks of its numbers."""

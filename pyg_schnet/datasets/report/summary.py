@@ -145,7 +145,7 @@ class Summary:
         return render_summary(self)
 
 
-def summarise(dataset: MoleculeDataset) -> Summary:
+def summarize(dataset: MoleculeDataset) -> Summary:
     """Compute the summary of a data set, in bounded memory and some seconds for 500,000 structures.
 
     Args:

@@ -58,7 +58,7 @@ class Evidence:
         if not reasons:
             return None
         text = "; ".join(reasons)
-        advice = f'give the units, "{likely}"' if fits else "check the units"
+        advice = f'pass the units, "{likely}"' if fits else "check the units"
         return f"{text[0].upper()}{text[1:]}; {advice}."
 
     def _reasons(self, fits: bool) -> Iterator[str]:

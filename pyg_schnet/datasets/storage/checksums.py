@@ -90,7 +90,7 @@ class Checksums:
 
     @property
     def is_done(self) -> bool:
-        """Whether all blocks were verified."""
+        """Return whether all blocks were verified."""
         return self._left == 0
 
     def check(self, first: np.ndarray, end: np.ndarray) -> None:

@@ -43,11 +43,11 @@ class Layout:
 
         Args:
             names: Names of the arrays in the file, each with a description for error messages.
-            keys: Names that the user asks for.
+            keys: Requested names.
             source: Name of the file, for error messages.
 
         Raises:
-            ValueError: If a requested name is missing, or none or several are recognised.
+            ValueError: If a requested name is missing, or none or several are recognized.
         """
         energy = keys.energy or next((name for name in self.partners if name in names), None)
         if energy is not None and energy in self.partners:
@@ -112,7 +112,7 @@ MODELFORGE = tuple(
 DEEPMD = Layout("type", "coord", {"energy": "force"})
 
 
-def recognise(names: Iterable[str], layouts: Sequence[Layout], source: str) -> Layout:
+def recognize(names: Iterable[str], layouts: Sequence[Layout], source: str) -> Layout:
     """Return the layout of a file.
 
     Args:

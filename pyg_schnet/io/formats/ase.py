@@ -44,7 +44,7 @@ WITH_ENERGIES = frozenset(
         *("runnerdata", "turbomole-gradient", "vasp-out", "vasp-xml"),
     }
 )
-# Formats of ASE whose readers ask servers, or open other files (or devices) that the first one names.
+# Formats of ASE whose readers contact servers, or open other files (or devices) that the first one names.
 _WITH_REFERENCES = frozenset(
     {
         *("acemolecule-input", "acemolecule-out", "bundletrajectory", "elk", "eon", "mysql", "onetep-in"),
@@ -69,13 +69,13 @@ FAILURES = (
 def read(path: Path, keys: Keys, units: Units | None) -> Iterator[Frames]:
     """Read structures with their labels.
 
-    Labels are the calculator's results, where ASE stores those that it recognises, else values of
+    Labels are the calculator's results, where ASE stores those that it recognizes, else values of
     ``atoms.info`` and ``atoms.arrays``, or of a database's key-value pairs and data. Forces do not include
     constraints.
 
     Args:
         path: The file.
-        keys: Names of the labels; recognised ones by default.
+        keys: Names of the labels; recognized ones by default.
         units: Units of the file; by default those that a database of SchNetPack or the structures state,
             Hartree and Bohr for ``input.data`` of RuNNer and n2p2, else ASE's eV and Å.
 
@@ -152,7 +152,7 @@ def kind_of(path: Path) -> str:
     """Return ASE's name of the format of a file, by its suffix, else by its content.
 
     Raises:
-        ValueError: If ASE does not read it, or if its reader opens other files or asks a server.
+        ValueError: If ASE does not read it, or if its reader opens other files or contacts a server.
     """
     suffix = path.suffix.lower()
     inner = Path(path.stem).suffix.lower() if suffix in COMPRESSED else suffix
@@ -169,8 +169,8 @@ def kind_of(path: Path) -> str:
         raise ValueError(f"{path}: ASE cannot read it ('{kind[:40]}' is no format that it reads); {_READ}")
     if kind in _WITH_REFERENCES:
         raise ValueError(
-            f"{path}: must hold its structures itself, got '{kind}', whose reader opens other files or asks "
-            "a server; convert it to extended xyz where you trust it"
+            f"{path}: must hold its structures itself, got '{kind}', whose reader opens other files or "
+            "contacts a server; convert it to extended xyz where you trust it"
         )
     return "extxyz" if kind == "xyz" else kind
 

@@ -19,7 +19,7 @@ from pyg_schnet.io.formats.arrays import (
     SPICE,
     ArrayConverter,
     Layout,
-    recognise,
+    recognize,
 )
 from pyg_schnet.io.formats.frames import Frames, atomic_numbers
 from pyg_schnet.io.formats.hdf5_access import Node, listing, nodes, open_file
@@ -35,7 +35,7 @@ _SYSTEMS = "grouped_indices"  # in groups of modelforge: the system, of several 
 def read(path: Path, keys: Keys, units: Units | None) -> Iterator[Frames]:
     """Read structures with their labels, group by group.
 
-    The layouts of ANI-1x, ANI-1 and SPICE are recognised; others need ``units``, or attributes ``units`` (or
+    The layouts of ANI-1x, ANI-1 and SPICE are recognized; others need ``units``, or attributes ``units`` (or
     modelforge's ``u``) of the arrays, which take precedence over a layout. Arrays whose names end in
     ``gradient`` are minus the forces. Structures of ANI-1x whose labels were not computed are left out and
     counted.
@@ -54,7 +54,7 @@ def read(path: Path, keys: Keys, units: Units | None) -> Iterator[Frames]:
         held: Frames | None = None  # the last frames carry the number of structures that were left out
         for node in nodes(path, file, _holds_structures):
             if reading is None:
-                reading = _Reading(path, *_recognise(node, keys, units), None if units else node)
+                reading = _Reading(path, *_recognize(node, keys, units), None if units else node)
             for frames in reading.frames(node):
                 if held is not None:
                     yield held
@@ -201,14 +201,14 @@ def _holds_structures(names: frozenset[str]) -> bool:
     return not names.isdisjoint(NUMBERS) and not names.isdisjoint(POSITIONS)
 
 
-def _recognise(node: Node, keys: Keys, units: Units | None) -> tuple[ArrayConverter, list[str]]:
+def _recognize(node: Node, keys: Keys, units: Units | None) -> tuple[ArrayConverter, list[str]]:
     available = node.describe()
     candidates = [
         layout
         for layout in (ANI_1X, ANI_1, SPICE, *MODELFORGE)
         if not available.keys().isdisjoint(layout.partners)
     ]
-    layout = recognise(available, candidates, str(node))
+    layout = recognize(available, candidates, str(node))
     labels = layout.labels(available, keys, str(node))
     units = chosen_units(str(node.path), units, lambda: _stated_units(node, layout, labels))
     units = units or layout.units_of(labels, str(node))

@@ -33,7 +33,7 @@ class Keys(NamedTuple):
     """Names of the labels to read.
 
     Attributes:
-        energy: Name of the energies in the file; ``None`` for a recognised name.
+        energy: Name of the energies in the file; ``None`` for a recognized name.
         forces: Name of the forces; ``None`` for those of the same level of theory as the energies, ``"none"``
             to read no forces.
         stress: Name of the stresses or virials; ``None`` and ``"none"`` as for forces.
@@ -114,17 +114,17 @@ def choose(sections: Sections, keys: Keys, source: str) -> Labels:
 
     Args:
         sections: Values of the structure, by section and name.
-        keys: Names that the user asks for.
+        keys: Requested names.
         source: Name of the file, for error messages.
 
     Raises:
-        ValueError: If a requested name is missing, no energy is recognised, or the choice is ambiguous.
+        ValueError: If a requested name is missing, no energy is recognized, or the choice is ambiguous.
     """
-    energy = _requested(sections, keys.energy, "energy", source) or _recognised_energy(sections, source)
+    energy = _requested(sections, keys.energy, "energy", source) or _recognized_energy(sections, source)
     level = level_of(energy.name, "energy")
     forces = _requested(sections, keys.forces, "forces", source)
     if keys.forces is None:
-        forces = _recognised(sections, "forces", level, source)
+        forces = _recognized(sections, "forces", level, source)
         foreign = next(_candidates(sections, "forces"), None)
         if forces is None and foreign is not None:
             raise ValueError(
@@ -215,17 +215,17 @@ def _requested(sections: Sections, name: str | None, kind: str, source: str) -> 
     )
 
 
-def _recognised_energy(sections: Sections, source: str) -> Label:
-    energy = _recognised(sections, "energy", None, source)
+def _recognized_energy(sections: Sections, source: str) -> Label:
+    energy = _recognized(sections, "energy", None, source)
     if energy is None:
         raise ValueError(
-            f"{source}: has no energy that is recognised, but {listing(sections)}; name it with `energy_key`"
+            f"{source}: has no energy that is recognized, but {listing(sections)}; name it with `energy_key`"
         )
     return energy
 
 
-def _recognised(sections: Sections, kind: str, level: str | None, source: str) -> Label | None:
-    """Return the recognised label of a kind: an energy of any level of theory, or forces of this one."""
+def _recognized(sections: Sections, kind: str, level: str | None, source: str) -> Label | None:
+    """Return the recognized label of a kind: an energy of any level of theory, or forces of this one."""
     found = list(_candidates(sections, kind))
     if kind != "energy":
         found = [label for label in found if level_of(label.name, kind) == level]
@@ -241,7 +241,7 @@ def _recognised(sections: Sections, kind: str, level: str | None, source: str) -
 
 
 def _candidates(sections: Sections, kind: str) -> Iterator[Label]:
-    """Yield the recognised labels of a kind: the calculator's first, then by preference of the name."""
+    """Yield the recognized labels of a kind: the calculator's first, then by preference of the name."""
     for section, values in sections.items():
         if section == "calculator":
             if kind in values:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 
 from pyg_schnet.io.formats import deepmd
-from pyg_schnet.io.formats.arrays import MD17, REVISED_MD17, ArrayConverter, recognise
+from pyg_schnet.io.formats.arrays import MD17, REVISED_MD17, ArrayConverter, recognize
 from pyg_schnet.io.formats.frames import Frames
 from pyg_schnet.io.formats.labels import Keys
 from pyg_schnet.io.formats.stated_units import chosen_units
@@ -75,7 +75,7 @@ def read_npz(
         if system := deepmd.keys_of(file.files, keys):
             arrays = {name: read_array(path, file, name) for name in system}
             return deepmd.read_arrays(arrays, str(path), keys, units)
-        layout = recognise(file.files, (MD17, REVISED_MD17), str(path))
+        layout = recognize(file.files, (MD17, REVISED_MD17), str(path))
         names = {name: f"'{name}'" for name in file.files}
         labels = layout.labels(names, keys, str(path))
         units = chosen_units(str(path), units, lambda: _own_units(path, file))

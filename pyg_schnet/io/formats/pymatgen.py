@@ -28,7 +28,7 @@ def read(path: Path, keys: Keys, units: Units | None) -> Iterator[Frames]:
 
     Args:
         path: The file.
-        keys: Names of the labels in ``outputs``; recognised ones by default.
+        keys: Names of the labels in ``outputs``; recognized ones by default.
         units: ``None``, or eV and Å.
 
     Raises:

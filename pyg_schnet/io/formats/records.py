@@ -61,7 +61,7 @@ def collect(
     Args:
         records: Structures of the file.
         source: Name of the file, for error messages.
-        keys: Names of the labels that the user asks for.
+        keys: Requested names of labels.
         units: Units of the records, or a function that returns them for the chosen labels.
 
     Yields:

@@ -48,7 +48,7 @@ _ASE = Format(
     ase_files.SUFFIXES,
     structure_reader=ase_files.structure_reader,
 )
-FORMATS = (  # the first that matches; ASE also recognises files with other suffixes
+FORMATS = (  # the first that matches; ASE also recognizes files with other suffixes
     Format(npz.read, npz.is_periodic, (".npz",)),
     Format(hdf5.read, hdf5.is_periodic, (".h5", ".hdf5")),
     Format(pymatgen_json.read, pymatgen_json.is_periodic, (".json",), pymatgen_json.is_list),
@@ -78,13 +78,13 @@ def read_frames(
     ``.json``                       ASE's database in JSON, or a list as pymatgen writes it
     ``input.data``, ``*.data``      structures of RuNNer and n2p2, also ``input.data.*``
     a folder with ``type.raw``      a system of DeePMD-kit
-    any other file                  outputs of programs that ASE recognises by content, as VASP's OUTCAR
+    any other file                  outputs of programs that ASE recognizes by content, as VASP's OUTCAR
     ==============================  ========================================================================
 
     Args:
         path: A file; a folder, of which all files with these suffixes except hidden ones are read in the
             order of their names, or, if there are none, all systems of DeePMD-kit; or a list of files.
-        energy_key: Name of the energies; a recognised name by default.
+        energy_key: Name of the energies; a recognized name by default.
         forces_key: Name of the forces; those that belong to the energies by default, ``"none"`` for none.
         stress_key: Name of the stresses or virials; those that belong to the energies by default, ``"none"``
             for none.
@@ -122,7 +122,7 @@ def structure_reader(path: Path) -> StructureReader:
         ValueError: If it is of an unknown format, or refers to other files.
     """
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; give one with structures")
+        raise FileNotFoundError(f"{path}: no such file; pass a file with structures")
     is_regular = path.is_dir() or path.is_file()  # ASE's reader rejects pipes and devices
     known = _format_of(path) if is_regular else _ASE
     if known.structure_reader is not None:

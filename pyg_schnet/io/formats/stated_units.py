@@ -30,7 +30,7 @@ _SYSTEMS = {
 def stated_units(info: Mapping[str, Any]) -> Units | None:
     """Return the units that the ``info`` of a structure states; ``None`` if it states none.
 
-    Recognised keys are ``units``, in the notation of :meth:`~pyg_schnet.io.units.Units.parse`, and
+    Recognized keys are ``units``, in the notation of :meth:`~pyg_schnet.io.units.Units.parse`, and
     ``energy_units``, ``length_units``, ``positions_units``, ``forces_units`` and ``stress_units``, also in
     the singular.
 

@@ -157,7 +157,7 @@ def _max_size(archive: Path) -> int:
 
 
 def _check_member(archive: Path, member: _Member) -> None:
-    path = PureWindowsPath(member.name)  # splits at / and \ and knows drives
+    path = PureWindowsPath(member.name)  # splits at / and \ and recognizes drives
     nameless = path.name == "" and member.kind != "folder"
     if nameless or path.drive or path.root or ".." in path.parts or "\0" in member.name:
         raise ValueError(f"{archive}: member {member.name!r} leads out of the folder; do not use the archive")
@@ -278,7 +278,7 @@ def _tar_kind(info: tarfile.TarInfo) -> str:
 class _ForwardReader:
     """Stream of a tar that is only read forward, with headers of bounded size.
 
-    tarfile trusts headers: it would read a name of gigabytes into memory, and seek backwards forever.
+    tarfile does not limit headers: it would read a name of gigabytes into memory, or seek backwards forever.
     """
 
     def __init__(self, stream: io.BufferedIOBase, most: int):

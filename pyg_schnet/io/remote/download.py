@@ -1,4 +1,4 @@
-"""Downloads that end with the published file, or with a message that says what to do."""
+"""Verified downloads of published files, with retries, resumption and advice if no source is available."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class RemoteFile:
 
     Attributes:
         name: Its name in the raw folder.
-        urls: Addresses, tried in this order; none if it can only be put there by hand.
+        urls: Addresses, tried in this order; none if it must be placed there manually.
         hash: ``"sha256:…"`` or ``"md5:…"``; ``None`` where none is published.
         size: In bytes, where known.
 
@@ -144,7 +144,7 @@ def download(
 def _manual_advice(file: RemoteFile, folder: Path, problem: str, sources: Sequence[str]) -> str:
     size = "" if file.size is None else f" of {file.size:,} bytes"
     checksum = "" if file.hash is None else f" with {file.hash}"
-    advice = f"put a file{size}{checksum} into {folder} by hand"
+    advice = f"place a file{size}{checksum} into {folder} manually"
     return "\n  ".join([f"{file.name}: {problem}", *sources, advice])
 
 
@@ -165,13 +165,15 @@ def _from_sources(transfer: _Transfer) -> None:
             return
         except (_Unavailable, _Interrupted) as error:
             reasons.append(f"{url}: {error}")
-    raise DownloadError(_manual_advice(transfer.file, transfer.path.parent, "no source gives it", reasons))
+    raise DownloadError(
+        _manual_advice(transfer.file, transfer.path.parent, "no source is available", reasons)
+    )
 
 
 def _from_source(transfer: _Transfer, url: str, again: bool = False) -> None:
     """Receive, verify and rename; repeat from the start if a continued file has a wrong checksum.
 
-    The partial file is verified before it is renamed, so that a kill loses nothing.
+    The partial file is verified before it is renamed, so that it can be resumed after a kill.
     """
     transfer.receive(url)
     difference = _difference(transfer.part, transfer.file)

@@ -55,7 +55,7 @@ def writable_folder() -> Path:
 def store(library: Path, stem: str) -> None:
     """Rename a new library in :func:`writable_folder` to its final name, once its content is on the disk.
 
-    Of generated programs, which a user may have many of, the newest are kept.
+    Only the newest generated programs are kept, as a user may have many.
     """
     os.chmod(library, 0o700)  # compilers write as the umask says, which may let others change it
     with library.open("rb+") as file:

@@ -27,7 +27,7 @@ class _Convolution(ctypes.Structure):
 
 def _kernels(like: Tensor) -> ctypes.CDLL:
     loaded = library(like.dtype)
-    assert loaded is not None  # callers ask `has_kernels` first
+    assert loaded is not None  # callers check `has_kernels` first
     return loaded
 
 

@@ -32,7 +32,7 @@ def find_pairs(
         allowed: Whether each atomic number from 0 is allowed, bool.
         pos: Positions in Å, ``(atoms, 3)``.
         batch: Index of the molecule of each atom, int64; one molecule if ``None``.
-        cutoff: In Å; all pairs if ``None``.
+        cutoff: Cutoff in Å; all pairs if ``None``.
         edge_index: Edges, ``(2, edges)``, if they are known.
 
     Returns:

@@ -12,10 +12,10 @@ from pyg_schnet.kernels.c.library import library
 
 
 class WeightsVersion:
-    """Reads tensors and returns a number that differs, but for one chance in 2³², after any change of them.
+    """Version of tensors: a number that differs after any change of them, except with probability 2⁻³².
 
-    It sees changes that autograd does not count. It keeps the addresses of the tensors, which take longer to
-    collect than to read; types and shapes must stay as they are.
+    It detects changes that autograd does not count. It keeps the addresses of the tensors, which take longer
+    to collect than to read; types and shapes must not change.
     """
 
     def __init__(self):

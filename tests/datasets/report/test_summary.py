@@ -13,7 +13,7 @@ from rich.console import Console
 
 from pyg_schnet.datasets import AtomsDataset, streaming
 from pyg_schnet.datasets.base import MoleculeDataset
-from pyg_schnet.datasets.report.summary import summarise
+from pyg_schnet.datasets.report.summary import summarize
 from pyg_schnet.datasets.storage.chunks import Chunk
 from pyg_schnet.io.formats.frames import Frames
 from pyg_schnet.io.units import Units, kcal_per_mol
@@ -60,19 +60,19 @@ def water(number: int = 60, seed: int = 0) -> Frames:
 
 
 def warnings(frames: Frames, **options) -> tuple[str, ...]:
-    return summarise(InMemory(frames, **options)).warnings
+    return summarize(InMemory(frames, **options)).warnings
 
 
 def printed(frames: Frames, width: int = 80) -> str:
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(summarise(InMemory(frames)))
+    console.print(summarize(InMemory(frames)))
     console.file.close()
     return console.export_text()
 
 
 def rounded(frames: Frames) -> dict:
     """The summary without the last digits, which depend on the order of sums."""
-    text = json.dumps(summarise(InMemory(frames)).as_dict())
+    text = json.dumps(summarize(InMemory(frames)).as_dict())
     return json.loads(text, parse_float=lambda number: round(float(number), 9))
 
 
@@ -92,7 +92,7 @@ def two() -> Frames:
 
 
 def test_the_numbers_are_those_by_hand(two):
-    summary = summarise(InMemory(two))
+    summary = summarize(InMemory(two))
     assert summary.structures == 2
     assert summary.atoms == (2, 2.0, 2)
     assert summary.elements == ("H", "O", "F")
@@ -115,13 +115,13 @@ def test_the_numbers_are_those_by_hand(two):
 
 def test_the_spread_is_what_references_leave():
     """Two of one composition, 0.6 eV apart: 0.1 eV an atom from the mean each."""
-    summary = summarise(InMemory(replace(water(2), energy=np.array([-100.0, -100.6]))))
+    summary = summarize(InMemory(replace(water(2), energy=np.array([-100.0, -100.6]))))
     assert summary.energy.spread_per_atom == pytest.approx(0.1)
 
 
 def test_the_spread_is_the_scale_of_a_set_without_forces():
     dataset = InMemory(replace(water(), forces=None))
-    assert summarise(dataset).energy.spread_per_atom == pytest.approx(dataset.scale())
+    assert summarize(dataset).energy.spread_per_atom == pytest.approx(dataset.scale())
 
 
 def test_the_most_frequent_compositions_come_first():
@@ -129,7 +129,7 @@ def test_the_most_frequent_compositions_come_first():
     frames = Frames(
         np.array([1, 9, 1, 1, 9], np.uint8), np.eye(5, 3) + np.arange(5)[:, None], counts, np.arange(4.0)
     )
-    summary = summarise(InMemory(frames))
+    summary = summarize(InMemory(frames))
     assert summary.frequent[0] == ("F", 2)
     assert set(summary.frequent[1:]) == {("H", 1), ("H2", 1)}
 
@@ -142,8 +142,8 @@ def test_in_many_parts_it_is_the_same(monkeypatch, two):
     assert [rounded(frames) for frames in (water(), two)] == whole
 
 
-def test_a_subset_is_summarised_alone(two):
-    summary = summarise(InMemory(two)[[1]])
+def test_a_subset_is_summarized_alone(two):
+    summary = summarize(InMemory(two)[[1]])
     assert (summary.structures, summary.elements, summary.energy.mean) == (1, ("H", "F"), -4.0)
     assert summary.energy.std == 0
 
@@ -153,7 +153,7 @@ def test_structures_of_a_part_are_numbered_as_in_the_whole():
     frames.energy[41] += 1e4
     frames.positions[3 * 43 + 1] = frames.positions[3 * 43] + [0.3, 0, 0]
     part = InMemory(frames)[torch.arange(59, 0, -2)]
-    summary = summarise(part)
+    summary = summarize(part)
     assert summary.energy_outliers.worst == 41
     assert summary.distances.shortest_in == 43
     assert summary.forces.largest_in % 2 == 1
@@ -164,7 +164,7 @@ def test_transforms_are_left_out():
         raise AssertionError("the transform was called")
 
     dataset = InMemory(water(), transform=refuse)
-    assert summarise(dataset).structures == 60
+    assert summarize(dataset).structures == 60
     assert dataset.transform is refuse
 
 
@@ -176,16 +176,16 @@ def test_a_set_from_disk_gives_the_same(tmp_path):
             self.frames = frames
             MoleculeDataset.__init__(self, root, dtype=torch.float64, memory_map=True)
 
-    assert summarise(OnDisk(water(), str(tmp_path))) == summarise(InMemory(water()))
+    assert summarize(OnDisk(water(), str(tmp_path))) == summarize(InMemory(water()))
 
 
 def test_an_empty_set_is_refused():
     with pytest.raises(ValueError, match=r"^`dataset`.*at least.*structure.*0"):
-        summarise(InMemory(water())[[]])
+        summarize(InMemory(water())[[]])
 
 
 def test_json_holds_everything_and_kcal_beside(two):
-    table = json.loads(json.dumps(summarise(InMemory(two)).as_dict(), allow_nan=False))
+    table = json.loads(json.dumps(summarize(InMemory(two)).as_dict(), allow_nan=False))
     assert table["energy"]["min_kcal"] == pytest.approx(-4.0 / kcal_per_mol)
     assert table["forces"]["largest_kcal"] == pytest.approx(3.0 / kcal_per_mol)
     assert table["distances"]["shortest"] == 1.0
@@ -195,7 +195,7 @@ def test_json_holds_everything_and_kcal_beside(two):
 def test_json_knows_no_infinity(two):
     lonely = replace(two, cell=np.array([30 * np.eye(3)] * 2), pbc=np.ones((2, 3), dtype=bool))
     lonely = replace(lonely, positions=lonely.positions * [[1], [15], [1], [1]])
-    summary = summarise(InMemory(lonely))
+    summary = summarize(InMemory(lonely))
     assert summary.distances.solitary == float("inf")
     assert json.loads(json.dumps(summary.as_dict(), allow_nan=False))["distances"]["solitary"] is None
 
@@ -286,7 +286,7 @@ def test_curves_of_dimers_and_atoms_alone_hold_no_outliers():
 def test_charges_are_reported():
     dataset = InMemory(water())
     dataset.charged = 3
-    (told,) = summarise(dataset).warnings
+    (told,) = summarize(dataset).warnings
     assert told.startswith("3 structures of the file have a charge")
 
 
@@ -316,7 +316,7 @@ def test_forces_that_do_not_sum_to_zero_are_told_with_their_number():
 def test_the_net_force_of_a_liquid_on_a_grid_is_small_for_each_of_its_atoms():
     if not LIQUID.is_dir():
         pytest.skip("needs ../shared/data")
-    summary = summarise(AtomsDataset(path=LIQUID))
+    summary = summarize(AtomsDataset(path=LIQUID))
     assert summary.forces.net_rms == pytest.approx(0.098, abs=0.001)  # eV/Å, of 192 atoms
     assert summary.forces.net_share == pytest.approx(6.3e-4, rel=0.05)
     assert summary.warnings == ()
@@ -338,7 +338,7 @@ def test_copies_with_other_energies_are_told_apart():
 def test_the_same_positions_of_other_atoms_are_no_copies():
     few = water().part(5, 6)
     other = replace(few, numbers=few.numbers[[1, 0, 2]])
-    assert summarise(InMemory(joined(water(), other))).copies.number == 0
+    assert summarize(InMemory(joined(water(), other))).copies.number == 0
 
 
 def test_equal_fingerprints_of_different_structures_are_no_copies(monkeypatch):
@@ -348,8 +348,8 @@ def test_equal_fingerprints_of_different_structures_are_no_copies(monkeypatch):
     )
     few = water().part(5, 6)
     other = replace(few, numbers=few.numbers[[1, 0, 2]])
-    assert summarise(InMemory(joined(water(), few, other))).copies.number == 0
-    assert summarise(InMemory(joined(few, other, few))).copies.number == 1
+    assert summarize(InMemory(joined(water(), few, other))).copies.number == 0
+    assert summarize(InMemory(joined(few, other, few))).copies.number == 1
 
 
 def test_forces_that_point_the_wrong_way_are_reported():
@@ -364,7 +364,7 @@ def test_forces_in_another_unit_than_the_energies_are_reported(factor, unit):
     frames = water()
     told = warnings(replace(frames, forces=frames.forces * factor))
     (apart,) = (text for text in told if text.startswith("Energies and forces are inconsistent"))
-    assert apart.endswith(f'give the units, "eV, {unit}".')
+    assert apart.endswith(f'pass the units, "eV, {unit}".')
 
 
 def test_turned_structures_are_compared_as_well():
@@ -380,7 +380,7 @@ def test_turned_structures_are_compared_as_well():
         name: (getattr(frames, name).reshape(60, 3, 3) @ turn).reshape(-1, 3)
         for name in ("positions", "forces")
     }
-    work = summarise(InMemory(replace(frames, **turned))).work
+    work = summarize(InMemory(replace(frames, **turned))).work
     assert work.correlation > 0.98
     assert work.factor == pytest.approx(1, abs=0.05)
 
@@ -393,7 +393,7 @@ def test_energies_that_look_like_another_unit_are_reported(published, factor):
     frames = replace(water(), forces=None)
     (told,) = warnings(replace(frames, energy=frames.energy * factor))
     assert f"Energies look like {published}, but were read as eV" in told
-    assert told.endswith(f'give the units, "{published}".')
+    assert told.endswith(f'pass the units, "{published}".')
 
 
 def test_energies_of_ev_read_as_kcal_are_reported():
@@ -454,7 +454,7 @@ def test_a_single_atom_is_not_far_from_others():
 def test_an_element_that_no_model_takes_is_reported(number):
     frames = water(3)
     frames.numbers[0] = number
-    summary = summarise(InMemory(frames))
+    summary = summarize(InMemory(frames))
     assert summary.unknown_elements == (number,)
     assert summary.warnings[0].startswith(f"Atomic number {number} occurs; models accept 1 to 99")
 

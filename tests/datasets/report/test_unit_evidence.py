@@ -13,7 +13,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write as ase_write
 
 from pyg_schnet.datasets import AtomsDataset
-from pyg_schnet.datasets.report.summary import summarise
+from pyg_schnet.datasets.report.summary import summarize
 from pyg_schnet.io.units import Units, conversion
 
 ROOT = Path(__file__).parents[3]
@@ -42,7 +42,7 @@ def doubt(tmp_path, ethanol):
             "F": ethanol["F"] / units.forces_in_eV_per_angstrom,
         }
         np.savez(path, **arrays)
-        return summarise(AtomsDataset(path=path, units=read)).unit_doubt
+        return summarize(AtomsDataset(path=path, units=read)).unit_doubt
 
     return of
 
@@ -66,7 +66,7 @@ def doubt(tmp_path, ethanol):
 def test_units_that_keys_of_md17_cannot_be_in_are_reported_with_likely_ones(doubt, written, evidence, shift):
     told = doubt(written, shift=shift)
     assert evidence in told
-    assert told.endswith(f'give the units, "{written}".')
+    assert told.endswith(f'pass the units, "{written}".')
 
 
 @pytest.mark.parametrize("units", ["kcal/mol", "eV", "Hartree, Bohr", "kJ/mol, nm", "Hartree, Hartree/Bohr"])
@@ -77,12 +77,12 @@ def test_the_right_units_are_not_doubted(doubt, units, shift):
 
 @pytest.mark.parametrize("read", ["Hartree, Bohr", "eV, Bohr", "Hartree", "eV", "kJ/mol, nm"])
 def test_wrong_units_that_are_given_are_doubted(doubt, read):
-    assert doubt("kcal/mol", read).endswith('give the units, "kcal/mol".')
+    assert doubt("kcal/mol", read).endswith('pass the units, "kcal/mol".')
 
 
 def doubt_of(tmp_path, frames):
     ase_write(tmp_path / "frames.xyz", frames, format="extxyz")
-    return summarise(AtomsDataset(path=tmp_path / "frames.xyz")).unit_doubt
+    return summarize(AtomsDataset(path=tmp_path / "frames.xyz")).unit_doubt
 
 
 def labelled(atoms, energy=0.0, forces=None):
@@ -200,4 +200,4 @@ PUBLISHED = [
 def test_published_files_are_not_doubted(name, key):
     if not (SHARED / name).exists():
         pytest.skip("needs the shared reference data")
-    assert summarise(AtomsDataset(path=SHARED / name, energy_key=key)).unit_doubt is None
+    assert summarize(AtomsDataset(path=SHARED / name, energy_key=key)).unit_doubt is None

@@ -208,7 +208,7 @@ def test_equal_energies_under_two_names_are_none(text):
 )
 def test_other_numbers_are_no_energy(text, other):
     reason = refused(text(FRAME.replace("energy=-1.5", other)))
-    assert reason.startswith("frame 0: has no energy that is recognised, but calculator: ")
+    assert reason.startswith("frame 0: has no energy that is recognized, but calculator: ")
     assert f"'{other.split('=')[0]}'" in reason
     assert reason.endswith("; name it with `energy_key`")
 
@@ -220,7 +220,7 @@ def test_a_free_energy_is_read_if_it_is_asked_for(text):
 
 def test_plain_xyz_has_no_energy(text):
     assert refused(text("1\nwater 5\nO 0 0 0\n")) == (
-        "frame 0: has no energy that is recognised, but info: '5', 'water'; name it with `energy_key`"
+        "frame 0: has no energy that is recognized, but info: '5', 'water'; name it with `energy_key`"
     )
 
 
@@ -367,7 +367,7 @@ def test_structures_with_a_charge_are_counted(text):
 def test_energies_of_atoms_are_no_energy(text):
     """ASE counts a column ``energies`` among the calculator's results."""
     path = text(FRAME.replace(":forces:R:3", ":energies:R:1:forces:R:2").replace("energy=-1.5", ""))
-    assert refused(path).startswith("frame 0: has no energy that is recognised, but calculator: 'energies', ")
+    assert refused(path).startswith("frame 0: has no energy that is recognized, but calculator: 'energies', ")
 
 
 def test_a_gradient_is_minus_the_forces(text):

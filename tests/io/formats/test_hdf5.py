@@ -277,7 +277,7 @@ def without(groups, group, key):
         (
             without(OWN, "a", "energy"),
             {},
-            "'/a': has no energy that is recognised, but 'atomic_numbers' (2,), 'forces' (1, 2, 3), "
+            "'/a': has no energy that is recognized, but 'atomic_numbers' (2,), 'forces' (1, 2, 3), "
             "'positions' (1, 2, 3); "
             "name it with `energy_key`",
         ),
@@ -434,4 +434,4 @@ def test_a_group_in_place_of_an_array_is_refused(write_hdf5):
     assert refused(path, "forces", "none", units=Units("eV")).startswith(
         "'/a': 'forces' must have shape (1,)"
     )
-    assert refused(path, units=Units("eV")).startswith("'/a': has no energy that is recognised, but ")
+    assert refused(path, units=Units("eV")).startswith("'/a': has no energy that is recognized, but ")

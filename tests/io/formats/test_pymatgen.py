@@ -81,7 +81,7 @@ def test_labels_may_be_chosen(write):
         ("[" * 100_000, "is damaged (maximum recursion depth exceeded"),
         ("[]", "must hold at least one structure, got none"),
         ([entry(), {"structure": 1}], f"frame 1 {OTHERWISE} (TypeError"),
-        ([{**entry(), "outputs": {}}], "frame 0: has no energy that is recognised, but nothing that could"),
+        ([{**entry(), "outputs": {}}], "frame 0: has no energy that is recognized, but nothing that could"),
         ([entry(virial_stress=[1, 2])], f"frame 0 {OTHERWISE} (ValueError"),
         ([entry(forces=[[0, 0, 0]])], f"{FORCES} (2, 3), got int64 of shape (1, 3)"),
         ([entry(forces=[[0, 0], [0]])], f"{FORCES} (2, 3), got object of shape (0,)"),

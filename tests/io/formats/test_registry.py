@@ -86,7 +86,7 @@ end
 
 @pytest.mark.parametrize("name", ["input.data", "input.data.train", "input.data.1", "water.data"])
 @pytest.mark.parametrize("folder", [True, False])
-def test_names_of_n2p2_are_recognised(tmp_path, name, folder):
+def test_names_of_n2p2_are_recognized(tmp_path, name, folder):
     """In Hartree and Bohr, its own units."""
     (tmp_path / name).write_text(RUNNER)
     (tmp_path / "lammps.data").write_text("LAMMPS data file\n\n2 atoms\n")

@@ -410,17 +410,17 @@ def test_the_message_tells_all_that_is_needed_to_go_on_by_hand(server, tmp_path)
     urls = (server.url("/a"), nobody, server.url("/c"))
     message = failure(RemoteFile(NAME, urls, HASH, 86144227), tmp_path, retries=1)
     first, *sources, last = message.splitlines()
-    assert first == f"{NAME}: no source gives it"
+    assert first == f"{NAME}: no source is available"
     assert sources[0] == f"  {urls[0]}: HTTP status 404"
     assert re.fullmatch(rf"  {nobody}: .*Connection refused.*", sources[1])
     assert sources[2] == f"  {urls[2]}: HTTP status 500"
-    assert last == f"  put a file of 86,144,227 bytes with {HASH} into {tmp_path} by hand"
+    assert last == f"  place a file of 86,144,227 bytes with {HASH} into {tmp_path} manually"
     assert len(server.requests) == 3
 
 
 def test_what_is_not_known_of_a_file_is_not_told(server, tmp_path):
     message = failure(RemoteFile(NAME, (server.url("/a"),)), tmp_path)
-    assert message.endswith(f"\n  put a file into {tmp_path} by hand")
+    assert message.endswith(f"\n  place a file into {tmp_path} manually")
 
 
 @pytest.mark.parametrize("value", ["1", "true", "yes"])
@@ -430,7 +430,7 @@ def test_offline_no_connection_is_made(remote, server, tmp_path, monkeypatch, va
     assert message == (
         f"{NAME}: is not there, and PYG_SCHNET_OFFLINE is set, which forbids downloads\n"
         f"  {server.url('/a')}\n"
-        f"  put a file of 300,000 bytes with {HASH} into {tmp_path} by hand"
+        f"  place a file of 300,000 bytes with {HASH} into {tmp_path} manually"
     )
     assert server.requests == []
 
@@ -449,7 +449,7 @@ def test_offline_may_be_switched_off(remote, tmp_path, monkeypatch, value):
 
 def test_a_file_without_address_must_be_put_there_by_hand(tmp_path):
     assert failure(RemoteFile(NAME, ()), tmp_path) == (
-        f"{NAME}: is not there, and it has no address\n  put a file into {tmp_path} by hand"
+        f"{NAME}: is not there, and it has no address\n  place a file into {tmp_path} manually"
     )
 
 
