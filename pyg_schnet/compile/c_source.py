@@ -80,9 +80,9 @@ def _wrapped(line: str) -> list[str]:
     """Divide a long line at spaces, of which comments keep theirs."""
     if len(line) <= _WIDTH:
         return [line]
-    code, comment = (*line.split(" /*", 1), None)[:2]
+    code, separator, comment = line.partition(" /*")
     lines = textwrap.wrap(code, _WIDTH, subsequent_indent="    ", break_long_words=False)
-    return [*lines[:-1], lines[-1] + ("" if comment is None else f" /*{comment}")]
+    return [*lines[:-1], lines[-1] + separator + comment]
 
 
 class _Program:

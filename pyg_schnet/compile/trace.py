@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import sympy
 import torch
@@ -25,6 +25,7 @@ from pyg_schnet.nn.filter_table import FilterTable
 from pyg_schnet.nn.spline import Knots
 
 if TYPE_CHECKING:
+    from pyg_schnet.nn.schnet import SchNet
     from pyg_schnet.potentials.potential import Potential
 
 # Extents that differ from call to call, with examples. Only branches on sizes read these.
@@ -120,7 +121,7 @@ def trace(potential: Potential, like: Inputs, forces: bool, trained: bool) -> Tr
     Raises:
         Unsupported: If the operations depend on the batch's extents.
     """
-    found, config = Weights(potential), potential.model.config  # pyright: ignore
+    found, config = Weights(potential), cast("SchNet", potential.model).config
     splines, sizes = splines_of(potential.model), _Sizes()
     weights = [sizes.tensor(weight) for weight in found.tensors()]
     inputs = _example(like, sizes, config.num_gaussians)

@@ -217,14 +217,14 @@ def test_splines_that_change_the_filters_fail(molecules, monkeypatch):
     torch.manual_seed(0)
     model = SchNet(hidden_channels=8, num_filters=8, num_interactions=1, cutoff=4.0)
     assert check(Potential(model), molecules, ["splines"]).passed
-    monkeypatch.setattr("pyg_schnet.nn.cfconv.convolve", lambda *args: 1.01 * spline.convolve(*args))
+    monkeypatch.setattr("pyg_schnet.nn.filter_table.convolve", lambda *args: 1.01 * spline.convolve(*args))
     assert not check(Potential(model), molecules, ["splines"]).passed
 
 
 def test_knots_that_are_too_far_apart_for_the_filters_are_not_used(molecules, monkeypatch):
     torch.manual_seed(0)
     model = SchNet(hidden_channels=8, num_filters=8, num_interactions=1, cutoff=4.0)
-    monkeypatch.setattr("pyg_schnet.nn.filter_table.knot_spacing", lambda _: 0.5)
+    monkeypatch.setattr("pyg_schnet.nn.knots.knot_spacing", lambda _: 0.5)
     assert check(Potential(model), molecules, ["splines"]).passed
 
 

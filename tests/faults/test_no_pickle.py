@@ -29,8 +29,8 @@ NEVER = {
         "torch.export.load",
     ),
 }
-# What is compiled and run is our own: programs that are made from the model's operations.
-OURS = {("compile/python_program.py", "exec"), ("compile/python_program.py", "compile")}
+# Only our own programs are compiled and run: they are made from the model's operations.
+OURS = {("compile/python_backend.py", "exec"), ("compile/python_backend.py", "compile")}
 
 
 def dotted(node: ast.AST) -> str:

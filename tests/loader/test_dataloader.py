@@ -12,11 +12,10 @@ from torch.utils.data import DistributedSampler, IterableDataset, Subset
 from torch_geometric.data import Batch, Data, HeteroData, InMemoryDataset
 
 from pyg_schnet import RadiusGraph, SchNet, radius_graph
-from pyg_schnet import loader as loaders
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.datasets.base import MoleculeDataset
 from pyg_schnet.datasets.storage.chunks import Chunk
-from pyg_schnet.loader import DataLoader, collate
+from pyg_schnet.loader import DataLoader, collate, dataloader
 
 
 class Molecules(MoleculeDataset):
@@ -426,8 +425,8 @@ def test_a_field_may_have_the_name_of_what_we_look_for(water):
 
 def test_offsets_are_computed_once(monkeypatch):
     made, dataset = [], Molecules(RAGGED)
-    own = loaders.DatasetOffsets
-    monkeypatch.setattr(loaders, "DatasetOffsets", lambda *args: made.append(1) or own(*args))
+    own = dataloader.DatasetOffsets
+    monkeypatch.setattr(dataloader, "DatasetOffsets", lambda *args: made.append(1) or own(*args))
     for _ in DataLoader(dataset, 2):
         pass
     assert len(made) == 1

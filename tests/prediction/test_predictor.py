@@ -110,7 +110,7 @@ def test_one_structure_is_refused(potential, ethanol):
 
 
 def test_other_things_are_refused(potential):
-    with pytest.raises(TypeError, match=r"ase.Atoms.*number.*0"):
+    with pytest.raises(TypeError, match=r"ase.Atoms.*index.*0"):
         list(predict(potential, ["H2O"]))
 
 

@@ -326,7 +326,7 @@ def test_what_goes_wrong_in_openmm_is_told_by_it(potential, ethanol, silicon, wh
         "velocities": "`pos` must be finite, got .* at atom 0",
         "overlap": "`pos` must not place two atoms at one point, got atoms 0 and 1",
         "element": "`z` contains 9, which was absent from training",
-        "particles": "the system must have the 9 particles that the force was made for, got 10",
+        "particles": "the system must have the 9 particles",
         "network": "`pbc` must be false for a SchNet without cutoff",
     }[what]
     with pytest.raises(openmm.OpenMMException, match=message):
@@ -351,7 +351,7 @@ def test_wrong_input_of_lammps_is_refused(potential):
     [
         ("overlap", "`pos` must not place two atoms at one point"),
         ("velocities", "`pos` must be finite, got"),
-        ("lost", "LAMMPS must keep all atoms, got 8 of 9; it loses those that leave an open box"),
+        ("lost", "LAMMPS must keep all atoms, got 8 of 9"),
     ],
 )
 def test_a_structure_that_is_refused_stops_lammps(potential, ethanol, what, message):

@@ -46,7 +46,7 @@ def test_splines_of_a_trained_potential_are_exact_enough(trained, dataset):
 
 
 def test_knots_too_far_apart_come_nearer(trained, dataset, monkeypatch):
-    monkeypatch.setattr("pyg_schnet.nn.filter_table.knot_spacing", lambda gamma: 0.1)
+    monkeypatch.setattr("pyg_schnet.nn.knots.knot_spacing", lambda gamma: 0.1)
     coarse = Potential(SchNet.paper())
     coarse.load_state_dict(trained.state_dict())
     error = spline_error(coarse, dataset[:64])
