@@ -36,7 +36,7 @@ DONE, NOT_REACHED, WRONG, INTERRUPTED, BROKEN_PIPE, TERMINATED = 0, 1, 2, 130, 1
 _INPUT_ERRORS = (ArgumentError, ValueError, TypeError, OSError, ImportError)
 _RUNTIME_ERRORS = (ArithmeticError, MemoryError, RuntimeError)
 _ABOUT = (
-    "Train SchNet potentials and run simulations with them, in eV and Å. VERB --help describes a verb. "
+    "Train SchNet potentials and run simulations with them, in eV and Å. COMMAND --help describes a command. "
     f"Exit codes: {DONE} success; {NOT_REACHED} a result was not reached, for example a relaxation did not "
     f"converge; {WRONG} the command line or a file is wrong; {INTERRUPTED} interrupted; {BROKEN_PIPE} the "
     f"reader of the output (such as head) ended; {TERMINATED} terminated. "
@@ -133,24 +133,22 @@ def _handle_sigterm() -> Iterator[None]:
 def _run(arguments: list[str]) -> int:
     wanted = next((word for word in arguments if not word.startswith("-")), None)
     check_command(wanted, _COMMANDS)
-    parser, verbs = _parsers(wanted)
+    parser, parsers = _parsers(wanted)
     if wanted is None:
         check_options(parser, arguments)
     else:
-        check_options(verbs[wanted], arguments)
+        check_options(parsers[wanted], arguments)
     if wanted == "train":
-        from pyg_schnet.cli.train import with_recipe
-
-        arguments = with_recipe(arguments)
+        arguments = train.with_recipe(arguments)
     try:
         options = parser.parse_args(arguments)
     except ArgumentError as error:
-        raise ValueError(explain(error, verbs[wanted] if wanted else parser)) from None
-    chosen = options[options.verb]
+        raise ValueError(explain(error, parsers[wanted] if wanted else parser)) from None
+    chosen = options[options.command]
     if "device" in chosen:
         prepare_device(chosen.device, chosen.threads)
     with _silence() if chosen.get("quiet") or chosen.get("json") else nullcontext():
-        return _COMMANDS[options.verb].run(chosen)
+        return _COMMANDS[options.command].run(chosen)
 
 
 def _silence() -> AbstractContextManager[None]:
@@ -162,10 +160,10 @@ def _silence() -> AbstractContextManager[None]:
 def _parsers(wanted: str | None) -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
     """Build the parser of the program and those of the commands; all options only for the wanted one."""
     parser = make_parser(_ABOUT, prog="pyg-schnet", version=__version__)
-    verbs = parser.add_subcommands(dest="verb", metavar="VERB", title="verbs", description=None)
+    commands = parser.add_subcommands(dest="command", metavar="COMMAND", title="commands", description=None)
     parsers = {}
     for name, command in _COMMANDS.items():
         help_line, parsers[name] = command.build(full=name == wanted)
-        verbs.add_subcommand(name, parsers[name], help=help_line)
+        commands.add_subcommand(name, parsers[name], help=help_line)
         parsers[name].prog = f"pyg-schnet {name}"
     return parser, parsers

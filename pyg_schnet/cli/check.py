@@ -168,7 +168,7 @@ def _module(place: str) -> Any:
     if not place.endswith(".py"):
         return importlib.import_module(place)
     if not Path(place).is_file():
-        raise FileNotFoundError(f"{place}: no such file; give FILE.py:NAME, or a checkpoint")
+        raise FileNotFoundError(f"{place}: no such file; pass FILE.py:NAME, or a checkpoint")
     spec = importlib.util.spec_from_file_location(f"_checked_{Path(place).stem}", place)
     assert spec is not None
     assert spec.loader is not None

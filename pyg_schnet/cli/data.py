@@ -45,7 +45,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
         "name_or_file",
         nargs="+",
         metavar="NAME|FILE",
-        help="qm9, md17, md22 or iso17; or files or a folder, as for data.path of train",
+        help=f"{', '.join(_PUBLISHED)}; or files or a folder, as for data.path of train",
     )
     parser.add_argument("--root", type=str | None, help="folder of the downloaded and processed files")
     parser.add_argument("--name", type=str | None, help="molecule of md17 or md22, such as 'revised ethanol'")

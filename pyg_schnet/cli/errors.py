@@ -16,14 +16,15 @@ _SHOWN = 200  # characters of a value in a message
 _TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}
 
 
-def check_command(verb: str | None, verbs: Iterable[str]) -> None:
+def check_command(name: str | None, commands: Iterable[str]) -> None:
     """Raise if a command is unknown.
 
     Raises:
         ValueError: With the known commands and the most similar one.
     """
-    if verb is not None and verb not in verbs:
-        raise ValueError(f"VERB must be one of {', '.join(verbs)}; got '{verb}'.{nearest(verb, verbs)}")
+    if name is not None and name not in commands:
+        known = ", ".join(commands)
+        raise ValueError(f"COMMAND must be one of {known}; got '{name}'.{nearest(name, commands)}")
 
 
 def check_options(parser: ArgumentParser, arguments: Sequence[str]) -> None:

@@ -28,7 +28,7 @@ class HelpFormatter(DefaultHelpFormatter):
 
     def _format_action(self, action: argparse.Action) -> str:
         if isinstance(action, argparse._SubParsersAction):  # its own line has no information
-            return "".join(self._format_action(verb) for verb in action._get_subactions())
+            return "".join(self._format_action(command) for command in action._get_subactions())
         return super()._format_action(action)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
@@ -56,7 +56,7 @@ def usage_line(program: str, actions: Iterable[argparse.Action]) -> str:
     for action in actions:
         if not action.option_strings and action.help != argparse.SUPPRESS:
             words.append(display_name(action))
-    return " ".join([*words, "..." if words[-1] == "VERB" else "[--key value …]"])
+    return " ".join([*words, "..." if words[-1] == "COMMAND" else "[--key value …]"])
 
 
 def display_name(action: argparse.Action) -> str:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pyg_schnet.potentials.metrics import Evaluation
     from pyg_schnet.potentials.potential import Potential
 
-_NEED_LABELS = ("parity", "errors")
 _SAMPLED = 100  # structures for the mean energies of elements and for distances
 
 
@@ -62,20 +61,20 @@ class Pictures:
         """
         rows, left_out = [], {}
         if target.run is None:
-            left_out["learning_curve"] = f"{target.model} is a checkpoint; give the folder of a run"
+            left_out["learning_curve"] = f"{target.model} is a checkpoint; pass the folder of a run"
         elif "learning_curve" in names:
             rows = target.rows()
-        potential = _load(target, options.device) if set(names) - {"learning_curve"} else None
+        potential = _load(target, options.device) if set(names) - set(_names_with("run")) else None
         if potential is not None:
             left_out |= _impossible(potential)
         structures = None
         if target.run is None and options.file is None:
-            reason = "a checkpoint alone has no structures; give FILE"
-            left_out |= dict.fromkeys((*_NEED_LABELS, "atoms"), reason)
-        elif set(names) - {"learning_curve", "elements", *left_out}:
+            reason = "a checkpoint alone has no structures; pass FILE"
+            left_out |= dict.fromkeys(_names_with("structures", "labels"), reason)
+        elif any(PICTURES[name].uses_structures for name in names if name not in left_out):
             structures = _structures(options, target).at_most(options.max_structures)
             if structures.unlabeled is not None:
-                left_out |= dict.fromkeys(_NEED_LABELS, structures.unlabeled)
+                left_out |= dict.fromkeys(_names_with("labels"), structures.unlabeled)
         for name in names:
             if options.only and name in left_out:
                 raise ValueError(f"`--only {name}` cannot be drawn: {left_out[name]}")
@@ -85,7 +84,7 @@ class Pictures:
 
     def draw(self, name: str, path: str) -> str:
         """Draw a picture, and return a description of its content."""
-        return PICTURES[name](self, path)
+        return PICTURES[name].draw(self, path)
 
     def draw_learning_curve(self, path: str) -> str:
         from pyg_schnet.plots import plot_learning_curve
@@ -193,15 +192,35 @@ class Pictures:
         return self.evaluation
 
 
-PICTURES: dict[str, Callable[[Pictures, str], str]] = {
-    "learning_curve": Pictures.draw_learning_curve,
-    "parity": Pictures.draw_parity,
-    "errors": Pictures.draw_errors,
-    "filters": Pictures.draw_filters,
-    "filter_profiles": Pictures.draw_filter_profiles,
-    "atoms": Pictures.draw_atoms,
-    "elements": Pictures.draw_elements,
+@dataclass(frozen=True)
+class Picture:
+    """An entry of :data:`PICTURES`.
+
+    Attributes:
+        draw: Method of :class:`Pictures` that draws it to a path and returns a description.
+        needs: Required input besides the model: "run", "structures", "labels" (of structures), or "".
+        uses_structures: Whether structures are read for it if there are any.
+    """
+
+    draw: Callable[[Pictures, str], str]
+    needs: str = ""
+    uses_structures: bool = True
+
+
+PICTURES = {
+    "learning_curve": Picture(Pictures.draw_learning_curve, "run", uses_structures=False),
+    "parity": Picture(Pictures.draw_parity, "labels"),
+    "errors": Picture(Pictures.draw_errors, "labels"),
+    "filters": Picture(Pictures.draw_filters),
+    "filter_profiles": Picture(Pictures.draw_filter_profiles),
+    "atoms": Picture(Pictures.draw_atoms, "structures"),
+    "elements": Picture(Pictures.draw_elements, uses_structures=False),
 }
+
+
+def _names_with(*needs: str) -> list[str]:
+    """Return the names of the pictures that need one of some inputs."""
+    return [name for name, picture in PICTURES.items() if picture.needs in needs]
 
 
 def _structures(options: Namespace, target: PlotTarget) -> Structures:
@@ -216,7 +235,8 @@ def _load(target: PlotTarget, device: str) -> Potential:
 
     if target.run is not None and not target.model.is_file():
         raise FileNotFoundError(
-            f"{target.model}: not there yet; the first validation writes it, --only learning_curve needs none"
+            f"{target.model}: does not exist yet; the first validation writes it. Use --only learning_curve "
+            "to draw without it"
         )
     header, _ = read(target.model, "potential")
     if "class" in header:
@@ -236,7 +256,7 @@ def _impossible(potential: Potential) -> dict[str, str]:
         kind = "a dipole moment" if config.dipole else "a mean over atoms"
         found["atoms"] = f"the model predicts {kind}, which is not a sum over atoms"
     if len(potential.elements) == 1:
-        found["elements"] = "the model knows one element, with nothing to compare"
+        found["elements"] = "the model has one element only, so there is nothing to compare"
     if len(potential.elements) == MAX_ATOMIC_NUMBER:
         found["elements"] = "the checkpoint does not name the elements of its training data"
     return found

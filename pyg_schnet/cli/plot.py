@@ -14,6 +14,7 @@ from pyg_schnet.cli.pictures import PICTURES, Pictures
 from pyg_schnet.cli.plot_inputs import PlotTarget
 from pyg_schnet.io.console import out
 from pyg_schnet.io.outputs import check_replaceable
+from pyg_schnet.io.spelling import nearest
 
 _FORMATS = ("png", "pdf", "svg")
 
@@ -89,8 +90,6 @@ def run(options: Namespace) -> int:
 
 
 def _names(only: list[str] | None) -> list[str]:
-    from pyg_schnet.io.spelling import nearest
-
     asked = [name for text in only or PICTURES for name in text.split(",")]
     for name in asked:
         if name not in PICTURES:
@@ -105,13 +104,13 @@ def _check_folder(folder: Path, names: list[str], options: Namespace) -> None:
         raise FileExistsError(f"{folder}: is a file; `--out` must be a folder for the pictures")
     if not folder.absolute().parent.is_dir():
         raise FileNotFoundError(
-            f"{folder.parent}: does not exist; make it first, the pictures go into {folder}"
+            f"{folder.parent}: does not exist; create it first, for the pictures in {folder}"
         )
     for name in names:
         path = folder / f"{name}.{options.format}"
         check_replaceable(path)
         if path.exists() and not options.overwrite:
-            raise FileExistsError(f"{path}: exists; give another --out, or --overwrite to replace it")
+            raise FileExistsError(f"{path}: exists; use another --out, or --overwrite to replace it")
 
 
 def _as_dict(pictures: Pictures, drawn: dict[Path, str]) -> dict[str, Any]:

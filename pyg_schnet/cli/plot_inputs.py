@@ -57,7 +57,7 @@ class PlotTarget:
         run = RunDirectory(path)
         if not run.config.is_file():
             raise ValueError(
-                f"{target}: is not a run of pyg-schnet (it has no config.yaml); give the folder that "
+                f"{target}: is not a run of pyg-schnet (it has no config.yaml); pass the folder that "
                 "`train --out` wrote, or a checkpoint"
             )
         return cls(run, run.model)
@@ -78,7 +78,7 @@ class PlotTarget:
         if not rows:
             raise ValueError(
                 f"{self.run.metrics}: must hold a validation to draw the learning curve, got none; wait for "
-                "the first, or name other pictures by --only"
+                "the first, or select other pictures by --only"
             )
         return rows
 
@@ -157,8 +157,8 @@ def structures_of_run(target: PlotTarget, part: str | None) -> Structures:
     for path in paths:
         if not Path(path).exists():
             raise FileNotFoundError(
-                f"{path}: not here any more, the data that {target.run.config} names; give them, as "
-                f"`pyg-schnet plot {target.run.path} FILE`, or name pictures that need none by --only"
+                f"{path}: does not exist, but {target.run.config} names it as the data; pass them, as "
+                f"`pyg-schnet plot {target.run.path} FILE`, or select pictures without data by --only"
             )
     whole = _open(options, options["path"], options["root"])
     split = target.run.read_split()

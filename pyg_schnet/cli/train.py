@@ -1,4 +1,4 @@
-"""The verb ``train``: a potential from energies and forces, configured by recipes and options.
+"""The command ``train``: a potential from energies and forces, configured by recipes and options.
 
 Recipes are YAML files of options. Names of classes or of other files in them, which jsonargparse would import
 or open, are rejected.
@@ -30,7 +30,7 @@ _MAX_SHOWN = 100  # characters of a name in a message
 
 
 def build(full: bool) -> tuple[str, ArgumentParser]:
-    """Return the verb's line in the list of verbs, and its parser, with all options if ``full``."""
+    """Return the help line and the parser of the command; with all options if ``full``."""
     parser = make_parser(
         "Train a potential on energies and forces. A recipe is a YAML file of the options below; options "
         "with a dot are in sections: --trainer.max_steps is the line max_steps in the section trainer. "
@@ -117,7 +117,7 @@ def find_recipe(name: str) -> Path:
     if (path.name == name or in_clone) and path.stem in known and path.suffix in ("", ".yaml"):
         return known[path.stem]
     raise FileNotFoundError(
-        f"{name}: no such recipe; give a YAML file, or one of {', '.join(known)}.{nearest(path.stem, known)}"
+        f"{name}: no such recipe; pass a YAML file, or one of {', '.join(known)}.{nearest(path.stem, known)}"
     )
 
 
@@ -127,16 +127,16 @@ def with_recipe(arguments: list[str]) -> list[str]:
 
     known = set(_option_names(TrainConfig))
     sections = {name for name in known if any(other.startswith(f"{name}.") for other in known)}
-    verb = arguments.index("train")
-    if len(arguments) > verb + 1 and not arguments[verb + 1].startswith("-"):
-        arguments[verb + 1 : verb + 2] = ["--config", arguments[verb + 1]]
+    place = arguments.index("train")
+    if len(arguments) > place + 1 and not arguments[place + 1].startswith("-"):
+        arguments[place + 1 : place + 2] = ["--config", arguments[place + 1]]
     for number, argument in enumerate(arguments):
         if not argument.startswith("--"):
             continue
         name, equals, value = argument[2:].partition("=")
         _check_name(name, known | _FLAGS, dashes="--")
         if name in sections:
-            raise ValueError(f"`--{name}` is a section; give its options one by one, as --{name}.KEY VALUE")
+            raise ValueError(f"`--{name}` is a section; pass its options one by one, as --{name}.KEY VALUE")
         if name == "config" and (equals or number + 1 < len(arguments)):
             recipe = find_recipe(value if equals else arguments[number + 1])
             _check_recipe(recipe, known, sections)

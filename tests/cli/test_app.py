@@ -1,4 +1,4 @@
-"""The command line: each verb on the sample, and what it says when something is wrong."""
+"""The command line: each command on the sample, and what it says when something is wrong."""
 
 from __future__ import annotations
 
@@ -450,11 +450,11 @@ def test_help_fits_80_columns_and_gives_an_example(verb, capsys, monkeypatch):
     assert not re.search(r"\(type:|\bnull, default|\[options\]|<class|CONFIG\b", text)
 
 
-def test_the_verbs_are_listed_in_the_order_of_their_use(capsys):
+def test_the_commands_are_listed_in_the_order_of_their_use(capsys):
     with pytest.raises(SystemExit):
         cli.main([])
     text = capsys.readouterr().out
-    listed = re.findall(r"^  ([a-z]+)  ", text.split("verbs:")[1].split("Examples:")[0], re.M)
+    listed = re.findall(r"^  ([a-z]+)  ", text.split("commands:")[1].split("Examples:")[0], re.M)
     order = ["train", "evaluate", "check", "plot", "predict", "relax", "md", "select", "data"]
     assert listed == order
     assert len(re.findall("^  pyg-schnet ", text, re.M)) == 5
@@ -472,7 +472,7 @@ def test_defaults_are_told_where_they_tell_something(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["trian", "x"], "VERB must be one of train, evaluate, .*; got 'trian'. Did you mean 'train'[?]"),
+        (["trian", "x"], "COMMAND must be one of train, evaluate, .*; got 'trian'. Did you mean 'train'[?]"),
         (["--foo"], "`--foo` is not an option. See pyg-schnet --help"),
         (["relax"], "`MODEL`, `IN` and `OUT` must be given; usage: pyg-schnet relax MODEL IN OUT "),
         (["train"], "`--data.path` must be given; usage: pyg-schnet train RECIPE.yaml "),

@@ -1,4 +1,4 @@
-"""The verb check, on files."""
+"""The command check, on files."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_failed_check_is_printed_with_its_reason_and_the_exit_code(files, caps
     [
         ("other.py:none", [], "`model` names 'none', which"),
         ("other.py:number", [], "`model` must name a callable, got int for 'number'"),
-        ("none.py:make", [], "none.py: no such file; give FILE.py:NAME, or a checkpoint"),
+        ("none.py:make", [], "none.py: no such file; pass FILE.py:NAME, or a checkpoint"),
         ("model.safetensors", ["--only", "rotatoin"], "Did you mean 'rotation'"),
         ("model.safetensors", ["--structures", "0"], "`number` must be at least 1, got 0"),
     ],

@@ -1,4 +1,4 @@
-"""The verb ``data``: on the sample, on stand-ins of the published sets, and on wrong options."""
+"""The command ``data``: on the sample, on stand-ins of the published sets, and on wrong options."""
 
 from __future__ import annotations
 

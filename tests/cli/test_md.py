@@ -1,4 +1,4 @@
-"""The verb ``md``: what it writes, says and refuses."""
+"""The command ``md``: what it writes, says and refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verb `plot`: which pictures it draws, of which structures, and what it refuses before it draws any."""
+"""The command `plot`: pictures that it draws, structures that it uses, and options that it rejects."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_pictures_that_exist_are_replaced_only_when_asked(run, capsys, quick):
     (run / "plots").mkdir()
     path = run / "plots" / "elements.png"
     path.write_text("precious")
-    assert "elements.png: exists; give another --out, or --overwrite" in fails(capsys, run)
+    assert "elements.png: exists; use another --out, or --overwrite" in fails(capsys, run)
     assert path.read_text() == "precious"
     assert cli.main(["plot", str(run), "--only", "elements", "--overwrite", "--quiet"]) == 0
     assert path.read_bytes()[:4] == b"\x89PNG"
@@ -142,7 +142,7 @@ def test_a_checkpoint_alone_has_filters_and_elements(run, tmp_path, capsys, quic
     assert list(found["pictures"]) == ["filters", "filter_profiles", "elements"]
     assert sorted(found["left_out"]) == ["atoms", "errors", "learning_curve", "parity"]
     message = fails(capsys, tmp_path / "model.safetensors", "--only", "parity", "--out", tmp_path / "x")
-    assert "`--only parity` cannot be drawn: a checkpoint alone has no structures; give FILE" in message
+    assert "`--only parity` cannot be drawn: a checkpoint alone has no structures; pass FILE" in message
 
 
 def test_a_checkpoint_is_compared_with_all_of_another_file(run, tmp_path, capsys, quick):
@@ -200,7 +200,7 @@ def test_a_crystal_of_one_element_has_no_map_of_elements(tmp_path, capsys, quick
     ase.io.write(tmp_path / "si.xyz", bulk("Si", cubic=True))
     found = told(capsys, tmp_path / "si.safetensors", tmp_path / "si.xyz")
     assert list(found["pictures"]) == ["filters", "filter_profiles", "atoms"]
-    assert "the model knows one element" in found["left_out"]["elements"]
+    assert "the model has one element" in found["left_out"]["elements"]
     assert "10 Å" not in found["pictures"]["filters"]["shows"]
 
 
@@ -209,7 +209,7 @@ def test_a_crystal_of_one_element_has_no_map_of_elements(tmp_path, capsys, quick
     [
         (["--only", "fitlers"], r"`--only` must name pictures, .*; got 'fitlers'\. Did you mean 'filters'\?"),
         (["--format", "jpg"], r"`--format` must be png, pdf or svg, got 'jpg'"),
-        (["--out", "no/where"], r"no: does not exist; make it first"),
+        (["--out", "no/where"], r"no: does not exist; create it first"),
         (["--out", ""], "`--out` must name a folder"),
         (["--out", "config.yaml"], r"config\.yaml: is a file; `--out` must be a folder"),
         (["--index", "ten"], r"`--index` must be a number or a slice"),
@@ -234,7 +234,7 @@ def test_a_run_is_named_that_lacks_what_is_drawn(run, tmp_path, capsys):
     assert re.search(r"metrics\.csv: must hold a validation to draw the learning curve", fails(capsys, run))
     (run / "model.safetensors").unlink()
     message = fails(capsys, run, "--only", "filters")
-    assert "model.safetensors: not there yet; the first validation writes it" in message
+    assert "model.safetensors: does not exist yet; the first validation writes it" in message
     (run / "config.yaml").unlink()
     assert "is not a run of pyg-schnet (it has no config.yaml)" in fails(capsys, run)
     assert "nowhere: no such run or checkpoint" in fails(capsys, tmp_path / "nowhere")
@@ -251,7 +251,7 @@ def test_data_that_moved_away_are_named(run, capsys):
     config["data"]["path"] = "moved.npz"
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     message = fails(capsys, run)
-    assert "moved.npz: not here any more, the data that " in message
+    assert "moved.npz: does not exist, but " in message
     assert f"`pyg-schnet plot {run} FILE`" in message
     assert not (run / "plots").exists()
 
