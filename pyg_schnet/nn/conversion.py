@@ -5,10 +5,12 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch_geometric.data import Data
+
+_Model = TypeVar("_Model", bound="Convertible")
 
 
 class _Alias:
@@ -51,13 +53,13 @@ class Convertible(PyGNames):
 
     @classmethod
     def from_pyg(
-        cls,
+        cls: type[_Model],
         model: nn.Module | Mapping[str, Tensor] | str | os.PathLike,
         readout: str | None = None,
         dipole: bool | None = None,
         mean: float | None = None,
         std: float | None = None,
-    ) -> Self:
+    ) -> _Model:
         """Convert PyG's SchNet, its weights or a file; see :func:`pyg_schnet.migration.pyg.from_pyg`."""
         from pyg_schnet.migration.pyg import from_pyg
 
@@ -71,7 +73,7 @@ class Convertible(PyGNames):
 
     @classmethod
     def from_schnetpack(
-        cls,
+        cls: type[_Model],
         weights: Mapping[str, Tensor] | str | os.PathLike,
         readout: str | None = None,
         dipole: bool = False,
@@ -81,7 +83,7 @@ class Convertible(PyGNames):
         is_extensive: bool | None = None,
         config: Mapping[str, Any] | str | os.PathLike | None = None,
         examples: Iterable[Data] | None = None,
-    ) -> Self:
+    ) -> _Model:
         """Convert weights of SchNetPack 2, 1 or 0.3, or a file of them.
 
         See :func:`pyg_schnet.migration.schnetpack.from_schnetpack`.

@@ -8,7 +8,8 @@ from pyg_schnet.compile import program as programs
 KEPT = {}
 
 
-@pytest.fixture(params=["c", "python"])
+# The Python backend is the fallback: the unit tests run it once for each kind of call.
+@pytest.fixture(params=["c", pytest.param("python", marks=pytest.mark.process)])
 def backend(request, monkeypatch):
     """Each backend in turn."""
 

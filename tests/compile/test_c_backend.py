@@ -61,6 +61,7 @@ def test_c_computes_what_the_traced_graph_computes(potential, large, threads, nu
     traced = trace(own, inputs_of(own, large), forces=True, trained=True)
     threads(number)
     out = potential(large)
+    torch.manual_seed(0)
     cotangents = [torch.randn_like(value) for value in out.values()]
     parameters = [p for p in potential.parameters() if p.requires_grad]
     gradients = torch.autograd.grad(list(out.values()), parameters, cotangents, allow_unused=True)

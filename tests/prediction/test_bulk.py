@@ -504,7 +504,13 @@ def test_a_second_run_to_the_same_file_is_refused_and_a_dead_one_does_not_block(
     assert Path("out.extxyz").read_bytes() == straight
 
 
-@pytest.mark.parametrize("out", ["out.extxyz", "out.traj", "out.db", "out.xyz.gz"])
+@pytest.mark.parametrize(
+    "out",
+    [
+        "out.extxyz",
+        *(pytest.param(out, marks=pytest.mark.process) for out in ("out.traj", "out.db", "out.xyz.gz")),
+    ],
+)
 def test_memory_does_not_grow_with_the_file(out, here):
     carbon = ase.io.read("in.xyz", 5)
     for count in (20, 60, 240):

@@ -351,7 +351,7 @@ def test_too_many_structures_are_refused(recipe, run):
 
 def test_a_run_needs_structures_for_validation(recipe, run):
     assert refused(recipe(data={"n_val": 0}), run) == (
-        "`data.n_val` must be at least 1, to select the best weights, got 0; or give `data.val_path`"
+        "`data.n_val` must be at least 1, to select the best weights, got 0; or pass `data.val_path`"
     )
 
 
