@@ -39,7 +39,7 @@ _SETTINGS: dict[str | type, tuple[str, ...]] = {
 }
 # Methods that a subclass of these classes must not override; of the others, there must be no subclass.
 _METHODS = {
-    "SchNet": ("forward", "build_pairs", "edge_features", "predict"),
+    "SchNet": ("forward", "build_pairs", "edge_features", "_expand", "predict"),
     "Potential": ("evaluate", "_energy", "scaled"),
 }
 _SIMPLE = (bool, int, float, str, type(None), SchNetConfig)

@@ -230,6 +230,11 @@ class Shifted(SchNet):
         return super().forward(*args, **kwargs) + 1.0
 
 
+class Expanded(SchNet):
+    def _expand(self, *args):
+        return super()._expand(*args)
+
+
 class Doubled(Potential):
     def scaled(self, *args):
         return 2 * super().scaled(*args)
@@ -240,6 +245,8 @@ def test_models_that_compute_in_their_own_way_are_not_compiled(water):
     potential = Potential(model, atomref=torch.full((100,), -1000.0)).eval().compile()
     assert potential.why_eager() == "Shifted computes in a way of its own, which is not compiled"
     assert_close(potential(water), eager(potential, water))
+    reason = Potential(Expanded(**TINY, filters="spline").double()).compile().why_eager()
+    assert reason == "Expanded computes in a way of its own, which is not compiled"
     reason = Doubled(SchNet(**TINY, filters="spline").double()).compile().why_eager()
     assert reason == "Doubled computes in a way of its own, which is not compiled"
 
