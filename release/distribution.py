@@ -111,7 +111,7 @@ def check_sdist(path: Path, source: Path = ROOT) -> None:
     tracked = [source / name for name in FILES]
     tracked += [file for name in ("pyg_schnet", *COMPANIONS) for file in _visible(source / name, ".py", ".c")]
     tracked += _visible(source / "datasets", ".toml", ".yaml", ".npz")
-    tracked += _visible(source / "tests", ".npz", ".model", ".ckpt")
+    tracked += _visible(source / "tests", ".npz", ".model", ".ckpt", ".safetensors", ".toml")
     wanted = {file.relative_to(source).as_posix(): file for file in tracked}
     _refuse(path, "lacks", wanted.keys() - found.keys())
     _refuse(path, "has changed", {name for name, file in wanted.items() if file.read_bytes() != found[name]})
