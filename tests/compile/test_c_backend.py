@@ -55,28 +55,28 @@ def inputs_of(potential, batch):
 
 
 @pytest.mark.parametrize("simplified", [False, True], ids=["as traced", "simplified"])
-@pytest.mark.parametrize("number", [1, 2, 3, 5])
-def test_c_computes_what_the_traced_graph_computes(potential, large, threads, number, simplified):
+def test_c_computes_what_the_traced_graph_computes(potential, large, threads, simplified):
     own = with_nonzero_weights(potential)
     traced = trace(own, inputs_of(own, large), forces=True, trained=True)
-    threads(number)
-    out = potential(large)
-    torch.manual_seed(0)
-    cotangents = [torch.randn_like(value) for value in out.values()]
-    parameters = [p for p in potential.parameters() if p.requires_grad]
-    gradients = torch.autograd.grad(list(out.values()), parameters, cotangents, allow_unused=True)
     if simplified:
         simplify(traced.graph)
-    weights = [weight.detach() for weight in Weights(potential).tensors()]
     module = torch.fx.GraphModule(torch.nn.Module(), traced.graph)
+    parameters = [p for p in potential.parameters() if p.requires_grad]
+    weights = [weight.detach() for weight in Weights(potential).tensors()]
     inputs = inputs_of(potential, large)
+    torch.manual_seed(0)
+    cotangents = [torch.randn_like(value) for value in potential(large).values()]
     expected = torch.fx.Interpreter(module).run(*weights, *inputs.values(), *cotangents)
     # Sums of 4,000 pairs in another order: 1e-14 and 5e-6 were measured, relative to the largest value.
     tolerance = 1e-11 if potential.model.embedding.weight.dtype == torch.float64 else 2e-4
+    for number in (1, 2, 3, 5):
+        threads(number)
+        out = potential(large)
+        gradients = torch.autograd.grad(list(out.values()), parameters, cotangents, allow_unused=True)
+        for value, other in zip([*out.values(), *gradients], expected, strict=True):
+            if other is not None:
+                assert_close(value, other, atol=tolerance * float(other.abs().max()), rtol=0)
     assert type(program_of(potential)) is CProgram
-    for value, other in zip([*out.values(), *gradients], expected, strict=True):
-        if other is not None:
-            assert_close(value, other, atol=tolerance * float(other.abs().max()), rtol=0)
 
 
 @pytest.mark.parametrize("training", [True, False])
