@@ -26,11 +26,11 @@ def dataset():
 
 @pytest.fixture(scope="module")
 def trained(dataset):
-    """The paper's network after 300 steps: its filters are far from what they were at the start."""
+    """The paper's network after 150 steps: its filters are far from what they were at the start."""
     torch.manual_seed(0)
     potential = Potential(SchNet.paper(), dataset.scale(), dataset.atomref()).train().compile()
     optimizer = torch.optim.Adam(potential.parameters(), 2e-3)
-    for step in range(300):
+    for step in range(150):
         batch = collate(dataset, range(32 * (step % 30), 32 * (step % 30) + 32))
         optimizer.zero_grad()
         potential_loss(potential(batch), batch, 1.0, potential.scale).backward()
