@@ -47,6 +47,11 @@ class FileLock:
         self.lock_file = resolved / ".lock" if is_folder else resolved.with_name(f".{resolved.name}.lock")
         self._lock = filelock.FileLock(self.lock_file)
 
+    @property
+    def is_supported(self) -> bool:
+        """Return whether the file system has locks; known after :meth:`acquire`."""
+        return not isinstance(self._lock, SoftFileLock)
+
     def acquire(self, wait: bool = False) -> None:
         """Acquire the lock.
 
@@ -93,14 +98,14 @@ class FileLock:
         """Release the lock, if it is held, and remove its file."""
         if not self._lock.is_locked:
             return
-        if not isinstance(self._lock, SoftFileLock):  # which removes its file itself
+        if self.is_supported:  # else the lock removes its file itself
             with suppress(OSError):  # Windows does not remove an open file
                 self.lock_file.unlink(missing_ok=True)
         self._lock.release(force=True)
 
     def _advice(self) -> str:
         """Return what to do where the existence of the file is the lock, which a killed process leaves."""
-        if not isinstance(self._lock, SoftFileLock):
+        if self.is_supported:
             return ""
         return (
             f"; if there is none, a killed process left {self.lock_file} on this file system without locks: "

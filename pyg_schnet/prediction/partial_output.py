@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -66,10 +67,12 @@ class PartialOutput:
 
     Args:
         path: The file, which :meth:`open` opens and :meth:`create` creates.
+        has_locks: Whether its file system has locks, without which SQLite would open nothing.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, has_locks: bool = True):
         self.path = path
+        self._options = "" if has_locks else f"?vfs={'win32' if os.name == 'nt' else 'unix'}-none"
         self._database: sqlite3.Connection | None = None
 
     @property
@@ -83,7 +86,9 @@ class PartialOutput:
         Raises:
             sqlite3.Error: If it is none, or another process has it open.
         """
-        self._database = sqlite3.connect(self.path.absolute().as_uri(), timeout=0, uri=True)
+        self._database = sqlite3.connect(
+            f"{self.path.absolute().as_uri()}{self._options}", timeout=0, uri=True
+        )
         try:
             for pragma in _PRAGMAS:
                 self._database.execute(f"PRAGMA {pragma}")

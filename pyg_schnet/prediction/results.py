@@ -82,9 +82,9 @@ class ResultFile:
         self.rejected = self.outside = Reasons([], 0)
         everything = {**settings, **(shard or {}), INPUT: input_sha256}
         self._settings: dict[str, Any] = json.loads(json.dumps(everything))
-        self._output = PartialOutput(self.partial)
         lock = FileLock(self.path)
         lock.acquire()
+        self._output = PartialOutput(self.partial, lock.is_supported)
         resources = ExitStack()
         resources.callback(lock.release)
         resources.callback(self._output.close)

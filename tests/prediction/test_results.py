@@ -21,10 +21,11 @@ from ase.build import bulk, molecule
 from ase.constraints import FixAtoms
 
 from pyg_schnet import Potential, SchNet, cli, load
+from pyg_schnet.io.locks import FileLock
 from pyg_schnet.potentials.checkpoint import save
 from pyg_schnet.potentials.training_domain import TrainingDomain
 from pyg_schnet.prediction.export import encode
-from pyg_schnet.prediction.partial_output import PredictionResult
+from pyg_schnet.prediction.partial_output import PartialOutput, PredictionResult
 from pyg_schnet.prediction.results import ResultFile
 from pyg_schnet.simulation.structures import with_results
 
@@ -187,6 +188,22 @@ def test_a_damaged_result_and_those_after_it_are_computed_again(model, here, mon
     monkeypatch.chdir(here)
     cli.main([*command[:3], "straight.extxyz", *command[4:]])
     same(ase.io.read("out.extxyz", ":"), ase.io.read("straight.extxyz", ":"))
+
+
+def test_a_file_system_without_locks_holds_partial_results(frames, tmp_path, monkeypatch):
+    monkeypatch.setattr(FileLock, "is_supported", False)
+    path = str(tmp_path / "out.extxyz")
+    with ResultFile(path, {}) as file:
+        add(file, next(results(frames)))
+    with closing(sqlite3.connect(f"{path}.partial")) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            PartialOutput(Path(f"{path}.partial")).open()
+        with ResultFile(path, {}, resume=True) as file:  # it asks for no lock
+            assert file.written == 1
+            file.finish()
+    assert len(ase.io.read(path, ":")) == 1
 
 
 @pytest.mark.parametrize("kind", ["extxyz", "traj"])
