@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pyg_schnet.graph.csr import Csr
 from pyg_schnet.graph.neighbors import check_max_neighbors, neighbor_list, radius_graph
 from pyg_schnet.graph.sites import Sites, find_sites, sites_of_edges
 from pyg_schnet.graph.strain import stress_of_virial
@@ -49,6 +50,8 @@ class PairGraph(NamedTuple):
         distance: Distance of each pair in Å, where a custom graph defines it.
         distance_range: Shortest and longest distance in Å, where they are known.
         order: Index of each atom in the caller's order, where atoms were sorted.
+        csr: Pairs in compressed rows, for kernels on GPUs; ``None`` on CPUs.
+        site_csr: The same of ``sites.pairs``; in molecules, ``csr``.
     """
 
     z: Tensor
@@ -64,6 +67,8 @@ class PairGraph(NamedTuple):
     distance: Tensor | None = None
     distance_range: tuple[float, float] | None = None
     order: Tensor | None = None
+    csr: Csr | None = None
+    site_csr: Csr | None = None
 
     @property
     def site_pairs(self) -> Tensor:
@@ -76,7 +81,7 @@ class PairGraph(NamedTuple):
             return self.distance
         pos, pairs = self.site_pos, self.site_pairs
         if has_kernels(pos):
-            return pair_distances(pos, pairs)
+            return pair_distances(pos, pairs, self.site_csr or ())
         return (pos.index_select(0, pairs[0]) - pos.index_select(0, pairs[1])).norm(dim=1)
 
     def edges(self) -> tuple[Tensor, Tensor | None]:

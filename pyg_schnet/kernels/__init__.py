@@ -13,7 +13,8 @@ from pyg_schnet.kernels.convolution import (
     without_weight_gradients,
 )
 from pyg_schnet.kernels.distances import pair_distances
-from pyg_schnet.kernels.operations import IMPLEMENTATIONS
+from pyg_schnet.kernels.operations import IMPLEMENTATIONS, on_accelerator
+from pyg_schnet.kernels.segments import interval_order, segment_sum
 
 __all__ = [
     "IMPLEMENTATIONS",
@@ -21,9 +22,12 @@ __all__ = [
     "correlate_rows",
     "find_pairs",
     "has_kernels",
+    "interval_order",
     "library",
+    "on_accelerator",
     "pair_distances",
     "program_library",
+    "segment_sum",
     "shifted_softplus",
     "silu",
     "spline_convolution",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 
 import torch
@@ -53,11 +53,13 @@ def _like(tensor: Tensor, wanted: bool = True) -> Tensor:
     return torch.empty_like(tensor) if wanted else tensor.new_empty(0)
 
 
-def _fake_backward(g, y, table, distance, first, second, start, spacing, by_distance, by_table):
+def _fake_backward(g, y, table, distance, first, second, layout, start, spacing, by_distance, by_table):
     return torch.empty_like(y), _like(distance, by_distance), _like(table, by_table)
 
 
-def _fake_double_backward(g, y, to_y, to_slope, table, distance, first, second, start, spacing, by_distance):
+def _fake_double_backward(
+    g, y, to_y, to_slope, table, distance, first, second, layout, start, spacing, by_distance
+):
     return torch.empty_like(y), torch.empty_like(y), torch.empty_like(table), _like(distance, by_distance)
 
 
@@ -66,7 +68,9 @@ def _fake_rows(values, weights, transpose):
     return values.new_empty(values.size(0) + more, values.size(1))
 
 
-_SPLINE = "Tensor table, Tensor distance, Tensor first, Tensor second, SymInt start, float spacing"
+_SPLINE = (
+    "Tensor table, Tensor distance, Tensor first, Tensor second, Tensor[] layout, SymInt start, float spacing"
+)
 define(f"convolve(Tensor y, {_SPLINE}) -> Tensor", lambda y, *spline: torch.empty_like(y))
 define(
     f"convolve_backward(Tensor g, Tensor y, {_SPLINE}, bool by_distance, bool by_table) "
@@ -83,10 +87,10 @@ define("correlate_rows(Tensor values, float[] weights, bool transpose) -> Tensor
 
 class _Convolve(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, y, table, distance, first, second, start, spacing, plain):
+    def forward(ctx, y, table, distance, first, second, layout, start, spacing, plain):
         ctx.save_for_backward(y, table, distance, first, second)
-        ctx.grid, ctx.plain = (start, spacing), plain
-        return torch.ops.pyg_schnet.convolve(y, table, distance, first, second, start, spacing)
+        ctx.grid, ctx.plain = (layout, start, spacing), plain
+        return torch.ops.pyg_schnet.convolve(y, table, distance, first, second, *ctx.grid)
 
     @staticmethod
     def backward(ctx, g):
@@ -96,18 +100,20 @@ class _Convolve(torch.autograd.Function):
         by_table = needs_table and not weight_gradients_disabled()
         by_y, slope, to_table = _Backward.apply(g, y, *place, *ctx.grid, by_distance, by_table, ctx.plain)
         optional = (to_table if by_table else None, slope if by_distance else None)
-        return by_y, *optional, None, None, None, None, None
+        return by_y, *optional, None, None, None, None, None, None
 
 
 class _Backward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, g, y, table, distance, first, second, start, spacing, by_distance, by_table, plain):
+    def forward(
+        ctx, g, y, table, distance, first, second, layout, start, spacing, by_distance, by_table, plain
+    ):
         ctx.save_for_backward(g, y, table, distance, first, second)
-        ctx.grid, ctx.by_distance, ctx.by_table = (start, spacing), by_distance, by_table
+        ctx.grid, ctx.by_distance, ctx.by_table = (layout, start, spacing), by_distance, by_table
         ctx.plain = plain
         ctx.set_materialize_grads(False)
         return torch.ops.pyg_schnet.convolve_backward(
-            g, y, table, distance, first, second, start, spacing, by_distance, by_table
+            g, y, table, distance, first, second, *ctx.grid, by_distance, by_table
         )
 
     @staticmethod
@@ -116,14 +122,14 @@ class _Backward(torch.autograd.Function):
         to_slope, to_table = (to_slope if ctx.by_distance else None), (to_table if ctx.by_table else None)
         if to_table is not None or torch.is_grad_enabled():  # a third derivative may follow
             found = _plain_backward(ctx.plain, (g, y, *place[:2]), (to_y, to_slope, to_table))
-            return *found, *[None] * 7
+            return *found, *[None] * 8
         to_y = torch.zeros_like(y) if to_y is None else to_y
         to_slope = torch.zeros_like(place[1]) if to_slope is None else to_slope
         by_distance = ctx.needs_input_grad[3] and position_gradients_enabled()
         by_y, by_g, by_table, slope = torch.ops.pyg_schnet.convolve_double_backward(
             g, y, to_y, to_slope, *place, *ctx.grid, by_distance
         )
-        return by_g, by_y, by_table, slope if by_distance else None, *[None] * 7
+        return by_g, by_y, by_table, slope if by_distance else None, *[None] * 8
 
 
 def spline_convolution(
@@ -135,6 +141,7 @@ def spline_convolution(
     start: int,
     spacing: float,
     plain: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
+    layout: Sequence[Tensor] = (),
 ) -> Tensor:
     """Convolve with filters from a spline, in both directions of each pair.
 
@@ -149,12 +156,15 @@ def spline_convolution(
         start: Number of the first interval of the spline.
         spacing: Distance of the knots in Å.
         plain: The same function of y, table and distance by plain operations, for third derivatives.
+        layout: Order of the sums on GPUs, which need no atomic operations with it: ``rowptr``, ``col`` and
+            ``pair`` of :class:`~pyg_schnet.graph.csr.Csr` and, where gradients of the table are wanted, the
+            results of :func:`interval_order`. CPUs need none.
 
     Raises:
         NotImplementedError: On a derivative that may need a third one, without ``plain``.
     """
     place = (tensor.contiguous() for tensor in (table, distance, first, second))
-    return _Convolve.apply(y, *place, start, spacing, plain)  # pyright: ignore[reportReturnType]
+    return _Convolve.apply(y, *place, list(layout), start, spacing, plain)  # pyright: ignore[reportReturnType]
 
 
 def differentiable(tensor: Tensor) -> Tensor:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from pyg_schnet.kernels.convolution import differentiable, position_gradients_enabled
 from pyg_schnet.kernels.operations import define
 
-_ARGUMENTS = "Tensor pos, Tensor first, Tensor second"
-define(f"distances({_ARGUMENTS}) -> Tensor", lambda pos, first, second: pos.new_empty(first.size(0)))
+_ARGUMENTS = "Tensor pos, Tensor first, Tensor second, Tensor[] layout"
+define(f"distances({_ARGUMENTS}) -> Tensor", lambda pos, first, second, layout: pos.new_empty(first.size(0)))
 define(
     f"distances_backward(Tensor g, {_ARGUMENTS}) -> Tensor",
-    lambda g, pos, first, second: torch.empty_like(pos),
+    lambda g, pos, first, second, layout: torch.empty_like(pos),
 )
 define(
     f"distances_double_backward(Tensor a, Tensor g, {_ARGUMENTS}, bool by_pos) -> (Tensor, Tensor)",
-    lambda a, g, pos, first, second, by_pos: (
+    lambda a, g, pos, first, second, layout, by_pos: (
         torch.empty_like(g),
         torch.empty_like(pos) if by_pos else pos.new_empty(0),
     ),
@@ -25,30 +27,34 @@ define(
 
 class _Distances(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, pos, first, second):
+    def forward(ctx, pos, first, second, layout):
         ctx.save_for_backward(pos, first, second)
-        return torch.ops.pyg_schnet.distances(pos, first, second)
+        ctx.layout = layout
+        return torch.ops.pyg_schnet.distances(pos, first, second, layout)
 
     @staticmethod
     def backward(ctx, g):
         if not position_gradients_enabled():
-            return None, None, None
-        return _DistancesBackward.apply(g, *ctx.saved_tensors), None, None
+            return None, None, None, None
+        return _DistancesBackward.apply(g, *ctx.saved_tensors, ctx.layout), None, None, None
 
 
 class _DistancesBackward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, g, pos, first, second):
+    def forward(ctx, g, pos, first, second, layout):
         ctx.save_for_backward(g, pos, first, second)
-        return torch.ops.pyg_schnet.distances_backward(g, pos, first, second)
+        ctx.layout = layout
+        return torch.ops.pyg_schnet.distances_backward(g, pos, first, second, layout)
 
     @staticmethod
     def backward(ctx, a):
         if torch.is_grad_enabled():  # a third derivative may follow
-            return *_plain_backward(a, *ctx.saved_tensors), None, None
+            return *_plain_backward(a, *ctx.saved_tensors), None, None, None
         by_pos = ctx.needs_input_grad[1] and position_gradients_enabled()
-        to_g, to_pos = torch.ops.pyg_schnet.distances_double_backward(a, *ctx.saved_tensors, by_pos)
-        return to_g, to_pos if by_pos else None, None, None
+        to_g, to_pos = torch.ops.pyg_schnet.distances_double_backward(
+            a, *ctx.saved_tensors, ctx.layout, by_pos
+        )
+        return to_g, to_pos if by_pos else None, None, None, None
 
 
 def _plain_backward(a: Tensor, g: Tensor, pos: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, ...]:
@@ -59,14 +65,16 @@ def _plain_backward(a: Tensor, g: Tensor, pos: Tensor, first: Tensor, second: Te
     return torch.autograd.grad(by_pos, inputs, a, create_graph=True)
 
 
-def pair_distances(pos: Tensor, pairs: Tensor) -> Tensor:
+def pair_distances(pos: Tensor, pairs: Tensor, layout: Sequence[Tensor] = ()) -> Tensor:
     """Compute distances of pairs of atoms, differentiable by positions.
 
     Args:
         pos: Positions in Å, ``(atoms, 3)``.
         pairs: Atoms of each pair, ``(2, pairs)``.
+        layout: On GPUs, the pairs' :class:`~pyg_schnet.graph.csr.Csr`.
 
     Returns:
         Distances in Å, ``(pairs,)``.
     """
-    return _Distances.apply(pos.contiguous(), pairs[0].contiguous(), pairs[1].contiguous())  # pyright: ignore[reportReturnType]
+    ends = (pairs[0].contiguous(), pairs[1].contiguous())
+    return _Distances.apply(pos.contiguous(), *ends, list(layout))  # pyright: ignore[reportReturnType]

@@ -40,6 +40,7 @@ class Knots(NamedTuple):
         distance: Distance of each pair, in Å, ``(pairs,)``; within the knots.
         start: Index of the first interval, which begins at ``start * spacing``.
         spacing: Distance of the knots, in Å.
+        layout: Where kernels for GPUs find the pairs, see :func:`~pyg_schnet.kernels.spline_convolution`.
     """
 
     features: Tensor
@@ -47,6 +48,7 @@ class Knots(NamedTuple):
     distance: Tensor
     start: int
     spacing: float
+    layout: tuple[Tensor, ...] = ()
 
 
 def knot_spacing(gamma: float) -> float:
@@ -134,5 +136,7 @@ def convolve(y: Tensor, table: Tensor, pairs: Tensor, knots: Knots) -> Tensor:
         return out.index_add(0, second, filters * y.index_select(0, first))
 
     if has_kernels(y):
-        return spline_convolution(y, table, knots.distance, first, second, start, spacing, plain)
+        return spline_convolution(
+            y, table, knots.distance, first, second, start, spacing, plain, knots.layout
+        )
     return plain(y, table, knots.distance)

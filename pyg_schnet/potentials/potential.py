@@ -140,7 +140,9 @@ class Potential(DoubleBuffers):
             return math.inf
         return math.inf if model.config.cutoff is None else model.config.cutoff
 
-    def forward(self, data: Data, forces: bool = True, stress: bool = False) -> dict[str, Tensor]:
+    def forward(
+        self, data: Data, forces: bool = True, stress: bool = False, graph: PairGraph | None = None
+    ) -> dict[str, Tensor]:
         """Compute energies, forces and stresses.
 
         Args:
@@ -150,6 +152,8 @@ class Potential(DoubleBuffers):
                 modified.
             forces: Whether to compute forces; energies alone need no gradient.
             stress: Whether to compute the stress of periodic systems.
+            graph: Atoms and pairs of ``data``, as :meth:`SchNet.build_pairs <pyg_schnet.SchNet.build_pairs>`
+                returns them, which are not checked again; ``None`` for all models but SchNet.
 
         Returns:
             ``energy``, shape ``(molecules,)``, in eV and float64; ``forces``, shape ``(atoms, 3)``, in
@@ -160,19 +164,20 @@ class Potential(DoubleBuffers):
             ValueError: If the input is not a set of molecules, contains an element that was absent from
                 training, or no system is periodic where ``stress`` is true.
         """
-        fields = _fields_of(data)
-        if fields.get("pos") is None:
-            raise ValueError("`data` must hold `pos`, positions in Å; got None")
-        if fields.get("z") is None:
-            raise ValueError("`data` must hold `z`, atomic numbers; got None")
         if (forces or stress) and torch.is_inference_mode_enabled():
             raise RuntimeError(
                 f"`{'forces' if forces else 'stress'}` need gradients, which torch.inference_mode() disables "
                 "permanently; use torch.no_grad() instead"
             )
-        if not self._takes_pairs(fields):
-            return self._evaluate_fields(data, forces, stress)
-        graph = self._build_pairs(data, fields)
+        if graph is None:
+            fields = _fields_of(data)
+            if fields.get("pos") is None:
+                raise ValueError("`data` must hold `pos`, positions in Å; got None")
+            if fields.get("z") is None:
+                raise ValueError("`data` must hold `z`, atomic numbers; got None")
+            if not self._takes_pairs(fields):
+                return self._evaluate_fields(data, forces, stress)
+            graph = self._build_pairs(data, fields)
         volume = volumes(graph.cell, graph.pbc, graph.num_molecules) if stress else None
         out = None
         if self.compiled is not None and not torch.compiler.is_compiling():

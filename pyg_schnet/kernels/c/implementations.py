@@ -59,7 +59,14 @@ def ssp_double_backward(a: Tensor, g: Tensor, x: Tensor) -> tuple[Tensor, Tensor
 
 
 def _convolution(
-    y: Tensor, table: Tensor, distance: Tensor, first: Tensor, second: Tensor, start: int, spacing: float
+    y: Tensor,
+    table: Tensor,
+    distance: Tensor,
+    first: Tensor,
+    second: Tensor,
+    _: list[Tensor],
+    start: int,
+    spacing: float,
 ) -> _Convolution:
     atoms, channels = y.shape
     if table.dim() != 2 or table.size(1) != channels:
@@ -159,7 +166,7 @@ def correlate_rows(values: Tensor, weights: list[float], transpose: bool) -> Ten
     return out
 
 
-def distances(pos: Tensor, first: Tensor, second: Tensor) -> Tensor:
+def distances(pos: Tensor, first: Tensor, second: Tensor, _: list[Tensor]) -> Tensor:
     """Compute distances of pairs."""
     out = pos.new_empty(len(first))
     pairs = ctypes.c_int64(len(first))
@@ -167,7 +174,7 @@ def distances(pos: Tensor, first: Tensor, second: Tensor) -> Tensor:
     return out
 
 
-def distances_backward(g: Tensor, pos: Tensor, first: Tensor, second: Tensor) -> Tensor:
+def distances_backward(g: Tensor, pos: Tensor, first: Tensor, second: Tensor, _: list[Tensor]) -> Tensor:
     """Differentiate ``(g * distances).sum()`` by positions."""
     g, out = g.contiguous(), torch.empty_like(pos)
     sizes = ctypes.c_int64(len(first)), ctypes.c_int64(len(pos))
@@ -177,7 +184,7 @@ def distances_backward(g: Tensor, pos: Tensor, first: Tensor, second: Tensor) ->
 
 
 def distances_double_backward(
-    a: Tensor, g: Tensor, pos: Tensor, first: Tensor, second: Tensor, by_pos: bool
+    a: Tensor, g: Tensor, pos: Tensor, first: Tensor, second: Tensor, _: list[Tensor], by_pos: bool
 ) -> tuple[Tensor, Tensor]:
     """Differentiate ``(a * distances_backward).sum()`` by g and positions."""
     a, g, to_g = a.contiguous(), g.contiguous(), torch.empty_like(g, memory_format=torch.contiguous_format)
@@ -194,4 +201,4 @@ for _function in (
     *(convolve, convolve_backward, convolve_double_backward, correlate_rows),
     *(distances, distances_backward, distances_double_backward),
 ):
-    implement(_function)
+    implement(_function.__name__, _function)

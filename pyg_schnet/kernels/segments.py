@@ -1,0 +1,117 @@
+"""Sums over segments of rows in a fixed order, without atomic operations, and the orders that they need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pyg_schnet.kernels.operations import define, implement
+
+
+def _fake_interval_order(distance, start, spacing, intervals):
+    index = distance.new_empty(distance.size(0), dtype=torch.int32)
+    return index, distance.new_empty(intervals + 1, dtype=torch.int32)
+
+
+define(
+    "interval_order(Tensor distance, SymInt start, float spacing, SymInt intervals) -> (Tensor, Tensor)",
+    _fake_interval_order,
+)
+
+
+def interval_order(distance: Tensor, start: int, spacing: float, intervals: int) -> tuple[Tensor, Tensor]:
+    """Sort pairs by the interval of the spline in which their distances are.
+
+    Args:
+        distance: Distances in Å, ``(pairs,)``.
+        start: Index of the first interval, which begins at ``start * spacing``.
+        spacing: Distance of the knots in Å.
+        intervals: Number of intervals.
+
+    Returns:
+        The pairs in order, ``(pairs,)``, and where each interval begins among them, ``(intervals + 1,)``;
+        both int32. Pairs outside of the spline precede the first interval or follow the last.
+    """
+    return torch.ops.pyg_schnet.interval_order(distance.detach(), start, spacing, intervals)
+
+
+define(
+    "segment_sum(Tensor values, Tensor rowptr, Tensor[] order) -> Tensor",
+    lambda values, rowptr, order: values.new_empty(rowptr.size(0) - 1, *values.shape[1:]),
+)
+define(
+    "segment_expand(Tensor values, Tensor rowptr, Tensor[] order, SymInt rows) -> Tensor",
+    lambda values, rowptr, order, rows: values.new_empty(rows, *values.shape[1:]),
+)
+
+
+class _SegmentSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values, rowptr, order):
+        ctx.save_for_backward(rowptr)
+        ctx.order, ctx.rows = order, values.size(0)
+        return torch.ops.pyg_schnet.segment_sum(values, rowptr, order)
+
+    @staticmethod
+    def backward(ctx, g):
+        return _SegmentExpand.apply(g, *ctx.saved_tensors, ctx.order, ctx.rows), None, None
+
+
+class _SegmentExpand(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values, rowptr, order, rows):
+        ctx.save_for_backward(rowptr)
+        ctx.order = order
+        return torch.ops.pyg_schnet.segment_expand(values, rowptr, order, rows)
+
+    @staticmethod
+    def backward(ctx, g):
+        return _SegmentSum.apply(g, *ctx.saved_tensors, ctx.order), None, None, None
+
+
+def segment_sum(values: Tensor, rowptr: Tensor, order: Tensor | None = None) -> Tensor:
+    """Sum rows by segment, differentiable any number of times; segments without rows get zero.
+
+    Args:
+        values: ``(rows, *features)``.
+        rowptr: Where each segment begins, ``(segments + 1,)``, int32; other rows are left out.
+        order: Row of each position, int32, where rows are not sorted by segment.
+
+    Returns:
+        ``(segments, *features)``.
+    """
+    return _SegmentSum.apply(values, rowptr, [] if order is None else [order])  # pyright: ignore[reportReturnType]
+
+
+def _positions(rowptr: Tensor, order: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the rows of all segments in order, and the segment of each."""
+    position = torch.arange(int(rowptr[0]), int(rowptr[-1]), device=rowptr.device)
+    segment = torch.repeat_interleave(rowptr.diff())
+    return order[0].index_select(0, position).long() if order else position, segment
+
+
+def _segment_sum(values: Tensor, rowptr: Tensor, order: list[Tensor]) -> Tensor:
+    rows, segment = _positions(rowptr, order)
+    out = values.new_zeros(len(rowptr) - 1, *values.shape[1:])
+    return out.index_add(0, segment, values.index_select(0, rows))
+
+
+def _segment_expand(values: Tensor, rowptr: Tensor, order: list[Tensor], rows: int) -> Tensor:
+    row, segment = _positions(rowptr, order)
+    return values.new_zeros(rows, *values.shape[1:]).index_copy(0, row, values.index_select(0, segment))
+
+
+def _interval_order(distance: Tensor, start: int, spacing: float, intervals: int) -> tuple[Tensor, Tensor]:
+    interval = (distance.double() / spacing - start).floor().nan_to_num(-1.0).clamp(-1, intervals).int()
+    interval, order = interval.sort(stable=True)
+    rowptr = torch.searchsorted(
+        interval, torch.arange(intervals + 1, device=distance.device, dtype=torch.int32)
+    )
+    return order.int(), rowptr.int()
+
+
+implement("segment_sum", _segment_sum)
+implement("segment_expand", _segment_expand)
+implement("interval_order", _interval_order)
