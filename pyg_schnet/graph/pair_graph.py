@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyg_schnet.graph.csr import Csr
+from pyg_schnet.graph.csr import Csr, csr_of
 from pyg_schnet.graph.neighbors import check_max_neighbors, neighbor_list, radius_graph
 from pyg_schnet.graph.sites import Sites, find_sites, sites_of_edges
 from pyg_schnet.graph.strain import stress_of_virial
@@ -23,7 +23,7 @@ from pyg_schnet.graph.validation import (
     is_periodic,
     raise_coincident,
 )
-from pyg_schnet.kernels import find_pairs, has_kernels, pair_distances
+from pyg_schnet.kernels import find_pairs, has_kernels, on_accelerator, pair_distances
 
 _ATOMS_TO_COMPARE = 2000  # in all; beyond, cell lists are faster than comparing all pairs of a molecule
 ATOMS_TO_SORT = 4000  # whose features outgrow the caches; sorting takes a hundredth of the time
@@ -97,6 +97,15 @@ class PairGraph(NamedTuple):
             return self
         site_pos = self.site_pos.detach().requires_grad_()
         return self._replace(site_pos=site_pos, pos=site_pos if self.sites is None else self.pos)
+
+    def with_csr(self) -> PairGraph:
+        """Return the graph with compressed rows of its pairs, on accelerators, for which they are."""
+        if self.is_directed or not on_accelerator(self.pos) or torch.compiler.is_compiling():
+            return self
+        csr = csr_of(self.pairs, len(self.z))
+        return self._replace(
+            csr=csr, site_csr=csr if self.sites is None else csr_of(self.sites.pairs, len(self.sites.atom))
+        )
 
     def forces_and_stress(
         self, site_forces: Tensor, forces: bool = True, volume: Tensor | None = None
@@ -186,7 +195,7 @@ def build_pairs(
         found = _periodic_graph(z, pos, batch, molecules, cutoff, edge_index, shift, cell, pbc, sites)
         if edge_index is None:
             check_max_neighbors(found.edges()[0], cutoff or math.inf, max_num_neighbors)
-        return found._replace(pbc=pbc)
+        return found._replace(pbc=pbc).with_csr()
     limits = (cutoff, num_molecules, edge_index, max_num_neighbors, allowed)
     sort_atoms = sort_atoms and edge_index is None and _are_plain(z, pos, batch, None)
     if sort_atoms and (batch is None or not bool(batch.any())):
@@ -195,7 +204,7 @@ def build_pairs(
             return _molecular_graph(z[order], pos[order], batch, *limits)._replace(order=order)
         except ValueError:  # repeat it with the caller's indices of atoms
             return _molecular_graph(z, pos, batch, *limits)
-    return _molecular_graph(z, pos, batch, *limits)
+    return _molecular_graph(z, pos, batch, *limits).with_csr()
 
 
 def _check_atoms(
@@ -259,6 +268,7 @@ def _are_plain(z: Any, pos: Any, batch: Any, edge_index: Any) -> bool:
             or (edge_index.dtype == torch.long and edge_index.dim() == 2 and len(edge_index) == 2)
         )
         and all(t is None or (t.is_cpu and t.layout == torch.strided) for t in (z, pos, batch, edge_index))
+        and not on_accelerator(pos)
         and has_kernels(pos)
     )
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pyg_schnet.kernels import shifted_softplus, silu
+from pyg_schnet.kernels import on_accelerator, shifted_softplus, silu
 
 
 class ShiftedSoftplus(nn.Module):
@@ -96,7 +96,7 @@ class GaussianSmearing(nn.Module):
         """
         centers = self.centers
         # On a GPU, reading the longest distance costs more than it saves.
-        is_faster = distance.device.type == "cpu" and not torch.compiler.is_compiling()
+        is_faster = not (on_accelerator(distance) or torch.compiler.is_compiling())
         if trim and is_faster and len(distance) > 0:
             centers = centers[: self.count_within(float(distance.detach().max()))]
         return torch.exp(-self.gamma * (distance[:, None] - centers).square())
