@@ -9,7 +9,7 @@ import torch
 from torch.testing import assert_close
 from torch_geometric.data import Batch, Data
 
-from pyg_schnet import Potential, SchNet, radius_graph
+from pyg_schnet import Potential, SchNet, neighbor_list, radius_graph
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.loader import DataLoader
 from pyg_schnet.potentials.metrics import evaluate
@@ -29,6 +29,18 @@ def batch(molecules):
 def test_edges_are_the_same(batch):
     edge_index = radius_graph(batch.pos, 3.0, batch.batch)
     assert torch.equal(radius_graph(batch.pos.cuda(), 3.0, batch.batch.cuda()).cpu(), edge_index)
+
+
+@pytest.mark.parametrize("pbc", [(False,) * 3, (True,) * 3, (True, False, True)])
+@pytest.mark.parametrize("atoms", [60, 3000, 40_000])
+def test_edges_of_large_systems_are_the_same(atoms, pbc):
+    generator = torch.Generator().manual_seed(0)
+    side = (atoms / 0.1) ** (1 / 3)  # Å, at the density of water
+    cell = side * torch.tensor([[1.0, 0.0, 0.0], [0.4, 1.0, 0.0], [-0.3, 0.2, 1.0]]).double()
+    pos = torch.rand(atoms, 3, generator=generator).double() @ cell
+    expected = neighbor_list(pos, 5.0, None, cell, torch.tensor(pbc))
+    found = neighbor_list(pos.cuda(), 5.0, None, cell.cuda(), torch.tensor(pbc).cuda())
+    assert all(torch.equal(a.cpu(), b) for a, b in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("model", [SchNet.paper(zero_output=False), SchNet()], ids=["paper", "default"])

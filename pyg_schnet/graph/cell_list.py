@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyg_schnet.kernels import on_accelerator
+
 _CELLS = 1e5  # vesin's maximum; its division crashes the process for very long and thin boxes
 
 
@@ -37,12 +39,34 @@ def close_pairs(pos: Tensor, reach: float, lattice: Tensor | None = None) -> tup
     """
     from vesin import NeighborList  # imports ASE, which takes longer than the rest of this package
 
+    pos = pos.detach()
+    if on_accelerator(pos) and (found := _pairs_on_device(pos, reach, lattice)) is not None:
+        return found
     periodic = lattice is not None
-    box = lattice.detach().double().cpu().numpy() if lattice is not None else np.eye(3)
+    box = np.eye(3) if lattice is None else lattice.detach().cpu().double().numpy()
     cells = NeighborList(cutoff=reach, full_list=True, n_threads=torch.get_num_threads())
-    found = cells.compute(pos.detach().double().cpu().numpy(), box, periodic, "PS" if periodic else "P")
+    found = cells.compute(pos.cpu().double().numpy(), box, periodic, "PS" if periodic else "P")
     # vesin counts in uint64, which torch cannot compute with.
     target, source = torch.from_numpy(found[0].view(np.int64)).to(pos.device).unbind(1)
     if not periodic:
         return target, source, torch.zeros_like(target)[:, None].expand(-1, 3)
     return target, source, torch.from_numpy(found[1]).to(pos.device)
+
+
+def _pairs_on_device(
+    pos: Tensor, reach: float, lattice: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Find pairs where the positions are; ``None`` where vesin cannot, as without NVIDIA's compiler."""
+    from vesin import NeighborList
+
+    space = pos.double()
+    if lattice is None:  # a periodic box with so much room that no image is near: one algorithm for all
+        lattice = (space.amax(0) - space.amin(0) + 2.5 * reach).diag()
+    cells = NeighborList(cutoff=reach, full_list=True, algorithm="cell_list")
+    try:
+        pairs, shift = cells.compute(space, lattice.detach().to(space), [True] * 3, "PS", copy=False)
+    except (RuntimeError, TypeError):  # TypeError by versions that know CPUs only
+        return None
+    # Copies, for vesin owns its memory; it counts in uint64, which torch cannot compute with.
+    target, source = pairs.view(torch.int64).clone().unbind(1)
+    return target, source, shift.clone()

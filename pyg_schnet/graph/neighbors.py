@@ -1,9 +1,9 @@
 """Neighbor search: from positions to the edges of a graph, exactly.
 
 In small molecules, all pairs are compared in blocks of bounded memory, on the device of ``pos``. In large and
-periodic systems on the CPU, vesin's cell lists are used, whose time and memory are linear in the number of
-atoms. No neighbor is dropped, and all searches return the same edges: they propose pairs, and one expression
-decides.
+periodic systems, vesin's cell lists are used, on the device where they can and else on the host; their time
+and memory are linear in the number of atoms. No neighbor is dropped, and all searches return the same edges:
+they propose pairs, and one expression decides.
 
 Potentials do not search molecules on CPUs here: :func:`~pyg_schnet.graph.pair_graph.build_pairs` calls
 :func:`~pyg_schnet.kernels.find_pairs`, which checks the atoms and finds the pairs in C.
@@ -30,10 +30,12 @@ from pyg_schnet.graph.validation import (
     count_molecules,
     raise_coincident,
 )
+from pyg_schnet.kernels import on_accelerator
 
 _HAS_TORCH_CLUSTER = find_spec("torch_cluster") is not None  # the extra [ext], optional
 _BLOCK = 2**21  # candidate pairs compared at once: about 100 MB
 _LARGE = 80  # atoms of a molecule from which cell lists are faster than all pairs: 0.39 ms, not 0.51
+_LARGE_ON_ACCELERATOR = 1400  # of which all pairs are one block
 _BACKENDS = ("auto", "torch", "vesin", "torch_cluster")
 
 
@@ -64,9 +66,9 @@ def radius_graph(
         flow: ``"source_to_target"`` puts sources into row 0, ``"target_to_source"`` into row 1.
         num_workers: PyG's; without effect.
         batch_size: PyG's; without effect, molecules are counted from ``batch``.
-        backend: ``"torch"`` compares all pairs, ``"vesin"`` uses cell lists on the CPU, in up to three
-            dimensions and for a finite radius, ``"torch_cluster"`` needs that package, and ``"auto"`` is
-            the faster of the first two. All return the same edges.
+        backend: ``"torch"`` compares all pairs, ``"vesin"`` uses cell lists, in up to three dimensions and
+            for a finite radius, ``"torch_cluster"`` needs that package, and ``"auto"`` is the faster of the
+            first two. All return the same edges.
 
     Returns:
         Edges sorted by target, then source.
@@ -194,9 +196,10 @@ def _molecular_edges(pos: Tensor, r: float, batch: Tensor, backend: str) -> Tens
         return torch.empty(2, 0, dtype=torch.long, device=pos.device)
     pos = pos.detach()
     atoms = torch.bincount(batch)
-    if backend == "auto" and pos.size(1) <= 3 and pos.device.type == "cpu":
+    if backend == "auto" and pos.size(1) <= 3:
         mean_square = float(atoms.square().sum() / (atoms > 0).sum())
-        backend = "vesin" if mean_square >= _LARGE**2 else "torch"
+        large = _LARGE_ON_ACCELERATOR if on_accelerator(pos) else _LARGE
+        backend = "vesin" if mean_square >= large**2 else "torch"
     if backend == "vesin" and math.isfinite(r):
         return _cell_list_edges(pos, r, batch, atoms)
     if backend == "torch_cluster" and math.isfinite(r):

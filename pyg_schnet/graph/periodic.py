@@ -7,10 +7,12 @@ from torch import Tensor
 
 from pyg_schnet.graph.cell_list import close_pairs, fits_cell_list
 from pyg_schnet.graph.validation import raise_coincident
+from pyg_schnet.kernels import on_accelerator
 
 _MAX_IMAGES = 2_000_000  # an eighth of a gigabyte; a cell of 0.25 Å has 70,000 within 5 Å
 _MAX_ROUNDING = 0.01  # Å; of positions, which are an error if they are farther away
 _LARGE = 2**16  # atoms² images from which cell lists are faster: 50 atoms in a cell of 8 Å, cutoff 5 Å
+_LARGE_ON_ACCELERATOR = 2**21  # which are compared at once
 
 
 def periodic_edges(
@@ -66,8 +68,8 @@ def periodic_edges(
     offset = (images[:, :, None] * lattice).sum(dim=1)  # (images, 3)
     room = torch.where(pbc, 1, spread + 2 * reach)  # open directions have unit normals, and no images
     if backend == "auto":
-        large = atoms * atoms * len(images) >= _LARGE
-        backend = "vesin" if large and pos.device.type == "cpu" else "torch"
+        large = _LARGE_ON_ACCELERATOR if on_accelerator(pos) else _LARGE
+        backend = "vesin" if atoms * atoms * len(images) >= large else "torch"
     if backend == "vesin" and fits_cell_list((room * heights).tolist(), reach):
         target, source, shift = close_pairs(wrapped, reach, room[:, None] * lattice)
         sides = 2 * shells + 1
