@@ -1,8 +1,9 @@
 """Operations with kernels in C for CPUs, differentiable; elsewhere, models compute with plain PyTorch."""
 
 from pyg_schnet.kernels.activation import shifted_softplus, silu
+from pyg_schnet.kernels.availability import has_kernels, plain_elementwise, unavailable_reason
 from pyg_schnet.kernels.c import implementations as _implementations  # noqa: F401 - registers them
-from pyg_schnet.kernels.c.library import has_kernels, library, program_library, unavailable_reason
+from pyg_schnet.kernels.c.library import library, program_library
 from pyg_schnet.kernels.c.pairs import find_pairs
 from pyg_schnet.kernels.c.weights_version import WeightsVersion
 from pyg_schnet.kernels.convolution import (
@@ -26,6 +27,7 @@ __all__ = [
     "library",
     "on_accelerator",
     "pair_distances",
+    "plain_elementwise",
     "program_library",
     "segment_sum",
     "shifted_softplus",

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pyg_schnet.kernels.c.library import has_kernels
+from pyg_schnet.kernels.availability import has_elementwise_kernels
 from pyg_schnet.kernels.operations import define
 
 
@@ -55,13 +55,13 @@ def shifted_softplus(x: Tensor) -> Tensor:
     PyTorch's softplus is linear from 20 on, where its second derivative jumps by 2e-9; here it is from 80 on,
     where the second derivative is zero in float64.
     """
-    if not has_kernels(x):
+    if not has_elementwise_kernels(x):
         return nn.functional.softplus(x, threshold=80.0) - math.log(2.0)
     return _ShiftedSoftplus.apply(x)  # pyright: ignore[reportReturnType]
 
 
 def silu(x: Tensor) -> Tensor:
     """Compute x σ(x), which is x times the slope of the shifted softplus."""
-    if not has_kernels(x):
+    if not has_elementwise_kernels(x):
         return nn.functional.silu(x)
     return _Backward.apply(x, x)  # pyright: ignore[reportReturnType]

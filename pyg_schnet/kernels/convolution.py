@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from functools import reduce
 
 import torch
 from torch import Tensor
 
+from pyg_schnet.kernels.availability import has_elementwise_kernels
 from pyg_schnet.kernels.operations import define
 
 # The derivatives that will be read. In a node of autograd it is unknown whether gradients of positions or of
@@ -203,5 +205,11 @@ class _CorrelateRows(torch.autograd.Function):
 
 
 def correlate_rows(values: Tensor, weights: list[float]) -> Tensor:
-    """Sum neighboring rows with fixed weights, which leaves ``len(weights) - 1`` fewer."""
+    """Sum neighboring rows with fixed weights, which leaves ``len(weights) - 1`` fewer.
+
+    Differentiable any number of times; by plain operations without kernels.
+    """
+    if not has_elementwise_kernels(values):
+        rows = values.size(0) - len(weights) + 1
+        return reduce(torch.add, (weight * values[k : k + rows] for k, weight in enumerate(weights)))
     return _CorrelateRows.apply(values, weights, False)  # pyright: ignore[reportReturnType]

@@ -308,12 +308,6 @@ def test_other_types_have_no_kernels(dtype):
     assert unavailable_reason(like) == f"there are kernels for float32 and float64 only, not for {dtype}"
 
 
-def test_other_devices_have_no_kernels():
-    like = torch.zeros(1, device="meta")
-    assert not has_kernels(like)
-    assert unavailable_reason(like) == "there are kernels for CPUs only, not for meta"
-
-
 @pytest.mark.parametrize("training", [True, False])
 def test_without_kernels_results_are_the_same(fresh, monkeypatch, randomize, molecule, training):
     arguments = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 2, "num_gaussians": 12}

@@ -67,7 +67,7 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | None:
         dtype: ``torch.float32`` or ``torch.float64``.
 
     Returns:
-        The library, or ``None`` where there is no compiler, or it fails; see :func:`unavailable_reason`.
+        The library, or ``None`` where there is no compiler, or it fails; see :func:`missing_reason`.
     """
     if dtype not in _TYPES:
         return None
@@ -108,11 +108,8 @@ def _reason(error: OSError | subprocess.SubprocessError) -> str:
             return str(error)
 
 
-def unavailable_reason(like: Tensor) -> str:
-    """Return why there are no kernels for a tensor, in one line."""
-    if like.device.type != "cpu":
-        return f"there are kernels for CPUs only, not for {like.device}"
-    dtype = like.dtype
+def missing_reason(dtype: torch.dtype) -> str:
+    """Return why there is no library for a type, in one line."""
     return _reasons.get(dtype, f"there are kernels for float32 and float64 only, not for {dtype}")
 
 
@@ -226,14 +223,6 @@ def _processor() -> str:
 
 def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def has_kernels(like: Tensor) -> bool:
-    """Return whether kernels can compute with such a tensor now."""
-    transformed = torch._C._are_functorch_transforms_active()  # vmap and torch.func.grad see plain operations
-    if like.device.type != "cpu" or torch.compiler.is_compiling() or transformed:
-        return False
-    return library(like.dtype) is not None
 
 
 def pointer(tensor: Tensor | None) -> ctypes.c_void_p:

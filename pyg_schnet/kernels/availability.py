@@ -1,0 +1,79 @@
+"""Which tensors have kernels: in C on CPUs, in Triton on CUDA; plain PyTorch computes with others."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from contextvars import ContextVar
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from pyg_schnet.kernels.c.library import library, missing_reason
+
+_CAPABILITY = (8, 0)  # the kernels are compiled for this and newer ones
+_TYPES = (torch.float32, torch.float64)
+_plain_elementwise: ContextVar[bool] = ContextVar("_plain_elementwise", default=False)
+_log = logging.getLogger(__name__)
+
+
+def has_kernels(like: Tensor) -> bool:
+    """Return whether kernels can compute with such a tensor now."""
+    transformed = torch._C._are_functorch_transforms_active()  # vmap and torch.func.grad see plain operations
+    if torch.compiler.is_compiling() or transformed:
+        return False
+    if like.device.type == "cpu":
+        return library(like.dtype) is not None
+    return like.dtype in _TYPES and missing_on(like.device) is None
+
+
+def unavailable_reason(like: Tensor) -> str:
+    """Return why there are no kernels for a tensor, in one line."""
+    if like.device.type != "cpu" and (reason := missing_on(like.device)) is not None:
+        return reason
+    return missing_reason(like.dtype)
+
+
+class plain_elementwise:
+    """A context in which functions of single elements and rows are plain operations, which compilers fuse.
+
+    Traces for Inductor are made in it: :func:`shifted_softplus`, :func:`silu` and :func:`correlate_rows` then
+    use no kernels of this package, of which Inductor sees only calls. Convolutions, distances and sums over
+    segments stay kernels. Of the derivatives, those are plain whose values were computed in the context.
+    """
+
+    def __enter__(self) -> None:
+        self._token = _plain_elementwise.set(True)
+
+    def __exit__(self, *exception: object) -> None:
+        _plain_elementwise.reset(self._token)
+
+
+def has_elementwise_kernels(like: Tensor) -> bool:
+    """Return whether kernels are to compute functions of single elements and rows of such a tensor now."""
+    return not _plain_elementwise.get() and has_kernels(like)
+
+
+@cache
+def missing_on(device: torch.device) -> str | None:
+    """Return why there are no kernels for an accelerator, after a warning, or ``None`` if there are."""
+    reason = _reason(device)
+    if reason is not None and device.type != "meta":
+        _log.warning("no kernels are in use on %s; plain PyTorch is, which is slower: %s", device, reason)
+    return reason
+
+
+def _reason(device: torch.device) -> str | None:
+    if device.type != "cuda" or torch.version.hip is not None:
+        return f"there are kernels for CPUs and NVIDIA's GPUs only, not for {device}"
+    if os.environ.get("PYG_SCHNET_NATIVE") == "0":
+        return "switched off by PYG_SCHNET_NATIVE=0"
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed; install it: pip install triton (on Windows: triton-windows)"
+    found = torch.cuda.get_device_capability(device)
+    if found < _CAPABILITY:
+        needed, has = (".".join(map(str, version)) for version in (_CAPABILITY, found))
+        return f"kernels need a GPU of compute capability {needed} or newer, {device} has {has}"
+    return None

@@ -1,0 +1,126 @@
+"""Which devices have kernels, and the one line about those that have none."""
+
+import importlib.util
+import logging
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.testing import assert_close
+
+from pyg_schnet.kernels import (
+    availability,
+    correlate_rows,
+    has_kernels,
+    plain_elementwise,
+    shifted_softplus,
+    silu,
+    unavailable_reason,
+)
+
+
+def like(device, dtype=torch.float32):
+    """Stand in for a tensor on a device that this machine lacks."""
+    return SimpleNamespace(device=torch.device(device), dtype=dtype)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine with some GPU, and Triton or not."""
+    monkeypatch.delenv("PYG_SCHNET_NATIVE", raising=False)
+    availability.missing_on.cache_clear()
+
+    def of(triton=True, capability=(9, 0)):
+        real = importlib.util.find_spec
+        found = object() if triton else None
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda name, *a: found if name == "triton" else real(name, *a)
+        )
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+
+    yield of
+    availability.missing_on.cache_clear()
+
+
+def test_cuda_with_triton_has_kernels(machine):
+    machine(capability=(8, 0))
+    assert has_kernels(like("cuda:1"))
+    assert has_kernels(like("cuda:1", torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("device", "machines", "message"),
+    [
+        ("cuda:0", {"triton": False}, "Triton is not installed; install it: pip install triton"),
+        (
+            "cuda:1",
+            {"capability": (7, 5)},
+            "kernels need a GPU of compute capability 8.0 or newer, cuda:1 has 7.5",
+        ),
+        ("mps:0", {}, "there are kernels for CPUs and NVIDIA's GPUs only, not for mps:0"),
+        ("xpu:0", {}, "there are kernels for CPUs and NVIDIA's GPUs only, not for xpu:0"),
+    ],
+    ids=["no Triton", "old GPU", "MPS", "XPU"],
+)
+def test_a_device_without_kernels_is_logged_once_in_one_line(machine, caplog, device, machines, message):
+    machine(**machines)
+    with caplog.at_level(logging.WARNING):
+        assert not any(has_kernels(like(device)) for _ in range(3))
+    assert unavailable_reason(like(device)).startswith(message)
+    (logged,) = caplog.messages
+    assert message in logged
+    assert "plain PyTorch" in logged
+    assert "\n" not in logged
+
+
+def test_kernels_for_gpus_can_be_switched_off(machine, monkeypatch):
+    machine()
+    monkeypatch.setenv("PYG_SCHNET_NATIVE", "0")
+    assert not has_kernels(like("cuda:0"))
+    assert unavailable_reason(like("cuda:0")) == "switched off by PYG_SCHNET_NATIVE=0"
+
+
+def test_other_types_have_no_kernels_on_gpus(machine):
+    machine()
+    tensor = like("cuda:0", torch.bfloat16)
+    assert not has_kernels(tensor)
+    assert (
+        unavailable_reason(tensor) == "there are kernels for float32 and float64 only, not for torch.bfloat16"
+    )
+
+
+def test_tensors_without_memory_are_not_logged(caplog):
+    assert not has_kernels(torch.zeros(1, device="meta"))
+    assert not caplog.messages
+
+
+FUNCTIONS = [shifted_softplus, silu, lambda x: correlate_rows(x, [0.5, -1.0, 2.0])]
+IDS = ["shifted_softplus", "silu", "correlate_rows"]
+
+
+def slopes(function, x):
+    """Values, first and second derivatives."""
+    value = function(x)
+    (first,) = torch.autograd.grad(value.square().sum(), x, create_graph=True)
+    return value, first, *torch.autograd.grad(first.square().sum(), x)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=IDS)
+def test_plain_elementwise_functions_equal_kernels(function):
+    x = torch.randn(9, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    expected = slopes(function, x)
+    with plain_elementwise():
+        found = slopes(function, x)
+    for value, other in zip(found, expected, strict=True):
+        assert_close(value, other, atol=1e-14, rtol=1e-12)  # 2e-16 of the largest values was measured
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("function", FUNCTIONS, ids=IDS)
+def test_traces_of_plain_elementwise_functions_have_no_operations_of_this_package(function, plain):
+    with plain_elementwise() if plain else nullcontext():
+        graph = make_fx(lambda x: slopes(function, x.requires_grad_()))(torch.ones(9, 5)).graph
+    own = {str(node.target) for node in graph.nodes if "pyg_schnet" in str(node.target)}
+    assert bool(own) is not plain
