@@ -17,7 +17,7 @@ def with_model(description: str) -> ArgumentParser:
         metavar="MODEL",
         help="run, or its model.safetensors; several, joined by commas; or an ensemble.json of evaluate",
     )
-    parser.add_argument("--device", default="cpu", help="device: 'cpu' or 'cuda'")
+    parser.add_argument("--device", default="cpu", help="'cpu', or a GPU: 'cuda', 'cuda:1', …")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; one is fast for small molecules")
     return parser
 
@@ -26,10 +26,9 @@ def prepare_device(device: str, threads: int) -> None:
     """Check the device, and set the number of PyTorch's threads."""
     import torch
 
-    if device not in ("cpu", "cuda"):
-        raise ValueError(f"`--device` must be 'cpu' or 'cuda', got {device!r}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("`--device` must be 'cpu' here, got 'cuda': torch finds no GPU")
+    from pyg_schnet.potentials.device import check_device
+
+    check_device(device, "--device")
     if threads < 1:
         raise ValueError(f"`--threads` must be at least 1, got {threads}")
     if threads > _MOST_THREADS:

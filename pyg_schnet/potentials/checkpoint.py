@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from pyg_schnet.io.atomic import atomic_write
 from pyg_schnet.nn import SchNet, SchNetConfig
 from pyg_schnet.nn.snapshot import ModuleSnapshot
+from pyg_schnet.potentials.device import check_device
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.potentials.training_domain import TrainingDomain
 
@@ -85,7 +86,7 @@ def load(
 
     Args:
         path: A file written by ``pyg-schnet train`` or :func:`save`.
-        device: Device of the weights.
+        device: Device of the weights: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ….
         model: Model to load the weights into if they are not those of a :class:`~pyg_schnet.SchNet`, the only
             class that files construct.
 
@@ -95,9 +96,10 @@ def load(
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is truncated or was not written by pyg_schnet, or was written by a newer
-            version, if it holds another model than SchNet and ``model`` is not given, or if a weight is not
-            finite.
+            version, if it holds another model than SchNet and ``model`` is not given, if a weight is not
+            finite, or if there is no such device.
     """
+    device = check_device(device)
     header, tensors = read(path, "potential", device)
     domain = _domain(path, header)
     if "class" in header or model is not None:

@@ -38,7 +38,7 @@ class PredictionTask:
         models: Paths of checkpoints.
         source: Input.
         shard: Which structures of the input.
-        device: ``"cpu"`` or ``"cuda"``.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ….
         run: Name of the run, stored in each frame.
         kind: ASE's name of the output's format.
         begin: Place in the stream of the first structure to predict; those before are done.

@@ -19,6 +19,7 @@ from torch_geometric.data import Data
 from pyg_schnet.graph.validation import check_predictions
 from pyg_schnet.graph.verlet_list import VerletList
 from pyg_schnet.potentials.checkpoint import load
+from pyg_schnet.potentials.device import check_device
 from pyg_schnet.potentials.ensemble import Ensemble, is_ensemble_file
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.transforms.ase_atoms import from_ase
@@ -233,7 +234,7 @@ def evaluation_copy(
     elif isinstance(potential, Potential | Ensemble):
         own = copy.deepcopy(potential)
         if device is not None:
-            own = own.to(device)
+            own = own.to(check_device(device))
     else:
         raise TypeError(
             "`potential` must be a Potential or the path of a checkpoint, got "

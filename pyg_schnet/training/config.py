@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 
 from pyg_schnet.nn import SchNetConfig
@@ -20,7 +21,6 @@ _CHOICES = {
     "optimizer": ("soap", "adam"),
     "loss": ("squared", "absolute"),
     "precision": ("float32", "float64"),
-    "accelerator": ("auto", "cpu", "cuda"),
     "strategy": ("auto", "ddp"),
 }
 
@@ -165,7 +165,7 @@ class FabricConfig:
     Several processes share each batch, so that the result does not depend on their number.
 
     Attributes:
-        accelerator: "auto", "cpu" or "cuda".
+        accelerator: "auto", "cpu", "cuda", or one GPU such as "cuda:1".
         devices: Processes per host, on the CPU or each on its own GPU.
         num_nodes: Number of hosts. On more than one, torchrun, which sets both numbers, or srun starts the
             processes.
@@ -180,8 +180,12 @@ class FabricConfig:
     def __post_init__(self) -> None:
         for name in ("devices", "num_nodes"):
             _check_count("fabric", name, getattr(self, name))
-        for name in ("accelerator", "strategy"):
-            _check_choice("fabric", name, getattr(self, name))
+        _check_choice("fabric", "strategy", self.strategy)
+        if re.fullmatch(r"auto|cpu|cuda(:\d{1,4})?", self.accelerator) is None:
+            raise ValueError(
+                "`fabric.accelerator` must be 'auto', 'cpu', 'cuda' or one GPU such as 'cuda:1'; got "
+                f"{self.accelerator!r}"
+            )
 
 
 @dataclass(frozen=True)

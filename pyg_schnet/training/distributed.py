@@ -22,6 +22,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from torch import Tensor, distributed
 
+from pyg_schnet.potentials.device import check_device
 from pyg_schnet.training.config import FabricConfig
 from pyg_schnet.training.run_directory import RunDirectory
 
@@ -197,9 +198,13 @@ def _fabric(config: FabricConfig, run: RunDirectory) -> Fabric:
     accelerator = config.accelerator
     if accelerator == "auto":  # Fabric may choose one without float64, as Apple's
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    if accelerator == "cuda" and not torch.cuda.is_available():
-        raise ValueError("`fabric.accelerator` must be 'auto' or 'cpu' here, got 'cuda': torch finds no GPU")
+    device = check_device(accelerator, "fabric.accelerator")
     devices, hosts = _process_counts(config)
+    if device.index is not None and devices * hosts > 1:
+        raise ValueError(
+            f"`fabric.accelerator` must be '{device.type}' for {devices * hosts} processes, each with a "
+            f"device of its own, got '{device}'"
+        )
     if accelerator == "cuda" and devices > torch.cuda.device_count():
         raise ValueError(
             f"`fabric.devices` must be at most the {torch.cuda.device_count()} GPUs here, got {devices}"
@@ -211,9 +216,8 @@ def _fabric(config: FabricConfig, run: RunDirectory) -> Fabric:
         )
     strategy = "ddp" if devices * hosts > 1 else "auto"
     logger = TensorBoardLogger(run.tensorboard, "", "")
-    return Fabric(
-        accelerator=accelerator, devices=devices, num_nodes=hosts, strategy=strategy, loggers=logger
-    )
+    chosen = devices if device.index is None or device.type == "cpu" else [device.index]
+    return Fabric(accelerator=device.type, devices=chosen, num_nodes=hosts, strategy=strategy, loggers=logger)
 
 
 def _process_counts(config: FabricConfig) -> tuple[int, int]:

@@ -377,7 +377,7 @@ def test_part_needs_the_split_of_the_run(tmp_path, capsys):
             "predict",
             ("in.xyz", "out.xyz"),
             ["--device", "tpu"],
-            r"`--device` must be 'cpu' or 'cuda', got 'tpu'",
+            r"`--device` must be 'cpu', 'cuda', 'cuda:1' or another device of PyTorch's, got 'tpu'",
         ),
         ("predict", ("in.xyz", "out.xyz"), ["--threads", "0"], r"`--threads` must be at least 1, got 0"),
         ("relax", ("in.xyz", "out.xyz"), ["--index", "5"], r"in\.xyz: has no structure 5; they count from 0"),

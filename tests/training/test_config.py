@@ -58,7 +58,14 @@ def test_a_path_is_all_that_a_run_needs():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"accelerator": "gpu"}, "`fabric.accelerator` must be one of 'auto', 'cpu', 'cuda'; got 'gpu'"),
+        (
+            {"accelerator": "gpu"},
+            "`fabric.accelerator` must be 'auto', 'cpu', 'cuda' or one GPU such as 'cuda:1'; got 'gpu'",
+        ),
+        (
+            {"accelerator": "mps"},
+            "`fabric.accelerator` must be 'auto', 'cpu', 'cuda' or one GPU such as 'cuda:1'; got 'mps'",
+        ),
         ({"strategy": "fsdp"}, "`fabric.strategy` must be one of 'auto', 'ddp'; got 'fsdp'"),
         ({"devices": 0}, "`fabric.devices` must be at least 1, got 0"),
         ({"devices": 10**6}, "`fabric.devices` must be at most 1,024, got 1,000,000"),
