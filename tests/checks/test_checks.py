@@ -149,7 +149,7 @@ def test_a_correct_model_fails_no_check(molecules):
     report.assert_passed()
     assert report.precision == "float64"
     skipped = {finding.check for finding in report.findings if finding.verdict == "skip"}
-    assert skipped == {"stress", "float32", "compiled", "splines"}  # of potentials and modules alone
+    assert skipped == {"stress", "float32", "mixed", "compiled", "splines"}  # of potentials and modules alone
     assert {f.check for f in report.findings} == {"evaluation", *CHECKS}
 
 
