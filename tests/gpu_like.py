@@ -33,7 +33,7 @@ _FREE = {
     "as_strided", "diagonal", "unfold", "view_as_real", "lift_fresh", "empty", "empty_like",
     "empty_strided", "new_empty", "new_empty_strided", "resize_", "set_", "scalar_tensor", "is_same_size",
     "sym_size", "sym_numel", "sym_stride", "result_type", "_has_compatible_shallow_copy_type",
-    "_local_scalar_dense", "is_pinned", "_pin_memory"
+    "_local_scalar_dense", "is_pinned", "_pin_memory", "_record_function_enter_new", "_record_function_exit"
 }  # fmt: skip
 # Launches of calls that need several: radix sorts of 32-bit keys, and what is built on them.
 _SEVERAL = {"sort": 5, "argsort": 5, "embedding_dense_backward": 5, "cumsum": 2, "_index_put_impl_": 5}

@@ -159,8 +159,7 @@ def fit(
                 saved = time.perf_counter()
             if stopped or _is_over(counters, config):
                 break
-            for group in state.optimizer.param_groups:
-                group["lr"] = learning_rate(config, counters.step, counters.seconds / 60)
+            state.set_learning_rate(learning_rate(config, counters.step, counters.seconds / 60))
             loss = torch.zeros((), dtype=torch.float64, device=fabric.device)
             for part in _parts(processes.shard(ids, edges), bounds):
                 if len(part) == 0:

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyg_schnet.kernels import on_accelerator
 from pyg_schnet.training.execution import one_thread
 
+_torch: Any = torch  # functions of lists of tensors are public but for their names
 # Root mean squares below this fraction of a matrix's largest are rounding errors of larger entries. They must
 # not be amplified where there is no gradient, as in rows of the embedding of absent elements.
 _RMS_FLOOR = 1e-5
@@ -32,8 +34,11 @@ class Soap(torch.optim.Optimizer):
     structures needs a tenth of Adam's steps (benchmarks/LOG.md).
 
     Matrices of the same shape are processed as one batch, several times faster than one by one as in
-    libraries. The mean of the gradients is rotated with the basis; their mean squares, as in the paper, are
-    not.
+    libraries, and elementwise operations run on all batches at once. The mean of the gradients is rotated
+    with the basis; their mean squares, as in the paper, are not.
+
+    A step is :meth:`advance`, on the host, :meth:`update`, on the device alone and the same each time, and
+    :meth:`refresh`, whose decompositions the host may wait for. A CUDA graph contains :meth:`update` only.
 
     Args:
         params: Weights, or parameter groups as for any optimizer.
@@ -64,7 +69,7 @@ class Soap(torch.optim.Optimizer):
         refresh_every: int = 10,
         max_side: int = 128,
     ):
-        self._batches: list[list[_Batch]] = []  # by parameter group, from the first step on
+        self._parts: list[_Part] = []  # from the first step on
         defaults = {"lr": lr, "betas": betas, "eps": eps, "refresh_every": refresh_every}
         super().__init__(params, {**defaults, "max_side": max_side})
 
@@ -72,19 +77,26 @@ class Soap(torch.optim.Optimizer):
         """Add weights with their own options; matrices of the same shape in a group are one batch."""
         _check({**self.defaults, **param_group})
         super().add_param_group(param_group)
-        self._batches = []
+        self._parts = []
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._batches = []
+        self._parts = []
+        for entry in self.state.values():
+            if "step" in entry:
+                entry["step"] = float(entry["step"])  # a tensor in files
 
     def initialize(self) -> None:
         """Create the optimizer's state, as the first step does."""
-        self._batches = [_batches(group) for group in self.param_groups]
-        for group, batches in zip(self.param_groups, self._batches, strict=True):
-            for batch in batches:
-                if not self.state[batch.members[0]]:
-                    self.state[batch.members[0]] = batch.new_state(group["max_side"])
+        self._parts = []
+        for group in self.param_groups:
+            for batches in _batches(group):
+                for batch in batches:
+                    state = self.state[batch.members[0]]
+                    if not state:
+                        state.update(batch.new_state(group["max_side"]))
+                    batch.state = state
+                self._parts.append(_Part(group, batches))
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
@@ -93,16 +105,35 @@ class Soap(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if not self._batches:
-            self.initialize()
-        with one_thread():  # on some processors, matrix products depend on the number of threads
-            for group, batches in zip(self.param_groups, self._batches, strict=True):
-                for batch in batches:
-                    changes = batch.step(self.state[batch.members[0]], group)
-                    for param, change in zip(batch.members, changes, strict=True):
-                        if param.grad is not None:
-                            param.sub_(change.view_as(param), alpha=group["lr"])
+        self.advance()
+        self.update()
+        self.refresh()
         return loss
+
+    def advance(self) -> None:
+        """Count a step, and write its learning rate and bias corrections to the device."""
+        if not self._parts:
+            self.initialize()
+        for part in self._parts:
+            part.advance()
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Update averages and weights by the gradients, after :meth:`advance`.
+
+        After the first step, which initializes the bases, the host neither reads from the device nor decides
+        anything.
+        """
+        with one_thread():  # on some processors, matrix products depend on the number of threads
+            for part in self._parts:
+                part.update()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Update the bases where it is due, after :meth:`update`."""
+        with one_thread():
+            for part in self._parts:
+                part.refresh()
 
 
 def _check(options: dict[str, Any]) -> None:
@@ -116,14 +147,97 @@ def _check(options: dict[str, Any]) -> None:
             raise ValueError(f"`{name}` must be at least 1, got {options[name]}")
 
 
-def _batches(group: dict[str, Any]) -> list[_Batch]:
-    """Group the matrices of a parameter group by shape, and all other weights together."""
-    members: dict[tuple, list[Tensor]] = {}
+def _batches(group: dict[str, Any]) -> list[list[_Batch]]:
+    """Return batches of the matrices of a group by shape, and of all other weights, by type and device."""
+    members: dict[tuple, dict[tuple, list[Tensor]]] = {}
     for param in group["params"]:
         matrix = param.dim() == 2 and any(1 < length <= group["max_side"] for length in param.shape)
         shape = tuple(param.shape) if matrix else ()
-        members.setdefault((shape, param.dtype, param.device), []).append(param)
-    return [_Batch(shape, params) for (shape, _, _), params in members.items()]
+        members.setdefault((param.dtype, param.device), {}).setdefault(shape, []).append(param)
+    return [[_Batch(*batch) for batch in batches.items()] for batches in members.values()]
+
+
+class _Part:
+    """Batches of one type and device with common options, which elementwise operations update together.
+
+    Args:
+        group: Options.
+        batches: At least one, with their states.
+    """
+
+    def __init__(self, group: dict[str, Any], batches: list[_Batch]):
+        self.group, self.batches = group, batches
+        first = batches[0].members[0]
+        # Reciprocal of the bias of the root, and learning rate by the bias of the mean. On the host they are
+        # divisors, which round differently.
+        self.factors = first.new_zeros(2).unbind() if on_accelerator(first) else None
+
+    def biases(self) -> tuple[float, float]:
+        """Return the biases of the means and of the roots of mean squares after this step."""
+        step, (beta1, beta2) = int(self.batches[0].state["step"]), self.group["betas"]
+        return 1 - beta1**step, math.sqrt(1 - beta2**step)
+
+    def advance(self) -> None:
+        """Count a step; without waiting, write its factors to the device."""
+        for batch in self.batches:
+            batch.state["step"] += 1.0
+        if self.factors is not None:
+            of_mean, of_root = self.biases()
+            self.factors[0].fill_(1 / of_root)
+            self.factors[1].fill_(self.group["lr"] / of_mean)
+
+    def update(self) -> None:
+        """Update averages and weights by the gradients."""
+        beta1, beta2 = self.group["betas"]
+        is_first = self.batches[0].state["step"] == 1
+        gradients = [batch.rotated_gradient(beta2, is_first) for batch in self.batches]
+        means = [batch.state["mean"] for batch in self.batches]
+        squares = [batch.state["squares"] for batch in self.batches]
+        _torch._foreach_lerp_(means, gradients, 1 - beta1)
+        _torch._foreach_mul_(squares, beta2)
+        _torch._foreach_addcmul_(squares, gradients, gradients, value=1 - beta2)
+        if not is_first:
+            self._move(means, squares)
+
+    def _move(self, means: list[Tensor], squares: list[Tensor]) -> None:
+        of_mean, of_root = self.biases()
+        roots = _torch._foreach_sqrt(squares)
+        if self.factors is None:
+            _torch._foreach_div_(roots, of_root)
+        else:
+            _torch._foreach_mul_(roots, self.factors[0])
+        _torch._foreach_add_(roots, self.group["eps"])
+        roots = _with_floors(roots)
+        changes, rate = _torch._foreach_div(means, roots), self.group["lr"]
+        if self.factors is None:
+            _torch._foreach_div_(changes, of_mean)
+        else:
+            _torch._foreach_mul_(changes, self.factors[1])
+            rate = 1.0
+        moves = [
+            (param, change.view_as(param))
+            for batch, changed in zip(self.batches, changes, strict=True)
+            for param, change in zip(batch.members, batch.split(changed), strict=True)
+            if param.grad is not None
+        ]
+        if moves:
+            _torch._foreach_sub_(*map(list, zip(*moves, strict=True)), alpha=rate)
+
+    def refresh(self) -> None:
+        """Update the bases if it is due."""
+        if self.batches[0].state["step"] % self.group["refresh_every"] == 0:
+            for batch in self.batches:
+                if batch.shape:
+                    _Matrices(batch.state).update_bases()
+
+
+def _with_floors(roots: list[Tensor]) -> list[Tensor]:
+    """Return root mean squares with the smallest of each matrix replaced; vectors as they are."""
+    floors = [root.amax((1, 2), keepdim=True) for root in roots if root.dim() == 3]
+    if floors:
+        _torch._foreach_mul_(floors, _RMS_FLOOR)
+    rest = iter(floors)
+    return [torch.maximum(root, next(rest)) if root.dim() == 3 else root for root in roots]
 
 
 class _Batch:
@@ -132,48 +246,35 @@ class _Batch:
     def __init__(self, shape: tuple[int, ...], members: list[Tensor]):
         self.shape, self.members = shape, members
         self.sizes = [param.numel() for param in members]
+        self.state: dict[str, Any] = {}
 
-    def new_state(self, max_side: int) -> dict[str, Tensor]:
+    def new_state(self, max_side: int) -> dict[str, Any]:
         """Return the state before the first step; its names are those in training-state files."""
         first = self.members[0].detach()
         shape = (len(self.members), *self.shape) if self.shape else (sum(self.sizes),)
-        state = {"step": torch.zeros(()), "mean": first.new_zeros(shape), "squares": first.new_zeros(shape)}
+        state = {"step": 0.0, "mean": first.new_zeros(shape), "squares": first.new_zeros(shape)}
         for side, length in enumerate(self.shape):
             if 1 < length <= max_side:
                 for name in ("covariance", "basis"):
                     state[f"{name}-{side}"] = first.new_zeros(len(self.members), length, length)
         return state
 
-    def step(self, state: dict[str, Tensor], group: dict[str, Any]) -> Sequence[Tensor]:
-        """Update the state; return the direction of each member, to be scaled by the learning rate."""
-        state["step"] += 1
-        step, (beta1, beta2) = int(state["step"]), group["betas"]
+    def rotated_gradient(self, beta2: float, is_first: bool) -> Tensor:
+        """Return the gradients in the bases, after updating their covariances."""
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.members]
         if any(gradient.is_sparse for gradient in gradients):
             raise ValueError("gradients must be dense for Soap, got sparse ones; use Embedding(sparse=False)")
-        if self.shape:
-            gradient, matrices = torch.stack(gradients), _Matrices(state)
-            matrices.update_covariances(gradient, beta2)
-            if step == 1:
-                matrices.initialize_bases()
-            gradient = matrices.to_basis(gradient)
-        else:
-            gradient, matrices = torch.cat([gradient.reshape(-1) for gradient in gradients]), None
-        mean, squares = state["mean"], state["squares"]
-        mean.lerp_(gradient, 1 - beta1)
-        squares.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        root = squares.sqrt().div_(math.sqrt(1 - beta2**step)).add_(group["eps"])
-        if matrices is not None:
-            root = torch.maximum(root, _RMS_FLOOR * root.amax((1, 2), keepdim=True))
-        change = (mean / root).div_(1 - beta1**step)
-        if step == 1:
-            change.zero_()
-        if matrices is None:
-            return change.split(self.sizes)
-        change = matrices.from_basis(change)
-        if step % group["refresh_every"] == 0:
-            matrices.update_bases()
-        return change.unbind()
+        if not self.shape:
+            return torch.cat([gradient.reshape(-1) for gradient in gradients])
+        gradient, matrices = torch.stack(gradients), _Matrices(self.state)
+        matrices.update_covariances(gradient, beta2)
+        if is_first:
+            matrices.initialize_bases()
+        return matrices.to_basis(gradient)
+
+    def split(self, change: Tensor) -> Sequence[Tensor]:
+        """Return the change of each member, rotated back."""
+        return _Matrices(self.state).from_basis(change).unbind() if self.shape else change.split(self.sizes)
 
 
 class _Matrices:

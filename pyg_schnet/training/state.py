@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from pyg_schnet.kernels import on_accelerator
 from pyg_schnet.potentials import checkpoint
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.training.soap import Soap
@@ -105,18 +107,22 @@ class TrainingState:
         self.average = AveragedModel(potential, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
         self.weights, self._averages = FlatParameters(potential), FlatParameters(self.average.module)
         self.optimizer: Optimizer
+        values = self.weights.values
         if optimizer == "soap":
             self.optimizer = Soap(self.weights.parameters, lr)
             self.optimizer.initialize()
+        elif on_accelerator(values):  # learning rate and step are read there; fused Adam needs a float32
+            rate = torch.full((), lr, dtype=torch.float32, device=values.device)
+            self.optimizer = torch.optim.Adam([values], rate, fused=True, capturable=True)
         else:
-            self.optimizer = torch.optim.Adam([self.weights.values], lr, fused=True)
+            self.optimizer = torch.optim.Adam([values], lr, fused=True)
         self._optimizes_values = optimizer != "soap"
         shape = tuple(self.weights.values.shape)
         self._optimizer_shapes = _shapes(self.optimizer) or {0: dict.fromkeys(_ADAM_STATE, shape)}
         self.counters = Counters()
         self.losses: list[Tensor] = []
         self._update = get_ema_multi_avg_fn(ema_decay)
-        self._has_average = False
+        self._averaged_steps = 0
 
     @property
     def averaged(self) -> Potential:
@@ -137,22 +143,54 @@ class TrainingState:
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         return torch.nn.utils.clip_grad_norm_(trained, max_norm)
 
+    def set_learning_rate(self, value: float) -> None:
+        """Set the learning rate of the next steps, without waiting for the device."""
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(value)
+            else:
+                group["lr"] = value
+
     def step(self) -> None:
         """Update the weights by the optimizer, and their average."""
         self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.update_average()
+        self._average()
+        self._count()
 
-    def update_average(self) -> None:
+    def begin_captured_step(self) -> None:
+        """Do on the host what a step needs before :meth:`update`."""
+        if isinstance(self.optimizer, Soap):
+            self.optimizer.advance()
+
+    def update(self) -> None:
+        """Update weights and average as :meth:`step` does, by the same operations on the device in each step.
+
+        Those of the first step differ; it is done by :meth:`step`.
+        """
+        self.optimizer.update() if isinstance(self.optimizer, Soap) else self.optimizer.step()
+        self._average()
+
+    def end_captured_step(self) -> None:
+        """Do after :meth:`update` the rest of a step, for which the host may wait for the device."""
+        if isinstance(self.optimizer, Soap):
+            self.optimizer.refresh()
+        self._count()
+
+    def _average(self) -> None:
         """Update the average as ``AveragedModel.update_parameters`` does, all weights at once."""
+        self.optimizer.zero_grad()
         with torch.no_grad():
             weights, averages = self.flat
-            if self._has_average:  # reading n_averaged from a GPU would synchronize
+            if self._averaged_steps > 0:
                 self._update([averages], [weights], self.average.n_averaged)
             else:
                 averages.copy_(weights)
-            self.average.n_averaged += 1
-            self._has_average = True
+
+    def _count(self) -> None:
+        self._averaged_steps += 1
+        if on_accelerator(self.weights.values):  # what is kept for weights is known by their versions
+            for parameter in (*self.weights.parameters, *self._averages.parameters):
+                increment_version(parameter)
 
     @property
     def buffers(self) -> list[Tensor]:
@@ -187,7 +225,7 @@ class TrainingState:
             self.potential.load_state_dict(_with_prefix("potential.", tensors))
             self.average.load_state_dict(_with_prefix("average.", tensors))
             self._restore_optimizer(_with_prefix("optimizer.", tensors))
-            self._has_average = int(self.average.n_averaged) > 0
+            self._averaged_steps = int(self.average.n_averaged)
             self.losses = (
                 list(tensors["losses"].to(self.weights.values.device).unbind()) if "losses" in tensors else []
             )
@@ -197,6 +235,7 @@ class TrainingState:
             raise ValueError(f"{path}: its weights must be finite, got NaN or infinity; start the run again")
 
     def _tensors(self) -> dict[str, Tensor]:
+        self.average.n_averaged.fill_(self._averaged_steps)
         tensors = {f"potential.{name}": t for name, t in self.potential.state_dict().items()}
         tensors |= {f"average.{name}": t for name, t in self.average.state_dict().items()}
         for index, entry in self.optimizer.state_dict()["state"].items():
@@ -234,7 +273,9 @@ def _counters(entries: dict[str, Any]) -> Counters:
 def _shapes(optimizer: Optimizer) -> dict[int, dict[str, tuple[int, ...]]]:
     """Return the shapes of the optimizer's state by parameter; Adam has none before its first step."""
     state = optimizer.state_dict()["state"]
-    return {k: {name: tuple(t.shape) for name, t in entry.items()} for k, entry in state.items()}
+    return {
+        k: {name: tuple(torch.as_tensor(t).shape) for name, t in entry.items()} for k, entry in state.items()
+    }
 
 
 def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """SOAP does what its paper says, matrix by matrix."""
 
 import copy
+import math
 import pickle
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from pyg_schnet.training.soap import Soap
+from tests.gpu_like import LaunchCounter, gpu_like
 
 # Covariances of full rank after one step, else the first basis is any: square, or the longer side has none.
 SHAPES = [torch.Size(shape) for shape in ((5, 5), (5,), (5, 5), (6, 4), (4, 9), (12, 12), (2, 3, 4))]
@@ -254,3 +256,72 @@ def test_sparse_gradients_are_refused():
     embedding(torch.tensor([1])).sum().backward()
     with pytest.raises(ValueError, match=r"gradients.*dense"):
         Soap(embedding.parameters()).step()
+
+
+def per_batch(state, matrices, gradients, step, lr=0.1, beta1=0.95, beta2=0.98, refresh_every=4):
+    """A step for matrices of one shape by one operation after the other, in place."""
+    gradient = torch.stack(gradients)
+    for side, covariance in enumerate(state["covariances"]):
+        left, right = (gradient, gradient.mT) if side == 0 else (gradient.mT, gradient)
+        covariance.baddbmm_(left, right, beta=beta2, alpha=1 - beta2)
+        if step == 1:
+            state["bases"][side] = torch.linalg.eigh(covariance)[1].flip(-1).contiguous()
+    left, right = state["bases"]
+    gradient = left.mT @ gradient @ right
+    state["mean"].lerp_(gradient, 1 - beta1)
+    state["squares"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    root = state["squares"].sqrt().div_(math.sqrt(1 - beta2**step)).add_(1e-8)
+    root = torch.maximum(root, 1e-5 * root.amax((1, 2), keepdim=True))
+    change = (left @ (state["mean"] / root).div_(1 - beta1**step) @ right.mT).unbind()
+    if step > 1:
+        for matrix, direction in zip(matrices, change, strict=True):
+            matrix.sub_(direction, alpha=lr)
+    if step % refresh_every == 0:
+        mean = left @ state["mean"] @ right.mT
+        for side, covariance in enumerate(state["covariances"]):
+            product = covariance @ state["bases"][side]
+            order = (state["bases"][side] * product).sum(1).argsort(1, descending=True)
+            rows = order[:, :, None] if side == 0 else order[:, None, :]
+            state["squares"] = state["squares"].gather(1 + side, rows.expand_as(state["squares"]))
+            columns = order[:, None, :].expand_as(product)
+            state["bases"][side] = torch.linalg.qr(product.gather(2, columns))[0].contiguous()
+        state["mean"] = state["bases"][0].mT @ mean @ state["bases"][1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_operations_on_all_batches_at_once_have_the_bits_of_single_ones(dtype):
+    shapes = [torch.Size((8, 8)), torch.Size((6, 8)), torch.Size((8, 8)), torch.Size((5,))]
+    weights = [weight.to(dtype) for weight in random(100, shapes)]
+    gradients = [[g.to(dtype) for g in random(seed, shapes)] for seed in range(14)]
+    history = run(weights, gradients, max_side=8, refresh_every=4)
+    for members in ((0, 2), (1,)):
+        matrices = [weights[index].clone() for index in members]
+        like = torch.stack(matrices)
+        square = [like.new_zeros(len(members), length, length) for length in like.shape[1:]]
+        state = {"mean": torch.zeros_like(like), "squares": torch.zeros_like(like), "covariances": square}
+        state["bases"] = [None, None]
+        for step, found in enumerate(history, 1):
+            per_batch(state, matrices, [gradients[step - 1][index] for index in members], step)
+            assert all(torch.equal(found[i], m) for i, m in zip(members, matrices, strict=True)), step
+
+
+def test_the_paths_of_accelerators_take_the_same_steps():
+    gradients = [random(seed) for seed in range(25)]
+    expected = run(random(100), gradients, refresh_every=4)
+    with gpu_like():
+        found = run(random(100), gradients, refresh_every=4)
+    # Products with reciprocals instead of quotients: some ulp a step, amplified by the decompositions.
+    assert_close(found, expected, atol=1e-11, rtol=0)
+
+
+def test_steps_between_refreshes_wait_for_no_device():
+    params = [nn.Parameter(weight) for weight in random(100)]
+    with gpu_like():
+        optimizer = Soap(params, lr=0.1, max_side=MAX_SIDE, refresh_every=4)
+        for seed in range(6):
+            for param, gradient in zip(params, random(seed), strict=True):
+                param.grad = gradient
+            with LaunchCounter() as counter:
+                optimizer.step()
+            waits = seed == 0 or seed == 3  # the first bases and their refresh after four steps
+            assert bool(counter.synchronizations) == waits, counter.report()
