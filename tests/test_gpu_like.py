@@ -54,24 +54,3 @@ def test_operations_and_their_derivatives_are_counted(ethanol):
         potential(ethanol)["forces"].square().sum().backward()
     assert counter.operations["convolve"] == counter.operations["convolve_double_backward"] == 3
     assert counter.launches >= sum(counter.operations.values())
-
-
-@pytest.mark.parametrize("filters", ["spline", "exact"])
-def test_the_paths_of_accelerators_compute_the_same_numbers(ethanol, filters):
-    torch.manual_seed(0)
-    potential = Potential(SchNet.paper(filters=filters, zero_output=False)).double().eval()
-    expected = potential(ethanol)
-    with gpu_like():
-        found = potential(ethanol)
-    # Sums in another order: errors of some ulp of float64.
-    for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-12)
-
-
-def test_graphs_on_accelerators_have_compressed_rows(ethanol):
-    model = SchNet.paper()
-    assert model.build_pairs(ethanol.z, ethanol.pos).csr is None
-    with gpu_like():
-        csr = model.build_pairs(ethanol.z, ethanol.pos).csr
-    assert csr is not None
-    assert csr.rowptr.tolist() == list(range(0, 73, 8))

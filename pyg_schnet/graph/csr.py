@@ -1,4 +1,4 @@
-"""Edges in compressed rows, one for each atom: sums over neighbors without atomic operations."""
+"""Edges, sites and atoms in compressed rows: sums in a fixed order, without atomic operations."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from pyg_schnet.kernels import has_kernels, on_accelerator, segment_sum
 
 _MAX_EDGES = 2**31 - 1  # which int32 counts
 
@@ -47,3 +49,36 @@ def csr_of(pairs: Tensor, atoms: int) -> Csr:
     target, order = target.sort(stable=True)
     rowptr = torch.searchsorted(target, torch.arange(atoms + 1, device=pairs.device))
     return Csr(rowptr.int(), col[order].int(), pair[order].int())
+
+
+def sort_sites(atom: Tensor, atoms: int) -> tuple[Tensor, Tensor]:
+    """Sort the sites of a periodic system by atom.
+
+    Args:
+        atom: Atom of each site, ``(sites,)``.
+        atoms: Number of atoms.
+
+    Returns:
+        Where the sites of each atom begin, ``(atoms + 1,)``, and the sites in that order, both int32.
+    """
+    atom, order = atom.sort(stable=True)
+    return torch.searchsorted(atom, torch.arange(atoms + 1, device=atom.device)).int(), order.int()
+
+
+def sum_by_molecule(values: Tensor, batch: Tensor, molecules: int) -> Tensor:
+    """Sum rows by molecule; molecules without atoms get zero.
+
+    Args:
+        values: ``(rows, *features)``.
+        batch: Molecule of each row, ``(rows,)``, sorted.
+        molecules: Number of molecules.
+
+    Returns:
+        ``(molecules, *features)``.
+    """
+    if torch.compiler.is_compiling() and molecules == 1:  # torch 2.13 fails to compile index_add to one row
+        return values.sum(0, keepdim=True)
+    if on_accelerator(values) and has_kernels(values):  # where index_add is atomic, in any order
+        first = torch.arange(molecules + 1, device=batch.device)
+        return segment_sum(values, torch.searchsorted(batch, first, out_int32=True))
+    return values.new_zeros(molecules, *values.shape[1:]).index_add(0, batch, values)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyg_schnet.graph.csr import Csr, csr_of
+from pyg_schnet.graph.csr import Csr, csr_of, sort_sites, sum_by_molecule
 from pyg_schnet.graph.neighbors import check_max_neighbors, neighbor_list, radius_graph
 from pyg_schnet.graph.sites import Sites, find_sites, sites_of_edges
 from pyg_schnet.graph.strain import stress_of_virial
@@ -23,7 +23,7 @@ from pyg_schnet.graph.validation import (
     is_periodic,
     raise_coincident,
 )
-from pyg_schnet.kernels import find_pairs, has_kernels, on_accelerator, pair_distances
+from pyg_schnet.kernels import find_pairs, has_kernels, on_accelerator, pair_distances, segment_sum
 
 _ATOMS_TO_COMPARE = 2000  # in all; beyond, cell lists are faster than comparing all pairs of a molecule
 ATOMS_TO_SORT = 4000  # whose features outgrow the caches; sorting takes a hundredth of the time
@@ -48,10 +48,12 @@ class PairGraph(NamedTuple):
         is_directed: Whether ``pairs`` are edges instead, from the source in row 0 to the target in row 1:
             for graphs in which an edge lacks its reverse.
         distance: Distance of each pair in Å, where a custom graph defines it.
-        distance_range: Shortest and longest distance in Å, where they are known.
+        distance_range: Lower and upper bound of the distances in Å, where they are known.
         order: Index of each atom in the caller's order, where atoms were sorted.
         csr: Pairs in compressed rows, for kernels on GPUs; ``None`` on CPUs.
         site_csr: The same of ``sites.pairs``; in molecules, ``csr``.
+        atom_sites: Where the sites of each atom begin, ``(atoms + 1,)``, and the sites in that order,
+            ``(sites,)``, both int32, for sums on GPUs; ``None`` in molecules and on CPUs.
     """
 
     z: Tensor
@@ -69,6 +71,7 @@ class PairGraph(NamedTuple):
     order: Tensor | None = None
     csr: Csr | None = None
     site_csr: Csr | None = None
+    atom_sites: tuple[Tensor, Tensor] | None = None
 
     @property
     def site_pairs(self) -> Tensor:
@@ -99,12 +102,16 @@ class PairGraph(NamedTuple):
         return self._replace(site_pos=site_pos, pos=site_pos if self.sites is None else self.pos)
 
     def with_csr(self) -> PairGraph:
-        """Return the graph with compressed rows of its pairs, on accelerators, for which they are."""
-        if self.is_directed or not on_accelerator(self.pos) or torch.compiler.is_compiling():
+        """Return the graph with compressed rows of its pairs and sites, where kernels for GPUs read them."""
+        if self.is_directed or not on_accelerator(self.pos) or not has_kernels(self.pos):
             return self
         csr = csr_of(self.pairs, len(self.z))
+        if self.sites is None:
+            return self._replace(csr=csr, site_csr=csr)
         return self._replace(
-            csr=csr, site_csr=csr if self.sites is None else csr_of(self.sites.pairs, len(self.sites.atom))
+            csr=csr,
+            site_csr=csr_of(self.sites.pairs, len(self.sites.atom)),
+            atom_sites=sort_sites(self.sites.atom, len(self.z)),
         )
 
     def forces_and_stress(
@@ -128,7 +135,9 @@ class PairGraph(NamedTuple):
         out, sites = {}, self.sites
         if forces:
             out["forces"] = site_forces
-            if sites is not None:
+            if self.atom_sites is not None:
+                out["forces"] = segment_sum(site_forces, *self.atom_sites)
+            elif sites is not None:
                 zeros = site_forces.new_zeros(len(self.z), 3)
                 out["forces"] = zeros.index_add(0, sites.atom, site_forces)
             if self.order is not None:
@@ -139,7 +148,11 @@ class PairGraph(NamedTuple):
             if pos.is_leaf or not site_forces.requires_grad:  # no gradient of the caller's positions
                 pos = pos.detach()
             moments = (site_forces[:, :, None] * pos[:, None, :]).double().flatten(1)  # (sites, 9)
-            virial = moments.new_zeros(len(volume), 9).index_add(0, batch, moments).view(-1, 3, 3)
+            if self.is_directed:  # its sites are not sorted by molecule
+                virial = moments.new_zeros(len(volume), 9).index_add(0, batch, moments)
+            else:
+                virial = sum_by_molecule(moments, batch, len(volume))
+            virial = virial.view(-1, 3, 3)
             out["stress"] = stress_of_virial(-(virial + virial.mT) / 2, volume)
         return out
 
@@ -244,14 +257,31 @@ def _molecular_graph(
     if edge_index is None:
         r = math.inf if cutoff is None else cutoff
         edge_index = radius_graph(pos, r, batch, max_num_neighbors=max_num_neighbors)
-        return PairGraph(z, pos, batch, molecules, edge_index[:, edge_index[0] < edge_index[1]], pos)
+        graph = PairGraph(z, pos, batch, molecules, edge_index[:, edge_index[0] < edge_index[1]], pos)
+        return graph._replace(distance_range=_bounds(graph, cutoff, given=False))
     graph = PairGraph(z, pos, batch, molecules, edge_index, pos, is_directed=True)
     if not torch.compiler.is_compiling():
         check_positions(pos, batch)
         check_edges(edge_index, batch)
         with torch.no_grad():
             _check_distances(graph, graph.distances(), given=True)
+        none = edge_index.new_zeros(1, 3).expand(edge_index.size(1), 3)  # no images
+        if on_accelerator(pos) and (sites := find_sites(edge_index, none, batch)) is not None:
+            graph = graph._replace(pairs=sites.pairs, is_directed=False)
+            return graph._replace(distance_range=_bounds(graph, cutoff, given=True))
     return graph
+
+
+def _bounds(graph: PairGraph, cutoff: float | None, given: bool) -> tuple[float, float] | None:
+    """Return bounds of the distances for accelerators, on which reading them takes longer than using more."""
+    if not on_accelerator(graph.pos) or torch.compiler.is_compiling():
+        return None
+    if cutoff is not None:
+        return 0.0, math.inf if given else cutoff
+    with torch.no_grad():
+        distance = graph.distances()
+    low, high = torch.stack(distance.aminmax()).tolist() if len(distance) else (0.0, 0.0)
+    return low, high
 
 
 def _are_plain(z: Any, pos: Any, batch: Any, edge_index: Any) -> bool:
@@ -327,6 +357,8 @@ def _periodic_graph(
     with torch.no_grad():
         distance = graph.distances()
     _check_distances(graph, distance, given)
+    if on_accelerator(pos):
+        return graph if is_directed else graph._replace(distance_range=_bounds(graph, cutoff, given))
     if cutoff is not None and not bool((near := distance < cutoff).all()):
         distance, sites = distance[near], sites._replace(pairs=sites.pairs[:, near])
         graph = graph._replace(pairs=pairs[:, near], sites=sites)

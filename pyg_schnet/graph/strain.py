@@ -11,6 +11,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from pyg_schnet.graph.validation import check_cell
+from pyg_schnet.kernels import on_accelerator
 
 
 class Strain:
@@ -56,13 +57,19 @@ class Strain:
         return stress_of_virial(gradient, self._volume)
 
 
-def volumes(cell: Tensor | None, pbc: Tensor | Sequence[bool] | bool | None, num_molecules: int) -> Tensor:
+def volumes(
+    cell: Tensor | None,
+    pbc: Tensor | Sequence[bool] | bool | None,
+    num_molecules: int,
+    checked: bool = False,
+) -> Tensor:
     """Compute the volumes that stresses refer to, in Å³.
 
     Args:
         cell: Lattice vectors in rows, in Å, of each molecule or of all.
         pbc: Whether each lattice vector is periodic.
         num_molecules: Number of molecules.
+        checked: Whether some molecule is known to have a volume, so that nothing is read by the host.
 
     Returns:
         ``(molecules,)``, float64; NaN for molecules that are not periodic or whose cell has no volume.
@@ -70,22 +77,32 @@ def volumes(cell: Tensor | None, pbc: Tensor | Sequence[bool] | bool | None, num
     Raises:
         ValueError: If no molecule has a volume.
     """
-    flags = torch.as_tensor(False if pbc is None else pbc)
-    if cell is None or not bool(flags.any()):
+    flags = pbc if isinstance(pbc, Tensor) else torch.as_tensor(False if pbc is None else pbc)
+    if cell is None or not (checked or bool(flags.any())):
         raise ValueError(
             "`stress` needs a periodic system, with `cell` in Å and `pbc`; molecules have none: leave it out"
         )
-    check_cell(cell)
+    if not checked:
+        check_cell(cell)
     lattice = cell.detach().double().reshape(-1, 3, 3).expand(num_molecules, 3, 3)
-    periodic = flags.to(lattice.device).reshape(-1, 3 if flags.dim() else 1).any(dim=1)
-    volume = lattice.det().abs()
+    flags = flags if flags.device == lattice.device else flags.to(lattice.device)
+    periodic = flags.reshape(-1, 3 if flags.dim() else 1).any(dim=1)
+    volume = cell_volume(lattice)
     known = periodic & (volume > 0)
-    if not bool(known.any()):
+    if not checked and not bool(known.any()):
         raise ValueError(
             f"`stress` needs a cell with a volume, got {lattice[0].tolist()}; set a lattice vector "
             "of open directions too, which defines the volume that the stress refers to"
         )
     return torch.where(known, volume, torch.nan)
+
+
+def cell_volume(lattice: Tensor) -> Tensor:
+    """Compute the volumes of cells, ``(cells, 3, 3)``, in Å³, ``(cells,)``."""
+    if not on_accelerator(lattice):
+        return lattice.det().abs()
+    a, b, c = lattice.unbind(1)  # a determinant of a batch needs a dozen launches
+    return (a * torch.linalg.cross(b, c)).sum(1).abs()
 
 
 def stress_of_virial(virial: Tensor, volume: Tensor) -> Tensor:
@@ -102,5 +119,5 @@ def virial_per_atom(stress: Tensor, data: Data) -> Tensor:
     atoms = (
         cast(Tensor, data.ptr).diff() if "ptr" in data else torch.tensor([len(data.z)], device=stress.device)
     )
-    volume = data.cell.double().reshape(-1, 3, 3).det().abs()
+    volume = cell_volume(data.cell.double().reshape(-1, 3, 3))
     return stress * (volume / atoms)[:, None, None]

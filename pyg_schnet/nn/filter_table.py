@@ -8,16 +8,17 @@ measured between the knots is larger, there are more knots. Splines are never ex
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from pyg_schnet.graph.pair_graph import PairGraph
-from pyg_schnet.kernels import WeightsVersion, weight_gradients_disabled
+from pyg_schnet.kernels import WeightsVersion, interval_order, on_accelerator, weight_gradients_disabled
 from pyg_schnet.nn.cfconv import CFConv
 from pyg_schnet.nn.knots import KnotFeatures
-from pyg_schnet.nn.snapshot import ModuleSnapshot, why_unsupported
+from pyg_schnet.nn.snapshot import ModuleSnapshot, versions_of, why_unsupported
 from pyg_schnet.nn.spline import Knots, coefficients, convolve
 
 if TYPE_CHECKING:
@@ -48,7 +49,13 @@ class FilterTables:
         """
         if graph.is_directed or not _may_use_tables(distance, model.filters) or not self.supports(model):
             return None
-        return self.features(model).near(distance, model.filters)
+        knots = self.features(model).near(distance, model.filters, graph.distance_range)
+        if knots is None or graph.csr is None:
+            return knots
+        order = ()
+        if not weight_gradients_disabled():
+            order = interval_order(knots.distance, knots.start, knots.spacing, knots.intervals)
+        return knots._replace(layout=(*graph.csr, *order))
 
     def supports(self, model: SchNet) -> bool:
         """Return whether all convolutions are :class:`CFConv` with smooth filter networks of this package."""
@@ -75,8 +82,9 @@ class FilterTable:
     def __init__(self):
         self.given: Tensor | None = None  # the coefficients, while a model is traced
         self._network: tuple[nn.Module, ModuleSnapshot] | None = None
-        # Features of the knots, versions of the weights, coefficients: replaced as a whole, for threads.
-        self._kept: tuple[Tensor, tuple, Tensor] | None = None
+        # Features of the knots, versions of the weights, coefficients, and the weights, which keeps their
+        # addresses from being reused: replaced as a whole, for threads.
+        self._kept: tuple[Tensor, tuple, Tensor, list[Tensor]] | None = None
 
     def convolve(self, network: nn.Module, x: Tensor, pairs: Tensor, knots: Knots) -> Tensor:
         """Convolve features of atoms, ``(atoms, channels)``, with the filters of pairs, ``(2, pairs)``."""
@@ -92,11 +100,12 @@ class FilterTable:
         if snapshot.unsupported is not None:
             with torch.inference_mode(False), torch.no_grad():
                 return _coefficients(network, knots)
-        kept, weights = self._kept, WeightsVersion().read([*network.parameters(), *network.buffers()])
-        key = snapshot.key, weights
+        kept, weights = self._kept, [*network.parameters(), *network.buffers()]
+        key = snapshot.key, _version(weights)
         if kept is None or kept[0] is not knots.features or kept[1] != key:
             with torch.inference_mode(False), torch.no_grad():
-                kept = (knots.features, key, _coefficients(network, knots))
+                alive = [weight.detach() for weight in weights]
+                kept = (knots.features, key, _coefficients(network, knots), alive)
             self._kept = kept
         return kept[2]
 
@@ -108,6 +117,13 @@ class FilterTable:
 
     def __reduce__(self) -> tuple:
         return FilterTable, ()
+
+
+def _version(weights: list[Tensor]) -> Hashable:
+    """Return a version of weights: of their values or, on accelerators, of changes that autograd counts."""
+    if any(map(on_accelerator, weights)) and not any(weight.is_inference() for weight in weights):
+        return tuple(versions_of(weights))
+    return WeightsVersion().read(weights)
 
 
 def _coefficients(network: nn.Module, knots: Knots) -> Tensor:

@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from pyg_schnet.kernels import weight_gradients_disabled
+from pyg_schnet.kernels import on_accelerator, weight_gradients_disabled
 from pyg_schnet.nn.radial import CutoffEnvelope, GaussianSmearing
 from pyg_schnet.nn.snapshot import ModuleSnapshot, version_of, versions_of
-from pyg_schnet.nn.spline import MARGIN, Knots, coefficients, evaluate, knot_spacing
+from pyg_schnet.nn.spline import MARGIN, ZERO_KNOTS, Knots, coefficients, evaluate, knot_spacing, within_knots
 
 _SLACK = 0.01  # of an interval
+_ROUNDING = 1e-6  # of bounds of distances, relative
 _MAX_KNOTS = 2**14  # 500 Å of them; beyond, filters are evaluated for each pair
 _PAIRS_PER_KNOT = 1  # from which evaluating filters at knots is faster than for each pair
 _MAX_REFINEMENT = 16  # times as many knots as usual; where that is not enough, filters are exact
@@ -63,7 +64,9 @@ class KnotFeatures:
         self._centers = (basis.centers, version_of(basis.centers)) if self.known else None
         # Each is replaced as a whole and read once, for threads share them.
         self._cached: tuple[Tensor, Tensor | None] = torch.empty(0, 0), None
-        self._frozen: tuple[Tensor, Tensor | None] | None = None
+        # Features and envelope of knots for all calls, and the number of intervals, without and with knots
+        # beyond the cutoff.
+        self._frozen: dict[bool, tuple[Tensor, Tensor | None, int]] = {}
         # Versions of the weights for which knots were placed, the weights, and the features of these knots.
         self._fitted: tuple[list, list[Tensor], KnotFeatures] | None = None
         self._changes = 0
@@ -136,65 +139,95 @@ class KnotFeatures:
                     return False
         return True
 
-    def near(self, distance: Tensor, filters: str) -> Knots | None:
+    def near(self, distance: Tensor, filters: str, bounds: tuple[float, float] | None = None) -> Knots | None:
         """Place knots around the distances of pairs, where their filters are to come from tables.
 
         Args:
-            distance: Distances in Å, within the cutoff, ``(pairs,)``, in the type of the network.
+            distance: Distances in Å, ``(pairs,)``, in the type of the network; on CPUs within the cutoff.
             filters: ``"spline"`` or ``"auto"``, see :class:`~pyg_schnet.SchNet`.
+            bounds: Lower and upper bound of the distances in Å, where they are known.
 
         Returns:
             ``None`` where filters are evaluated for each pair.
         """
         frozen = weight_gradients_disabled()
-        knots = self.at(distance, frozen) if len(distance) else None
+        knots = self.at(distance, frozen, bounds) if len(distance) else None
         always = frozen or filters == "spline"
         if knots is None or not (always or len(distance) >= _PAIRS_PER_KNOT * len(knots.features)):
             return None
         return knots
 
-    def at(self, distance: Tensor, frozen: bool) -> Knots | None:
+    def at(self, distance: Tensor, frozen: bool, bounds: tuple[float, float] | None = None) -> Knots | None:
         """Place knots around distances.
 
         Args:
             distance: Distances in Å, at least one, in the type of the network.
             frozen: Whether to place knots that later distances share.
+            bounds: Lower and upper bound of the distances, for accelerators, which do not read the distances
+                where there are bounds or a cutoff.
 
         Returns:
             ``None`` where the distances are too far apart for a table.
         """
-        low, high = (float(value) for value in distance.detach().aminmax())
-        return self.between(low, high, distance, frozen)
+        if not on_accelerator(distance) or (bounds is None and self.cutoff is None):
+            low, high = (float(value) for value in distance.detach().aminmax())
+            return self.between(low, high, distance, frozen)
+        knots = self.between(*(bounds or (0.0, math.inf)), distance, frozen)
+        return None if knots is None else knots._replace(distance=within_knots(distance, knots))
 
     def between(self, low: float, high: float, distance: Tensor, frozen: bool) -> Knots | None:
-        """Place knots from the shortest to the longest distance."""
+        """Place knots from the shortest to the longest distance.
+
+        On accelerators, pairs may be beyond the cutoff and must add nothing: the knots end at the cutoff
+        then, and :func:`~pyg_schnet.nn.spline.within_knots` must replace the distances.
+        """
+        beyond = False
+        if self.cutoff is not None and high > self.cutoff * (1 + _ROUNDING) and on_accelerator(distance):
+            beyond, high = True, self.cutoff
         if not high < _MAX_KNOTS * self.spacing:  # or NaN, where nothing is known of the basis
             return None
         # Rounding may assign a distance at a knot to one interval or the next.
         first, last = max(0, int(low / self.spacing - _SLACK)), int(high / self.spacing + _SLACK)
         if not frozen:
-            return Knots(*self._rows(first, last, distance), distance, first, self.spacing)
-        kept = self._frozen
-        if kept is None or last + 1 + sum(MARGIN) > len(kept[0]) or _differ(kept[0], distance):
-            reach = 1.25 * high if self.envelope is None else self.envelope.cutoff
-            kept = self._frozen = self._rows(0, max(last, int(reach / self.spacing)), distance)
-        return Knots(*kept, distance, 0, self.spacing)
+            rows = self._rows(first, last, distance, beyond)
+        else:
+            first, kept = 0, self._frozen.get(beyond)
+            if kept is None or last >= kept[2] or _differ(kept[0], distance):
+                reach = 1.25 * high if self.envelope is None else self.envelope.cutoff
+                last = max(last, int(reach / self.spacing))
+                kept = (*self._rows(0, last, distance, beyond), last + 1)
+                self._frozen = {**self._frozen, beyond: kept}
+            rows = kept[:2]
+        return Knots(*rows, distance, first, self.spacing, cutoff=self.cutoff if beyond else None)
 
-    def _rows(self, first: int, last: int, like: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return features of all knots that the intervals need, from a cache that is extended on demand."""
+    def _rows(self, first: int, last: int, like: Tensor, beyond: bool) -> tuple[Tensor, Tensor | None]:
+        """Return features of all knots that the intervals need, from a cache that is extended on demand.
+
+        Args:
+            first: First interval.
+            last: Last interval.
+            like: Tensor with the type and device of the features.
+            beyond: Whether to append knots with an envelope of zero.
+        """
         needed = last + 1 + sum(MARGIN)
+        total = needed + (ZERO_KNOTS if beyond else 0)
         cached = self._cached
-        if _differ(cached[0], like) or len(cached[0]) < needed:
+        if _differ(cached[0], like) or len(cached[0]) < total:
             with torch.inference_mode(False):
-                number = torch.arange(-MARGIN[0], max(needed, int(1.25 * needed)), device=like.device)
+                number = torch.arange(-MARGIN[0], max(total, int(1.25 * needed)), device=like.device)
             with torch.inference_mode(False), torch.no_grad():  # kept for calls of any mode
                 distance = number.double() * self.spacing
                 envelope = None if self.envelope is None else self.envelope.inside(distance).to(like.dtype)
                 cached = self._cached = self.basis(distance).to(like.dtype), envelope
-        rows = slice(first, needed)
+        rows = slice(first, total)
         reach = (last + MARGIN[1]) * self.spacing
         features = cached[0][rows, : self.basis.count_within(reach)].contiguous()
-        return features, None if cached[1] is None else cached[1][rows]
+        envelope = None if cached[1] is None else cached[1][rows]
+        if beyond:
+            with torch.inference_mode(False), torch.no_grad():
+                inside = (torch.arange(first, total, device=like.device) < needed).to(like.dtype)
+                envelope = inside if envelope is None else envelope * inside
+        return features, envelope
 
     def __deepcopy__(self, memo: dict) -> KnotFeatures:
         return KnotFeatures(

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch_geometric.nn.inits import reset
 
+from pyg_schnet.graph.csr import sum_by_molecule as sum_by_molecule
 from pyg_schnet.graph.validation import MAX_ATOMIC_NUMBER
 from pyg_schnet.nn.radial import ShiftedSoftplus, SiLU
 
@@ -162,13 +163,6 @@ class DipoleMagnitude(Readout):
         square = dipole.square().sum(dim=-1)
         nonzero = square > 0
         return torch.where(nonzero, torch.where(nonzero, square, 1).sqrt(), 0)
-
-
-def sum_by_molecule(values: Tensor, batch: Tensor, molecules: int) -> Tensor:
-    """Sum rows by molecule; molecules without atoms get zero."""
-    if torch.compiler.is_compiling() and molecules == 1:  # torch 2.13 fails to compile index_add to one row
-        return values.sum(0, keepdim=True)
-    return values.new_zeros(molecules, *values.shape[1:]).index_add(0, batch, values)
 
 
 def element_table(atomref: Tensor | None) -> Tensor:

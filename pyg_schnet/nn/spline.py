@@ -29,6 +29,8 @@ _TAPS = _quasi_interpolant()
 # Knots needed before the first and after the last interval: the six B-splines of an interval reach two knots
 # back and three ahead, and the quasi-interpolant further.
 MARGIN = (2 + _ORDER, 3 + _ORDER)
+_BASIS = 6  # B-splines that are not zero in an interval
+ZERO_KNOTS = 2 * _ORDER + _BASIS  # which have an interval of zero coefficients
 
 
 class Knots(NamedTuple):
@@ -41,6 +43,8 @@ class Knots(NamedTuple):
         start: Index of the first interval, which begins at ``start * spacing``.
         spacing: Distance of the knots, in Å.
         layout: Where kernels for GPUs find the pairs, see :func:`~pyg_schnet.kernels.spline_convolution`.
+        cutoff: Distance in Å from which filters are zero, where pairs may be that far apart; the last knots
+            have an envelope of zero then, see :func:`within_knots`.
     """
 
     features: Tensor
@@ -49,6 +53,12 @@ class Knots(NamedTuple):
     start: int
     spacing: float
     layout: tuple[Tensor, ...] = ()
+    cutoff: float | None = None
+
+    @property
+    def intervals(self) -> int:
+        """Number of intervals between knots for which there are coefficients."""
+        return self.features.size(0) - 2 * _ORDER - _BASIS + 1
 
 
 def knot_spacing(gamma: float) -> float:
@@ -61,6 +71,18 @@ def knot_spacing(gamma: float) -> float:
         gamma: :math:`\gamma` of the Gaussians, in Å⁻².
     """
     return 0.025 * math.sqrt(10 / gamma)
+
+
+def within_knots(distance: Tensor, knots: Knots) -> Tensor:
+    """Replace distances from the cutoff on, where there is one, by one at which filters and slopes are zero.
+
+    Pairs beyond the cutoff, as those of a Verlet list, add nothing then, and need not be removed, for which a
+    GPU and its host would wait for each other. NaN stays.
+    """
+    if knots.cutoff is None:
+        return distance
+    zero = (knots.start + knots.intervals - 0.5) * knots.spacing  # in the last interval
+    return torch.where(distance >= knots.cutoff, zero, distance)
 
 
 def coefficients(values: Tensor) -> Tensor:

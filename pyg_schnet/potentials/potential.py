@@ -152,8 +152,8 @@ class Potential(DoubleBuffers):
                 modified.
             forces: Whether to compute forces; energies alone need no gradient.
             stress: Whether to compute the stress of periodic systems.
-            graph: Atoms and pairs of ``data``, as :meth:`SchNet.build_pairs <pyg_schnet.SchNet.build_pairs>`
-                returns them, which are not checked again; ``None`` for all models but SchNet.
+            graph: Atoms and pairs of ``data``, as :meth:`build_graph` returns them, which are not checked
+                again.
 
         Returns:
             ``energy``, shape ``(molecules,)``, in eV and float64; ``forces``, shape ``(atoms, 3)``, in
@@ -169,20 +169,34 @@ class Potential(DoubleBuffers):
                 f"`{'forces' if forces else 'stress'}` need gradients, which torch.inference_mode() disables "
                 "permanently; use torch.no_grad() instead"
             )
-        if graph is None:
-            fields = _fields_of(data)
-            if fields.get("pos") is None:
-                raise ValueError("`data` must hold `pos`, positions in Å; got None")
-            if fields.get("z") is None:
-                raise ValueError("`data` must hold `z`, atomic numbers; got None")
-            if not self._takes_pairs(fields):
-                return self._evaluate_fields(data, forces, stress)
-            graph = self._build_pairs(data, fields)
-        volume = volumes(graph.cell, graph.pbc, graph.num_molecules) if stress else None
+        checked = graph is not None
+        if graph is None and (graph := self.build_graph(data)) is None:
+            return self._evaluate_fields(data, forces, stress)
+        volume = volumes(graph.cell, graph.pbc, graph.num_molecules, checked) if stress else None
         out = None
         if self.compiled is not None and not torch.compiler.is_compiling():
             out = self.compiled(self, graph, forces, volume)
         return self.evaluate(graph, forces, volume) if out is None else out
+
+    def build_graph(self, data: Data) -> PairGraph | None:
+        """Check the input and find the pairs of atoms that interact, for several calls of the potential.
+
+        Args:
+            data: As for :meth:`forward`.
+
+        Returns:
+            The graph; ``None`` for models that find their pairs themselves, which all but a
+            :class:`~pyg_schnet.SchNet` do.
+
+        Raises:
+            ValueError: As :meth:`forward`.
+        """
+        fields = _fields_of(data)
+        if fields.get("pos") is None:
+            raise ValueError("`data` must hold `pos`, positions in Å; got None")
+        if fields.get("z") is None:
+            raise ValueError("`data` must hold `z`, atomic numbers; got None")
+        return self._build_pairs(data, fields) if self._takes_pairs(fields) else None
 
     def evaluate(
         self, graph: PairGraph, forces: bool = True, volume: Tensor | None = None
