@@ -17,7 +17,7 @@ from pyg_schnet.compile.c_source import arguments_of, c_source
 from pyg_schnet.compile.inputs import Inputs
 from pyg_schnet.compile.passes import Split
 from pyg_schnet.compile.trace import Trace, Unsupported
-from pyg_schnet.kernels import library, program_library
+from pyg_schnet.kernels import library, on_accelerator, program_library
 
 _MAX_PARTS, _SIZES = 16, 6
 _NO_MEMORY, _BAD_INDEX, _BAD_SIZE = 1, 3, 4  # in runtime.h
@@ -97,6 +97,8 @@ class CProgram:
     """
 
     def __init__(self, trace: Trace, split: Split, title: str):
+        if "rowptr" in trace.inputs or on_accelerator(trace.weights[0].meta["val"]):
+            raise Unsupported("programs in C are for CPUs")
         self.dtype = trace.dtype
         self._runtime = _runtime(trace.dtype)
         self.source = c_source(trace, split, title)

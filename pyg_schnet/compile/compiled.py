@@ -17,7 +17,13 @@ from pyg_schnet.compile.comparison import difference, with_nonzero_weights
 from pyg_schnet.compile.inputs import Inputs, find_inputs
 from pyg_schnet.compile.weights import Weights
 from pyg_schnet.graph.pair_graph import PairGraph
-from pyg_schnet.kernels import WeightsVersion, has_kernels, unavailable_reason, without_weight_gradients
+from pyg_schnet.kernels import (
+    WeightsVersion,
+    has_kernels,
+    on_accelerator,
+    unavailable_reason,
+    without_weight_gradients,
+)
 from pyg_schnet.nn import SchNet
 from pyg_schnet.nn.knots import KnotFeatures
 from pyg_schnet.nn.snapshot import versions_of
@@ -27,6 +33,7 @@ if TYPE_CHECKING:
     from pyg_schnet.compile.program import Program
     from pyg_schnet.potentials.potential import Potential
 
+BACKENDS = ("auto", "c", "inductor", "python")
 _COMPILING = threading.RLock()  # torch traces one program at a time
 _SHARING = threading.Lock()
 _log = logging.getLogger(__name__)
@@ -60,15 +67,24 @@ class CompiledPotential:
 
     Args:
         constant: Whether weights that do not require gradients never change. They are not read again then,
-            unless they are replaced or autograd counts a change, as by ``load_state_dict``.
+            unless they are replaced or autograd counts a change, as by ``load_state_dict``. On accelerators
+            they are never read.
+        backend: What runs programs: ``"c"``, ``"inductor"``, ``"python"``, or ``"auto"`` for C on CPUs and
+            Inductor on accelerators.
+
+    Raises:
+        ValueError: If there is no such backend.
 
     Attributes:
         seconds: Time for compiling and comparing programs.
         failure: Why some kind of call runs in eager mode, or ``None``.
     """
 
-    def __init__(self, constant: bool = False):
+    def __init__(self, constant: bool = False, backend: str = "auto"):
+        if backend not in BACKENDS:
+            raise ValueError(f"`backend` must be one of {', '.join(map(repr, BACKENDS))}, got {backend!r}")
         self.constant = constant
+        self.backend = backend
         self.seconds = 0.0
         self.failure: str | None = None
         self._programs = ProgramSet()
@@ -80,15 +96,15 @@ class CompiledPotential:
         return len(self._programs)
 
     def __deepcopy__(self, memo: dict) -> CompiledPotential:
-        copy = CompiledPotential()
+        copy = CompiledPotential(backend=self.backend)
         copy._programs, copy._rejected, copy.failure = self._programs, set(self._rejected), self.failure
         return copy
 
     def __getstate__(self) -> dict:
-        return {}  # programs are compiled again where they are needed
+        return {"backend": self.backend}  # programs are compiled again where they are needed
 
     def __setstate__(self, state: dict) -> None:
-        self.__init__()
+        self.__init__(**state)
 
     def why_eager(self, potential: Potential) -> str | None:
         """Return why no call of a potential is compiled, in one line; ``None`` if some are."""
@@ -136,7 +152,10 @@ class CompiledPotential:
         if trained:
             out = _differentiable_results(program, weights, inputs)
         else:
-            if not self.constant or any(weight.requires_grad for weight in weights):
+            changes = not self.constant or any(weight.requires_grad for weight in weights)
+            if changes and not on_accelerator(
+                weights[0]
+            ):  # from which reading weights takes longer than a call
                 versions = [*versions, state.version.read(weights)]
             out = _frozen_results(program, state, potential, weights, versions, inputs)
         return _with_stress(out, graph, forces, volume)
@@ -178,7 +197,17 @@ class CompiledPotential:
         """Return the program of a kind of call, compiled at the first one; ``None`` for eager mode."""
         (graph, knots), with_forces = inputs, forces or volume is not None  # from which stresses follow
         kinds = (with_forces, trained, knots.envelope is not None, knots.spacing, graph.sites is not None)
-        key = (*kinds, graph.pos.dtype, knots.features.dtype, graph.pos.device)
+        backend = self.backend
+        if backend == "auto":
+            backend = "inductor" if on_accelerator(graph.pos) else "c"
+        key = (
+            *kinds,
+            graph.csr is not None,
+            graph.pos.dtype,
+            knots.features.dtype,
+            graph.pos.device,
+            backend,
+        )
         program, rejected = state.programs.get(key), (state.weights.key, key)
         if program is not None or rejected in self._rejected:
             return program
@@ -187,7 +216,7 @@ class CompiledPotential:
             if program is not None or rejected in self._rejected:
                 return program
             start = time.perf_counter()
-            program, reason = _compile(potential, inputs, forces, volume, trained)
+            program, reason = _compile(potential, inputs, forces, volume, trained, backend)
             self.seconds += time.perf_counter() - start
             if program is not None:
                 state.programs[key] = program
@@ -204,6 +233,7 @@ def _compile(
     forces: bool,
     volume: Tensor | None,
     trained: bool,
+    backend: str,
 ) -> tuple[Program | None, str | None]:
     """Compile a copy and compare it with eager mode; return the program, or why there is none.
 
@@ -215,7 +245,7 @@ def _compile(
 
     own = with_nonzero_weights(potential)
     try:
-        program = compile_program(own, inputs, forces or volume is not None, trained)
+        program = compile_program(own, inputs, forces or volume is not None, trained, backend)
     except RuntimeError as error:
         return None, f"it cannot be traced: {str(error).strip().split(chr(10))[0]}"
     expected, state = own.evaluate(inputs.graph, forces, volume), _State(own)

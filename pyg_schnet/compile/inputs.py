@@ -32,7 +32,9 @@ class Inputs(NamedTuple):
         graph, knots = self
         envelope = () if knots.envelope is None else (knots.envelope,)
         sites = () if graph.sites is None else (graph.sites.pairs, graph.sites.atom)
-        place = (knots.start, knots.features, *envelope, *sites)
+        rows = () if graph.csr is None else graph.csr
+        site_rows = () if graph.csr is None or graph.sites is None else graph.site_csr or ()
+        place = (knots.start, knots.features, *envelope, *sites, *rows, *site_rows)
         return (graph.z, graph.site_pos, graph.batch, graph.pairs, graph.num_molecules, *place)
 
     def tensors(self) -> list[Tensor]:
@@ -61,10 +63,9 @@ def find_inputs(model: SchNet, features: KnotFeatures, graph: PairGraph) -> Inpu
     if (
         graph.distance_range is None
         or pos.requires_grad
-        or not pos.is_cpu
         or graph.z.dtype != torch.long
         or graph.batch.dtype != torch.long
-        or torch.is_autocast_enabled("cpu")
+        or torch.is_autocast_enabled(pos.device.type)
     ):
         return None
     like = model.embedding.weight.detach()

@@ -1,4 +1,4 @@
-"""Compilation of one kind of call: trace, simplify, then the fastest backend that has its operations."""
+"""Compilation of one kind of call: trace, simplify, then a backend that has its operations."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyg_schnet.compile.c_backend import CProgram
 from pyg_schnet.compile.inputs import Inputs
+from pyg_schnet.compile.ordered_sums import order_sums
 from pyg_schnet.compile.passes import simplify, split
 from pyg_schnet.compile.python_backend import PythonProgram
 from pyg_schnet.compile.trace import Unsupported, trace
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from pyg_schnet.potentials.potential import Potential
 
 _log = logging.getLogger(__name__)
+# On CPUs, Python is some times slower than C; Inductor is selected for speed, and its failure is a surprise.
+_FALLBACK_LEVEL = {"c": logging.INFO, "inductor": logging.WARNING}
 
 
 class Program(Protocol):
@@ -45,7 +48,9 @@ class Program(Protocol):
         ...
 
 
-def compile_program(potential: Potential, inputs: Inputs, forces: bool, trained: bool) -> Program:
+def compile_program(
+    potential: Potential, inputs: Inputs, forces: bool, trained: bool, backend: str
+) -> Program:
     """Compile a potential for one kind of call.
 
     Args:
@@ -53,17 +58,26 @@ def compile_program(potential: Potential, inputs: Inputs, forces: bool, trained:
         inputs: A batch, of which only types and devices matter.
         forces: Whether to compute forces.
         trained: Whether gradients of the weights will be computed.
+        backend: ``"c"``, ``"inductor"`` or ``"python"``, which also runs what the others lack.
 
     Raises:
         RuntimeError: If torch cannot trace it.
     """
     traced = trace(potential, inputs, forces, trained)
+    if backend == "inductor" or inputs.graph.csr is not None:
+        order_sums(traced)
     simplify(traced.graph)
     parts = split(traced)
-    title = "Energy and forces" if forces else "Energy"
-    title += " of a SchNet" + (", with gradients of its weights" if trained else "")
     try:
-        return CProgram(traced, parts, title)
+        if backend == "python":
+            return PythonProgram(traced, parts)
+        if backend == "c":
+            title = "Energy and forces" if forces else "Energy"
+            title += " of a SchNet" + (", with gradients of its weights" if trained else "")
+            return CProgram(traced, parts, title)
+        from pyg_schnet.compile.inductor_backend import InductorProgram  # a second of imports
+
+        return InductorProgram(traced, parts)
     except Unsupported as reason:
-        _log.info("a program runs in Python: %s", reason)
+        _log.log(_FALLBACK_LEVEL[backend], "a program runs in Python: %s", reason)
         return PythonProgram(traced, parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,13 +15,13 @@ from torch.fx import Node
 from pyg_schnet.compile.inputs import Inputs
 from pyg_schnet.compile.passes import Split
 from pyg_schnet.compile.trace import Trace
-from pyg_schnet.kernels import IMPLEMENTATIONS
+from pyg_schnet.kernels import IMPLEMENTATIONS, on_accelerator
 
 _aten = torch.ops.aten
 
 
 def python_function(
-    nodes: Sequence[Node], inputs: Sequence[Node], outputs: Sequence[Node | None]
+    nodes: Sequence[Node], inputs: Sequence[Node], outputs: Sequence[Node | None], direct: bool = True
 ) -> Callable:
     """Compile nodes to a Python function.
 
@@ -28,11 +29,12 @@ def python_function(
         nodes: Operations, in order of execution.
         inputs: Arguments of the function.
         outputs: Results of the function, a tuple.
+        direct: Whether to call our operations for CPUs without torch's dispatcher.
 
     Returns:
         The function; ``function.source`` is its text.
     """
-    writer = _Writer()
+    writer = _Writer(direct)
     last = {used: node for node in nodes for used in node.all_input_nodes}
     kept = {*inputs, *outputs}
     for node in nodes:
@@ -52,7 +54,8 @@ def python_function(
 class _Writer:
     """Lines of a function, and the objects that their names refer to."""
 
-    def __init__(self):
+    def __init__(self, direct: bool):
+        self._implementations = IMPLEMENTATIONS if direct else {}
         self.lines: list[str] = []
         self.names: dict[str, Any] = {}
         self._operations: dict[Any, str] = {}
@@ -72,13 +75,13 @@ class _Writer:
         self.lines.append(f"{node.name} = {value}")
 
     def _operation(self, target: Any) -> str:
-        """Return a name for an operation: ours without torch's dispatcher, torch's without its wrapper."""
+        """Return a name for an operation: ours without dispatcher where direct, all without their wrapper."""
         if target not in self._operations:
             words = re.findall(r"\w+", getattr(target, "__name__", ""))
             name = f"OP{len(self._operations)}_{words[0] if words else ''}"
             self._operations[target] = name
             own = target._op if isinstance(target, torch._ops.OpOverload) else target
-            self.names[name] = IMPLEMENTATIONS.get(target, own)
+            self.names[name] = self._implementations.get(target, own)
         return self._operations[target]
 
     def _text(self, value: Any) -> str:
@@ -93,26 +96,32 @@ class _Writer:
         return name
 
 
+def _is_on_cpu(trace: Trace) -> bool:
+    return not on_accelerator(trace.weights[0].meta["val"])
+
+
 class PythonProgram:
     """A traced graph as two Python functions, which torch executes: the reference of other backends.
 
     Args:
         trace: A simplified trace.
         split: Its operations.
+        compile_function: Compiles nodes to a function, as :func:`python_function`.
 
     Attributes:
         forward_function: Takes weights, tables and inputs; returns the results, then what backward reads.
         backward_function: Takes what forward saved and the gradients of its results.
     """
 
-    def __init__(self, trace: Trace, split: Split):
+    def __init__(self, trace: Trace, split: Split, compile_function: Callable[..., Callable] | None = None):
+        compile_function = compile_function or partial(python_function, direct=_is_on_cpu(trace))
         self._results, saved = len(trace.results), split.saved if trace.cotangents else []
         arguments = [*trace.weights, *trace.inputs.values()]
-        self.forward_function = python_function(split.forward, arguments, [*trace.results, *saved])
+        self.forward_function = compile_function(split.forward, arguments, [*trace.results, *saved])
         self.backward_function = None
         if trace.cotangents:
             given = [*saved, *trace.cotangents]
-            self.backward_function = python_function(split.backward, given, trace.gradients)
+            self.backward_function = compile_function(split.backward, given, trace.gradients)
 
     def bind(self, weights: list[Tensor]) -> list[Tensor]:
         """Return the weights as they are."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,8 +19,14 @@ from torch.nn.utils.stateless import _reparametrize_module  # functional_call, b
 
 from pyg_schnet.compile.inputs import Inputs
 from pyg_schnet.compile.weights import Weights
+from pyg_schnet.graph.csr import Csr
 from pyg_schnet.graph.pair_graph import PairGraph
-from pyg_schnet.kernels import pair_distances, without_position_gradients, without_weight_gradients
+from pyg_schnet.kernels import (
+    interval_order,
+    pair_distances,
+    without_position_gradients,
+    without_weight_gradients,
+)
 from pyg_schnet.nn.filter_table import FilterTable
 from pyg_schnet.nn.spline import Knots
 
@@ -29,8 +35,10 @@ if TYPE_CHECKING:
     from pyg_schnet.potentials.potential import Potential
 
 # Extents that differ from call to call, with examples. Only branches on sizes read these.
-_SIZES = {"atoms": 21, "sites": 34, "pairs": 55, "molecules": 5, "knots": 89, "gaussians": 13}
+_SIZES = {"atoms": 21, "sites": 34, "pairs": 55, "molecules": 5, "knots": 89, "gaussians": 13, "edges": 144}
 _OUTER_KNOTS = 8  # which have no coefficients
+_REACH = 5  # rows of a table beyond the last interval's own, on which it depends
+_ROWS = Csr._fields
 
 
 class Unsupported(NotImplementedError):
@@ -99,9 +107,14 @@ class _Sizes:
 
     def check_generality(self) -> None:
         """Raise if the trace holds for some extents only."""
-        if fixed := self._environment.replacements:
-            names = ", ".join(str(self.symbols.get(symbol, symbol)) for symbol in fixed)
-            raise Unsupported(f"its operations depend on the number of {names}")
+        check_generality(self._environment, self.symbols)
+
+
+def check_generality(environment: ShapeEnv, names: Mapping[sympy.Symbol, object]) -> None:
+    """Raise if operations that were traced with symbolic sizes hold for some sizes only."""
+    if fixed := environment.replacements:
+        words = ", ".join(str(names.get(symbol, symbol)) for symbol in fixed)
+        raise Unsupported(f"its operations depend on the number of {words}")
 
 
 def splines_of(model: nn.Module) -> list[FilterTable]:
@@ -140,10 +153,16 @@ def trace(potential: Potential, like: Inputs, forces: bool, trained: bool) -> Tr
         batch = dict(zip(names, inputs, strict=True))
         pos, pairs = batch["pos"].detach().requires_grad_(forces), batch["pair_index"]
         features, envelope = batch["knot_features"], batch.get("envelope")
-        distance = pair_distances(pos, batch.get("site_pairs", pairs)).to(features.dtype)
+        rows = tuple(batch[name] for name in _ROWS if name in batch)
+        site_rows = tuple(batch[f"site_{name}"] for name in _ROWS if f"site_{name}" in batch)
+        site_pairs = batch.get("site_pairs", pairs)
+        distance = pair_distances(pos, site_pairs, site_rows or rows).to(features.dtype)
         z, molecules = batch["z"], batch["molecules"]
+        start, spacing = batch["start"], like.knots.spacing
         graph = PairGraph(z, pos, batch["batch"], molecules, pairs, pos)
-        knots = Knots(features, envelope, distance, batch["start"], like.knots.spacing)
+        if rows and trained:
+            rows += interval_order(distance, start, spacing, features.size(0) - _OUTER_KNOTS - _REACH)
+        knots = Knots(features, envelope, distance, start, spacing, rows)
         named = dict(zip(found.names, weights, strict=True))
         with _reparametrize_module(potential, named), _given_tables(splines, tables):
             relative = potential.model.predict(graph, pairs, knots)  # pyright: ignore
@@ -204,7 +223,19 @@ def _example(like: Inputs, sizes: _Sizes, gaussians: int) -> dict[str, Any]:
     if periodic:
         example["site_pairs"] = sizes.tensor(graph.pairs, 2, pairs)
         example["site_atom"] = sizes.tensor(graph.pairs, sites)
+    if graph.csr is not None:
+        edges = extent["edges"]  # rows of padded pairs may be absent
+        example |= _rows(sizes, graph.csr, atoms, edges, "")
+        if periodic:
+            example |= _rows(sizes, graph.csr, sites, edges, "site_")
     return example
+
+
+def _rows(sizes: _Sizes, like: Csr, atoms: Any, edges: Any, prefix: str) -> dict[str, Tensor]:
+    """Return compressed rows whose extents are symbols."""
+    extents = Csr(atoms + 1, edges, edges)
+    named = zip(_ROWS, like, extents, strict=True)
+    return {f"{prefix}{name}": sizes.tensor(tensor, extent) for name, tensor, extent in named}
 
 
 class _given_tables:
