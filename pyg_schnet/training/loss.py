@@ -17,6 +17,7 @@ def potential_loss(
     scale: Tensor,
     errors: str = "squared",
     stress_weight: float = 1.0,
+    weights: Tensor | None = None,
 ) -> Tensor:
     r"""Compute the mean over a batch of the squared errors of energy, forces and stress.
 
@@ -40,6 +41,7 @@ def potential_loss(
         scale: Scale :math:`s`, shape ``()``.
         errors: ``"squared"`` or ``"absolute"``.
         stress_weight: Weight :math:`\tau`, dimensionless.
+        weights: Weight of each structure, ``(structures,)``, in place of :math:`1/B`.
 
     Returns:
         The dimensionless loss, float64, shape ``()``.
@@ -47,19 +49,23 @@ def potential_loss(
     Source:
         Schütt et al., NeurIPS 2017, section 4.2, equation (5) (arXiv:1706.08566).
     """
+
+    def total(per_structure: Tensor) -> Tensor:
+        return per_structure.mean() if weights is None else (weights * per_structure).sum()
+
     energy = (out["energy"] - batch.energy) / scale
-    loss = energy_weight * (energy.square() if errors == "squared" else energy.abs()).mean()
+    loss = energy_weight * total(energy.square() if errors == "squared" else energy.abs())
     if "forces" in out:
         forces = (out["forces"] - batch.forces) / scale  # (atoms, 3)
         error = forces.square().sum(dim=1) if errors == "squared" else torch.linalg.vector_norm(forces, dim=1)
         atoms = batch.ptr.diff()
         assert batch.batch is not None
         per_structure = sum_by_molecule(error, batch.batch, len(atoms)) / atoms
-        loss = loss + per_structure.mean()
+        loss = loss + total(per_structure)
     if "stress" in out:
         known = out["stress"].isfinite()  # NaN for molecules
         difference = torch.where(known, out["stress"] - batch.stress, 0.0)
         virial = virial_per_atom(difference, batch).flatten(1) / scale  # (structures, 9)
         error = virial.square().sum(dim=1) if errors == "squared" else torch.linalg.vector_norm(virial, dim=1)
-        loss = loss + stress_weight * error.mean()
+        loss = loss + stress_weight * total(error)
     return loss
