@@ -69,25 +69,28 @@ def shaken_aspirin() -> tuple[Arrays, str]:
     return arrays, "synthetic: RDKit's structure, atoms displaced at random by 0.1 Å, no labels"
 
 
-def qm9() -> tuple[Arrays, str]:
-    """Take random molecules of QM9, energies of U0 less a fit by element, forces zero."""
+def qm9(molecules: int = MOLECULES, sample: bool = False) -> tuple[Arrays, str]:
+    """Take random molecules of QM9, energies of U0 less a fit by element, forces zero.
+
+    Of the sample, which is read in no time, molecules are taken again where a batch is larger.
+    """
     from pyg_schnet.datasets import QM9
 
-    installed = find_spec("qm9pack") is not None
+    installed = find_spec("qm9pack") is not None and not sample
     source = "qm9pack" if installed else ROOT / "datasets/qm9/sample.xyz.tar.bz2"
     with tempfile.TemporaryDirectory() as folder:
         dataset = QM9(folder, source=source)
-        chosen = np.random.default_rng(0).permutation(len(dataset))[:MOLECULES].tolist()
-        items = [dataset[number] for number in chosen]
+        order = np.random.default_rng(0).permutation(len(dataset))
+        items = [dataset[number] for number in np.resize(order, molecules).tolist()]
     counts = np.array([np.bincount(item.z.numpy(), minlength=10) for item in items])
     energy = np.array([item.energy.item() for item in items])
     energy -= counts @ np.linalg.lstsq(counts, energy, rcond=None)[0]
-    batch = np.repeat(np.arange(MOLECULES), [len(item.z) for item in items])
+    batch = np.repeat(np.arange(molecules), [len(item.z) for item in items])
     pos = np.concatenate([item.pos.numpy() for item in items])
     pos = pos + np.random.default_rng(1).normal(0, 0.01, (FRAMES, *pos.shape))
     arrays = unlabelled(np.concatenate([item.z.numpy() for item in items]), pos, batch)
     arrays["energy"] = np.tile(energy, (FRAMES, 1))
-    return arrays, f"{MOLECULES} molecules of {'QM9' if installed else 'the sample of QM9 in datasets/qm9'}"
+    return arrays, f"{molecules} molecules of {'QM9' if installed else 'the sample of QM9 in datasets/qm9'}"
 
 
 def box(atoms: int, density: float = 0.1, cutoff: float = 5.0, edges: bool = True) -> Arrays:

@@ -142,6 +142,7 @@ def test_every_make_target_of_the_readme_exists():
     [
         ("datasets", ["--frames"]),
         ("engines", ["--duration"]),
+        ("gpu", ["pages", "--sections", "--json"]),
         ("speed", ["--ethanol", "--aspirin", "--tasks", "replicas", "--scaling"]),
         ("neighbor_share", ["--steps"]),
         ("reproduce", ["table2", "--md17", "--rows", "--columns"]),

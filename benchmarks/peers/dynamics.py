@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from ase import Atoms, units
 from ase.calculators.calculator import Calculator, all_changes
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
 
 from benchmarks.peers.peer import Peer
@@ -27,10 +26,10 @@ class EdgesGiven(Calculator):
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         """Evaluate; called by ASE."""
         super().calculate(atoms, list(properties), list(system_changes))
-        pos = torch.from_numpy(self.atoms.positions).to(self.peer.pos[0].dtype)
+        pos = torch.from_numpy(self.atoms.positions).to(self.peer.device, self.peer.pos[0].dtype)
         energy, forces = self.peer.evaluate(pos)
         assert forces is not None
-        self.results = {"energy": energy.item(), "forces": forces.detach().double().numpy()}
+        self.results = {"energy": energy.item(), "forces": forces.detach().double().cpu().numpy()}
 
 
 class Dynamics:
@@ -38,13 +37,17 @@ class Dynamics:
 
     def __init__(self, peer: Peer):
         self.calculator = peer.calculator() if hasattr(peer, "calculator") else EdgesGiven(peer)
-        self.numbers, self.positions = peer.z.numpy(), peer.pos[0].double().numpy()
+        self.numbers, self.positions = peer.z.cpu().numpy(), peer.pos[0].double().cpu().numpy()
 
     def __call__(self, steps: int) -> None:
         """Take steps of 0.5 fs."""
-        atoms = Atoms(self.numbers, self.positions)
+        self.run(Atoms(self.numbers, self.positions), steps)
+
+    def run(self, atoms: Atoms, steps: int) -> None:
+        """Take steps of 0.5 fs with a structure, from velocities of 50 K."""
         atoms.calc = self.calculator
-        MaxwellBoltzmannDistribution(atoms, temperature_K=50, rng=np.random.default_rng(0))
+        noise = np.random.default_rng(0).standard_normal((len(atoms), 3))
+        atoms.set_momenta(noise * np.sqrt(atoms.get_masses()[:, None] * 50 * units.kB))
         VelocityVerlet(atoms, timestep=0.5 * units.fs).run(steps)
 
 
@@ -58,7 +61,7 @@ class BatchedSystem:
 
     def __init__(self, peer: Peer, count: int):
         self.peer, self.count = peer, count
-        self.atoms = Atoms(peer.z.numpy(), peer.pos[0].double().numpy())
+        self.atoms = Atoms(peer.z.cpu().numpy(), peer.pos[0].double().cpu().numpy())
 
     def __call__(self, steps: int) -> float:
         """Take steps of 0.5 fs; give the seconds, those at the start included."""

@@ -14,7 +14,7 @@ class Peer:
     """An implementation, ready to be timed on one task.
 
     Args:
-        spec: Of the task: kind, forces, model; whether to compile; a variant.
+        spec: Of the task: kind, forces, model; whether to compile; a variant; the device, else the CPU.
         data: An npz file, see ``inputs.py``.
         dtype: Of the network and of the positions.
         weights: An npz file with another implementation's weights, where that can be.
@@ -26,8 +26,9 @@ class Peer:
         self, spec: dict[str, Any], data: str, dtype: torch.dtype = torch.float32, weights: str | None = None
     ):
         self.spec, self.weights = spec, weights
+        self.device = torch.device(spec.get("device", "cpu"))
         with np.load(data) as file:
-            arrays = {key: torch.from_numpy(file[key]) for key in file}
+            arrays = {key: torch.from_numpy(file[key]).to(self.device) for key in file}
         self.z, self.batch, self.edge_index = (arrays[key].long() for key in ("z", "batch", "edge_index"))
         self.pos, self.energy, self.forces = (
             list(arrays[key].to(dtype)) for key in ("pos", "energy", "forces")
@@ -39,6 +40,7 @@ class Peer:
             self.sharpen()
         training = spec["kind"] == "train"
         self.model.train(training).requires_grad_(training)  # nobody computes gradients that nobody wants
+        self.model.to(self.device)
         self.load()
 
     def build(self) -> nn.Module:
@@ -66,7 +68,7 @@ class Peer:
 
     def save(self, path: str) -> None:
         """Write the weights, as arrays and not as a pickle."""
-        np.savez(path, **{name: tensor.numpy() for name, tensor in self.model.state_dict().items()})
+        np.savez(path, **{name: tensor.cpu().numpy() for name, tensor in self.model.state_dict().items()})
 
     def minus_gradient(self, energy: Tensor, pos: Tensor) -> Tensor:
         """Differentiate; once more in training."""

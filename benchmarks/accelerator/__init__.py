@@ -1,0 +1,1 @@
+"""Sections of the benchmark on a GPU; ``benchmarks/gpu.py`` runs them."""

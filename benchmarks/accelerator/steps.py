@@ -1,0 +1,191 @@
+"""Steps of training, and calls on a large system: ours in its ways of execution, PyG's and SchNetPack's."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import Tensor
+
+from benchmarks import inputs
+from benchmarks.accelerator import capture
+from benchmarks.accelerator.implementations import (
+    CAPTURED,
+    COMPILED,
+    EAGER,
+    OURS,
+    PYG,
+    PYG_COMPILED,
+    SCHNETPACK,
+    Work,
+    build,
+    results,
+    save_structures,
+    weights_after,
+)
+from benchmarks.accelerator.rows import FAILED, Row, Rows, Skipped
+from benchmarks.accelerator.timing import (
+    Settings,
+    difference,
+    milliseconds,
+    peak_megabytes,
+    prepare,
+    same_bits,
+)
+from benchmarks.agreement import BOUNDS
+from benchmarks.peers.peer import Peer
+from benchmarks.peers.worker import training_step
+
+# PyG's last: it compiles for each batch anew, and is not to take the time of the others.
+ORDER = (PYG, EAGER, COMPILED, CAPTURED, SCHNETPACK, PYG_COMPILED)
+NAMES = {"paper": "64 × 3", "today": "128 × 6"}
+BOUND = BOUNDS["float32"]
+REPEATED_STEPS = 3
+
+
+def paper_forces(rows: Rows, settings: Settings) -> None:
+    """Measure training on energies and forces with the paper's network."""
+    with _folder() as folder:
+        structures = {
+            "ethanol, 32": lambda: inputs.md17(None, settings.size(32, 2))[0],
+            "aspirin, 32": lambda: inputs.shaken_aspirin()[0],
+            "QM9, 32": lambda: inputs.qm9(32)[0],
+            "QM9, 512": lambda: inputs.qm9(512)[0],
+        }
+        measure(rows, settings, folder, _first(structures, settings), "paper", "train", forces=True)
+
+
+def paper_energies(rows: Rows, settings: Settings) -> None:
+    """Measure training on energies with the paper's network."""
+    with _folder() as folder:
+        measure(rows, settings, folder, _qm9(settings), "paper", "train", forces=False)
+
+
+def large_energies(rows: Rows, settings: Settings) -> None:
+    """Measure training on energies with 128 channels and six interactions."""
+    with _folder() as folder:
+        measure(rows, settings, folder, _qm9(settings), "today", "train", forces=False)
+
+
+def box(rows: Rows, settings: Settings) -> None:
+    """Measure energy and forces of 50,000 atoms."""
+    atoms = settings.size(50_000, 60)
+    with _folder() as folder:
+        structures = {f"{atoms:,} atoms": lambda: inputs.box(atoms, edges=False)}
+        measure(rows, settings, folder, structures, "today", "infer", forces=True)
+
+
+def measure(
+    rows: Rows,
+    settings: Settings,
+    folder: Path,
+    structures: dict[str, Callable[[], inputs.Arrays]],
+    model: str,
+    kind: str,
+    forces: bool,
+) -> None:
+    """Compare and time all implementations on all structures.
+
+    Args:
+        rows: Where results go.
+        settings: Device and times.
+        folder: For structures and weights.
+        structures: Functions that make structures, by name.
+        model: Key of ``MODELS``.
+        kind: "train" or "infer".
+        forces: Whether forces are computed.
+    """
+    what = "energy + forces" if forces else "energy"
+    kept: list[Peer] = []  # programs live as long as a potential that uses them
+    works, expected, failures = {}, {}, {}
+    for name, make in structures.items():
+        task = f"{name}, {what}, {NAMES[model]}, {'a training step' if kind == 'train' else 'a call'}"
+        with rows.row(task, "structures", only_failure=True):
+            works[task] = Work(task, save_structures(folder, name, make(), model), model, kind, forces)
+    for variants in (ORDER[:-1], ORDER[-1:]):
+        for task, work in works.items():
+            for variant in variants:
+                if settings.variants is not None and variant not in settings.variants:
+                    continue
+                with rows.row(task, variant) as row:
+                    if variant in failures and variant not in OURS:
+                        raise Skipped(f"as above: {failures[variant]}")
+                    _measure(row, settings, folder, work, variant, expected, kept)
+                if row.status == FAILED:
+                    failures[variant] = row.note
+
+
+def _measure(
+    row: Row,
+    settings: Settings,
+    folder: Path,
+    work: Work,
+    variant: str,
+    expected: dict[str, list[Tensor]],
+    kept: list[Peer],
+) -> None:
+    device, weights = settings.device, folder / f"weights-{work.model}-{work.forces}.npz"
+    peer = build(variant, work, device, weights if weights.exists() else None, settings.quick)
+    if variant == PYG and not weights.exists():
+        peer.save(str(weights))
+    if variant == COMPILED:
+        kept.append(peer)
+    if variant == CAPTURED and work.kind != "train":
+        raise Skipped("only steps of training are captured")
+    if variant == CAPTURED:
+        step = capture.training_step(peer, row)
+    elif work.kind == "train":
+        row.preparation = prepare(lambda: results(peer), device)
+        step = training_step(peer)
+    else:
+        row.preparation = prepare(lambda: peer.frame(0), device)
+        step = _calls(peer)
+    found = results(peer)
+    if variant == PYG:
+        expected[work.name] = found
+    elif variant == SCHNETPACK:
+        own = folder / "weights-schnetpack.npz"
+        peer.save(str(own))
+        row.difference = difference(results(build(EAGER, work, device, own, settings.quick)), found)
+        row.bound = BOUND
+    elif work.name in expected:
+        row.difference, row.bound = difference(found, expected[work.name]), BOUND
+    if variant == COMPILED:
+        row.note = peer.model.why_eager() or getattr(peer.model.compiled, "failure", None) or ""
+        if row.note:
+            raise Skipped(f"runs eagerly: {row.note}")
+    if variant in OURS and work.kind == "train":
+        row.repeats = _repeats(variant, work, settings, weights)
+    row.ms = milliseconds(step, settings)
+    row.megabytes = peak_megabytes(step, device)
+
+
+def _repeats(variant: str, work: Work, settings: Settings, weights: Path) -> bool:
+    """Return whether a few steps end with the same bits when they are done again."""
+    ends = []
+    for _ in range(2):
+        peer = build(variant, work, settings.device, weights, settings.quick)
+        step = capture.training_step(peer, None) if variant == CAPTURED else training_step(peer)
+        ends.append(weights_after(step, peer, REPEATED_STEPS))
+    return same_bits(*ends)
+
+
+def _calls(peer: Peer) -> Callable[[], object]:
+    return lambda: peer.frame(0)
+
+
+def _qm9(settings: Settings) -> dict[str, Callable[[], inputs.Arrays]]:
+    sizes = (32, 512) if not settings.quick else (3,)
+    return {f"QM9, {size}": lambda size=size: inputs.qm9(size, settings.quick)[0] for size in sizes}
+
+
+def _first(structures: dict, settings: Settings) -> dict:
+    return dict(list(structures.items())[:1]) if settings.quick else structures
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
