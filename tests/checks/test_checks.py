@@ -132,6 +132,12 @@ BROKEN = {
 }
 
 
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    """The models of these tests compute all pairs of atoms in a batch."""
+    monkeypatch.setattr("pyg_schnet.checks.model_adapter._BATCH_ATOMS", 200)
+
+
 @pytest.fixture(scope="module")
 def molecules():
     found = [molecule("CH3CH2OH"), molecule("CH3OH")]
@@ -159,7 +165,6 @@ def test_each_defect_is_detected_by_its_check(model, finding, molecules):
     report = check(model, molecules, [name], **FAST)
     assert report[finding].verdict == "fail"
     assert report[finding].note
-    assert check(morse, molecules, [name], **FAST).passed
 
 
 def test_an_untrained_potential_passes_with_a_limit_for_its_bonds(molecules):
@@ -299,8 +304,8 @@ def test_pygs_schnet_with_32_neighbors_depends_on_the_order_of_atoms_and_jumps(r
     assert report["smoothness, energy"].verdict == "fail"
 
 
-def test_pygs_envelope_rises_again_on_a_wider_graph(randomize, molecules):
-    report = check(pyg_schnet(randomize, pyg_graph(7.0, 10_000)), molecules, ["smoothness"])
+def test_pygs_envelope_rises_again_on_a_wider_graph(randomize):
+    report = check(pyg_schnet(randomize, pyg_graph(7.0, 10_000)), molecule("CO"), ["smoothness"])
     assert report["smoothness, energy"].verdict == "fail"
 
 
@@ -348,9 +353,9 @@ def pairs(term):
 
 
 @pytest.mark.parametrize(("place", "size"), [(1.9, 1e-3), (3.3, -1e-3), (6.3, 1e-3)])
-def test_a_small_jump_of_forces_is_found_beside_steep_walls(place, size, molecules):
+def test_a_small_jump_of_forces_is_found_beside_steep_walls(place, size):
     model = pairs(lambda r: size * (r - place).clamp(max=0))
-    found = check(model, molecules, "smoothness")["smoothness, forces"]
+    found = check(model, molecule("CO"), "smoothness")["smoothness, forces"]
     assert found.value == pytest.approx(1e-3, rel=1e-3)
     assert found.verdict == "fail"
 
