@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,9 +65,9 @@ def _pairs_on_device(
         lattice = (space.amax(0) - space.amin(0) + 2.5 * reach).diag()
     cells = NeighborList(cutoff=reach, full_list=True, algorithm="cell_list")
     try:
-        pairs, shift = cells.compute(space, lattice.detach().to(space), [True] * 3, "PS", copy=False)
+        found: Any = cells.compute(space, lattice.detach().to(space), [True] * 3, "PS", copy=False)
     except (RuntimeError, TypeError):  # TypeError by versions that know CPUs only
         return None
     # Copies, for vesin owns its memory; it counts in uint64, which torch cannot compute with.
-    target, source = pairs.view(torch.int64).clone().unbind(1)
-    return target, source, shift.clone()
+    target, source = found[0].view(torch.int64).clone().unbind(1)
+    return target, source, found[1].clone()
