@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -57,6 +57,17 @@ def check_elements(z: Tensor, allowed: Tensor) -> None:
             f"`z` contains {foreign[0]}, which was absent from training; this potential supports the "
             f"atomic numbers {', '.join(map(str, numbers))}"
         )
+
+
+def check_data_device(fields: Mapping[str, Any], device: torch.device) -> None:
+    """Check that the tensors of data are on the device of a potential."""
+    for name in ("pos", "z", "batch"):
+        value = fields.get(name)
+        if isinstance(value, Tensor) and value.device != device:
+            raise ValueError(
+                f"`{name}` must be on the device of the potential, {device}, got {value.device}; use "
+                f"data.to({str(device)!r}), or move the potential: potential.to({str(value.device)!r})"
+            )
 
 
 def is_periodic(pbc: Tensor | Sequence[bool] | bool | None) -> bool:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from pyg_schnet.graph.neighbors import neighbor_list
-from pyg_schnet.graph.validation import check_molecules
+from pyg_schnet.graph.pair_graph import PairGraph
+from pyg_schnet.graph.validation import check_data_device, check_molecules
 from pyg_schnet.io.atomic import atomic_write
 from pyg_schnet.io.hashes import hash_file
 from pyg_schnet.nn import SchNet
@@ -194,21 +195,31 @@ class Ensemble(nn.Module):
     def _members(self) -> list[Potential]:
         return cast(list[Potential], list(self.potentials))
 
-    def forward(self, data: Data, forces: bool = True, stress: bool = False) -> dict[str, Tensor]:
+    def takes_graph(self, data: Data) -> bool:
+        """Return whether :meth:`forward` accepts a ``graph`` of such data."""
+        return all(potential.takes_graph(data) for potential in self._members)
+
+    def forward(
+        self, data: Data, forces: bool = True, stress: bool = False, graph: PairGraph | None = None
+    ) -> dict[str, Tensor]:
         """Compute mean energies, forces and stresses, and their deviations.
 
         Args:
             data: Structure or batch, as for :class:`~pyg_schnet.Potential`.
             forces: Whether to compute forces.
             stress: Whether to compute the stress of periodic systems.
+            graph: Atoms and pairs of ``data`` within the largest cutoff, as for
+                :class:`~pyg_schnet.Potential`.
 
         Returns:
             ``energy (molecules,)`` and ``energy_deviation (molecules,)`` in eV; ``forces (atoms, 3)`` and
             ``forces_deviation (atoms,)`` in eV/Å; ``stress (molecules, 3, 3)`` in eV/Å³. Deviations are
             multiplied by ``factors``.
         """
-        data = self._with_edges(data)
-        results = [potential(data, forces, stress) for potential in self.potentials]
+        if graph is None:
+            check_data_device(data.to_dict(), self.scale.device)
+            data = self._with_edges(data)
+        results = [potential(data, forces, stress, graph) for potential in self.potentials]
         members = {name: torch.stack([result[name] for result in results]) for name in results[0]}
         out = {name: values.mean(0) for name, values in members.items()}
         out["energy_deviation"] = self.factors["energy"] * members["energy"].std(0)

@@ -19,6 +19,7 @@ from pyg_schnet.graph.validation import (
     MAX_ATOMIC_NUMBER,
     batch_of,
     check_atomic_numbers,
+    check_data_device,
     check_elements,
     check_molecules,
     is_periodic,
@@ -196,6 +197,7 @@ class Potential(DoubleBuffers):
             raise ValueError("`data` must hold `pos`, positions in Å; got None")
         if fields.get("z") is None:
             raise ValueError("`data` must hold `z`, atomic numbers; got None")
+        check_data_device(fields, self.scale.device)
         return self._build_pairs(data, fields) if self._takes_pairs(fields) else None
 
     def evaluate(
@@ -223,6 +225,10 @@ class Potential(DoubleBuffers):
                 (gradient,) = torch.autograd.grad(energy, graph.site_pos, ones, create_graph=self.training)
         out = {"energy": energy if self.training else energy.detach()}
         return {**out, **graph.forces_and_stress(-gradient, forces, volume)}
+
+    def takes_graph(self, data: Data) -> bool:
+        """Return whether :meth:`forward` accepts a ``graph`` of such data."""
+        return self._takes_pairs(_fields_of(data))
 
     def atomic_energies(self, data: Data) -> Tensor:
         """Compute the contribution of each atom to the energy; only the sums have a physical meaning.

@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 from torch_geometric.data import Batch, Data
 
-from pyg_schnet import Potential, RadiusGraph, SchNet
+from pyg_schnet import Ensemble, Potential, RadiusGraph, SchNet
 
 
 @pytest.fixture
@@ -339,3 +339,14 @@ def test_edges_beyond_the_cutoff_add_nothing_in_training_either(ethanol, randomi
     potential = Potential(randomize(model)).train()
     expected = potential(ethanol)
     assert_close(potential(RadiusGraph(6.0)(ethanol)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_data_on_another_device_is_rejected_with_both_devices_and_what_to_do(default, water):
+    potential = Potential(default).eval()
+    for model in (potential, Ensemble([potential, copy.deepcopy(potential)])):
+        with pytest.raises(ValueError, match=r"`pos` .* cpu, got meta; .* data\.to\('cpu'\)"):
+            model(water.clone().to("meta"))
+    mixed = water.clone()
+    mixed.z = mixed.z.to("meta")
+    with pytest.raises(ValueError, match="`z` must be on the device of the potential"):
+        potential(mixed)
