@@ -12,11 +12,47 @@ from pyg_schnet.graph.neighbors import neighbor_list
 from pyg_schnet.graph.sites import Sites, find_sites
 
 
-class _Search(NamedTuple):
-    """The systems that were searched, and the neighbors found."""
+class Reference(NamedTuple):
+    """Positions and lattices of systems when their neighbors were searched.
+
+    Attributes:
+        pos: Positions in Å, ``(atoms, 3)``.
+        lattice: Lattice vectors, ``(systems, 3, 3)``, and which are periodic; ``None`` without a lattice.
+    """
 
     pos: Tensor
     lattice: tuple[Tensor, Tensor] | None
+
+    @classmethod
+    def copy_of(cls, pos: Tensor, lattice: tuple[Tensor, Tensor] | None) -> Reference:
+        """Return copies, which do not change with the system."""
+        return cls(pos.clone(), None if lattice is None else (lattice[0].clone(), lattice[1].clone()))
+
+    def is_near(
+        self,
+        pos: Tensor,
+        batch: Tensor | None,
+        lattice: tuple[Tensor, Tensor] | None,
+        cutoff: float,
+        skin: float,
+    ) -> bool:
+        """Return whether all pairs within the cutoff were within cutoff and skin; false for NaN."""
+        old = self.lattice
+        if skin == 0 or pos.shape != self.pos.shape or (lattice is None) != (old is None):
+            return False
+        if lattice is None or old is None:
+            return _has_moved_little(pos - self.pos, skin)
+        if lattice[0].shape != old[0].shape or not torch.equal(lattice[1], old[1]):
+            return False
+        if torch.equal(lattice[0], old[0]):
+            return _has_moved_little(pos - self.pos, skin)
+        return _is_deformed_little(self.pos, pos, batch, lattice[0], old[0], lattice[1], cutoff, skin)
+
+
+class _Search(NamedTuple):
+    """The systems that were searched, and the neighbors found."""
+
+    reference: Reference
     found: dict[str, Tensor | Sites]
 
 
@@ -63,7 +99,7 @@ class VerletList:
         pos, batch = fields["pos"], fields.get("batch")
         lattice = (fields["cell"].view(-1, 3, 3), fields["pbc"].view(-1, 3)) if "pbc" in fields else None
         last = self._last
-        if last is None or not self._holds(last, pos, batch, lattice):
+        if last is None or not last.reference.is_near(pos, batch, lattice, self.cutoff, self.skin):
             last = self._last = self._search(pos, batch, lattice)
             self.searches += 1
         if "sites" in fields and "sites" not in last.found:
@@ -73,41 +109,36 @@ class VerletList:
     def _search(self, pos: Tensor, batch: Tensor | None, lattice: tuple[Tensor, Tensor] | None) -> _Search:
         cell, pbc = lattice or (None, None)
         edge_index, shift = neighbor_list(pos, self.cutoff + self.skin, batch, cell, pbc)
-        if lattice is None:
-            return _Search(pos.clone(), None, {"edge_index": edge_index})
-        found: dict[str, Tensor | Sites] = {"edge_index": edge_index, "shift": shift}
-        number = edge_index.new_zeros(len(pos)) if batch is None else batch
-        if (sites := find_sites(edge_index, shift, number)) is not None:
-            found["sites"] = sites
-        return _Search(pos.clone(), (lattice[0].clone(), lattice[1].clone()), found)
+        found: dict[str, Tensor | Sites] = {"edge_index": edge_index}
+        if lattice is not None:
+            found["shift"] = shift
+            number = edge_index.new_zeros(len(pos)) if batch is None else batch
+            if (sites := find_sites(edge_index, shift, number)) is not None:
+                found["sites"] = sites
+        return _Search(Reference.copy_of(pos, lattice), found)
 
-    def _holds(
-        self, last: _Search, pos: Tensor, batch: Tensor | None, lattice: tuple[Tensor, Tensor] | None
-    ) -> bool:
-        old = last.lattice
-        if self.skin == 0 or pos.shape != last.pos.shape or (lattice is None) != (old is None):
-            return False
-        if lattice is None or old is None:
-            return self._has_moved_little(pos - last.pos)
-        if lattice[0].shape != old[0].shape or not torch.equal(lattice[1], old[1]):
-            return False
-        if torch.equal(lattice[0], old[0]):
-            return self._has_moved_little(pos - last.pos)
-        return self._is_deformed_little(last.pos, pos, batch, lattice[0], old[0], lattice[1])
 
-    def _has_moved_little(self, moved: Tensor) -> bool:
-        if len(moved) == 0:
-            return True
-        return float(moved.square().sum(dim=1).amax()) < (self.skin / 2) ** 2  # false for NaN
+def _has_moved_little(moved: Tensor, skin: float) -> bool:
+    if len(moved) == 0:
+        return True
+    return float(moved.square().sum(dim=1).amax()) < (skin / 2) ** 2  # false for NaN
 
-    def _is_deformed_little(
-        self, before: Tensor, pos: Tensor, batch: Tensor | None, cell: Tensor, old: Tensor, pbc: Tensor
-    ) -> bool:
-        if not bool(pbc.all()) or not bool((cell.det().abs() > 0).all()):
-            return False  # open directions may have no lattice vector that defines a deformation
-        batch = torch.zeros_like(pos[:, 0], dtype=torch.long) if batch is None else batch
-        own = torch.linalg.solve(old, cell).index_select(0, batch)
-        length = (pos - (before[:, None] @ own).squeeze(1)).square().sum(dim=1).sqrt()
-        farthest = length.new_zeros(len(cell)).scatter_reduce(0, batch, length, "amax")
-        stretch = torch.linalg.matrix_norm(torch.linalg.solve(cell, old), ord=2)
-        return bool(((self.cutoff + 2 * farthest) * stretch < self.cutoff + self.skin).all())  # false for NaN
+
+def _is_deformed_little(
+    before: Tensor,
+    pos: Tensor,
+    batch: Tensor | None,
+    cell: Tensor,
+    old: Tensor,
+    pbc: Tensor,
+    cutoff: float,
+    skin: float,
+) -> bool:
+    if not bool(pbc.all()) or not bool((cell.det().abs() > 0).all()):
+        return False  # open directions may have no lattice vector that defines a deformation
+    batch = torch.zeros_like(pos[:, 0], dtype=torch.long) if batch is None else batch
+    own = torch.linalg.solve(old, cell).index_select(0, batch)
+    length = (pos - (before[:, None] @ own).squeeze(1)).square().sum(dim=1).sqrt()
+    farthest = length.new_zeros(len(cell)).scatter_reduce(0, batch, length, "amax")
+    stretch = torch.linalg.matrix_norm(torch.linalg.solve(cell, old), ord=2)
+    return bool(((cutoff + 2 * farthest) * stretch < cutoff + skin).all())  # false for NaN
