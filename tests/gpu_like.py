@@ -43,7 +43,7 @@ OWN = {
     "ssp_backward": 1,
     "ssp_double_backward": 1,
     "convolve": 1,
-    "convolve_backward": 4,  # features; slope; table: partial sums by interval, then by knot
+    "convolve_backward": 1,  # and 1 by distances, 2 by the table: sums by interval, then by knot
     "convolve_double_backward": 5,
     "correlate_rows": 1,
     "distances": 1,
@@ -122,6 +122,9 @@ class _Dispatched(TorchDispatchMode):
         kwargs = kwargs or {}
         namespace, name = func._schema.name.split("::")
         launches = OWN[name] if namespace == "pyg_schnet" else _launches_of_torch(name)
+        if name == "convolve_backward":
+            by_distance, by_table = args[-2:]
+            launches += by_distance + 2 * by_table
         if launches:
             self._counter.launches += launches
             self._counter.operations[name] += 1

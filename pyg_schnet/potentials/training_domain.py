@@ -135,12 +135,15 @@ class TrainingDomain:
             all(domain.stress for domain in known),
         )
 
-    def pairs_near_limits(self, data: Data, closest: float = MIN_DISTANCE_RATIO) -> NearPairs:
-        """Find the pairs of atoms less than 0.5 Å beyond their limits.
+    def pairs_near_limits(
+        self, data: Data, closest: float = MIN_DISTANCE_RATIO, skin: float = SKIN
+    ) -> NearPairs:
+        """Find the pairs of atoms less than a distance beyond their limits.
 
         Args:
             data: One structure, or a batch.
             closest: Allowed fraction of the shortest distance of two elements.
+            skin: The distance in Å.
         """
         z, pos = data.z, cast(Tensor, data.pos)
         table = self.min_distances(closest).to(pos.device)
@@ -149,7 +152,7 @@ class TrainingDomain:
         if farthest == 0:
             return NearPairs(z.new_empty(2, 0), pos.new_empty(0, 3), pos.new_empty(0), closest)
         batch = data.get("batch")
-        edges, shift = neighbor_list(pos, farthest + SKIN, batch, data.get("cell"), data.get("pbc"))
+        edges, shift = neighbor_list(pos, farthest + skin, batch, data.get("cell"), data.get("pbc"))
         source, target = edges
         offset = torch.zeros_like(pos[source])
         if "cell" in data:
@@ -161,7 +164,7 @@ class TrainingDomain:
 
 @dataclass(frozen=True)
 class NearPairs:
-    """Pairs of atoms near their limits; complete until an atom moves by 0.25 Å or a cell changes.
+    """Pairs of atoms near their limits; complete until an atom moves by half the skin or a cell changes.
 
     Attributes:
         edges: Source and target of each pair, in both directions, shape ``(2, edges)``.
@@ -183,6 +186,15 @@ class NearPairs:
         """
         source, target = self.edges
         return (pos[source] - pos[target] + self.offset).norm(dim=1) - self.limit
+
+    def are_apart(self, pos: Tensor) -> Tensor:
+        """Return whether no atoms are too close, ``()``, without reading it.
+
+        Args:
+            pos: Positions in Å, shape ``(atoms, 3)``.
+        """
+        source, target = pos.index_select(0, self.edges.flatten()).view(2, -1, 3)
+        return ((source - target + self.offset).norm(dim=1) >= self.limit).all()  # false for NaN
 
     def violations(self, data: Data) -> dict[int, str]:
         """Return a description of the closest forbidden pair, by the index of the structure.

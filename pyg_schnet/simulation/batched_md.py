@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple, cast
 
-import numpy as np
 import torch
-from ase import Atoms, units
-from torch import Tensor
+from ase import Atoms
 
 from pyg_schnet.potentials.ensemble import Ensemble
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.potentials.training_domain import MIN_DISTANCE_RATIO
-from pyg_schnet.simulation.batched_system import (
-    BatchedSystem,
-    check_batched,
-    check_sequence,
-    group_by_pairs,
-)
+from pyg_schnet.simulation.batched_integrator import BatchedIntegrator
+from pyg_schnet.simulation.batched_system import check_batched, check_sequence, group_by_pairs
 from pyg_schnet.simulation.calculator import Model, compile_copy, evaluation_copy
 from pyg_schnet.simulation.integrators import check_settings, number_of_steps
-from pyg_schnet.simulation.limits import MAX_DISPLACEMENT, BatchedLimits
-from pyg_schnet.simulation.statistics import Statistics
+from pyg_schnet.simulation.limits import BatchedLimits
 from pyg_schnet.simulation.structures import StructureError
 from pyg_schnet.simulation.trajectory import TrajectoryFile
-from pyg_schnet.simulation.velocities import degrees_of_freedom, draw_momenta
+from pyg_schnet.simulation.velocities import degrees_of_freedom
 from pyg_schnet.transforms.ase_atoms import from_ase
-
-_STEPS_OF_NOISE = 64  # drawn at once
 
 
 @dataclass(frozen=True)
@@ -136,7 +125,7 @@ def run_md_batched(
     with TrajectoryFile(trajectory, overwrite) as file:
         for group in group_by_pairs(own, structures, max_pairs):
             limits = BatchedLimits(own.domain, closest, max_force)
-            integrator = _BatchedIntegrator(
+            integrator = BatchedIntegrator(
                 *(own, [structures[k] for k in group], group, limits),
                 *(temperature, timestep, None if nve else friction, seed),
             )
@@ -170,164 +159,3 @@ def _check_start(
             potential.domain.check(from_ase(atoms), closest)
     except ValueError as error:
         raise StructureError(number, str(error)) from error
-
-
-class _Result(NamedTuple):
-    """Result of one structure, see :class:`BatchedDynamics`."""
-
-    atoms: Atoms
-    stopped: str | None
-    temperature: float
-    potential_energy: float
-    drift: float | None
-    fluctuation: float | None
-
-
-class _BatchedIntegrator:
-    """Velocity Verlet or BAOAB of a group of structures.
-
-    Args:
-        potential: Potential in evaluation mode.
-        structures: Initial structures.
-        numbers: Index of each among all structures.
-        limits: Limits that stop structures.
-        temperature: Temperature in K.
-        timestep: Time step in fs.
-        friction: Friction of the bath in 1/fs; ``None`` for none.
-        seed: Seed of velocities and bath.
-
-    Raises:
-        ValueError: If a structure is beyond the limits.
-    """
-
-    def __init__(
-        self,
-        potential: Potential | Ensemble,
-        structures: list[Atoms],
-        numbers: list[int],
-        limits: BatchedLimits,
-        temperature: float,
-        timestep: float,
-        friction: float | None,
-        seed: int,
-    ):
-        self.friction, self.limits = friction, limits
-        self.timestep, self.temperature = timestep, temperature
-        self.rng = [np.random.default_rng([seed, number]) for number in numbers]
-        moving, self.freedom = [], []
-        for atoms, rng in zip(structures, self.rng, strict=True):
-            # The bath moves the center of mass, too.
-            modes = {"rotation": bool(atoms.pbc.any()), "drift": friction is not None}
-            moving.append(atoms.copy())
-            draw_momenta(moving[-1], temperature, rng, **modes)
-            self.freedom.append(
-                degrees_of_freedom(atoms, **modes)
-            )  # of the start: a linear molecule may bend
-        self.system = BatchedSystem(potential, moving, numbers)
-        momenta = np.concatenate([atoms.get_momenta() for atoms in moving])
-        self.velocity = torch.from_numpy(momenta).to(self.system.pos.device) / self.system.mass
-        self.is_moving = torch.ones_like(self.system.mass)  # (atoms, 1); 0 for stopped structures
-        self.results: dict[int, _Result] = {}  # by index
-        self.statistics = Statistics()
-        self._noise: list[Tensor] = []
-        for index, reason in self._violations(0 * self.system.pos).items():
-            raise ValueError(
-                f"structure {numbers[index]} must be within the training domain of the potential, but "
-                f"{reason}; relax it, train on such structures, or change `closest` or `max_force`"
-            )
-
-    def run(self, steps: int, file: TrajectoryFile, interval: int) -> list[_Result]:
-        """Integrate a number of steps and write a frame every ``interval``."""
-        system, dt = self.system, self.timestep * units.fs
-        self._measure(0)
-        self._write(0, file)
-        for step in range(1, steps + 1):
-            before, kick = self.velocity.clone(), 0.5 * dt / system.mass * self.is_moving
-            self.velocity += kick * system.forces
-            if self.friction is None:
-                displacement = dt * self.velocity
-            else:
-                displacement = 0.5 * dt * self.velocity
-                self._apply_bath(self.friction)
-                displacement += 0.5 * dt * self.velocity
-            if reasons := system.move(displacement, partial(self._violations, displacement)):
-                self._stop(reasons, step, before, file, interval)
-                if len(self.results) == len(system):
-                    break
-            self.velocity += kick * self.is_moving * system.forces
-            self._measure(step)
-            if step % interval == 0:
-                self._write(step, file)
-        left = self._moving_structures()
-        for index, frame in zip(left, self._frames(steps, left, self.velocity), strict=True):
-            self.results[index] = self._result(index, None, frame)
-        return [self.results[index] for index in range(len(system))]
-
-    def _moving_structures(self) -> list[int]:
-        return [index for index in range(len(self.system)) if index not in self.results]
-
-    def _measure(self, step: int) -> None:
-        """Add a step to the statistics, which hold kinetic energies instead of temperatures.
-
-        Those of stopped structures are not used any more.
-        """
-        kinetic = self.system.sum((0.5 * self.system.mass * self.velocity.square()).sum(dim=1))
-        total = cast(float, self.system.energy + kinetic)
-        self.statistics.add(step, total, cast(float, kinetic))
-
-    def _result(self, index: int, reason: str | None, frame: Atoms) -> _Result:
-        """Return the result of a structure up to now."""
-        own, atoms = self.statistics.of_structure(index), self.system.sizes[index]
-        kinetic = own.temperature
-        temperature = 2 * kinetic / (self.freedom[index] * units.kB)
-        drift, fluctuation = own.drift(self.timestep, atoms), own.fluctuation(atoms)
-        return _Result(frame, reason, temperature, own.energy - kinetic, drift, fluctuation)
-
-    def _violations(self, displacement: Tensor) -> dict[int, str]:
-        """Return which of the moving structures exploded or are beyond the limits, and the reasons."""
-        system = self.system
-        is_near = displacement.square().sum(dim=1) < MAX_DISPLACEMENT**2
-        exploded = ~(system.forces.isfinite().all(dim=1) & is_near)
-        found = self.limits.violations(system.data, system.forces)
-        for index in system.batch[exploded].unique().tolist():
-            found[index] = f"it exploded: forces are not finite, or an atom moved {MAX_DISPLACEMENT:g} Å"
-        return {index: reason for index, reason in found.items() if index not in self.results}
-
-    def _stop(
-        self, reasons: dict[int, str], step: int, velocity: Tensor, file: TrajectoryFile, interval: int
-    ) -> None:
-        """Stop structures at the step before, to which their positions were reset."""
-        frames = self._frames(step - 1, reasons, velocity)
-        for (index, reason), frame in zip(reasons.items(), frames, strict=True):
-            self.results[index] = self._result(index, f"at step {step} {reason}", frame)
-            if (step - 1) % interval != 0:
-                file.write(frame)
-        self.is_moving = torch.where(self.system.atom_mask(reasons), 0.0, self.is_moving)
-        self.velocity = self.velocity * self.is_moving
-
-    def _apply_bath(self, friction: float) -> None:
-        """Apply friction and noise to the velocities for one step."""
-        keep = float(np.exp(-friction * self.timestep))
-        if not self._noise:
-            # Drawn for each structure, whose noise thus does not depend on the others.
-            drawn = [
-                rng.standard_normal((_STEPS_OF_NOISE, n, 3))
-                for rng, n in zip(self.rng, self.system.sizes, strict=True)
-            ]
-            self._noise = list(torch.from_numpy(np.concatenate(drawn, axis=1)).to(self.velocity.device))
-        width = (units.kB * self.temperature * (1 - keep**2) / self.system.mass).sqrt()
-        self.velocity = keep * self.velocity + width * self.is_moving * self._noise.pop()
-
-    def _frames(self, step: int, indices: Iterable[int], velocity: Tensor) -> list[Atoms]:
-        """Return frames of some structures with velocities and numbers."""
-        indices = list(indices)
-        frames, velocities = self.system.frames(indices), self.system.split(velocity)
-        for frame, index in zip(frames, indices, strict=True):
-            frame.set_velocities(velocities[index].numpy())
-            frame.info |= {"system": self.system.numbers[index], "step": step}
-        return frames
-
-    def _write(self, step: int, file: TrajectoryFile) -> None:
-        if file.path is not None:
-            for frame in self._frames(step, self._moving_structures(), self.velocity):
-                file.write(frame)

@@ -12,7 +12,9 @@ from torch_geometric.data import Data
 
 from pyg_schnet.graph.neighbors import neighbor_list
 from pyg_schnet.graph.validation import check_predictions
+from pyg_schnet.graph.verlet_graph import VerletGraph
 from pyg_schnet.graph.verlet_list import VerletList
+from pyg_schnet.kernels import has_kernels, on_accelerator, segment_sum
 from pyg_schnet.nn.readout import sum_by_molecule
 from pyg_schnet.potentials.ensemble import Ensemble
 from pyg_schnet.potentials.potential import Potential
@@ -43,6 +45,7 @@ class BatchedSystem:
         batch: Index of the structure of each atom, ``(atoms,)``.
         sizes: Number of atoms of each structure.
         mass: Masses in u, ``(atoms, 1)``.
+        pairs: Pairs that stay on an accelerator; ``None`` on CPUs, and for models that find pairs themselves.
         energy: Energies in eV, ``(structures,)``.
         forces: Forces in eV/Å, ``(atoms, 3)``.
 
@@ -61,10 +64,16 @@ class BatchedSystem:
         self.sizes = sizes.tolist()
         self.data = Data(**fields, batch=self.batch)
         self.data.num_graphs = len(items)
+        ends = torch.tensor([0, *self.sizes]).cumsum(0).int().to(device)
+        self._rowptr = ends if on_accelerator(self.batch) else None  # where each structure begins
         masses = [torch.from_numpy(atoms.get_masses()) for atoms in structures]
         self.mass = torch.cat(masses).to(device)[:, None]
         cutoff = potential.cutoff
         self.neighbors = VerletList(cutoff, _SKIN) if cutoff < math.inf else None
+        self.pairs = None
+        if on_accelerator(self.pos) and potential.takes_graph(self.data):
+            self.pairs = VerletGraph(cutoff, _SKIN)
+        self._fields = self.data.to_dict() | {"num_graphs": len(items)}
         self.evaluate()
         self._check_finite()
 
@@ -80,12 +89,21 @@ class BatchedSystem:
     def evaluate(self) -> None:
         """Compute energies and forces at the present positions."""
         try:
-            if self.neighbors is not None:
-                self.neighbors.add_to(self.data)
-            out = self.potential(self.data)
+            if self.pairs is not None:
+                out = self.potential(self.data, graph=self.pairs.update(self._fields))
+            else:
+                if self.neighbors is not None:
+                    self.neighbors.add_to(self.data)
+                out = self.potential(self.data)
         except ValueError:
             self._evaluate_separately()
             raise
+        self.energy, self.forces = out["energy"], out["forces"].double()
+
+    def evaluate_listed(self) -> None:
+        """Compute energies and forces with the pairs of the last search, without checks: nothing is read."""
+        assert self.pairs is not None
+        out = self.potential(self.data, graph=self.pairs.at(self.pos))
         self.energy, self.forces = out["energy"], out["forces"].double()
 
     def move(self, displacement: Tensor, find_rejected: Callable[[], dict[int, str]]) -> dict[int, str]:
@@ -133,6 +151,8 @@ class BatchedSystem:
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum values of atoms by structure, ``(structures, …)``."""
+        if self._rowptr is not None and has_kernels(values):
+            return segment_sum(values, self._rowptr)
         return sum_by_molecule(values, self.batch, len(self))
 
     def gather(self, values: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from pyg_schnet.graph.validation import check_atomic_numbers
+from pyg_schnet.kernels import on_accelerator
 from pyg_schnet.potentials.ensemble import Ensemble
 from pyg_schnet.potentials.training_domain import SKIN, NearPairs, TrainingDomain
 from pyg_schnet.simulation.integrators import check_positive
@@ -22,6 +23,7 @@ from pyg_schnet.transforms.ase_atoms import from_ase
 MAX_DISPLACEMENT = 1.0  # Å in a step; a hydrogen atom at 300 K moves 0.014 Å in 0.5 fs
 # Times the largest force in training: halves of one data set differ by 1.3, explosions by thousands.
 _FORCE_RATIO = 3.0
+_SKIN_ON_ACCELERATOR = 1.0  # Å; whatever ends the validity of a list costs a window of steps there
 _MAX_DENSE = 100  # atoms of a molecule up to which all distances take less than a search: 8 µs for 9
 
 
@@ -133,7 +135,8 @@ class BatchedLimits:
     """Distances and forces that stop single structures of a batch, whose cells are constant.
 
     Pairs of atoms near their limits are listed, and their distances computed in each step. They are listed
-    again when an atom has moved by half of the list's skin.
+    again when an atom has moved by half of the list's skin. On accelerators, nothing is read in most steps:
+    :meth:`are_kept` computes whether :meth:`violations` must be asked.
 
     Args:
         domain: Training domain of the potential, if it is known.
@@ -148,7 +151,8 @@ class BatchedLimits:
         self._max_force, self._origin = _force_limit(domain, closest, max_force)
         self._domain, self._closest = (None, None) if closest is None else (domain, closest)
         self._near: NearPairs | None = None
-        self._pos = torch.empty(0, 3)
+        self._pos, self._skin = torch.empty(0, 3), SKIN
+        self._bounds: tuple[list[float], Tensor] = [], torch.empty(0)  # as numbers, and on the device
 
     def violations(self, data: Data, forces: Tensor) -> dict[int, str]:
         """Return which force or distance is beyond the limits, by the index of the structure.
@@ -160,8 +164,12 @@ class BatchedLimits:
         found = {}
         if self._domain is not None and self._closest is not None:
             pos = cast(Tensor, data.pos)
-            if self._near is None or not bool((pos - self._pos).square().sum(1).amax() < (SKIN / 2) ** 2):
-                self._near, self._pos = self._domain.pairs_near_limits(data, self._closest), pos.clone()
+            moved = (pos - self._pos).square().sum(1) if self._near is not None else None
+            if moved is None or not bool(moved.amax() < (self._skin / 2) ** 2):
+                self._skin = _SKIN_ON_ACCELERATOR if on_accelerator(pos) else SKIN
+                self._near = self._domain.pairs_near_limits(data, self._closest, self._skin)
+                self._pos = pos.clone()
+            assert self._near is not None
             found = self._near.violations(data)
         if self._max_force is not None:
             square, batch = forces.square().sum(dim=1), cast(Tensor, data.batch)
@@ -171,6 +179,38 @@ class BatchedLimits:
                 text = _force_message(own, math.sqrt(float(square[atom])), self._max_force, self._origin)
                 found.setdefault(index, text)
         return found
+
+    def discard_list(self) -> None:
+        """Discard the list of pairs near their limits, so that it is made again with that of neighbors."""
+        self._near = None
+
+    def are_kept(
+        self, pos: Tensor, forces: Tensor, displacement: Tensor, moved: Tensor, margin: float
+    ) -> list[Tensor]:
+        """Compute whether a step is surely within all limits and the lists are complete, without reading it.
+
+        Args:
+            pos: Positions in Å, ``(atoms, 3)``.
+            forces: Forces in eV/Å, ``(atoms, 3)``.
+            displacement: Displacement in this step in Å, ``(atoms, 3)``.
+            moved: Displacement since neighbors were searched in Å, ``(atoms, 3)``.
+            margin: Twice the displacement in Å by which an atom may miss a neighbor.
+
+        Returns:
+            Flags, ``()`` each, that are all true if so. NaN is beyond all limits.
+        """
+        vectors = [forces, displacement, moved]
+        lengths = [math.inf if self._max_force is None else self._max_force, MAX_DISPLACEMENT, margin / 2]
+        if self._near is not None:
+            vectors.append(pos - self._pos)
+            lengths.append(self._skin / 2)
+        if self._bounds[0] != lengths:
+            self._bounds = (
+                lengths,
+                torch.tensor(lengths, dtype=pos.dtype, device=pos.device)[:, None].square(),
+            )
+        flags = [(torch.stack(vectors).square().sum(dim=-1) < self._bounds[1]).all()]
+        return flags if self._near is None else [*flags, self._near.are_apart(pos)]
 
 
 def check_frame(frame: Atoms, previous: Atoms | None = None) -> None:
