@@ -24,7 +24,8 @@ TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 2, "num_gaus
 
 
 @pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])
-def potential(request, randomize):
+def potential(request, randomize, share_programs):
+    share_programs("c")  # each kind of call is traced once in this module
     model = randomize(SchNet(**TINY, filters="spline")).to(request.param)
     return Potential(model, scale=1.3).compile()
 
@@ -43,7 +44,13 @@ def gradients(potential, batch):
 
 
 def program_of(potential):
-    (program,) = potential.compiled._programs.values()
+    """The program of energies and forces in the mode that the potential is in."""
+    programs = potential.compiled._programs.items()
+    (program,) = [
+        program
+        for (forces, trained, *_), program in programs
+        if (forces, trained) == (True, potential.training)
+    ]
     assert type(program) is CProgram
     return program
 
@@ -193,8 +200,9 @@ def test_a_program_reads_nothing_out_of_range(potential, large, wrong, text):
     ids=["operation", "dimensions", "type", "sum", "view"],
 )
 def test_operations_that_the_c_backend_lacks_are_named(
-    potential, water, activation, text, monkeypatch, caplog
+    potential, water, activation, text, monkeypatch, caplog, share_programs
 ):
+    share_programs()
     monkeypatch.setattr(
         type(potential.model.readout.network.activation), "forward", lambda _, x: activation(x)
     )
@@ -214,7 +222,8 @@ def test_products_of_torch_keep_their_threads(potential, water, threads):
     assert set_limit(before) == 2
 
 
-def test_programs_are_compiled_once(potential, water, monkeypatch, tmp_path):
+def test_programs_are_compiled_once(potential, water, monkeypatch, tmp_path, share_programs):
+    share_programs()
     real = os.environ.get("CC") or "cc"
     compiler = tmp_path / "cc"
     compiler.write_text(f'#!/bin/sh\necho x >> {tmp_path}/calls\nexec {real} "$@"\n')
@@ -229,7 +238,10 @@ def test_programs_are_compiled_once(potential, water, monkeypatch, tmp_path):
     assert kept.name.startswith("program-")
 
 
-def test_without_a_compiler_programs_run_in_python(potential, water, monkeypatch, tmp_path, caplog):
+def test_without_a_compiler_programs_run_in_python(
+    potential, water, monkeypatch, tmp_path, caplog, share_programs
+):
+    share_programs()
     monkeypatch.setenv("CC", str(tmp_path / "missing"))
     monkeypatch.setenv("PYG_SCHNET_CACHE", str(tmp_path / "cache"))
     with caplog.at_level(logging.INFO):
@@ -239,7 +251,8 @@ def test_without_a_compiler_programs_run_in_python(potential, water, monkeypatch
     assert_close(found, potential(water), atol=1e-4, rtol=1e-4)
 
 
-def test_a_trace_that_depends_on_a_size_is_rejected(potential, water, monkeypatch):
+def test_a_trace_that_depends_on_a_size_is_rejected(potential, water, monkeypatch, share_programs):
+    share_programs()
     network = potential.model.readout.network
     monkeypatch.setattr(type(network.activation), "forward", lambda _, x: x + 1 if len(x) == 21 else x - 1)
     potential.eval()(water)

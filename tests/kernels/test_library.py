@@ -309,14 +309,14 @@ def test_other_types_have_no_kernels(dtype):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_without_kernels_results_are_the_same(fresh, monkeypatch, randomize, molecule, training):
+def test_without_kernels_results_are_the_same(fresh, monkeypatch, randomize, ethanol, training):
     arguments = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 2, "num_gaussians": 12}
     model = randomize(SchNet(**arguments, cutoff=4.0, filters="spline").double())
     potential = Potential(model).train(training).compile()
 
     def results():
         potential.zero_grad()
-        out = potential(molecule)
+        out = potential(ethanol)
         if training:
             (out["energy"].sum() + out["forces"].square().sum()).backward()
         gradients = {name: p.grad for name, p in potential.named_parameters() if p.grad is not None}
@@ -326,7 +326,7 @@ def test_without_kernels_results_are_the_same(fresh, monkeypatch, randomize, mol
     found = results()
     assert potential.why_eager() == "switched off by PYG_SCHNET_NATIVE=0"
     allowed = torch.ones(100, dtype=torch.bool)
-    assert find_pairs(molecule.z, allowed, molecule.pos, None, None, None) is None
+    assert find_pairs(ethanol.z, allowed, ethanol.pos, None, None, None) is None
     assert len(potential.compiled) == 0
     monkeypatch.undo()
     library.cache_clear()

@@ -49,11 +49,11 @@ def dataset(write):
 def test_eight_molecules_are_learned_by_heart(write, start):
     dataset = AtomsDataset(path=write(frames=8), dtype=torch.float32)
     _, directory, _ = start(
-        dataset, dataset, max_steps=400, batch_size=8, val_every=100, ema_decay=0.9, energy_weight=1.0,
+        dataset, dataset, max_steps=200, batch_size=8, val_every=100, ema_decay=0.9, energy_weight=1.0,
         precision="float32", model={"num_interactions": 2},
     )  # fmt: skip
     errors = evaluate(load(directory.model), dataset)
-    # Energies spread by 109 meV, forces' RMS is 1.54 eV/Å; measured errors: 1.2 meV and 25 meV/Å.
+    # Energies spread by 109 meV, forces' RMS is 1.54 eV/Å; measured errors: 2.7 meV and 36 meV/Å.
     assert errors.energy_mae < 0.01
     assert errors.forces_mae < 0.1
 
