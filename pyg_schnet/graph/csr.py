@@ -36,9 +36,14 @@ def csr_of(pairs: Tensor, atoms: int) -> Csr:
         atoms: Number of atoms.
 
     Raises:
-        ValueError: If there are more edges than 32-bit integers can count.
+        ValueError: If there are more atoms or edges than 32-bit integers can count.
     """
-    if max(2 * pairs.size(1), atoms) > _MAX_EDGES:
+    if atoms > _MAX_EDGES:
+        raise ValueError(
+            f"atoms must be at most {_MAX_EDGES:,} on a GPU, which counts them in 32 bits, got {atoms:,}; "
+            "use smaller batches"
+        )
+    if 2 * pairs.size(1) > _MAX_EDGES:
         raise ValueError(
             f"`pairs` must be at most {_MAX_EDGES // 2:,} on a GPU, where 32-bit integers count their two "
             f"directions, got {pairs.size(1):,}; use a smaller cutoff or smaller batches"
