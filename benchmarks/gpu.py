@@ -49,7 +49,7 @@ SECTIONS = {
     "paper-energies": ("steps", "paper_energies", 60.0),
     "box": ("steps", "box", 50.0),
     "dynamics": ("dynamics", "measure", 50.0),
-    "tests": ("tests", "measure", 120.0),
+    "tests": ("tests", "measure", 150.0),
 }
 
 

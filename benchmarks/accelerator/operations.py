@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,13 +35,25 @@ class Case:
 
     Attributes:
         name: Operation, with what is special about it after a space.
-        own: Calls the operation.
+        arguments: Of the operation.
         plain: Computes the same.
+        taken: Numbers of the results that are asked for; all by default.
     """
 
     name: str
-    own: Callable[[], Result]
+    arguments: tuple[Any, ...]
     plain: Callable[[], Result]
+    taken: tuple[int, ...] | None = None
+
+    @property
+    def operation(self) -> Any:
+        """The operation, as PyTorch calls it."""
+        return getattr(OPS, self.name.split()[0]).default
+
+    def own(self) -> Result:
+        """Call the operation."""
+        found = self.operation(*self.arguments)
+        return found if self.taken is None else tuple(found[number] for number in self.taken)
 
 
 @dataclass
@@ -120,11 +133,11 @@ def _activations(t: Operands) -> list[Case]:
 
     x, g = t.y.clone().requires_grad_(), t.g.clone().requires_grad_()
     return [
-        Case("ssp", lambda: OPS.ssp(t.y), lambda: softplus(t.y)),
-        Case("ssp_backward", lambda: OPS.ssp_backward(t.g, t.y), _gradients(softplus(x), [x], t.g)),
+        Case("ssp", (t.y,), lambda: softplus(t.y)),
+        Case("ssp_backward", (t.g, t.y), _gradients(softplus(x), [x], t.g)),
         Case(
             "ssp_double_backward",
-            lambda: OPS.ssp_double_backward(t.a, t.g, t.y),
+            (t.a, t.g, t.y),
             _twice(softplus(x), [x], g, [t.a], [g, x]),
         ),
     ]
@@ -143,29 +156,30 @@ def _convolutions(t: Operands) -> list[Case]:
     return [
         Case(
             "convolve",
-            lambda: OPS.convolve(t.y, *t.spline, *rest),
+            (t.y, *t.spline, *rest),
             lambda: plain(t.y, t.table, t.distance),
         ),
         Case(
             "convolve_backward for forces",
-            lambda: OPS.convolve_backward(t.g, t.y, *t.spline, *rest, True, False)[:2],
+            (t.g, t.y, *t.spline, *rest, True, False),
             _gradients(out, [y, distance], t.g),
+            (0, 1),
         ),
         Case(
             "convolve_backward for weights",
-            lambda: OPS.convolve_backward(t.g, t.y, *t.spline, *with_order, False, True)[::2],
+            (t.g, t.y, *t.spline, *with_order, False, True),
             _gradients(out, [y, table], t.g),
+            (0, 2),
         ),
         Case(
             "convolve_double_backward",
-            lambda: OPS.convolve_double_backward(t.g, t.y, t.a, t.to_distance, *t.spline, *with_order, False)[
-                :3
-            ],
+            (t.g, t.y, t.a, t.to_distance, *t.spline, *with_order, False),
             _twice(out, [y, distance], g, [t.a, t.to_distance], [y, g, table]),
+            (0, 1, 2),
         ),
         Case(
             "correlate_rows",
-            lambda: OPS.correlate_rows(t.table, weights, False),
+            (t.table, weights, False),
             lambda: sum(w * t.table[k : k + len(t.table) - 2] for k, w in enumerate(weights)),
         ),
     ]
@@ -178,15 +192,15 @@ def _distances(t: Operands) -> list[Case]:
     pos, g = t.pos.clone().requires_grad_(), t.to_distance.clone().requires_grad_()
     out, ends = plain(pos), (t.first, t.second, t.layout())
     return [
-        Case("distances", lambda: OPS.distances(t.pos, *ends), lambda: plain(t.pos)),
+        Case("distances", (t.pos, *ends), lambda: plain(t.pos)),
         Case(
             "distances_backward",
-            lambda: OPS.distances_backward(t.to_distance, t.pos, *ends),
+            (t.to_distance, t.pos, *ends),
             _gradients(out, [pos], t.to_distance),
         ),
         Case(
             "distances_double_backward",
-            lambda: OPS.distances_double_backward(t.to_pos, t.to_distance, t.pos, *ends, True),
+            (t.to_pos, t.to_distance, t.pos, *ends, True),
             _twice(out, [pos], g, [t.to_pos], [g, pos]),
         ),
     ]
@@ -200,15 +214,15 @@ def _sums(t: Operands) -> list[Case]:
     return [
         Case(
             "segment_sum",
-            lambda: OPS.segment_sum(t.y, t.rowptr, []),
+            (t.y, t.rowptr, []),
             lambda: zeros.index_add(0, molecule, t.y),
         ),
         Case(
             "segment_expand",
-            lambda: OPS.segment_expand(sums, t.rowptr, [], t.atoms),
+            (sums, t.rowptr, [], t.atoms),
             lambda: sums.index_select(0, molecule),
         ),
-        Case("interval_order", lambda: OPS.interval_order(t.distance, START, SPACING, INTERVALS), t.sort),
+        Case("interval_order", (t.distance, START, SPACING, INTERVALS), t.sort),
     ]
 
 
