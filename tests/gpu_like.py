@@ -12,6 +12,8 @@ device in its body, where every tensor counts as one on the device::
 
 from __future__ import annotations
 
+import os
+import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -38,21 +40,22 @@ _FREE = {
 # Launches of calls that need several: radix sorts of 32-bit keys, and what is built on them.
 _SEVERAL = {"sort": 5, "argsort": 5, "embedding_dense_backward": 5, "cumsum": 2, "_index_put_impl_": 5}
 # Launches of the package's own operations, at most.
-OWN = {
+_OWN = {
     "ssp": 1,
     "ssp_backward": 1,
     "ssp_double_backward": 1,
     "convolve": 1,
-    "convolve_backward": 1,  # and 1 by distances, 2 by the table: sums by interval, then by knot
-    "convolve_double_backward": 5,
+    "convolve_backward": 4,  # features; slope; table: parts of intervals, then rows
+    "convolve_double_backward": 4,
     "correlate_rows": 1,
     "distances": 1,
     "distances_backward": 1,
     "distances_double_backward": 2,
-    "interval_order": 8,  # intervals, a sort, where each begins
-    "segment_sum": 1,
-    "segment_expand": 2,
+    "interval_order": 7,
+    "segment_sum": 2,  # 1 for short segments
+    "segment_expand": 2,  # 1 for sorted rows
 }
+_SHORT = 64  # rows of a segment, in the mean
 _SYNCHRONIZING = {
     "_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "unique_dim", "_unique2",
     "unique_consecutive", "equal", "bincount", "linalg_inv_ex", "_linalg_svd", "_linalg_eigh", "linalg_qr",
@@ -121,16 +124,29 @@ class _Dispatched(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         namespace, name = func._schema.name.split("::")
-        launches = OWN[name] if namespace == "pyg_schnet" else _launches_of_torch(name)
-        if name == "convolve_backward":
-            by_distance, by_table = args[-2:]
-            launches += by_distance + 2 * by_table
+        own = namespace == "pyg_schnet"
+        launches = _launches_of_own(name, args) if own else _launches_of_torch(name)
         if launches:
             self._counter.launches += launches
             self._counter.operations[name] += 1
         if name in _SYNCHRONIZING or _depends_on_values(name, args, kwargs):
             self._counter.synchronize(name)
         return func(*args, **kwargs)
+
+
+def _launches_of_own(name: str, args: tuple) -> int:
+    skipped = 0
+    if name == "convolve_backward":
+        by_distance, by_table = args[-2:]
+        skipped = (not by_distance) + 2 * (not by_table)
+    elif name in ("convolve_double_backward", "distances_double_backward"):
+        skipped = not args[-1]
+    elif name == "segment_expand":
+        skipped = not args[2]
+    elif name == "segment_sum":
+        values, rowptr = args[:2]
+        skipped = values.size(0) <= _SHORT * (rowptr.size(0) - 1)
+    return _OWN[name] - skipped
 
 
 def _launches_of_torch(name: str) -> int:
@@ -161,9 +177,15 @@ class _Functions(TorchFunctionMode):
             self._counter.synchronize(name)
         elif name.startswith("torch.Tensor."):
             method = name.removeprefix("torch.Tensor.")
-            if method in _COPIES or (method == "to" and _changes_device(args[1:], kwargs)):
+            to_device = method == "to" and _changes_device(args[1:], kwargs)
+            # Torch itself asks for the device at which its tensors are.
+            if method in _COPIES or (to_device and not _is_torch(sys._getframe(1).f_code.co_filename)):
                 self._counter.synchronize(name)
         return func(*args, **kwargs)
+
+
+def _is_torch(filename: str) -> bool:
+    return filename.startswith(os.path.dirname(torch.__file__) + os.sep)
 
 
 def _changes_device(args: tuple, kwargs: dict[str, Any]) -> bool:

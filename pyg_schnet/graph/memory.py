@@ -41,7 +41,7 @@ def check_pairs_fit(atoms: int, cutoff: float) -> None:
         ValueError: If their indices and vectors alone do not fit.
     """
     pairs = atoms * (atoms - 1)
-    if math.isinf(cutoff) and pairs * _BYTES_PER_PAIR > _memory():
+    if math.isinf(cutoff) and pairs * _BYTES_PER_PAIR > host_memory():
         raise ValueError(too_large_reason(atoms, cutoff))
 
 
@@ -69,7 +69,14 @@ def describe_out_of_memory(describe: Callable[[], str]) -> Iterator[None]:
         raise MemoryError(describe()) from None
 
 
-def _memory() -> float:
+def device_memory(device: torch.device) -> float:
+    """Return the free memory of a device, in bytes; that of the host for CPUs, infinite where unknown."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return host_memory() if device.type == "cpu" else math.inf
+
+
+def host_memory() -> float:
     """Return the memory available to this process, in bytes."""
     if sys.platform != "linux":
         return math.inf

@@ -72,8 +72,7 @@ def collate(
         if follow_batch and key in follow_batch:
             fields[f"{key}_batch"], fields[f"{key}_ptr"] = own_rows.structures(), own_rows.offsets
     fields["batch"], fields["ptr"] = nodes.structures(), nodes.offsets
-    batch = _new_batch(fields)
-    batch._num_graphs = len(ids)
+    batch = batch_of(fields, len(ids))
     batch._slice_dict = {key: rows[key].offsets for key in increments}
     batch._inc_dict = increments
     if mapped is not None:
@@ -123,11 +122,12 @@ def _plan(dataset: InMemoryDataset) -> _Plan | None:
     return plan
 
 
-def _new_batch(fields: dict[str, Any]) -> Any:
-    """Create a batch without the search for its class that ``Batch()`` does each time."""
+def batch_of(fields: dict[str, Any], structures: int) -> Any:
+    """Return a batch with some fields, without the search for its class that ``Batch()`` does each time."""
     batch = _BATCH_CLASS.__new__(_BATCH_CLASS)
     Data.__init__(batch)
     batch._store._mapping.update(fields)  # setting them one by one looks each up among properties
+    batch._num_graphs = structures
     return batch
 
 

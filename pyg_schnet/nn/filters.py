@@ -48,6 +48,8 @@ class FilterNetwork(nn.Module):
 
 def _apply_to_first(dense: nn.Module, expansion: Tensor, num_gaussians: int) -> Tensor:
     """Apply a linear layer to the first functions of an expansion whose others are zero."""
+    if expansion.size(1) == num_gaussians:
+        return dense(expansion)
     if type(dense) is nn.Linear and dense.bias is not None and not _has_hooks(dense):
         return torch.addmm(dense.bias, expansion, dense.weight.t()[: expansion.size(1)])
     return dense(nn.functional.pad(expansion, (0, num_gaussians - expansion.size(1))))

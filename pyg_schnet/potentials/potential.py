@@ -171,7 +171,10 @@ class Potential(DoubleBuffers):
                 "permanently; use torch.no_grad() instead"
             )
         checked = graph is not None
-        if graph is None and (graph := self.build_graph(data)) is None:
+        if graph is None:
+            check_data_device(_fields_of(data), self.scale.device)
+            graph = self.build_graph(data)
+        if graph is None:
             return self._evaluate_fields(data, forces, stress)
         volume = volumes(graph.cell, graph.pbc, graph.num_molecules, checked) if stress else None
         out = None
@@ -179,11 +182,13 @@ class Potential(DoubleBuffers):
             out = self.compiled(self, graph, forces, volume)
         return self.evaluate(graph, forces, volume) if out is None else out
 
-    def build_graph(self, data: Data) -> PairGraph | None:
+    def build_graph(self, data: Data, sort_atoms: bool = True) -> PairGraph | None:
         """Check the input and find the pairs of atoms that interact, for several calls of the potential.
 
         Args:
-            data: As for :meth:`forward`.
+            data: As for :meth:`forward`, on any device, which becomes that of the graph.
+            sort_atoms: Whether to sort the atoms of a large molecule, so that near atoms are near in memory;
+                forces are in the order of ``data``.
 
         Returns:
             The graph; ``None`` for models that find their pairs themselves, which all but a
@@ -197,8 +202,7 @@ class Potential(DoubleBuffers):
             raise ValueError("`data` must hold `pos`, positions in Å; got None")
         if fields.get("z") is None:
             raise ValueError("`data` must hold `z`, atomic numbers; got None")
-        check_data_device(fields, self.scale.device)
-        return self._build_pairs(data, fields) if self._takes_pairs(fields) else None
+        return self._build_pairs(data, fields, sort_atoms) if self._takes_pairs(fields) else None
 
     def evaluate(
         self, graph: PairGraph, forces: bool = True, volume: Tensor | None = None
@@ -316,7 +320,7 @@ class Potential(DoubleBuffers):
             batch,
             num_molecules=molecules,
             **{name: fields.get(name) for name in ("edge_index", "shift", "cell", "pbc", "sites")},
-            allowed=self.allowed,
+            allowed=self.allowed.to(fields["z"].device),
             sort_atoms=large and _ignores_order(model),
         )
 

@@ -21,6 +21,7 @@ _CHOICES = {
     "optimizer": ("soap", "adam"),
     "loss": ("squared", "absolute"),
     "precision": ("float32", "float64"),
+    "data_device": ("auto", "cpu", "cuda"),
     "strategy": ("auto", "ddp"),
 }
 
@@ -111,6 +112,9 @@ class TrainerConfig:
             start. In compiled runs the weights do not depend on it.
         compile: Run compiled kernels instead of single PyTorch operations, which is several times faster:
             "auto" if there are enough steps that this saves time, true, or false.
+        data_device: Where the training structures and their pairs are kept: "cuda", "cpu", or "auto", on the
+            GPU of the run if they fit into a third of its free memory. Runs on the CPU collate their batches
+            at each step by default, and cut them from stored pairs with "cpu".
     """
 
     max_steps: int = 50_000
@@ -135,6 +139,7 @@ class TrainerConfig:
     precision: str = "float32"
     threads: int | None = None
     compile: bool | str = "auto"
+    data_device: str = "auto"
 
     def __post_init__(self) -> None:
         for name in (
@@ -154,7 +159,7 @@ class TrainerConfig:
             raise ValueError(f"`trainer.ema_decay` must be in [0, 1), got {self.ema_decay}")
         if self.compile not in (True, False, "auto"):
             raise ValueError(f"`trainer.compile` must be 'auto', true or false, got {self.compile!r}")
-        for name in ("schedule", "optimizer", "loss", "precision"):
+        for name in ("schedule", "optimizer", "loss", "precision", "data_device"):
             _check_choice("trainer", name, getattr(self, name))
 
 

@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from statistics import median
 
 import torch
-from torch_geometric.data import Data
 
-from pyg_schnet.potentials.metrics import labeled_outputs
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.training.config import TrainerConfig
+from pyg_schnet.training.device_data import TrainingBatch
 from pyg_schnet.training.loss import potential_loss
 from pyg_schnet.training.progress import Report
 
@@ -24,7 +23,7 @@ _MAX_RELATIVE_TIME = 0.9  # more threads must shorten a step to this fraction
 
 def choose_execution(
     potential: Potential,
-    batch: Data,
+    batch: TrainingBatch,
     config: TrainerConfig,
     steps: int,
     report: Report,
@@ -66,7 +65,9 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _compile(potential: Potential, batch: Data, config: TrainerConfig, steps: int, report: Report) -> bool:
+def _compile(
+    potential: Potential, batch: TrainingBatch, config: TrainerConfig, steps: int, report: Report
+) -> bool:
     if config.compile is False:
         return False
     if config.compile == "auto" and steps < _MIN_STEPS_TO_COMPILE:
@@ -87,7 +88,7 @@ def _compile(potential: Potential, batch: Data, config: TrainerConfig, steps: in
     return False
 
 
-def _fastest(potential: Potential, batch: Data, max_threads: int) -> int:
+def _fastest(potential: Potential, batch: TrainingBatch, max_threads: int) -> int:
     """Return the fastest number of threads, doubled as long as steps become shorter."""
     best, shortest, threads = 1, float("inf"), 1
     while threads <= max_threads:
@@ -101,9 +102,10 @@ def _fastest(potential: Potential, batch: Data, max_threads: int) -> int:
     return best
 
 
-def _time_step(potential: Potential, batch: Data) -> float:
+def _time_step(potential: Potential, sample: TrainingBatch) -> float:
     """Compute gradients of the loss, and return the time in seconds."""
     began = time.perf_counter()
-    out = potential(batch, **labeled_outputs(batch))
+    batch, graph, outputs = sample
+    out = potential(batch, **outputs, graph=graph)
     potential_loss(out, batch, 1.0, potential.scale).backward()
     return time.perf_counter() - began

@@ -20,13 +20,14 @@ from torch import Tensor
 from torch_geometric.data import InMemoryDataset
 
 from pyg_schnet.graph.memory import describe_out_of_memory, too_large_reason
+from pyg_schnet.kernels import on_accelerator
 from pyg_schnet.loader import collate
 from pyg_schnet.loader.sampler import BatchSequence, bound_edges, count_edges, split_by_edges
 from pyg_schnet.nn import SchNet
 from pyg_schnet.potentials import checkpoint
-from pyg_schnet.potentials.metrics import labeled_outputs
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.training.config import TrainerConfig
+from pyg_schnet.training.device_data import choose_batches
 from pyg_schnet.training.distributed import Processes, ProcessLostError
 from pyg_schnet.training.execution import choose_execution
 from pyg_schnet.training.loss import potential_loss
@@ -34,7 +35,7 @@ from pyg_schnet.training.progress import Report
 from pyg_schnet.training.run_directory import RunDirectory
 from pyg_schnet.training.schedule import completed_fraction, learning_rate
 from pyg_schnet.training.state import Counters, TrainingState
-from pyg_schnet.training.validation import Validation, require_finite
+from pyg_schnet.training.validation import RecentNumbers, Validation, require_finite
 
 
 class StopRequest:
@@ -123,7 +124,7 @@ def fit(
 
     Raises:
         FloatingPointError: If the loss or weights are not finite, with the step and the structures of the
-            batch.
+            batch. GPUs are asked every hundred numbers, and before anything is saved.
         ProcessLostError: If another process ended; all completed steps are in ``run.last``.
     """
     fabric, stop = processes.fabric, StopRequest() if stop is None else stop
@@ -134,9 +135,11 @@ def fit(
     edges = _edges(train, potential, config, processes, report)
     bounds = _edge_bounds(train, potential, config)
     batches = BatchSequence(len(train), config.batch_size, config.seed, config.batch_edges, edges)
+    data = choose_batches(train, potential, config, fabric.device, report)
     first = _parts(next(batches.from_step(0)), bounds)[0]
-    sample = collate(train, first).to(fabric.device)
-    choose_execution(potential, sample, config, config.max_steps, report, processes.local_world_size)
+    choose_execution(
+        potential, data.cut(first.tolist()), config, config.max_steps, report, processes.local_world_size
+    )
     state = TrainingState(potential, config.optimizer, config.lr, config.ema_decay)
     if resume:
         state.restore(run.last)
@@ -148,13 +151,14 @@ def fit(
     loss_options = {"errors": config.loss, "stress_weight": config.stress_weight}
     counters, losses, stopped = state.counters, state.losses, False
     validate = Validation(processes, state, val, config, energy_weight, run, report, provenance)
-    steps_between_checks = 1 if fabric.device.type == "cpu" else 100  # reading a GPU's numbers synchronizes
+    recent = RecentNumbers(run, train, on_accelerator(state.weights.values))
     saved = time.perf_counter()
     began = saved - counters.seconds
     report.start(counters.step, _completed(counters, config))
     try:
         for ids in batches.from_step(counters.step):
             if losses and (counters.step % config.val_every == 0 or _is_over(counters, config)):
+                recent.check(counters)
                 validate()
                 saved = time.perf_counter()
             if stopped or _is_over(counters, config):
@@ -165,8 +169,8 @@ def fit(
                 if len(part) == 0:
                     continue
                 with describe_out_of_memory(lambda part=part: _too_large(train, part, potential.cutoff)):
-                    batch = collate(train, part).to(fabric.device)
-                    out = potential(batch, **labeled_outputs(batch))
+                    batch, graph, outputs = data.cut(part.tolist())
+                    out = potential(batch, **outputs, graph=graph)
                     own = potential_loss(out, batch, energy_weight, scale=potential.scale, **loss_options)
                     if len(part) != batches.mean_size:
                         own = own * (len(part) / batches.mean_size)
@@ -178,17 +182,15 @@ def fit(
                 state.collect_gradients(), loss, (asked, clock)
             )
             losses.append(loss)
-            if len(losses) % steps_between_checks == 0:
-                total = torch.stack(losses[-steps_between_checks:]).sum()
-                require_finite("loss", total.item(), counters, run, train, ids)
+            recent.add("loss", loss, ids, counters)
             if config.clip_norm is not None:
-                norm = state.clip_gradients(config.clip_norm)
-                require_finite("norm of the gradient", norm.item(), counters, run, train, ids)
+                recent.add("norm of the gradient", state.clip_gradients(config.clip_norm), ids, counters)
             state.step()
             counters.step += 1
             stopped = stops > 0
             report.step(counters.step, _completed(counters, config), loss)
             if stopped or time.perf_counter() - saved > 60 * config.save_minutes:
+                recent.check(counters)
                 _save(state, processes, run)
                 saved = time.perf_counter()
     except ProcessLostError as error:
@@ -267,5 +269,5 @@ def _save(state: TrainingState, processes: Processes, run: RunDirectory) -> None
     if not processes.is_rank_zero:
         return
     total = state.weights.values.detach().sum()
-    require_finite("sum of the weights", total.item(), state.counters, run)
+    require_finite("sum of the weights", total.item(), state.counters.step, state.counters, run)
     state.save(run.last)

@@ -223,7 +223,7 @@ def _describe(config: TrainConfig, potential: Potential, data: TrainingData, rep
 
 # Options that a resumed run may change: its length, and where it computes.
 _CHANGEABLE = ("max_steps", "max_minutes", "val_every", "patience", "threads", "compile", "save_minutes")
-_CHANGEABLE += ("root", "memory_map")
+_CHANGEABLE += ("root", "memory_map", "data_device")
 _OLD_DEFAULTS = {"optimizer": "adam"}  # of versions without this option
 _MAX_CONFIG_BYTES = 2**26  # it may name every file of a large data set
 _PATHS = ("path", "val_path", "split")  # compared by their content

@@ -25,6 +25,7 @@ from pyg_schnet.training.schedule import learning_rate
 from pyg_schnet.training.state import Counters, TrainingState
 
 MAX_ENERGY_ERROR = 1e-6  # of splines, relative to the energies' standard deviation
+_NUMBERS_READ_TOGETHER = 100
 MAX_FORCES_ERROR = 1e-5  # of splines, relative to the forces' root mean square
 
 
@@ -74,7 +75,7 @@ class Validation:
             )
         row = metrics_row(counters, config, state.losses, errors)
         loss = validation_loss(errors, self._energy_weight, config)
-        require_finite("validation error", loss, counters, run)
+        require_finite("validation error", loss, counters.step, counters, run)
         improved = _update_best(counters, loss)
         state.losses.clear()
         if processes.is_rank_zero:
@@ -135,9 +136,56 @@ def metrics_row(
     return row
 
 
+class RecentNumbers:
+    """Losses and norms of gradients of the last steps, which must be finite.
+
+    On accelerators they are read together, because reading one synchronizes host and device.
+
+    Args:
+        run: Directory of the last good checkpoint.
+        train: Training structures.
+        together: Whether to read many numbers together; each at once otherwise.
+    """
+
+    def __init__(self, run: RunDirectory, train: InMemoryDataset, together: bool):
+        self._run, self._train = run, train
+        self._most = _NUMBERS_READ_TOGETHER if together else 1
+        self._numbers: list[tuple[str, Tensor, Tensor, int]] = []
+
+    def add(self, name: str, value: Tensor, ids: Tensor, counters: Counters) -> None:
+        """Add a number of a step; check all if there are many.
+
+        Args:
+            name: Name of the number.
+            value: The number, shape ``()``.
+            ids: Indices of the structures of the batch.
+            counters: Progress of the run.
+
+        Raises:
+            FloatingPointError: As :meth:`check`.
+        """
+        self._numbers.append((name, value, ids, counters.step))
+        if len(self._numbers) >= self._most:
+            self.check(counters)
+
+    def check(self, counters: Counters) -> None:
+        """Check all numbers added since the last check.
+
+        Raises:
+            FloatingPointError: If one is not finite, with its step, the structures and advice.
+        """
+        numbers, self._numbers = self._numbers, []
+        if not numbers:
+            return
+        values = torch.stack([value.double() for _, value, _, _ in numbers]).tolist()
+        for value, (name, _, ids, step) in zip(values, numbers, strict=True):
+            require_finite(name, value, step, counters, self._run, self._train, ids)
+
+
 def require_finite(
     name: str,
     value: float,
+    step: int,
     counters: Counters,
     run: RunDirectory,
     train: InMemoryDataset | None = None,
@@ -148,6 +196,7 @@ def require_finite(
     Args:
         name: Name of the number.
         value: The number.
+        step: Number of steps that were complete when it was computed.
         counters: Progress of the run.
         run: Directory of the last good checkpoint.
         train: Training structures.
@@ -163,7 +212,7 @@ def require_finite(
         where = f", for the structures {', '.join(map(str, collate(train, ids).idx.tolist()))}"
     kept = f"{run.model} (step {counters.best_step:,})" if run.model.exists() else "none yet"
     raise FloatingPointError(
-        f"the {name} is {value} after {counters.step:,} steps{where}; the last good checkpoint is {kept}. "
+        f"the {name} is {value} after {step:,} steps{where}; the last good checkpoint is {kept}. "
         "Check the labels of the structures; if they are right, lower `trainer.lr` or set `trainer.clip_norm`"
     )
 

@@ -15,6 +15,7 @@ from pyg_schnet.loader import collate
 from pyg_schnet.nn import SchNetConfig
 from pyg_schnet.training import execution
 from pyg_schnet.training.config import TrainerConfig
+from pyg_schnet.training.device_data import TrainingBatch
 from pyg_schnet.training.execution import choose_execution
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +49,8 @@ def small(**changes):
 
 
 def choose(potential, batch, lines, steps=10_000, **options):
-    choose_execution(potential, batch, TrainerConfig(**options), steps, lines)
+    sample = TrainingBatch(batch, None, {"forces": True})
+    choose_execution(potential, sample, TrainerConfig(**options), steps, lines)
     return potential
 
 
