@@ -49,6 +49,7 @@ SECTIONS = {
     "paper-energies": ("steps", "paper_energies", 60.0),
     "box": ("steps", "box", 50.0),
     "dynamics": ("dynamics", "measure", 50.0),
+    "command": ("steps", "command", 50.0),
     "tests": ("tests", "measure", 150.0),
 }
 

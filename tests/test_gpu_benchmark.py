@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import gpu
-from benchmarks.accelerator import dynamics, operations, pages, steps, tests, timing
+from benchmarks.accelerator import operations, pages, steps, tests, timing
 from benchmarks.accelerator.implementations import EAGER, PYG
 from benchmarks.accelerator.rows import FAILED, SKIPPED, Row, Rows, Skipped, read
 from pyg_schnet.kernels import IMPLEMENTATIONS
@@ -45,12 +45,46 @@ def test_steps_of_both_sides_agree_and_are_timed(section, rows):
     assert ours.repeats is (None if section == "box" else True)
 
 
-def test_steps_of_dynamics_are_timed(rows):
-    dynamics.measure(rows, TINY)
-    found = read(rows.path)
-    assert [row.note for row in found if not row.good] == []
-    assert len(found) == 4
-    assert all(row.ms is not None for row in found)
+def test_times_are_those_between_events_after_a_step_each(monkeypatch):
+    clock, calls = [0.0], []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            self.at = clock[0]
+
+        def elapsed_time(self, other):
+            return other.at - self.at
+
+    def step():
+        clock[0] += 5.0 if len(calls) == 9 else 2.0  # ms; one is slow
+        calls.append("step")
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: calls.append("wait"))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: calls.append("reset"))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3_000_000)
+    device = torch.device("cuda")
+    assert timing.milliseconds(step, timing.Settings(device, seconds=0.0)) == 2.0
+    warm_up = timing.WARM_UP * ["step"]
+    assert calls == [*warm_up, "wait", "step", "step", "wait", *timing.MIN_STEPS * ["step"], "wait"]
+    assert timing.peak_megabytes(step, device) == 3.0
+    assert calls[-4:] == ["wait", "reset", "step", "wait"]
+    assert timing.peak_megabytes(step, torch.device("cpu")) is None
+
+
+def test_the_machine_is_described_with_its_driver(monkeypatch, tmp_path):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 575.57.08\necho 575.57.08\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "FAKE GPU")
+    machine = gpu.describe("cuda")
+    assert (machine["device"], machine["driver"]) == ("FAKE GPU", "575.57.08")
+    assert machine.keys() >= {"torch", "torch_geometric", "cuda", "commit", "date", "cores"}
+    assert "driver" not in gpu.describe("cpu")
 
 
 def test_wrong_results_count_as_failures(rows, monkeypatch):

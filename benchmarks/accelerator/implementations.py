@@ -70,13 +70,7 @@ class Ours(ours.Peer):
 
     def load(self) -> None:
         super().load()
-        model, allowed = self.model.model, self.model.allowed
-        self.graphs = [
-            model.build_pairs(
-                data.z, data.pos, getattr(data, "batch", None), num_molecules=self.molecules, allowed=allowed
-            )
-            for data in self.data
-        ]
+        self.graphs = [self.model.build_graph(data) for data in self.data]
 
     def frame(self, number: int) -> tuple[Tensor, Tensor | None]:
         out = self.model(self.data[number], forces=self.spec["forces"], graph=self.graphs[number])

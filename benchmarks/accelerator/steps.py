@@ -35,6 +35,7 @@ from benchmarks.accelerator.timing import (
     same_bits,
 )
 from benchmarks.agreement import BOUNDS
+from benchmarks.peers.command import Command
 from benchmarks.peers.peer import Peer
 from benchmarks.peers.worker import training_step
 
@@ -43,6 +44,7 @@ ORDER = (PYG, EAGER, COMPILED, CAPTURED, SCHNETPACK, PYG_COMPILED)
 NAMES = {"paper": "64 × 3", "today": "128 × 6"}
 BOUND = BOUNDS["float32"]
 REPEATED_STEPS = 3
+TRAIN = "ours, pyg-schnet train"
 
 
 def paper_forces(rows: Rows, settings: Settings) -> None:
@@ -75,6 +77,17 @@ def box(rows: Rows, settings: Settings) -> None:
     with _folder() as folder:
         structures = {f"{atoms:,} atoms": lambda: inputs.box(atoms, edges=False)}
         measure(rows, settings, folder, structures, "today", "infer", forces=True)
+
+
+def command(rows: Rows, settings: Settings) -> None:
+    """Measure what a step takes in ``pyg-schnet train``, with all that a run does between the steps."""
+    short, steps = settings.size(40, 2), settings.size(2000, 3)
+    options = {"fabric.accelerator": str(settings.device), "trainer.optimizer": "adam"}
+    options |= {"trainer.compile": "false" if settings.quick else "true"}
+    with rows.row("ethanol, 32, energy + forces, 64 × 3, pyg-schnet train, a step", TRAIN) as row:
+        run = Command(1, **options)
+        row.preparation = run(short)
+        row.ms = 1e3 * (run(short + steps) - run(short)) / steps
 
 
 def measure(

@@ -16,15 +16,17 @@ class Command:
 
     Args:
         threads: For ``--trainer.threads``.
+        options: Further options, by name.
     """
 
-    def __init__(self, threads: int):
+    def __init__(self, threads: int, **options: str):
         settings = {
             "data.path": ROOT / "datasets/md17/ethanol_gfn2_xtb.npz",
             "data.n_train": 1000,
             "data.n_val": 32,
             "trainer.threads": threads,
             "trainer.val_every": 100_000,
+            **options,
         }
         recipe = str(ROOT / "datasets/md17/recipes/own_file.yaml")
         self.arguments = ["train", recipe, "--overwrite", "--quiet"]
