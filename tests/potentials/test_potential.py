@@ -350,3 +350,11 @@ def test_data_on_another_device_is_rejected_with_both_devices_and_what_to_do(def
     mixed.z = mixed.z.to("meta")
     with pytest.raises(ValueError, match="`z` must be on the device of the potential"):
         potential(mixed)
+
+
+def test_pairs_are_found_where_the_data_are(default, water):
+    potential = Potential(default).eval()
+    potential.scale = potential.scale.to("meta")  # as if it were on a GPU, and training kept its data here
+    assert potential.build_graph(water).pairs.shape == (2, 3)
+    with pytest.raises(ValueError, match="`pos` must be on the device of the potential, meta, got cpu"):
+        potential(water)
