@@ -197,7 +197,8 @@ class Ensemble(nn.Module):
 
     def takes_graph(self, data: Data) -> bool:
         """Return whether :meth:`forward` accepts a ``graph`` of such data."""
-        return all(potential.takes_graph(data) for potential in self._members)
+        own = type(self).forward is Ensemble.forward
+        return own and all(potential.takes_graph(data) for potential in self._members)
 
     def forward(
         self, data: Data, forces: bool = True, stress: bool = False, graph: PairGraph | None = None
@@ -219,7 +220,8 @@ class Ensemble(nn.Module):
         if graph is None:
             check_data_device(data.to_dict(), self.scale.device)
             data = self._with_edges(data)
-        results = [potential(data, forces, stress, graph) for potential in self.potentials]
+        given = {} if graph is None else {"graph": graph}
+        results = [potential(data, forces, stress, **given) for potential in self.potentials]
         members = {name: torch.stack([result[name] for result in results]) for name in results[0]}
         out = {name: values.mean(0) for name, values in members.items()}
         out["energy_deviation"] = self.factors["energy"] * members["energy"].std(0)

@@ -232,7 +232,7 @@ class Potential(DoubleBuffers):
 
     def takes_graph(self, data: Data) -> bool:
         """Return whether :meth:`forward` accepts a ``graph`` of such data."""
-        return self._takes_pairs(_fields_of(data))
+        return type(self).forward is Potential.forward and self._takes_pairs(_fields_of(data))
 
     def atomic_energies(self, data: Data) -> Tensor:
         """Compute the contribution of each atom to the energy; only the sums have a physical meaning.

@@ -18,10 +18,12 @@ from torch_geometric.data import Data
 
 from pyg_schnet.graph.validation import check_predictions
 from pyg_schnet.graph.verlet_list import VerletList
+from pyg_schnet.kernels import on_accelerator
 from pyg_schnet.potentials.checkpoint import load
 from pyg_schnet.potentials.device import check_device
 from pyg_schnet.potentials.ensemble import Ensemble, is_ensemble_file
 from pyg_schnet.potentials.potential import Potential
+from pyg_schnet.simulation.resident_structure import ResidentStructure, has_volume
 from pyg_schnet.transforms.ase_atoms import from_ase
 
 Model: TypeAlias = Potential | Ensemble | str | os.PathLike | Sequence[str | os.PathLike]
@@ -41,7 +43,8 @@ class SchNetCalculator(Calculator):
             result, with ``energy_deviation`` (eV) and ``forces_deviation`` (eV/Å, ``(atoms,)``) among the
             ``results``. The calculator evaluates a copy in evaluation mode, ``calculator.potential``, so that
             mode, device and further training of the original have no effect on either.
-        compile: Whether to compile the copy, which takes a second; ``"auto"`` compiles after 50 evaluations.
+        compile: Whether to compile the copy, which takes a second, on accelerators a minute; ``"auto"``
+            compiles after 50 evaluations.
         device: Device of the computation; by default that of the potential, the CPU for a path.
         dtype: Precision of the network, ``torch.float32`` or ``torch.float64``; its own by default.
         skin: Distance in Å beyond the cutoff up to which neighbors of periodic systems are listed, so that
@@ -84,6 +87,8 @@ class SchNetCalculator(Calculator):
         self._computes_stress = False
         self._until_compiled = {True: 0, False: -1, "auto": _EVALUATIONS_TO_COMPILE_AFTER}[compile]
         self._last: Atoms | None = None  # the structure of the last evaluation, kept when ASE resets
+        self._skin = skin
+        self._resident: ResidentStructure | None = None  # the structure on an accelerator
         self._data: Data | None = None  # that structure as input of the potential, unless it is periodic
 
     def set(self, **kwargs) -> dict[str, Any]:
@@ -132,43 +137,60 @@ class SchNetCalculator(Calculator):
         if self._until_compiled == 0 and self.potential.compiled is None:
             self.potential.compile(constant=True)  # its weights do not change
         self._until_compiled -= self._until_compiled > 0
-        data = self._as_data(self.atoms)
         known = {} if system_changes else self.results
         if list(properties) != ["energies"] or "energy" not in known:
-            known = {**self._evaluate(data, properties), **known}  # an energy once returned stays the same
+            # An energy once returned stays the same.
+            known = {**self._evaluate(self.atoms, properties), **known}
         if "energies" in properties:
             if isinstance(self.potential, Ensemble):
                 raise PropertyNotImplementedError(
                     "`energies` of atoms are available from one potential, not from an ensemble"
                 )
-            known = {**known, "energies": self.potential.atomic_energies(data).cpu().numpy()}
+            energies = self.potential.atomic_energies(self._as_data(self.atoms))
+            known = {**known, "energies": energies.cpu().numpy()}
         self.results = known
 
     def export_properties(self) -> Properties:
         """Return the results that ASE has a name for; called by ASE."""
         return Properties({name: self.results[name] for name in all_outputs if name in self.results})
 
-    def _evaluate(self, data: Data, properties: Sequence[str]) -> dict[str, Any]:
+    def _evaluate(self, atoms: Atoms, properties: Sequence[str]) -> dict[str, Any]:
         forces, stress = "forces" in properties, "stress" in properties
         self._computes_stress |= stress
         # Callers request stress and forces of the same structure, and each alone costs half of both.
-        both = stress or (self._computes_stress and forces and _has_volume(data))
-        out = self.potential(data, forces=forces or stress, **({"stress": True} if both else {}))
-        energy = out["energy"].item()
+        both = stress or (self._computes_stress and forces and has_volume(atoms))
+        resident = self._resident_structure(atoms) if on_accelerator(self.potential.scale) else None
+        if resident is not None:
+            found = resident.evaluate(atoms, forces or stress, both)
+        else:
+            data, more = self._as_data(atoms), {"stress": True} if both else {}
+            out = self.potential(data, forces=forces or stress, **more)
+            found = {name: values.detach().cpu().numpy() for name, values in out.items()}
+        energy = found["energy"].item()
         results = {"energy": energy, "free_energy": energy}
-        if "forces" in out:
-            results["forces"] = out["forces"].cpu().numpy()
+        if "forces" in found:
+            results["forces"] = found["forces"]
         for name in ("energy_deviation", "forces_deviation"):
-            if name in out:
-                value = out[name].double().cpu().numpy()
+            if name in found:
+                value = found[name].astype(np.float64)
                 results[name] = value if name.startswith("forces") else value.item()
-        if "stress" in out:
-            results["stress"] = full_3x3_to_voigt_6_stress(out["stress"][0].cpu().numpy())
+        if "stress" in found:
+            results["stress"] = full_3x3_to_voigt_6_stress(found["stress"][0])
         # A number that is not finite makes the sum so; checking each takes a twentieth of a step.
         arrays = (value for value in results.values() if isinstance(value, np.ndarray))
         if not math.isfinite(sum((float(np.add.reduce(array, None)) for array in arrays), energy)):
-            check_predictions(out)
+            check_predictions({name: torch.from_numpy(values) for name, values in found.items()})
         return results
+
+    def _resident_structure(self, atoms: Atoms) -> ResidentStructure | None:
+        """Return the structure on the accelerator; ``None`` for models that find their pairs themselves."""
+        if self._resident is None or not self._resident.fits(self.potential, atoms):
+            self._resident = None
+            members = self.potential.potentials if isinstance(self.potential, Ensemble) else [self.potential]
+            bounded = any(getattr(member.model, "max_num_neighbors", None) for member in members)
+            if not bounded and self.potential.takes_graph(from_ase(atoms)):
+                self._resident = ResidentStructure(self.potential, atoms, self._skin)
+        return self._resident
 
     def _copy(self, atoms: Atoms, moved: bool) -> None:
         """Keep a copy of a structure, as ASE does; copy only positions if only they changed."""
@@ -200,11 +222,6 @@ def compile_copy(own: Potential | Ensemble) -> None:
             potential.compile(constant=True)
         else:
             potential.compiled.constant = True  # its weights do not change
-
-
-def _has_volume(data: Data) -> bool:
-    """Return whether a system is periodic and has a volume, to which a stress refers."""
-    return "pbc" in data and bool(data.pbc.any()) and bool(data.cell.det().abs() > 0)
 
 
 def evaluation_copy(
