@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 from torch_geometric.data import InMemoryDataset
 
-from pyg_schnet.graph.memory import describe_out_of_memory, too_large_reason
 from pyg_schnet.kernels import on_accelerator
 from pyg_schnet.loader import collate
 from pyg_schnet.loader.sampler import BatchSequence, bound_edges, count_edges, split_by_edges
@@ -30,11 +29,11 @@ from pyg_schnet.training.config import TrainerConfig
 from pyg_schnet.training.device_data import choose_batches
 from pyg_schnet.training.distributed import Processes, ProcessLostError
 from pyg_schnet.training.execution import choose_execution
-from pyg_schnet.training.loss import potential_loss
 from pyg_schnet.training.progress import Report
 from pyg_schnet.training.run_directory import RunDirectory
 from pyg_schnet.training.schedule import completed_fraction, learning_rate
 from pyg_schnet.training.state import Counters, TrainingState
+from pyg_schnet.training.step import StepLoss, TrainingStep
 from pyg_schnet.training.validation import RecentNumbers, Validation, require_finite
 
 
@@ -148,12 +147,18 @@ def fit(
             run.truncate_metrics(state.counters.step)
     elif processes.is_rank_zero:
         state.save(run.last)  # so that the run can be resumed at any time
-    loss_options = {"errors": config.loss, "stress_weight": config.stress_weight}
     counters, losses, stopped = state.counters, state.losses, False
     validate = Validation(processes, state, val, config, energy_weight, run, report, provenance)
     recent = RecentNumbers(run, train, on_accelerator(state.weights.values))
+    loss_of = StepLoss(potential, config, energy_weight, batches.mean_size)
+    step = TrainingStep(processes, state, loss_of, data, train, recent, config.clip_norm)
     saved = time.perf_counter()
     began = saved - counters.seconds
+
+    def stop_and_clock() -> tuple[float, float]:
+        clock = time.perf_counter() - began if processes.is_rank_zero else 0.0
+        return float(stop.is_set or report.is_closed), clock
+
     report.start(counters.step, _completed(counters, config))
     try:
         for ids in batches.from_step(counters.step):
@@ -164,28 +169,9 @@ def fit(
             if stopped or _is_over(counters, config):
                 break
             state.set_learning_rate(learning_rate(config, counters.step, counters.seconds / 60))
-            loss = torch.zeros((), dtype=torch.float64, device=fabric.device)
-            for part in _parts(processes.shard(ids, edges), bounds):
-                if len(part) == 0:
-                    continue
-                with describe_out_of_memory(lambda part=part: _too_large(train, part, potential.cutoff)):
-                    batch, graph, outputs = data.cut(part.tolist())
-                    out = potential(batch, **outputs, graph=graph)
-                    own = potential_loss(out, batch, energy_weight, scale=potential.scale, **loss_options)
-                    if len(part) != batches.mean_size:
-                        own = own * (len(part) / batches.mean_size)
-                    fabric.backward(own)
-                loss = loss + own.detach()
-            clock = time.perf_counter() - began if processes.is_rank_zero else 0.0
-            asked = float(stop.is_set or report.is_closed)
-            loss, (stops, counters.seconds) = processes.all_reduce(
-                state.collect_gradients(), loss, (asked, clock)
-            )
+            parts = _parts(processes.shard(ids, edges), bounds)
+            loss, (stops, counters.seconds) = step(ids, parts, stop_and_clock)
             losses.append(loss)
-            recent.add("loss", loss, ids, counters)
-            if config.clip_norm is not None:
-                recent.add("norm of the gradient", state.clip_gradients(config.clip_norm), ids, counters)
-            state.step()
             counters.step += 1
             stopped = stops > 0
             report.step(counters.step, _completed(counters, config), loss)
@@ -252,16 +238,6 @@ def _edge_bounds(train: InMemoryDataset, potential: Potential, config: TrainerCo
 
 def _parts(ids: Tensor, bounds: Tensor | None) -> list[Tensor]:
     return [ids] if bounds is None else split_by_edges(ids, bounds)
-
-
-def _too_large(train: InMemoryDataset, ids: Tensor, cutoff: float) -> str:
-    sizes = collate(train, ids).ptr.diff()
-    largest = int(sizes.argmax())
-    where = f"of {len(ids)} structures in one batch the largest, " if len(ids) > 1 else ""
-    reason = too_large_reason(int(sizes[largest]), cutoff)
-    return (
-        f"{where}structure {int(ids[largest])} of the training set: {reason}, or lower `trainer.batch_size`"
-    )
 
 
 def _save(state: TrainingState, processes: Processes, run: RunDirectory) -> None:

@@ -16,6 +16,7 @@ from pyg_schnet.loader.sampler import split_by_edges
 from pyg_schnet.potentials.metrics import evaluate
 from pyg_schnet.training import RunDirectory, validation
 from pyg_schnet.training import loop as fit_module
+from pyg_schnet.training import step as step_module
 from pyg_schnet.training.distributed import Processes
 from pyg_schnet.training.loop import fit
 from pyg_schnet.training.soap import Soap
@@ -157,13 +158,13 @@ def test_metrics_are_the_errors_of_the_kept_model(dataset, start):
 def test_energies_have_the_papers_weight_by_default(write, start, monkeypatch, forces, weight):
     dataset = AtomsDataset(path=write(), forces_key=None if forces else "none")
     weights = []
-    original = fit_module.potential_loss
+    original = step_module.potential_loss
     monkeypatch.setattr(
-        fit_module,
+        step_module,
         "potential_loss",
-        lambda out, batch, energy_weight, **others: (
+        lambda out, batch, energy_weight, *others, **named: (
             weights.append(energy_weight),
-            original(out, batch, energy_weight, **others),
+            original(out, batch, energy_weight, *others, **named),
         )[1],
     )
     start(dataset[4:], dataset[:4], max_steps=2)
