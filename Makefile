@@ -11,7 +11,7 @@ OLD = -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning
 # Shapes and types are checked at each call, which takes half as long again: in one suite, which runs all the rest.
 SHAPES = pytest -q --jaxtyping-packages=pyg_schnet,beartype.beartype
 
-.PHONY: help demo test test-all test-nightly test-min test-wheel test-ext lint format dist clean
+.PHONY: help demo test test-all test-nightly test-gpu-code test-min test-wheel test-ext lint format dist clean
 
 demo: $(VENV)/installed ## train, test and run dynamics on the sample: about five minutes
 	$(BIN)/python examples/demo.py --out runs/demo --overwrite
@@ -27,6 +27,10 @@ test-all: $(VENV)/installed ## all tests but downloads, before an issue is resol
 test-nightly: $(VENV)/installed ## tests that `make test` omits: faults, fuzzing, wheels, notebook, benchmarks
 	$(BIN)/$(PYTEST) -m nightly
 	$(BIN)/$(SHAPES) tests/nn
+
+test-gpu-code: $(VENV)/installed ## kernels for GPUs without a GPU: in Triton's interpreter, and compiled for three architectures
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[gpu-code]'
+	$(BIN)/pytest -s -m 'not network' tests/kernels/test_triton.py
 
 lint: $(VENV)/installed ## formatting, style, types, layers of packages
 	$(BIN)/ruff format --check .

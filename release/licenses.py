@@ -45,6 +45,7 @@ READ = {
     "scipy": "BSD-3-Clause",
     "sympy": "BSD-3-Clause",
     "tomli": "MIT",  # for Python 3.10 only
+    "triton": "MIT",
     "torch-cluster": "MIT",  # compiled by `make test-ext` only
     "torch-scatter": "MIT",
 }

@@ -1,4 +1,4 @@
-"""Operations with kernels in C for CPUs, differentiable; elsewhere, models compute with plain PyTorch."""
+"""Operations with kernels in C for CPUs and in Triton for CUDA; elsewhere, plain PyTorch computes."""
 
 from pyg_schnet.kernels.activation import shifted_softplus, silu
 from pyg_schnet.kernels.availability import has_kernels, plain_elementwise, unavailable_reason
@@ -16,9 +16,11 @@ from pyg_schnet.kernels.convolution import (
 from pyg_schnet.kernels.distances import pair_distances
 from pyg_schnet.kernels.operations import IMPLEMENTATIONS, on_accelerator
 from pyg_schnet.kernels.segments import interval_order, segment_sum
+from pyg_schnet.kernels.triton import LAUNCHES
 
 __all__ = [
     "IMPLEMENTATIONS",
+    "LAUNCHES",
     "WeightsVersion",
     "correlate_rows",
     "find_pairs",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -85,33 +83,45 @@ def segment_sum(values: Tensor, rowptr: Tensor, order: Tensor | None = None) -> 
     return _SegmentSum.apply(values, rowptr, [] if order is None else [order])  # pyright: ignore[reportReturnType]
 
 
-def _positions(rowptr: Tensor, order: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the rows of all segments in order, and the segment of each."""
-    position = torch.arange(int(rowptr[0]), int(rowptr[-1]), device=rowptr.device)
-    segment = torch.repeat_interleave(rowptr.diff())
-    return order[0].index_select(0, position).long() if order else position, segment
+def _segment_of(rowptr: Tensor, positions: int) -> tuple[Tensor, Tensor]:
+    """Return the segment of each position, and whether it is in one; sizes do not depend on values."""
+    position = torch.arange(positions, device=rowptr.device, dtype=rowptr.dtype)
+    segment = torch.searchsorted(rowptr, position, right=True) - 1
+    inside = (segment >= 0) & (segment < rowptr.size(0) - 1)
+    return segment.clamp(0, max(rowptr.size(0) - 2, 0)), inside
 
 
 def _segment_sum(values: Tensor, rowptr: Tensor, order: list[Tensor]) -> Tensor:
-    rows, segment = _positions(rowptr, order)
-    out = values.new_zeros(len(rowptr) - 1, *values.shape[1:])
-    return out.index_add(0, segment, values.index_select(0, rows))
+    taken = values.index_select(0, order[0]) if order else values
+    segments = rowptr.size(0) - 1
+    out = values.new_zeros(segments, *values.shape[1:])
+    if segments:
+        segment, inside = _segment_of(rowptr, taken.size(0))
+        out.index_add_(0, segment, torch.where(inside.view(-1, *[1] * (values.dim() - 1)), taken, 0))
+    return out
 
 
 def _segment_expand(values: Tensor, rowptr: Tensor, order: list[Tensor], rows: int) -> Tensor:
-    row, segment = _positions(rowptr, order)
-    return values.new_zeros(rows, *values.shape[1:]).index_copy(0, row, values.index_select(0, segment))
+    out = values.new_zeros(rows, *values.shape[1:])
+    positions = order[0].size(0) if order else rows
+    if values.size(0) and positions:
+        segment, inside = _segment_of(rowptr, positions)
+        found = values.index_select(0, segment)
+        found = torch.where(inside.view(-1, *[1] * (values.dim() - 1)), found, 0)
+        out.index_copy_(0, order[0].long(), found) if order else out.copy_(found)
+    return out
 
 
 def _interval_order(distance: Tensor, start: int, spacing: float, intervals: int) -> tuple[Tensor, Tensor]:
-    interval = (distance.double() / spacing - start).floor().nan_to_num(-1.0).clamp(-1, intervals).int()
+    u = (distance.double() - start * spacing) * (1 / spacing)  # as kernels find the place in a table
+    interval = u.floor().nan_to_num(-1.0).clamp(-1, intervals).int()
     interval, order = interval.sort(stable=True)
     rowptr = torch.searchsorted(
-        interval, torch.arange(intervals + 1, device=distance.device, dtype=torch.int32)
+        interval, torch.arange(intervals + 1, device=distance.device, dtype=torch.int32), out_int32=True
     )
-    return order.int(), rowptr.int()
+    return order.int(), rowptr
 
 
-implement("segment_sum", _segment_sum)
-implement("segment_expand", _segment_expand)
-implement("interval_order", _interval_order)
+for _function in (_segment_sum, _segment_expand, _interval_order):
+    for _device in ("CPU", "CompositeExplicitAutograd"):  # the latter for devices that have no kernels
+        implement(_function.__name__[1:], _function, _device)
