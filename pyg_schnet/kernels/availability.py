@@ -53,7 +53,7 @@ class plain_elementwise:
 
 def has_elementwise_kernels(like: Tensor) -> bool:
     """Return whether kernels are to compute functions of single elements and rows of such a tensor now."""
-    return not _plain_elementwise.get() and has_kernels(like)
+    return has_kernels(like) and not _plain_elementwise.get()  # torch.compile does not trace the latter
 
 
 @cache
