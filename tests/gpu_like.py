@@ -55,7 +55,7 @@ _OWN = {
     "segment_sum": 2,  # 1 for short segments
     "segment_expand": 2,  # 1 for sorted rows
 }
-_SHORT = 64  # rows of a segment, in the mean
+_SHORT = 128  # rows of a segment, in the mean
 _SYNCHRONIZING = {
     "_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "unique_dim", "_unique2",
     "unique_consecutive", "equal", "bincount", "linalg_inv_ex", "_linalg_svd", "_linalg_eigh", "linalg_qr",

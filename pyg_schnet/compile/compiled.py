@@ -203,6 +203,7 @@ class CompiledPotential:
         key = (
             *kinds,
             graph.csr is not None,
+            knots.cutoff,
             graph.pos.dtype,
             knots.features.dtype,
             graph.pos.device,

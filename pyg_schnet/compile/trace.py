@@ -28,7 +28,7 @@ from pyg_schnet.kernels import (
     without_weight_gradients,
 )
 from pyg_schnet.nn.filter_table import FilterTable
-from pyg_schnet.nn.spline import Knots
+from pyg_schnet.nn.spline import Knots, within_knots
 
 if TYPE_CHECKING:
     from pyg_schnet.nn.schnet import SchNet
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 # Extents that differ from call to call, with examples. Only branches on sizes read these.
 _SIZES = {"atoms": 21, "sites": 34, "pairs": 55, "molecules": 5, "knots": 89, "gaussians": 13, "edges": 144}
 _OUTER_KNOTS = 8  # which have no coefficients
-_REACH = 5  # rows of a table beyond the last interval's own, on which it depends
 _ROWS = Csr._fields
 
 
@@ -160,9 +159,11 @@ def trace(potential: Potential, like: Inputs, forces: bool, trained: bool) -> Tr
         z, molecules = batch["z"], batch["molecules"]
         start, spacing = batch["start"], like.knots.spacing
         graph = PairGraph(z, pos, batch["batch"], molecules, pairs, pos)
+        knots = Knots(features, envelope, distance, start, spacing, cutoff=like.knots.cutoff)
+        distance = within_knots(distance, knots)
         if rows and trained:
-            rows += interval_order(distance, start, spacing, features.size(0) - _OUTER_KNOTS - _REACH)
-        knots = Knots(features, envelope, distance, start, spacing, rows)
+            rows += interval_order(distance, start, spacing, knots.intervals)
+        knots = knots._replace(distance=distance, layout=rows)
         named = dict(zip(found.names, weights, strict=True))
         with _reparametrize_module(potential, named), _given_tables(splines, tables):
             relative = potential.model.predict(graph, pairs, knots)  # pyright: ignore

@@ -58,7 +58,7 @@ class Knots(NamedTuple):
     @property
     def intervals(self) -> int:
         """Number of intervals between knots for which there are coefficients."""
-        return self.features.size(0) - 2 * _ORDER - _BASIS + 1
+        return self.features.size(0) - 2 * _ORDER - (_BASIS - 1)
 
 
 def knot_spacing(gamma: float) -> float:

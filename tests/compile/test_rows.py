@@ -9,7 +9,7 @@ from ase.build import bulk
 from torch.testing import assert_close
 from torch_geometric.data import Batch
 
-from pyg_schnet import Potential, SchNet
+from pyg_schnet import Potential, RadiusGraph, SchNet
 from pyg_schnet.compile.c_backend import CProgram
 from pyg_schnet.compile.python_backend import PythonProgram
 from pyg_schnet.transforms.ase_atoms import from_ase
@@ -87,6 +87,20 @@ def results(potential, batch, graph=None):
 def program_of(potential):
     (program,) = potential.compiled._programs.values()
     return program
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_pairs_beyond_the_cutoff_add_nothing(built, crystals, training):
+    eager = built({**TINY, "num_interactions": 1}).train(training)
+    expected = results(eager, crystals)
+    longer = RadiusGraph(TINY["cutoff"] + 1.0)(crystals.clone())  # as a Verlet list
+    with gpu_like():
+        compiled = copy.deepcopy(eager).compile(backend="python")
+        found = results(compiled, longer)
+    assert compiled.compiled.failure is None
+    assert len(compiled.compiled) == 1
+    for name, value in expected.items():  # the same sums in another order
+        assert_close(found[name], value, atol=1e-11 * float(value.abs().max()), rtol=0, msg=name)
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
