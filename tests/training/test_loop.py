@@ -21,6 +21,7 @@ from pyg_schnet.training.distributed import Processes
 from pyg_schnet.training.loop import fit
 from pyg_schnet.training.soap import Soap
 from pyg_schnet.training.state import TrainingState
+from tests.gpu_like import gpu_like
 
 
 @pytest.fixture
@@ -203,6 +204,32 @@ def test_a_label_that_is_no_number_stops_the_run_with_its_structure(dataset, wri
         "Check the labels of the structures; if they are right, lower `trainer.lr` or set `trainer.clip_norm`"
     )
     assert not (tmp_path / "fit" / "model.safetensors").exists()
+
+
+def test_on_an_accelerator_a_wrong_label_is_found_later_but_named_as_well(dataset, write, start, tmp_path):
+    good = AtomsDataset(path=write("good.npz"))
+    dataset._data["forces"][-1] = float("nan")
+    with gpu_like(), pytest.raises(FloatingPointError) as caught:
+        start(dataset[12:], good[:4], references=good, batch_size=1, val_every=30, max_steps=60)
+    done = int(str(caught.value).split("after ")[1].split()[0])
+    assert 0 <= done < 4  # four structures, one a step
+    assert "the loss is nan after" in str(caught.value)
+    assert "for the structures 15; the last good checkpoint is none yet" in str(caught.value)
+    assert not (tmp_path / "fit" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("batches", [{"batch_size": 4}, {"batch_edges": 24}])
+@pytest.mark.parametrize("optimizer", ["adam", "soap"])
+def test_a_run_on_the_paths_of_accelerators_learns_the_same(dataset, start, optimizer, batches):
+    options = {"max_steps": 6, "val_every": 3, "precision": "float64", "compile": False, "clip_norm": 0.5}
+    options |= {"optimizer": optimizer, "model": {"filters": "spline"}, **batches}
+    _, directory, _ = start(dataset, dataset, **options)
+    expected = load_file(directory.model)
+    shutil.rmtree(directory.path)
+    with gpu_like():
+        _, directory, _ = start(dataset, dataset, **options)
+    for name, value in load_file(directory.model).items():  # sums in another order
+        torch.testing.assert_close(value, expected[name], rtol=1e-6, atol=1e-8, msg=name)
 
 
 def test_a_run_that_explodes_leaves_its_last_good_checkpoint(dataset, start, tmp_path, monkeypatch):
