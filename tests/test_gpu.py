@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,9 @@ from pyg_schnet.loader import DataLoader
 from pyg_schnet.nn import SchNetConfig
 from pyg_schnet.potentials.metrics import evaluate
 from pyg_schnet.simulation import SchNetCalculator, run_md_batched
+from pyg_schnet.simulation.batched_integrator import BatchedIntegrator
+from pyg_schnet.simulation.limits import BatchedLimits
+from pyg_schnet.simulation.trajectory import TrajectoryFile
 from pyg_schnet.training import DataConfig, FabricConfig, Report, TrainConfig, TrainerConfig, train
 from pyg_schnet.training.loss import potential_loss
 
@@ -74,6 +78,21 @@ def no_synchronization() -> Iterator[None]:
         yield
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def synchronizations(function):
+    """Count how often the host waits for the device."""
+    if DEVICE.type != "cuda":
+        function()
+        return 0
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            function()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in caught)
 
 
 @pytest.fixture
@@ -274,27 +293,56 @@ def test_a_step_of_training_changes_all_weights(batch):
     assert [name for name in unchanged if not name.endswith("dense2.bias")] == []  # forces do not see it
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "soap"])
-@pytest.mark.parametrize("compile", [False, True], ids=["eager", "compiled"])
-def test_a_resumed_run_ends_with_the_same_bits(compile, optimizer, tmp_path):
-    def run(name, steps, resume=False):
-        config = TrainConfig(
-            DataConfig(str(SAMPLE), n_train=64, n_val=8),
-            SchNetConfig(32, 32, 2, 20, 5.0),
-            TrainerConfig(
-                max_steps=steps, val_every=6, batch_size=8, optimizer=optimizer, schedule="constant",
-                compile=compile, threads=1,
-            ),
-            str(tmp_path / name),
-            FabricConfig(str(DEVICE)),
-        )  # fmt: skip
-        return train(config, Report(), resume)
+class Lines(Report):
+    """A report that keeps its lines."""
 
-    whole = run("whole", 12)
-    run("parts", 6)
-    parts = run("parts", 12, resume=True)
-    one, other = (load(each.model).state_dict() for each in (whole, parts))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def line(self, text):
+        self.lines.append(text)
+
+
+def trained(folder, steps=12, resume=False, **options):
+    """Train for some steps, and return the weights."""
+    report = Lines()
+    config = TrainConfig(
+        DataConfig(str(SAMPLE), n_train=64, n_val=8),
+        SchNetConfig(32, 32, 2, 20, 5.0, filters="spline"),
+        TrainerConfig(
+            max_steps=steps, val_every=6, batch_size=8, schedule="constant", threads=1, **options
+        ),
+        str(folder),
+        FabricConfig(str(DEVICE)),
+    )  # fmt: skip
+    run = train(config, report, resume)
+    if DEVICE.type == "cuda" and config.trainer.compile is True:
+        assert not [line for line in report.lines if line.startswith(("Not compiled", "Steps are not"))]
+    return {name: weight.detach() for name, weight in load(run.model).named_parameters()}
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "soap"])
+@pytest.mark.parametrize("compile", [False, True], ids=["eager", "captured"])
+def test_a_resumed_run_ends_with_the_same_bits(compile, optimizer, tmp_path):
+    options = {"compile": compile, "optimizer": optimizer}
+    whole = trained(tmp_path / "whole", **options)
+    trained(tmp_path / "parts", 6, **options)
+    parts = trained(tmp_path / "parts", 12, resume=True, **options)
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_captured_steps_are_those_operation_by_operation(tmp_path):
+    options = {"precision": "float64", "optimizer": "adam", "clip_norm": 1.0}
+    captured, eager = (trained(tmp_path / str(on), compile=on, **options) for on in (True, False))
+    assert_equal(captured, eager, torch.float32)  # the first steps of Adam magnify rounding
+
+
+def test_training_data_may_stay_on_the_host(tmp_path):
+    options = {"compile": True, "optimizer": "adam"}
+    here = trained(tmp_path / "host", data_device="cpu", **options)
+    there = trained(tmp_path / "device", **options)
+    assert all(torch.equal(here[name], there[name]) for name in here)
 
 
 def test_a_data_set_on_the_gpu_is_gathered_and_evaluated_there():
@@ -319,6 +367,21 @@ def test_the_calculator_computes_the_same(tmp_path):
             }
         )
     assert_equal(sides[1], sides[0], torch.float64)
+
+
+@pytest.mark.parametrize("name", ["ethanol", "silicon"])
+def test_a_step_of_dynamics_does_not_wait_for_the_device(name):
+    atoms = molecule("CH3CH2OH") if name == "ethanol" else bulk("Si", cubic=True) * 2
+    atoms.rattle(0.02, seed=0)
+    potential = potential_of("default", torch.float32).to(DEVICE).eval().requires_grad_(False)
+    limits = BatchedLimits(None, None, None)
+
+    def waits(steps):
+        integrator = BatchedIntegrator(potential, [atoms], [0], limits, 300.0, 0.5, 0.01, 0)
+        return synchronizations(lambda: integrator.run(steps, TrajectoryFile(None), 1000))
+
+    waits(2)  # what is initialized once
+    assert waits(15) == waits(16)  # of one look, after the last step
 
 
 @pytest.mark.parametrize("thermostat", ["nve", "langevin"])
