@@ -398,6 +398,26 @@ def test_dynamics_of_many_structures_are_the_same(thermostat):
     assert_equal(ends[1], ends[0], torch.float64)  # 40 steps of 0.5 fs
 
 
+@pytest.mark.skipif(DEVICE.type != "cuda", reason="only CUDA reports waits")
+def test_dynamics_wait_once_in_a_window_of_steps():
+    potential = potential_of("paper", torch.float32).to(DEVICE).eval()
+    waits = []
+    for steps in (8, 16):
+        limits = BatchedLimits(None, None, None)
+        structures = [molecule("CH3CH2OH")]
+        integrator = BatchedIntegrator(potential, structures, [0], limits, 100.0, 0.5, None, 0)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                integrator.run(steps, TrajectoryFile(None), 100)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        assert integrator.repeated == 0
+        waits.append(len(caught))
+    assert waits[0] == waits[1]
+
+
 def test_a_checkpoint_runs_on_any_device_by_command(tmp_path):
     save(potential_of("paper"), tmp_path / "model.safetensors")
     write(tmp_path / "in.xyz", [molecule("CH3CH2OH"), molecule("H2O")])

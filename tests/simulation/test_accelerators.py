@@ -80,6 +80,8 @@ def test_dynamics_is_that_of_cpus(potential, several, run):
         assert np.abs(one.positions - other.positions).max() < 1e-9
         assert np.abs(one.get_forces() - other.get_forces()).max() < 1e-8
     assert result.temperature == pytest.approx(expected.temperature, rel=1e-9)
+    assert result.drift == pytest.approx(expected.drift, abs=1e-6)  # meV per atom and ps
+    assert result.fluctuation == pytest.approx(expected.fluctuation, abs=1e-9)
 
 
 @pytest.mark.parametrize("thermostat", ["nve", "langevin"])
@@ -251,3 +253,19 @@ def test_an_evaluation_of_the_calculator_waits_for_its_results_alone(kind, cutof
     assert counter.launches <= 120, counter.report()  # 101 of the crystal with stress
     copies = [name.split(" < ")[0] for name in counter.synchronizations.elements()]
     assert copies == ["torch.Tensor.cpu", "torch.Tensor.numpy"], counter.report()  # of one tensor
+
+
+# Another order of sums than that of programs for CPUs.
+@pytest.mark.nightly  # it compiles twice
+def test_compiled_dynamics_is_that_of_cpus(several, run, caplog):
+    torch.manual_seed(0)
+    model = SchNet(16, 16, 2, 12, cutoff=4.0, filters="spline").double()
+    potential = Potential(model, elements=[1, 6, 8]).eval()
+    compiled = copy.deepcopy(potential).compile(backend="python")
+    options = {"duration": 0.02, "seed": 3}
+    result, _, _ = run(compiled, several, 16, **options)
+    expected = run_md_batched(potential, several, **options)
+    assert "eager" not in caplog.text
+    for one, other in zip(result.atoms, expected.atoms, strict=True):
+        assert np.abs(one.positions - other.positions).max() < 1e-10
+        assert np.abs(one.get_forces() - other.get_forces()).max() < 1e-9
