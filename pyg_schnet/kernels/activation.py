@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pyg_schnet.kernels.availability import has_elementwise_kernels
-from pyg_schnet.kernels.operations import define
+from pyg_schnet.kernels.operations import call, define, differentiate, full_precision
 
 
 def _like(x: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ class _ShiftedSoftplus(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
-        return torch.ops.pyg_schnet.ssp(x)
+        return call(torch.ops.pyg_schnet.ssp.default, x)
 
     @staticmethod
     def backward(ctx, g):
@@ -38,7 +38,7 @@ class _Backward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, g, x):
         ctx.save_for_backward(g, x)
-        return torch.ops.pyg_schnet.ssp_backward(g, x)
+        return call(torch.ops.pyg_schnet.ssp_backward.default, g, x)
 
     @staticmethod
     def backward(ctx, a):
@@ -49,12 +49,17 @@ class _Backward(torch.autograd.Function):
         return torch.ops.pyg_schnet.ssp_double_backward(a, g, x)
 
 
+differentiate("ssp", _ShiftedSoftplus)
+differentiate("ssp_backward", _Backward)
+
+
 def shifted_softplus(x: Tensor) -> Tensor:
     """Compute ln((1 + e^x) / 2), differentiable any number of times; by plain operations without kernels.
 
     PyTorch's softplus is linear from 20 on, where its second derivative jumps by 2e-9; here it is from 80 on,
     where the second derivative is zero in float64.
     """
+    x = full_precision(x)
     if not has_elementwise_kernels(x):
         return nn.functional.softplus(x, threshold=80.0) - math.log(2.0)
     return _ShiftedSoftplus.apply(x)  # pyright: ignore[reportReturnType]
@@ -62,6 +67,7 @@ def shifted_softplus(x: Tensor) -> Tensor:
 
 def silu(x: Tensor) -> Tensor:
     """Compute x σ(x), which is x times the slope of the shifted softplus."""
+    x = full_precision(x)
     if not has_elementwise_kernels(x):
         return nn.functional.silu(x)
     return _Backward.apply(x, x)  # pyright: ignore[reportReturnType]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.kernels.availability import has_elementwise_kernels
-from pyg_schnet.kernels.operations import define
+from pyg_schnet.kernels.operations import call, define, differentiate, full_precision
 
 # The derivatives that will be read. In a node of autograd it is unknown whether gradients of positions or of
 # weights are wanted, and each costs as much as the convolution itself.
@@ -92,7 +92,8 @@ class _Convolve(torch.autograd.Function):
     def forward(ctx, y, table, distance, first, second, layout, start, spacing, plain):
         ctx.save_for_backward(y, table, distance, first, second)
         ctx.grid, ctx.plain = (layout, start, spacing), plain
-        return torch.ops.pyg_schnet.convolve(y, table, distance, first, second, *ctx.grid)
+        arguments = (y, table, distance, first, second, *ctx.grid)
+        return call(torch.ops.pyg_schnet.convolve.default, *arguments)
 
     @staticmethod
     def backward(ctx, g):
@@ -114,9 +115,8 @@ class _Backward(torch.autograd.Function):
         ctx.grid, ctx.by_distance, ctx.by_table = (layout, start, spacing), by_distance, by_table
         ctx.plain = plain
         ctx.set_materialize_grads(False)
-        return torch.ops.pyg_schnet.convolve_backward(
-            g, y, table, distance, first, second, *ctx.grid, by_distance, by_table
-        )
+        arguments = (g, y, table, distance, first, second, *ctx.grid, by_distance, by_table)
+        return call(torch.ops.pyg_schnet.convolve_backward.default, *arguments)
 
     @staticmethod
     def backward(ctx, to_y, to_slope, to_table):
@@ -132,6 +132,10 @@ class _Backward(torch.autograd.Function):
             g, y, to_y, to_slope, *place, *ctx.grid, by_distance
         )
         return by_g, by_y, by_table, slope if by_distance else None, *[None] * 8
+
+
+differentiate("convolve", _Convolve, None)
+differentiate("convolve_backward", _Backward, None)
 
 
 def spline_convolution(
@@ -165,6 +169,7 @@ def spline_convolution(
     Raises:
         NotImplementedError: On a derivative that may need a third one, without ``plain``.
     """
+    y, table, distance = (full_precision(tensor) for tensor in (y, table, distance))
     place = (tensor.contiguous() for tensor in (table, distance, first, second))
     return _Convolve.apply(y, *place, list(layout), start, spacing, plain)  # pyright: ignore[reportReturnType]
 
@@ -197,11 +202,14 @@ class _CorrelateRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx, values, weights, transpose):
         ctx.weights, ctx.transpose = weights, transpose
-        return torch.ops.pyg_schnet.correlate_rows(values, weights, transpose)
+        return call(torch.ops.pyg_schnet.correlate_rows.default, values, weights, transpose)
 
     @staticmethod
     def backward(ctx, g):
         return _CorrelateRows.apply(g, ctx.weights, not ctx.transpose), None, None
+
+
+differentiate("correlate_rows", _CorrelateRows)
 
 
 def correlate_rows(values: Tensor, weights: list[float]) -> Tensor:
@@ -209,6 +217,7 @@ def correlate_rows(values: Tensor, weights: list[float]) -> Tensor:
 
     Differentiable any number of times; by plain operations without kernels.
     """
+    values = full_precision(values)
     if not has_elementwise_kernels(values):
         rows = values.size(0) - len(weights) + 1
         return reduce(torch.add, (weight * values[k : k + rows] for k, weight in enumerate(weights)))

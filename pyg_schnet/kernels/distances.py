@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.kernels.convolution import differentiable, position_gradients_enabled
-from pyg_schnet.kernels.operations import define
+from pyg_schnet.kernels.operations import call, define, differentiate, full_precision
 
 _ARGUMENTS = "Tensor pos, Tensor first, Tensor second, Tensor[] layout"
 define(f"distances({_ARGUMENTS}) -> Tensor", lambda pos, first, second, layout: pos.new_empty(first.size(0)))
@@ -30,7 +30,7 @@ class _Distances(torch.autograd.Function):
     def forward(ctx, pos, first, second, layout):
         ctx.save_for_backward(pos, first, second)
         ctx.layout = layout
-        return torch.ops.pyg_schnet.distances(pos, first, second, layout)
+        return call(torch.ops.pyg_schnet.distances.default, pos, first, second, layout)
 
     @staticmethod
     def backward(ctx, g):
@@ -44,7 +44,7 @@ class _DistancesBackward(torch.autograd.Function):
     def forward(ctx, g, pos, first, second, layout):
         ctx.save_for_backward(g, pos, first, second)
         ctx.layout = layout
-        return torch.ops.pyg_schnet.distances_backward(g, pos, first, second, layout)
+        return call(torch.ops.pyg_schnet.distances_backward.default, g, pos, first, second, layout)
 
     @staticmethod
     def backward(ctx, a):
@@ -65,6 +65,10 @@ def _plain_backward(a: Tensor, g: Tensor, pos: Tensor, first: Tensor, second: Te
     return torch.autograd.grad(by_pos, inputs, a, create_graph=True)
 
 
+differentiate("distances", _Distances)
+differentiate("distances_backward", _DistancesBackward)
+
+
 def pair_distances(pos: Tensor, pairs: Tensor, layout: Sequence[Tensor] = ()) -> Tensor:
     """Compute distances of pairs of atoms, differentiable by positions.
 
@@ -77,4 +81,4 @@ def pair_distances(pos: Tensor, pairs: Tensor, layout: Sequence[Tensor] = ()) ->
         Distances in Å, ``(pairs,)``.
     """
     ends = (pairs[0].contiguous(), pairs[1].contiguous())
-    return _Distances.apply(pos.contiguous(), *ends, list(layout))  # pyright: ignore[reportReturnType]
+    return _Distances.apply(full_precision(pos).contiguous(), *ends, list(layout))  # pyright: ignore[reportReturnType]

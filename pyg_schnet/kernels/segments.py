@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyg_schnet.kernels.operations import define, implement
+from pyg_schnet.kernels.operations import call, define, differentiate, full_precision, implement
 
 
 def _fake_interval_order(distance, start, spacing, intervals):
@@ -50,7 +50,7 @@ class _SegmentSum(torch.autograd.Function):
     def forward(ctx, values, rowptr, order):
         ctx.save_for_backward(rowptr)
         ctx.order, ctx.rows = order, values.size(0)
-        return torch.ops.pyg_schnet.segment_sum(values, rowptr, order)
+        return call(torch.ops.pyg_schnet.segment_sum.default, values, rowptr, order)
 
     @staticmethod
     def backward(ctx, g):
@@ -62,11 +62,15 @@ class _SegmentExpand(torch.autograd.Function):
     def forward(ctx, values, rowptr, order, rows):
         ctx.save_for_backward(rowptr)
         ctx.order = order
-        return torch.ops.pyg_schnet.segment_expand(values, rowptr, order, rows)
+        return call(torch.ops.pyg_schnet.segment_expand.default, values, rowptr, order, rows)
 
     @staticmethod
     def backward(ctx, g):
         return _SegmentSum.apply(g, *ctx.saved_tensors, ctx.order), None, None, None
+
+
+differentiate("segment_sum", _SegmentSum)
+differentiate("segment_expand", _SegmentExpand)
 
 
 def segment_sum(values: Tensor, rowptr: Tensor, order: Tensor | None = None) -> Tensor:
@@ -80,7 +84,7 @@ def segment_sum(values: Tensor, rowptr: Tensor, order: Tensor | None = None) -> 
     Returns:
         ``(segments, *features)``.
     """
-    return _SegmentSum.apply(values, rowptr, [] if order is None else [order])  # pyright: ignore[reportReturnType]
+    return _SegmentSum.apply(full_precision(values), rowptr, [] if order is None else [order])  # pyright: ignore[reportReturnType]
 
 
 def _segment_of(rowptr: Tensor, positions: int) -> tuple[Tensor, Tensor]:
