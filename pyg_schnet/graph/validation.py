@@ -63,7 +63,7 @@ def check_data_device(fields: Mapping[str, Any], device: torch.device) -> None:
     """Check that the tensors of data are on the device of a potential."""
     for name in ("pos", "z", "batch"):
         value = fields.get(name)
-        if isinstance(value, Tensor) and value.device != device:
+        if value is not None and getattr(value, "device", device) != device:
             raise ValueError(
                 f"`{name}` must be on the device of the potential, {device}, got {value.device}; use "
                 f"data.to({str(device)!r}), or move the potential: potential.to({str(value.device)!r})"

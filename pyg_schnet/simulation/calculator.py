@@ -165,7 +165,7 @@ class SchNetCalculator(Calculator):
         else:
             data, more = self._as_data(atoms), {"stress": True} if both else {}
             out = self.potential(data, forces=forces or stress, **more)
-            found = {name: values.detach().cpu().numpy() for name, values in out.items()}
+            found = {name: values.cpu().numpy() for name, values in out.items()}
         energy = found["energy"].item()
         results = {"energy": energy, "free_energy": energy}
         if "forces" in found:
