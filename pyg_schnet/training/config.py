@@ -111,7 +111,8 @@ class TrainerConfig:
         threads: CPU threads per process; by default the fastest number, found by timing a few steps at the
             start. In compiled runs the weights do not depend on it.
         compile: Run compiled kernels instead of single PyTorch operations, which is several times faster:
-            "auto" if there are enough steps that this saves time, true, or false.
+            "auto" if there are enough steps that this saves time, true, or false. On GPUs, steps are
+            captured as CUDA graphs, too, unless it is false.
         data_device: Where the training structures and their pairs are kept: "cuda", "cpu", or "auto", on the
             GPU of the run if they fit into a third of its free memory. Runs on the CPU collate their batches
             at each step by default, and cut them from stored pairs with "cpu".

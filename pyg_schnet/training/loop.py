@@ -25,6 +25,7 @@ from pyg_schnet.loader.sampler import BatchSequence, bound_edges, count_edges, s
 from pyg_schnet.nn import SchNet
 from pyg_schnet.potentials import checkpoint
 from pyg_schnet.potentials.potential import Potential
+from pyg_schnet.training.captured_step import choose_step
 from pyg_schnet.training.config import TrainerConfig
 from pyg_schnet.training.device_data import choose_batches
 from pyg_schnet.training.distributed import Processes, ProcessLostError
@@ -151,7 +152,8 @@ def fit(
     validate = Validation(processes, state, val, config, energy_weight, run, report, provenance)
     recent = RecentNumbers(run, train, on_accelerator(state.weights.values))
     loss_of = StepLoss(potential, config, energy_weight, batches.mean_size)
-    step = TrainingStep(processes, state, loss_of, data, train, recent, config.clip_norm)
+    eager_step = TrainingStep(processes, state, loss_of, data, train, recent, config.clip_norm)
+    step = choose_step(eager_step, config, report)
     saved = time.perf_counter()
     began = saved - counters.seconds
 

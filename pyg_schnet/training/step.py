@@ -99,7 +99,7 @@ class TrainingStep:
         for part in parts:
             if len(part) == 0:
                 continue
-            with describe_out_of_memory(lambda part=part: self._too_large(part)):
+            with describe_out_of_memory(lambda part=part: self.too_large(part)):
                 own = self.loss(self.data.cut(part.tolist()))
                 self.processes.fabric.backward(own)
             loss = loss + own.detach()
@@ -118,7 +118,8 @@ class TrainingStep:
         if norm is not None:
             self.recent.add("norm of the gradient", norm, ids, self.state.counters)
 
-    def _too_large(self, ids: Tensor) -> str:
+    def too_large(self, ids: Tensor) -> str:
+        """Return what a user can do if a batch does not fit into the memory."""
         sizes = collate(self.train, ids).ptr.diff()
         largest = int(sizes.argmax())
         where = f"of {len(ids)} structures in one batch the largest, " if len(ids) > 1 else ""

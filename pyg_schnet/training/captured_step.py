@@ -1,0 +1,246 @@
+"""Training steps that are recorded once for each size of batches, as CUDA graphs, and then only repeated.
+
+A step of SchNet on a few molecules is hundreds of kernels of microseconds, which the host launches more
+slowly than a GPU computes. A CUDA graph launches all of them at once: loss, gradients, clipping, optimizer
+and average of the weights. It is recorded with fixed tensors: batches are padded and copied into them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pyg_schnet.graph.memory import describe_out_of_memory
+from pyg_schnet.graph.padding import PaddedBatch, Sizes
+from pyg_schnet.kernels import on_accelerator
+from pyg_schnet.nn import SchNet
+from pyg_schnet.training.config import TrainerConfig
+from pyg_schnet.training.device_data import CollatedBatches, TrainingBatch
+from pyg_schnet.training.progress import Report
+from pyg_schnet.training.step import TrainingStep
+
+_MAX_PROGRAMS = 16  # batches of varied sizes need about ten
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_HOOKS_OF_WEIGHTS = ("_backward_hooks", "_post_accumulate_grad_hooks")
+
+
+class Recorder(Protocol):
+    """A recorder of the work of a function on a device."""
+
+    def record(self, warm_up: Callable[[], None], function: Callable[[], None]) -> Callable[[], None]:
+        """Record what a function would do, without doing it, and return a function that does it.
+
+        Args:
+            warm_up: Does nearly the same before, for all that is initialized at first use.
+            function: The function, which reads and writes the same tensors each time.
+        """
+        ...
+
+
+class CudaGraphs:
+    """A recorder of CUDA graphs.
+
+    They share their memory, for one runs at a time and its results are copied before the next.
+
+    Source:
+        PyTorch, "CUDA semantics", sections "CUDA Graphs" and "Graph memory management".
+    """
+
+    def __init__(self):
+        self._stream = torch.cuda.Stream()  # the same one for all: a condition of sharing memory
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def record(self, warm_up: Callable[[], None], function: Callable[[], None]) -> Callable[[], None]:
+        """Record what a function would do as a CUDA graph, and return a function that launches it."""
+        current = torch.cuda.current_stream()
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            warm_up()
+        current.wait_stream(self._stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+            function()
+        return graph.replay
+
+
+RECORDERS: dict[str, Callable[[], Recorder]] = {"cuda": CudaGraphs}  # by type of device
+
+
+class _Program:
+    """The step for batches of one bucket.
+
+    Attributes:
+        batch: Tensors that batches are copied into.
+        outputs: Options of a potential's call that request the outputs with labels.
+        loss: Loss of the last step, float64, shape ``()``.
+        norm: Norm of its gradient, if it is clipped.
+        replay: Repeats the recorded step; ``None`` before it is recorded.
+        is_used: Whether there was a step with this program.
+    """
+
+    def __init__(self, first: TrainingBatch, sizes: Sizes, clips: bool):
+        assert first.graph is not None
+        self.batch, self.outputs = PaddedBatch(first.batch, first.graph, sizes), first.outputs
+        self.loss = self.batch.weights.new_zeros(())
+        self.norm = first.graph.pos.new_zeros((), dtype=torch.float64) if clips else None
+        self.replay: Callable[[], None] | None = None
+        self.is_used = False
+
+    @property
+    def part(self) -> TrainingBatch:
+        """The padded batch."""
+        return TrainingBatch(self.batch.data, self.batch.graph, self.outputs)
+
+
+class CapturedStep:
+    """A step of a training that is recorded for each bucket of sizes, and repeated.
+
+    The first batch of a bucket is computed operation by operation, and the second is recorded. Outside of
+    the recording are initial bases of SOAP, their refresh, all counters and, before the second, fourth,
+    eighth, … step, the check whether tables of filters have enough knots.
+
+    Args:
+        eager: The same step, operation by operation: for all that is not recorded.
+        recorder: Recorder of the work of the device.
+        report: Output for the user.
+    """
+
+    def __init__(self, eager: TrainingStep, recorder: Recorder, report: Report):
+        self._eager, self._recorder, self._report = eager, recorder, report
+        self._programs: dict[tuple, _Program] = {}  # the last used is the last
+        self._fails = False
+        self._steps, self._tables = 0, None
+
+    def __call__(
+        self, ids: Tensor, parts: Sequence[Tensor], numbers: Callable[[], tuple[float, ...]]
+    ) -> tuple[Tensor, tuple[float, ...]]:
+        """Do a step; arguments, results and errors are those of :class:`TrainingStep`."""
+        if self._fails or len(parts) != 1:
+            return self._eager(ids, parts, numbers)
+        with describe_out_of_memory(lambda: self._eager.too_large(parts[0])):
+            loss, norm = self._step(self._eager.data.cut(parts[0].tolist()))
+        self._eager.check(ids, loss, norm)
+        return loss, numbers()
+
+    def _step(self, batch: TrainingBatch) -> tuple[Tensor, Tensor | None]:
+        """Do a step, and return its loss and the norm of its gradient."""
+        assert batch.graph is not None
+        self._steps += 1
+        if self._steps > 1 and self._steps & (self._steps - 1) == 0:
+            self._measure_tables()
+        program, state = self._program(batch), self._eager.state
+        program.batch.fill(batch.batch, batch.graph, 1 / self._eager.loss.mean_size)
+        if not program.is_used:
+            program.is_used = True
+            self._compute_gradients(program)
+            state.step()
+        else:
+            state.begin_captured_step()
+            if program.replay is None and not self._fails:
+                self._record(program)
+            if program.replay is None:
+                self._compute(program)
+            else:
+                program.replay()
+            state.end_captured_step()
+        return program.loss.clone(), None if program.norm is None else program.norm.clone()
+
+    def _program(self, batch: TrainingBatch) -> _Program:
+        """Return the program of a batch; the one that was not used for longest makes room for a new one."""
+        assert batch.graph is not None
+        sizes = Sizes.of(batch.graph).bucket()
+        key = sizes, batch.graph.distance_range, *batch.outputs.items()
+        program = self._programs.pop(key, None) or _Program(batch, sizes, self._eager.clip_norm is not None)
+        self._programs[key] = program
+        if len(self._programs) > _MAX_PROGRAMS:
+            del self._programs[next(iter(self._programs))]
+        return program
+
+    def _compute(self, program: _Program) -> None:
+        """Do on the device all of a step, reading and writing the same tensors each time."""
+        self._compute_gradients(program)
+        self._eager.state.update()
+
+    def _compute_gradients(self, program: _Program) -> None:
+        loss = self._eager.loss(program.part, program.batch.weights)
+        loss.backward()
+        self._eager.state.collect_gradients()
+        norm = self._eager.clip()
+        program.loss.copy_(loss.detach())
+        if program.norm is not None and norm is not None:
+            program.norm.copy_(norm)
+
+    def _record(self, program: _Program) -> None:
+        """Record a program; report why if that fails."""
+        weights = self._eager.loss.potential
+
+        def warm_up() -> None:  # with the weights of the recording, for what is kept for them
+            self._eager.loss(program.part, program.batch.weights).backward()
+            weights.zero_grad(set_to_none=True)
+
+        self._measure_tables()
+        try:
+            program.replay = self._recorder.record(warm_up, lambda: self._compute(program))
+        except RuntimeError as error:
+            weights.zero_grad(set_to_none=True)
+            self._fails = True
+            self._programs.clear()
+            reason = str(error).strip().partition("\n")[0][:150]
+            self._report.line(f"Steps are not captured: {reason}.")
+
+    def _measure_tables(self) -> None:
+        """Measure whether tables of filters have enough knots, and forget recordings with too few.
+
+        The weights are not measured again in the next evaluation, so that it does not wait for the device.
+        """
+        model = self._eager.loss.potential.model
+        if not isinstance(model, SchNet) or model.filters == "exact":
+            return
+        with torch.no_grad():
+            tables = model.filter_tables.features(model)
+        if tables is not self._tables:
+            for program in self._programs.values():
+                program.replay = None
+        self._tables = tables
+
+
+def choose_step(step: TrainingStep, config: TrainerConfig, report: Report) -> TrainingStep | CapturedStep:
+    """Return a step that is captured where that is possible; report why it is not on an accelerator.
+
+    Args:
+        step: The step, operation by operation.
+        config: Option ``compile``, which must not be false.
+        report: Output for the user.
+    """
+    weights = step.state.weights.values
+    if not on_accelerator(weights):
+        return step
+    reason = _why_not_captured(step, config)
+    if reason is None:
+        return CapturedStep(step, RECORDERS[weights.device.type](), report)
+    report.line(f"Steps are not captured: {reason}.")
+    return step
+
+
+def _why_not_captured(step: TrainingStep, config: TrainerConfig) -> str | None:
+    """Return why steps cannot be recorded, in a few words."""
+    device, potential = step.state.weights.values.device.type, step.loss.potential
+    if config.compile is False:
+        return "`trainer.compile` is false"
+    if device not in RECORDERS:
+        return f"{device} has no CUDA graphs"
+    if step.processes.world_size > 1:
+        return f"{step.processes.world_size} processes sum their gradients in each step"
+    if not isinstance(potential.model, SchNet):
+        return f"{type(potential.model).__name__} is not a SchNet"
+    if isinstance(step.data, CollatedBatches):
+        return "pairs are found in each step"
+    return "the model has hooks" if _has_hooks(potential) else None
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    of_modules = any(getattr(part, name) for part in module.modules() for name in _HOOKS)
+    return of_modules or any(getattr(p, name) for p in module.parameters() for name in _HOOKS_OF_WEIGHTS)
