@@ -149,7 +149,7 @@ class PaddedBatch:
     def _set_padding(self, distances: tuple[float, float] | None) -> None:
         """Set all rows of padding that are not zero; only the last ones are used."""
         (atoms, pairs, molecules, sites), own = self.sizes, self._padding
-        number = torch.arange(max(atoms, pairs, molecules + 1, sites), device=own["z"].device)
+        number = torch.arange(max(atoms, 2 * pairs, molecules + 1, sites), device=own["z"].device)
         low, high = distances or (0.0, 2.0)
         high = min(high, low + 10.0)  # of bounds without an upper one
         # Pairs connect the last atom, at the origin, with those before it on the x axis.
@@ -159,8 +159,16 @@ class PaddedBatch:
         own["ptr"].copy_(number[: molecules + 1] + (atoms - molecules))
         own["first"].fill_(atoms - 1)
         own["second"].copy_(atoms - 2 - number[:pairs] % _DISTANCES)
-        if "order" in own:
-            own["order"].copy_(number[:atoms])
+        # Each pair is twice in an order of entries, and each row once, of padding behind all others.
+        orders = {
+            "order": (atoms, 1),
+            "atom_order": (sites, 1),
+            "pair": (2 * pairs, 2),
+            "site_pair": (2 * pairs, 2),
+        }
+        for name, (rows, repeats) in orders.items():
+            if name in own:
+                own[name].copy_(number[:rows] // repeats)
         if sites:
             # The last sites are the last atoms, in the same order; all others are of the first of these.
             own["site_atom"].copy_((number[:sites] + (atoms - sites)).clamp(min=atoms - 1 - _DISTANCES))

@@ -172,9 +172,13 @@ def test_padding_atoms_are_in_no_row_and_padding_pairs_among_them():
     for found, real, used in ((padded.csr, graph.csr, pairs), (padded.site_csr, graph.site_csr, pairs)):
         assert torch.equal(found.rowptr[: len(real.rowptr)], real.rowptr)
         assert (found.rowptr[len(real.rowptr) :] == 2 * used).all()
+        assert torch.equal(
+            found.pair.sort()[0], torch.arange(padded.pairs.size(1)).repeat_interleave(2).int()
+        )
     assert torch.equal(
         padded.atom_sites[0].diff()[atoms:], torch.zeros(len(padded.z) - atoms, dtype=torch.int)
     )
+    assert torch.equal(padded.atom_sites[1].sort()[0], torch.arange(len(padded.site_pos)).int())
     assert (padded.pairs[:, pairs:] >= atoms).all()
     assert (padded.site_pairs[:, pairs:] >= sites).all()
     assert torch.equal(padded.sites.atom[padded.site_pairs], padded.pairs)
