@@ -1,5 +1,8 @@
 """Devices are checked before any work, with one clear line."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from ase.build import molecule
@@ -82,6 +85,30 @@ def test_commands_name_a_device_that_is_not_there(command, name, checkpoint, tmp
     assert len(lines) == 1
     assert "`--device` must be " in lines[0]
     assert f"got '{name}'" in lines[0]
+
+
+@pytest.mark.process
+def test_a_device_without_kernels_is_one_line_of_a_command(checkpoint, tmp_path):
+    write(tmp_path / "in.xyz", molecule("CH3CH2OH"))
+    # As if the CPU were an old GPU with Triton.
+    code = (
+        "import sys, types, torch; from pyg_schnet import cli\n"
+        "from pyg_schnet.kernels import availability as a\n"
+        "torch.cuda.get_device_capability = lambda device: (7, 5)\n"
+        "a.importlib = types.SimpleNamespace(util=types.SimpleNamespace(find_spec=bool))\n"
+        "a.library = lambda dtype: a.missing_on(torch.device('cuda:0')) and None\n"
+        "sys.exit(cli.main(sys.argv[1:]))"
+    )
+    arguments = ["predict", str(checkpoint), str(tmp_path / "in.xyz"), str(tmp_path / "out.xyz"), "--quiet"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line == (
+        "no kernels are in use on cuda:0; plain PyTorch is, which is slower: kernels need a GPU of compute "
+        "capability 8.0 or newer, cuda:0 has 7.5"
+    )
 
 
 def test_one_gpu_of_several_is_trained_on(devices, monkeypatch, tmp_path):
