@@ -8,11 +8,14 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from benchmarks import gpu
-from benchmarks.accelerator import operations, pages, steps, tests, timing
-from benchmarks.accelerator.implementations import EAGER, PYG
+from benchmarks import gpu, inputs
+from benchmarks.accelerator import capture, operations, pages, steps, tests, timing
+from benchmarks.accelerator.implementations import EAGER, PYG, Work, build, save_structures
 from benchmarks.accelerator.rows import FAILED, SKIPPED, Row, Rows, Skipped, read
 from pyg_schnet.kernels import IMPLEMENTATIONS
+from pyg_schnet.training import captured_step
+from tests.gpu_like import gpu_like
+from tests.recorded_operations import RecordedOperations
 
 TINY = timing.Settings(torch.device("cpu"), seconds=0.0, quick=True, variants=(PYG, EAGER))
 MACHINE = {"device": "FAKE GPU", "driver": "0", "cuda": "0", "torch": "0", "torch_geometric": "0"}
@@ -87,6 +90,28 @@ def test_the_machine_is_described_with_its_driver(monkeypatch, tmp_path):
     assert "driver" not in gpu.describe("cpu")
 
 
+@pytest.mark.parametrize("forces", [True, False], ids=["forces", "energies"])
+def test_captured_steps_have_the_losses_of_steps_operation_by_operation(forces, tmp_path, monkeypatch):
+    monkeypatch.setitem(captured_step.RECORDERS, "cpu", RecordedOperations)
+    data = save_structures(tmp_path, "ethanol", inputs.md17(None, 3)[0], "paper")
+    work = Work("ethanol", data, "paper", forces=forces)
+    losses = []
+    with gpu_like():
+        for captured in (True, False):
+            peer = build(EAGER, work, torch.device("cpu"), None, small=True)
+            step = capture.training_step(peer, captured)
+            losses.append(torch.stack([step() for _ in range(steps.CAPTURED_STEPS)]))
+    assert 0 < timing.difference(*losses) + 1e-9 < steps.LOSS_BOUND
+    assert len({*losses[0].tolist()}) == steps.CAPTURED_STEPS
+
+
+def test_steps_that_are_not_captured_are_skipped_with_the_reason(tmp_path):
+    data = save_structures(tmp_path, "ethanol", inputs.md17(None, 3)[0], "paper")
+    peer = build(EAGER, Work("ethanol", data, "paper"), torch.device("cpu"), None, small=True)
+    with pytest.raises(Skipped, match="steps are captured on GPUs only"):
+        capture.training_step(peer)
+
+
 def test_wrong_results_count_as_failures(rows, monkeypatch):
     monkeypatch.setattr(operations, "BOUNDS", dict.fromkeys(operations.BOUNDS, -1.0))
     case = operations.cases(operations.Operands(torch.device("cpu"), torch.float64, 1, 16))[0]
@@ -131,15 +156,17 @@ def test_lines_of_pytest_become_rows():
         "tests/test_gpu.py::test_bits_repeat[a b] PASSED                  [ 50%]",
         "tests/x/test_y.py::test_other FAILED [100%]",
         "tests/x/test_y.py::test_other SKIPPED (needs two GPUs) [100%]",
+        "[gw1] [  9%] PASSED tests/test_gpu.py::test_bits_repeat[a b] ",
     ]
-    found = [tests.outcome(tests._LINE.match(line)) for line in lines]
+    found = [tests.outcome(line) for line in lines]
     assert [(row.task, row.variant, row.good) for row in found] == [
-        ("bits repeat[a b]", "tests/test_gpu.py", True),
-        ("other", "tests/x/test_y.py", False),
-        ("other", "tests/x/test_y.py", True),
+        ("test_bits_repeat[a b]", "tests/test_gpu.py", True),
+        ("test_other", "tests/x/test_y.py", False),
+        ("test_other", "tests/x/test_y.py", True),
+        ("test_bits_repeat[a b]", "tests/test_gpu.py", True),
     ]
     assert found[2].note == "needs two GPUs"
-    assert tests._LINE.match("collected 3 items") is None
+    assert tests.outcome("collected 3 items") is None
 
 
 def test_without_a_gpu_it_says_so_and_exits_with_2(monkeypatch, capsys):

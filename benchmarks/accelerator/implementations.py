@@ -93,7 +93,7 @@ def build(
     Raises:
         Skipped: If its library is not installed here.
     """
-    compiled = variant in (COMPILED, PYG_COMPILED)
+    compiled = variant in (COMPILED, CAPTURED, PYG_COMPILED)
     spec = work.spec(device, small, compile=compiled)
     given = None if weights is None else str(weights)
     if variant in OURS:

@@ -97,11 +97,15 @@ Section = Callable[..., None]  # of Rows and Settings
 
 
 def read(path: Path) -> list[Row]:
-    """Read all complete rows; a line that was being written as its process ended is left out."""
-    rows = []
+    """Read all complete rows, of equal tasks and variants the last.
+
+    A line that was being written as its process ended is left out.
+    """
+    rows = {}
     for line in path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []:
-        rows.append(Row(**json.loads(line)))
-    return rows
+        row = Row(**json.loads(line))
+        rows[row.task, row.variant] = row
+    return list(rows.values())
 
 
 def one_line(text: str) -> str:
