@@ -124,6 +124,22 @@ def test_mapped_data_stay_on_disk_unless_memory_is_asked_for(dataset, tmp_path):
     assert float(found["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-10)
 
 
+def test_data_on_the_host_are_sent_once_each_and_not_waited_for(dataset, monkeypatch):
+    """Without a GPU, pinned memory is that of the host, and a device without memory takes its place."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+    device = torch.device("meta")
+    with gpu_like():
+        data = DeviceData(dataset("crystals"), potential(), device)
+        batch, graph, _ = data.cut(IDS)
+        with LaunchCounter() as counter:
+            data.cut(IDS)
+    assert not counter.synchronizations, counter.report()
+    assert batch.pos is graph.pos
+    assert batch.cell is graph.cell
+    sent = [batch.energy, batch.forces, graph.site_pos, *graph.sites, *(graph.csr or ())]
+    assert all(tensor.device == device for tensor in sent)
+
+
 class Constant(torch.nn.Module):
     """A model that finds no pairs."""
 

@@ -108,6 +108,7 @@ RUNS = {  # name: what differs from one step of Adam on five structures, of whic
     "clipped": {"clip_norm": 0.1},
     "single": {"batch_size": 1, "max_steps": 2},
     "edges": {"batch_edges": 20, "max_steps": 4, "val_every": 4},
+    "stored": {"data_device": "cpu", "data": "periodic"},
     "soap": {"optimizer": "soap", "max_steps": 21, "val_every": 20},
 }
 
