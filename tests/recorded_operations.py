@@ -32,7 +32,7 @@ class RecordedOperations:
         replays: Number of repetitions so far.
     """
 
-    def __init__(self):
+    def __init__(self, device: torch.device | None = None):
         self.recordings = self.replays = 0
 
     def record(self, warm_up: Callable[[], None], function: Callable[[], None]) -> Callable[[], None]:

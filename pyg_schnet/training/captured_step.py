@@ -45,28 +45,33 @@ class CudaGraphs:
 
     They share their memory, for one runs at a time and its results are copied before the next.
 
+    Args:
+        device: Device of all tensors, which need not be the current one.
+
     Source:
         PyTorch, "CUDA semantics", sections "CUDA Graphs" and "Graph memory management".
     """
 
-    def __init__(self):
-        self._stream = torch.cuda.Stream()  # the same one for all: a condition of sharing memory
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._stream = torch.cuda.Stream(device)  # the same one for all: a condition of sharing memory
         self._pool = torch.cuda.graph_pool_handle()
 
     def record(self, warm_up: Callable[[], None], function: Callable[[], None]) -> Callable[[], None]:
         """Record what a function would do as a CUDA graph, and return a function that launches it."""
-        current = torch.cuda.current_stream()
-        self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            warm_up()
-        current.wait_stream(self._stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-            function()
+        with torch.cuda.device(self._device):
+            current = torch.cuda.current_stream()
+            self._stream.wait_stream(current)
+            with torch.cuda.stream(self._stream):
+                warm_up()
+            current.wait_stream(self._stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+                function()
         return graph.replay
 
 
-RECORDERS: dict[str, Callable[[], Recorder]] = {"cuda": CudaGraphs}  # by type of device
+RECORDERS: dict[str, Callable[[torch.device], Recorder]] = {"cuda": CudaGraphs}  # by type of device
 
 
 class _Program:
@@ -220,7 +225,7 @@ def choose_step(step: TrainingStep, config: TrainerConfig, report: Report) -> Tr
         return step
     reason = _why_not_captured(step, config)
     if reason is None:
-        return CapturedStep(step, RECORDERS[weights.device.type](), report)
+        return CapturedStep(step, RECORDERS[weights.device.type](weights.device), report)
     report.line(f"Steps are not captured: {reason}.")
     return step
 

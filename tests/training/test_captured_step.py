@@ -135,6 +135,19 @@ def test_stresses_are_captured(datasets):
     assert_same(found, expected, 1e-10)
 
 
+@pytest.mark.nightly
+def test_compiled_potentials_are_captured(datasets):
+    """Programs in Python: operations of Inductor's would not be seen by the recorder."""
+    expected = Training(datasets["one size"], "adam").run(5)
+    with gpu_like():
+        found = Training(datasets["one size"], "adam", recorder=RecordedOperations())
+        found.potential.compile(backend="python")
+        found.run(5)
+    assert found.potential.why_eager() is None
+    assert (found.recorder.recordings, found.recorder.replays) == (1, 4)
+    assert_same(found, expected, 1e-10)
+
+
 def test_smaller_batches_have_the_weight_of_their_size(datasets):
     def size(step):
         return BATCH if step % 3 else 2
@@ -317,7 +330,7 @@ def test_a_run_captures_its_steps_and_validates_the_weights_that_they_changed(
     expected, _ = run("ordinary")
     recorder = RecordedOperations()
     with gpu_like():
-        monkeypatch.setitem(captured_step.RECORDERS, "cpu", lambda: recorder)
+        monkeypatch.setitem(captured_step.RECORDERS, "cpu", lambda device: recorder)
         found, text = run("captured")
     assert recorder.replays == 8
     assert "not captured" not in text
@@ -334,7 +347,7 @@ def test_a_run_captures_its_steps_and_validates_the_weights_that_they_changed(
 @pytest.mark.parametrize("optimizer", ["adam", "soap"])
 def test_cuda_graphs_repeat_the_ordinary_step(trained, optimizer, kind):
     expected = trained(kind, optimizer, 0.05, device="cuda").run(50)
-    found = trained(kind, optimizer, 0.05, captured_step.CudaGraphs(), "cuda").run(49)
+    found = trained(kind, optimizer, 0.05, captured_step.CudaGraphs(torch.device("cuda")), "cuda").run(49)
     torch.cuda.set_sync_debug_mode("error")  # the 50th step of this run neither refreshes nor measures
     try:
         found.run(1)
