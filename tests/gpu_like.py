@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pyg_schnet.kernels import operations
+from pyg_schnet.kernels import LAUNCHES, operations
 
 # Calls that launch nothing: views, allocations, questions about a tensor.
 _FREE = {
@@ -39,22 +39,7 @@ _FREE = {
 }  # fmt: skip
 # Launches of calls that need several: radix sorts of 32-bit keys, and what is built on them.
 _SEVERAL = {"sort": 5, "argsort": 5, "embedding_dense_backward": 5, "cumsum": 2, "_index_put_impl_": 5}
-# Launches of the package's own operations, at most.
-_OWN = {
-    "ssp": 1,
-    "ssp_backward": 1,
-    "ssp_double_backward": 1,
-    "convolve": 1,
-    "convolve_backward": 4,  # features; slope; table: parts of intervals, then rows
-    "convolve_double_backward": 4,
-    "correlate_rows": 1,
-    "distances": 1,
-    "distances_backward": 1,
-    "distances_double_backward": 2,
-    "interval_order": 7,
-    "segment_sum": 2,  # 1 for short segments
-    "segment_expand": 2,  # 1 for sorted rows
-}
+OWN = LAUNCHES  # of the package's own operations, at most
 _SHORT = 128  # rows of a segment, in the mean
 _SYNCHRONIZING = {
     "_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "unique_dim", "_unique2",
@@ -146,7 +131,7 @@ def _launches_of_own(name: str, args: tuple) -> int:
     elif name == "segment_sum":
         values, rowptr = args[:2]
         skipped = values.size(0) <= _SHORT * (rowptr.size(0) - 1)
-    return _OWN[name] - skipped
+    return OWN[name] - skipped
 
 
 def _launches_of_torch(name: str) -> int:

@@ -8,6 +8,7 @@ distances and sums of segments stay operations of this package; all others are f
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -143,7 +144,8 @@ def _compile(
     results = next(iter(reversed(module.graph.nodes)))
     results.meta["user_visible_output_idxs"] = range(len(outputs))  # which have the strides of the trace
     results.meta["original_output_strides"] = [_strides(node.meta["val"]) for node in outputs]
-    with tracing(TracingContext(mode)), config.patch({"triton.cudagraphs": False}):
+    with tracing(TracingContext(mode)), config.patch({"triton.cudagraphs": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "TensorFloat32", UserWarning)  # products keep float32 unless asked
         run = compile_fx_inner(module, examples)
     if mode.shape_env is not None:
         check_generality(mode.shape_env, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ VIEWS = {
     *(_aten.unsqueeze.default, _aten.expand.default),
 }
 _SHAREABLE = {_aten.t.default, _aten.select.int, _aten.slice.Tensor, _aten._to_copy.default} | EXTENTS
+_SHAREABLE |= {operator.add, _aten.arange.default, _aten.searchsorted.Tensor}  # where molecules begin
 
 
 def simplify(graph: Graph) -> None:
@@ -54,7 +56,7 @@ def _sum_into_rows(graph: Graph) -> None:
 
 
 def _eliminate_common_views(graph: Graph) -> None:
-    """Compute views, extents and conversions of one tensor once."""
+    """Compute views, extents and conversions of one tensor once, and where molecules begin."""
     known: dict[str, Node] = {}
     for node in list(graph.nodes):
         if node.op == "call_function" and node.target in _SHAREABLE:
