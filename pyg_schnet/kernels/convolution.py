@@ -52,17 +52,20 @@ def position_gradients_enabled() -> bool:
 
 
 def _like(tensor: Tensor, wanted: bool = True) -> Tensor:
-    return torch.empty_like(tensor) if wanted else tensor.new_empty(0)
+    """Return a result of the shape of a tensor, row by row as kernels write it."""
+    if not wanted:
+        return tensor.new_empty(0)
+    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
 
 
 def _fake_backward(g, y, table, distance, first, second, layout, start, spacing, by_distance, by_table):
-    return torch.empty_like(y), _like(distance, by_distance), _like(table, by_table)
+    return _like(y), _like(distance, by_distance), _like(table, by_table)
 
 
 def _fake_double_backward(
     g, y, to_y, to_slope, table, distance, first, second, layout, start, spacing, by_distance
 ):
-    return torch.empty_like(y), torch.empty_like(y), torch.empty_like(table), _like(distance, by_distance)
+    return _like(y), _like(y), _like(table), _like(distance, by_distance)
 
 
 def _fake_rows(values, weights, transpose):
@@ -73,7 +76,7 @@ def _fake_rows(values, weights, transpose):
 _SPLINE = (
     "Tensor table, Tensor distance, Tensor first, Tensor second, Tensor[] layout, SymInt start, float spacing"
 )
-define(f"convolve(Tensor y, {_SPLINE}) -> Tensor", lambda y, *spline: torch.empty_like(y))
+define(f"convolve(Tensor y, {_SPLINE}) -> Tensor", lambda y, *spline: _like(y))
 define(
     f"convolve_backward(Tensor g, Tensor y, {_SPLINE}, bool by_distance, bool by_table) "
     "-> (Tensor, Tensor, Tensor)",

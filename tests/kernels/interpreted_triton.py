@@ -6,16 +6,21 @@ The interpreter must be chosen before Triton is imported, hence a process of its
 
 import math
 import os
+from collections import Counter
 
 import pytest
 import torch
+from ase.build import bulk
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch_geometric.data import Batch, Data
 
+from pyg_schnet import Potential, SchNet
 from pyg_schnet.graph.csr import csr_of
-from pyg_schnet.kernels import LAUNCHES
+from pyg_schnet.kernels import LAUNCHES, without_position_gradients
 from pyg_schnet.kernels.triton import implementation
 from pyg_schnet.nn.spline import evaluate
+from tests.gpu_like import gpu_like
 
 assert os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -408,3 +413,69 @@ def test_each_operation_launches_what_the_table_states(monkeypatch):
             implementation(name)(*arguments)
         found[name] = counter.count
     assert found == LAUNCHES
+
+
+@pytest.fixture
+def on_cpu():
+    """Register these kernels for CPU tensors, in place of those in C; count their calls."""
+    calls = Counter()
+
+    def counted(name):
+        def call(*arguments):
+            calls[name] += 1
+            return implementation(name)(*arguments)
+
+        return call
+
+    def install():
+        for name in LAUNCHES:
+            library.impl(name, counted(name), "CPU", allow_override=True)
+        return calls
+
+    library = torch.library.Library("pyg_schnet", "IMPL")
+    yield install
+    library._destroy()
+
+
+def structures(kind):
+    if kind == "molecules":
+        generator = torch.Generator().manual_seed(0)
+        grid = torch.cartesian_prod(*[torch.arange(2.0, dtype=torch.float64)] * 3)
+        pos = [1.3 * grid[:n] + 0.1 * torch.randn(n, 3, generator=generator) for n in (5, 4)]
+        return Batch.from_data_list([Data(z=torch.tensor([6, 1, 8, 1, 1][: len(p)]), pos=p) for p in pos])
+    atoms = bulk("Si")
+    atoms.rattle(0.1, seed=0)
+    cell, pbc = torch.from_numpy(atoms.cell.array)[None], torch.ones(1, 3, dtype=torch.bool)
+    z, pos = torch.from_numpy(atoms.numbers).long(), torch.from_numpy(atoms.positions)
+    return Batch.from_data_list([Data(z=z, pos=pos, cell=cell, pbc=pbc)])
+
+
+@pytest.mark.nightly
+@pytest.mark.filterwarnings("ignore:Warning only once for all operators")  # that implementations are replaced
+@pytest.mark.parametrize("kind", ["molecules", "crystal"])
+def test_a_step_of_training_equals_that_of_kernels_in_c(kind, on_cpu):
+    torch.manual_seed(0)
+    model = SchNet(16, 16, 2, 12, 2.6 if kind == "crystal" else 4.0, filters="spline")
+    potential, batch = Potential(model).double().train(), structures(kind)
+    with torch.no_grad():  # else the last layer is zero
+        for parameter in potential.parameters():
+            parameter.copy_(0.4 * torch.randn_like(parameter))
+
+    def step():
+        out = potential(batch, stress=kind == "crystal")
+        loss = sum((value - 0.1).square().sum() for value in out.values())
+        names, weights = zip(*potential.named_parameters(), strict=True)
+        with without_position_gradients():
+            gradients = torch.autograd.grad(loss, weights)
+        return {**{n: v.detach() for n, v in out.items()}, **dict(zip(names, gradients, strict=True))}
+
+    expected, calls = step(), on_cpu()
+    with gpu_like():
+        found, again = step(), step()
+    unused = set() if kind == "crystal" else {"segment_expand"} - set(calls)
+    assert calls.keys() | unused == LAUNCHES.keys()
+    for name, value in expected.items():
+        # The same terms in another order: 1e-14 of the largest was measured.
+        bound = 1e-12 * float(value.abs().max())
+        assert_close(found[name], value, atol=bound, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+        assert torch.equal(again[name], found[name]), name

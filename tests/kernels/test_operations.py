@@ -69,6 +69,8 @@ def operation(name):
 @pytest.mark.parametrize("name", LAUNCHES)
 def test_operations_pass_torchs_own_checks(name):
     inputs = arguments()[name]
+    if name.startswith("convolve"):
+        inputs = (inputs[0].t().contiguous().t(), *inputs[1:])  # column by column; results are row by row
     torch.library.opcheck(operation(name), tracked(inputs) if name in DIFFERENTIABLE else inputs)
 
 
