@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 from contextvars import ContextVar
 from functools import cache
+from importlib import import_module
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from pyg_schnet.kernels.c.library import library, missing_reason
 
 _CAPABILITY = (8, 0)  # the kernels are compiled for this and newer ones
+_TRITON = (3, 6)  # older ones round the spline's origin and spacing to float32
 _TYPES = (torch.float32, torch.float64)
 _plain_elementwise: ContextVar[bool] = ContextVar("_plain_elementwise", default=False)
 _log = logging.getLogger(__name__)
@@ -70,8 +71,15 @@ def _reason(device: torch.device) -> str | None:
         return f"there are kernels for CPUs and NVIDIA's GPUs only, not for {device}"
     if os.environ.get("PYG_SCHNET_NATIVE") == "0":
         return "switched off by PYG_SCHNET_NATIVE=0"
-    if importlib.util.find_spec("triton") is None:
+    try:
+        version = import_module("triton").__version__
+    except ImportError:
         return "Triton is not installed; install it: pip install triton (on Windows: triton-windows)"
+    if tuple(map(int, version.split(".")[:2])) < _TRITON:
+        needed = ".".join(map(str, _TRITON))
+        return (
+            f"kernels need Triton {needed} or newer, as PyTorch 2.10 and newer bring, {version} is installed"
+        )
     found = torch.cuda.get_device_capability(device)
     if found < _CAPABILITY:
         needed, has = (".".join(map(str, version)) for version in (_CAPABILITY, found))

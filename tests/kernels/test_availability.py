@@ -1,7 +1,7 @@
 """Which devices have kernels, and the one line about those that have none."""
 
-import importlib.util
 import logging
+import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -32,12 +32,9 @@ def machine(monkeypatch):
     monkeypatch.delenv("PYG_SCHNET_NATIVE", raising=False)
     availability.missing_on.cache_clear()
 
-    def of(triton=True, capability=(9, 0)):
-        real = importlib.util.find_spec
-        found = object() if triton else None
-        monkeypatch.setattr(
-            importlib.util, "find_spec", lambda name, *a: found if name == "triton" else real(name, *a)
-        )
+    def of(triton="3.6.0", capability=(9, 0)):
+        installed = None if triton is None else SimpleNamespace(__version__=triton)
+        monkeypatch.setitem(sys.modules, "triton", installed)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
 
     yield of
@@ -53,7 +50,12 @@ def test_cuda_with_triton_has_kernels(machine):
 @pytest.mark.parametrize(
     ("device", "machines", "message"),
     [
-        ("cuda:0", {"triton": False}, "Triton is not installed; install it: pip install triton"),
+        ("cuda:0", {"triton": None}, "Triton is not installed; install it: pip install triton"),
+        (
+            "cuda:0",
+            {"triton": "3.5.1+git"},
+            "kernels need Triton 3.6 or newer, as PyTorch 2.10 and newer bring",
+        ),
         (
             "cuda:1",
             {"capability": (7, 5)},
@@ -62,7 +64,7 @@ def test_cuda_with_triton_has_kernels(machine):
         ("mps:0", {}, "there are kernels for CPUs and NVIDIA's GPUs only, not for mps:0"),
         ("xpu:0", {}, "there are kernels for CPUs and NVIDIA's GPUs only, not for xpu:0"),
     ],
-    ids=["no Triton", "old GPU", "MPS", "XPU"],
+    ids=["no Triton", "old Triton", "old GPU", "MPS", "XPU"],
 )
 def test_a_device_without_kernels_is_logged_once_in_one_line(machine, caplog, device, machines, message):
     machine(**machines)
