@@ -95,7 +95,7 @@ class PairStore:
         """
         ids = np.asarray(structures, dtype=np.int64)
         counts = self._counts[:, ids]
-        begin = np.pad(counts.cumsum(1), ((0, 0), (1, 0)))  # (3, structures + 1)
+        begin = np.insert(counts.cumsum(1), 0, 0, axis=1)  # (3, structures + 1)
         shift = np.append(self._starts[:, ids], self._totals, axis=1) - begin
         atoms, pairs, sites = begin[:, -1].tolist()
         levels = [ATOM, SITE] if self._periodic else [ATOM]  # at which there are pairs

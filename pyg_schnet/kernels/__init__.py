@@ -1,7 +1,7 @@
 """Operations with kernels in C for CPUs and in Triton for CUDA; elsewhere, plain PyTorch computes."""
 
 from pyg_schnet.kernels.activation import shifted_softplus, silu
-from pyg_schnet.kernels.availability import has_kernels, plain_elementwise, unavailable_reason
+from pyg_schnet.kernels.availability import has_kernels, unavailable_reason
 from pyg_schnet.kernels.c import implementations as _implementations  # noqa: F401 - registers them
 from pyg_schnet.kernels.c.library import library, program_library
 from pyg_schnet.kernels.c.pairs import find_pairs
@@ -29,7 +29,6 @@ __all__ = [
     "library",
     "on_accelerator",
     "pair_distances",
-    "plain_elementwise",
     "program_library",
     "segment_sum",
     "shifted_softplus",

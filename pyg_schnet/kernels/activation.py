@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pyg_schnet.kernels.availability import has_elementwise_kernels
+from pyg_schnet.kernels.availability import has_kernels
 from pyg_schnet.kernels.operations import call, define, differentiate, full_precision
 
 
@@ -60,7 +60,7 @@ def shifted_softplus(x: Tensor) -> Tensor:
     where the second derivative is zero in float64.
     """
     x = full_precision(x)
-    if not has_elementwise_kernels(x):
+    if not has_kernels(x):
         return nn.functional.softplus(x, threshold=80.0) - math.log(2.0)
     return _ShiftedSoftplus.apply(x)  # pyright: ignore[reportReturnType]
 
@@ -68,6 +68,6 @@ def shifted_softplus(x: Tensor) -> Tensor:
 def silu(x: Tensor) -> Tensor:
     """Compute x σ(x), which is x times the slope of the shifted softplus."""
     x = full_precision(x)
-    if not has_elementwise_kernels(x):
+    if not has_kernels(x):
         return nn.functional.silu(x)
     return _Backward.apply(x, x)  # pyright: ignore[reportReturnType]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from contextvars import ContextVar
 from functools import cache
 from importlib import import_module
 
@@ -16,7 +15,6 @@ from pyg_schnet.kernels.c.library import library, missing_reason
 _CAPABILITY = (8, 0)  # the kernels are compiled for this and newer ones
 _TRITON = (3, 6)  # older ones round the spline's origin and spacing to float32
 _TYPES = (torch.float32, torch.float64)
-_plain_elementwise: ContextVar[bool] = ContextVar("_plain_elementwise", default=False)
 _log = logging.getLogger(__name__)
 
 
@@ -35,26 +33,6 @@ def unavailable_reason(like: Tensor) -> str:
     if like.device.type != "cpu" and (reason := missing_on(like.device)) is not None:
         return reason
     return missing_reason(like.dtype)
-
-
-class plain_elementwise:
-    """A context in which functions of single elements and rows are plain operations, which compilers fuse.
-
-    Traces for Inductor are made in it: :func:`shifted_softplus`, :func:`silu` and :func:`correlate_rows` then
-    use no kernels of this package, of which Inductor sees only calls. Convolutions, distances and sums over
-    segments stay kernels. Of the derivatives, those are plain whose values were computed in the context.
-    """
-
-    def __enter__(self) -> None:
-        self._token = _plain_elementwise.set(True)
-
-    def __exit__(self, *exception: object) -> None:
-        _plain_elementwise.reset(self._token)
-
-
-def has_elementwise_kernels(like: Tensor) -> bool:
-    """Return whether kernels are to compute functions of single elements and rows of such a tensor now."""
-    return has_kernels(like) and not _plain_elementwise.get()  # torch.compile does not trace the latter
 
 
 @cache

@@ -9,7 +9,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from pyg_schnet.kernels.availability import has_elementwise_kernels
+from pyg_schnet.kernels.availability import has_kernels
 from pyg_schnet.kernels.operations import call, define, differentiate, full_precision
 
 # The derivatives that will be read. In a node of autograd it is unknown whether gradients of positions or of
@@ -221,7 +221,7 @@ def correlate_rows(values: Tensor, weights: list[float]) -> Tensor:
     Differentiable any number of times; by plain operations without kernels.
     """
     values = full_precision(values)
-    if not has_elementwise_kernels(values):
+    if not has_kernels(values):
         rows = values.size(0) - len(weights) + 1
         return reduce(torch.add, (weight * values[k : k + rows] for k, weight in enumerate(weights)))
     return _CorrelateRows.apply(values, weights, False)  # pyright: ignore[reportReturnType]

@@ -188,9 +188,9 @@ class TrainingState:
 
     def _count(self) -> None:
         self._averaged_steps += 1
-        if on_accelerator(self.weights.values):  # what is kept for weights is known by their versions
-            for parameter in (*self.weights.parameters, *self._averages.parameters):
-                increment_version(parameter)
+        # Optimizer and average change one tensor, of whose versions its parts, the weights, know nothing.
+        for parameter in (*self.weights.parameters, *self._averages.parameters):
+            increment_version(parameter)
 
     @property
     def buffers(self) -> list[Tensor]:

@@ -2,21 +2,14 @@
 
 import logging
 import sys
-from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.testing import assert_close
 
 from pyg_schnet.kernels import (
     availability,
-    correlate_rows,
     has_kernels,
-    plain_elementwise,
-    shifted_softplus,
-    silu,
     unavailable_reason,
 )
 
@@ -96,33 +89,3 @@ def test_other_types_have_no_kernels_on_gpus(machine):
 def test_tensors_without_memory_are_not_logged(caplog):
     assert not has_kernels(torch.zeros(1, device="meta"))
     assert not caplog.messages
-
-
-FUNCTIONS = [shifted_softplus, silu, lambda x: correlate_rows(x, [0.5, -1.0, 2.0])]
-IDS = ["shifted_softplus", "silu", "correlate_rows"]
-
-
-def slopes(function, x):
-    """Values, first and second derivatives."""
-    value = function(x)
-    (first,) = torch.autograd.grad(value.square().sum(), x, create_graph=True)
-    return value, first, *torch.autograd.grad(first.square().sum(), x)
-
-
-@pytest.mark.parametrize("function", FUNCTIONS, ids=IDS)
-def test_plain_elementwise_functions_equal_kernels(function):
-    x = torch.randn(9, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    expected = slopes(function, x)
-    with plain_elementwise():
-        found = slopes(function, x)
-    for value, other in zip(found, expected, strict=True):
-        assert_close(value, other, atol=1e-14, rtol=1e-12)  # 2e-16 of the largest values was measured
-
-
-@pytest.mark.parametrize("plain", [False, True])
-@pytest.mark.parametrize("function", FUNCTIONS, ids=IDS)
-def test_traces_of_plain_elementwise_functions_have_no_operations_of_this_package(function, plain):
-    with plain_elementwise() if plain else nullcontext():
-        graph = make_fx(lambda x: slopes(function, x.requires_grad_()))(torch.ones(9, 5)).graph
-    own = {str(node.target) for node in graph.nodes if "pyg_schnet" in str(node.target)}
-    assert bool(own) is not plain

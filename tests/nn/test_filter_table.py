@@ -5,7 +5,6 @@ import gc
 import io
 import math
 import pickle
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch.testing import assert_close
 from torch_geometric.data import Batch, Data
 
 from pyg_schnet import Potential, SchNet
-from pyg_schnet.kernels import plain_elementwise, without_weight_gradients
+from pyg_schnet.kernels import convolution, without_weight_gradients
 from pyg_schnet.nn import CFConv, FilterNetwork, spline
 from pyg_schnet.nn.spline import MARGIN, coefficients, evaluate, knot_spacing
 
@@ -35,11 +34,11 @@ def shared_programs():
 def interpolated(function, distance, spacing, kernels, monkeypatch):
     """The spline of a function, at distances: knots as KnotFeatures places them."""
     if not kernels:
-        monkeypatch.setattr(spline, "has_kernels", lambda like: False)
+        for module in (spline, convolution):
+            monkeypatch.setattr(module, "has_kernels", lambda like: False)
     first, last = (int(float(d) / spacing) for d in distance.aminmax())
     knots = torch.arange(first - MARGIN[0], last + 1 + MARGIN[1], dtype=torch.float64) * spacing
-    with nullcontext() if kernels else plain_elementwise():
-        table = coefficients(function(knots)[:, None])
+    table = coefficients(function(knots)[:, None])
     return evaluate(table, distance, first, spacing)[:, 0]
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import random
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -240,9 +241,11 @@ def test_an_accelerator_trains_and_resumes_as_a_cpu(tmp_path, water, optimizer):
         assert_close(found, wanted, atol=1e-11, rtol=0)
 
 
-def test_updates_are_visible_in_the_versions_of_weights_on_an_accelerator(water):
-    with gpu_like():
-        state = make(0, optimizer="adam")
+@pytest.mark.parametrize("optimizer", ["adam", "soap"])
+@pytest.mark.parametrize("on_gpu", [False, True], ids=["CPU", "like a GPU"])
+def test_updates_are_visible_in_the_versions_of_weights(water, on_gpu, optimizer):
+    with gpu_like() if on_gpu else nullcontext():
+        state = make(0, optimizer=optimizer)
         owners = (state.potential, state.averaged)
         before = [[p._version for p in owner.parameters()] for owner in owners]
         advance(state, water, 1)
