@@ -218,7 +218,6 @@ class Ensemble(nn.Module):
             multiplied by ``factors``.
         """
         if graph is None:
-            check_data_device(data.to_dict(), self.scale.device)
             data = self._with_edges(data)
         given = {} if graph is None else {"graph": graph}
         results = [potential(data, forces, stress, **given) for potential in self.potentials]
@@ -232,11 +231,12 @@ class Ensemble(nn.Module):
 
     def _with_edges(self, data: Data) -> Data:
         """Search neighbors once for all models, unless edges are given or a model builds its own."""
-        models = [potential.model for potential in self._members]
         if "edge_index" in data or "z" not in data or data.pos is None:
             return data
+        models = [getattr(potential, "model", None) for potential in self._members]
         if not all(isinstance(model, SchNet) and model.interaction_graph is None for model in models):
             return data
+        check_data_device(data.to_dict(), self.scale.device)
         batch, _ = check_molecules(data.z, data.pos, getattr(data, "batch", None), None)
         cutoffs = [cast(SchNet, model).config.cutoff for model in models]
         reach = float("inf") if None in cutoffs else max(cast(list[float], cutoffs))
