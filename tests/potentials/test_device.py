@@ -48,7 +48,7 @@ def test_devices_that_exist_are_accepted(name, devices):
         ("meta", "`device` must be 'cpu' here, got 'meta': PyTorch finds no such device"),
         ("mps:1", "`device` must be 'mps:0' here, got 'mps:1'"),
         (
-            "mps",  # whose float64 PyTorch has not: neither here, in a build for other machines
+            "mps",  # PyTorch has no float64 there, and no such device in builds for other machines
             "`device` must be a device with float64, in which energies are summed, got 'mps', which has "
             "none; use 'cpu'",
         ),
@@ -95,7 +95,7 @@ def test_a_device_without_kernels_is_one_line_of_a_command(checkpoint, tmp_path)
         "import sys, types, torch; from pyg_schnet import cli\n"
         "from pyg_schnet.kernels import availability as a\n"
         "torch.cuda.get_device_capability = lambda device: (7, 5)\n"
-        "a.importlib = types.SimpleNamespace(util=types.SimpleNamespace(find_spec=bool))\n"
+        "a.import_module = lambda name: types.SimpleNamespace(__version__='3.6.0')\n"
         "a.library = lambda dtype: a.missing_on(torch.device('cuda:0')) and None\n"
         "sys.exit(cli.main(sys.argv[1:]))"
     )
