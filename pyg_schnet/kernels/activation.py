@@ -8,18 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from pyg_schnet.kernels.availability import has_kernels
-from pyg_schnet.kernels.operations import call, define, differentiate, full_precision
+from pyg_schnet.kernels.operations import call, define, differentiate, empty_like, full_precision
 
-
-def _like(x: Tensor) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
-define("ssp(Tensor x) -> Tensor", _like)
-define("ssp_backward(Tensor g, Tensor x) -> Tensor", lambda g, x: _like(x))
+define("ssp(Tensor x) -> Tensor", empty_like)
+define("ssp_backward(Tensor g, Tensor x) -> Tensor", lambda g, x: empty_like(x))
 define(
     "ssp_double_backward(Tensor a, Tensor g, Tensor x) -> (Tensor, Tensor)",
-    lambda a, g, x: (_like(x), _like(x)),
+    lambda a, g, x: (empty_like(x), empty_like(x)),
 )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.kernels.availability import has_kernels
-from pyg_schnet.kernels.operations import call, define, differentiate, full_precision
+from pyg_schnet.kernels.operations import call, define, differentiate, empty_like, full_precision
 
 # The derivatives that will be read. In a node of autograd it is unknown whether gradients of positions or of
 # weights are wanted, and each costs as much as the convolution itself.
@@ -51,21 +51,14 @@ def position_gradients_enabled() -> bool:
     return _DISTANCE in _needed.get()
 
 
-def _like(tensor: Tensor, wanted: bool = True) -> Tensor:
-    """Return a result of the shape of a tensor, row by row as kernels write it."""
-    if not wanted:
-        return tensor.new_empty(0)
-    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
-
-
 def _fake_backward(g, y, table, distance, first, second, layout, start, spacing, by_distance, by_table):
-    return _like(y), _like(distance, by_distance), _like(table, by_table)
+    return empty_like(y), empty_like(distance, by_distance), empty_like(table, by_table)
 
 
 def _fake_double_backward(
     g, y, to_y, to_slope, table, distance, first, second, layout, start, spacing, by_distance
 ):
-    return _like(y), _like(y), _like(table), _like(distance, by_distance)
+    return empty_like(y), empty_like(y), empty_like(table), empty_like(distance, by_distance)
 
 
 def _fake_rows(values, weights, transpose):
@@ -76,7 +69,7 @@ def _fake_rows(values, weights, transpose):
 _SPLINE = (
     "Tensor table, Tensor distance, Tensor first, Tensor second, Tensor[] layout, SymInt start, float spacing"
 )
-define(f"convolve(Tensor y, {_SPLINE}) -> Tensor", lambda y, *spline: _like(y))
+define(f"convolve(Tensor y, {_SPLINE}) -> Tensor", lambda y, *spline: empty_like(y))
 define(
     f"convolve_backward(Tensor g, Tensor y, {_SPLINE}, bool by_distance, bool by_table) "
     "-> (Tensor, Tensor, Tensor)",

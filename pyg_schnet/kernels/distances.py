@@ -8,19 +8,19 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.kernels.convolution import differentiable, position_gradients_enabled
-from pyg_schnet.kernels.operations import call, define, differentiate, full_precision
+from pyg_schnet.kernels.operations import call, define, differentiate, empty_like, full_precision
 
 _ARGUMENTS = "Tensor pos, Tensor first, Tensor second, Tensor[] layout"
 define(f"distances({_ARGUMENTS}) -> Tensor", lambda pos, first, second, layout: pos.new_empty(first.size(0)))
 define(
     f"distances_backward(Tensor g, {_ARGUMENTS}) -> Tensor",
-    lambda g, pos, first, second, layout: torch.empty_like(pos),
+    lambda g, pos, first, second, layout: empty_like(pos),
 )
 define(
     f"distances_double_backward(Tensor a, Tensor g, {_ARGUMENTS}, bool by_pos) -> (Tensor, Tensor)",
     lambda a, g, pos, first, second, layout, by_pos: (
-        torch.empty_like(g),
-        torch.empty_like(pos) if by_pos else pos.new_empty(0),
+        empty_like(g),
+        empty_like(pos, by_pos),
     ),
 )
 

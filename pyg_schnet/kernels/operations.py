@@ -31,6 +31,13 @@ def define(schema: str, fake: Callable) -> None:
     _register_autocast(name)
 
 
+def empty_like(tensor: Tensor, wanted: bool = True) -> Tensor:
+    """Return memory for a result, row by row as kernels write it; none where the result is not wanted."""
+    if not wanted:
+        return tensor.new_empty(0)
+    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
+
+
 def implement(name: str, function: Callable, device: str = "CPU") -> None:
     """Register an implementation of an operation.
 

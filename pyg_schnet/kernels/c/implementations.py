@@ -11,7 +11,7 @@ import pyg_schnet.kernels.activation
 import pyg_schnet.kernels.convolution
 import pyg_schnet.kernels.distances  # noqa: F401 - these modules define the operations
 from pyg_schnet.kernels.c.library import library, pointer
-from pyg_schnet.kernels.operations import implement
+from pyg_schnet.kernels.operations import empty_like, implement
 
 _INVALID_SPLINE = 2  # in runtime.h
 
@@ -31,20 +31,16 @@ def _kernels(like: Tensor) -> ctypes.CDLL:
     return loaded
 
 
-def _like(x: Tensor, wanted: bool = True) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format) if wanted else x.new_empty(0)
-
-
 def ssp(x: Tensor) -> Tensor:
     """Compute ln((1 + e^x) / 2)."""
-    x, out = x.contiguous(), _like(x)
+    x, out = x.contiguous(), empty_like(x)
     _kernels(x).ssp(pointer(x), ctypes.c_int64(x.numel()), pointer(out))
     return out
 
 
 def ssp_backward(g: Tensor, x: Tensor) -> Tensor:
     """Differentiate ``(g * ssp(x)).sum()`` by x."""
-    g, x, out = g.contiguous(), x.contiguous(), _like(x)
+    g, x, out = g.contiguous(), x.contiguous(), empty_like(x)
     _kernels(x).ssp_backward(pointer(g), pointer(x), ctypes.c_int64(x.numel()), pointer(out))
     return out
 
@@ -52,7 +48,7 @@ def ssp_backward(g: Tensor, x: Tensor) -> Tensor:
 def ssp_double_backward(a: Tensor, g: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Differentiate ``(a * ssp_backward(g, x)).sum()`` by g and x."""
     a, g, x = a.contiguous(), g.contiguous(), x.contiguous()
-    to_g, to_x = _like(x), _like(x)
+    to_g, to_x = empty_like(x), empty_like(x)
     inputs, count = map(pointer, (a, g, x)), ctypes.c_int64(x.numel())
     _kernels(x).ssp_double_backward(*inputs, count, pointer(to_g), pointer(to_x))
     return to_g, to_x
@@ -109,7 +105,7 @@ def _run(name: str, task: _Convolution, *tensors: Tensor | None) -> None:
 
 def convolve(y: Tensor, *place) -> Tensor:
     """Sum the filtered features of each atom's neighbors."""
-    y, out = y.contiguous(), _like(y)
+    y, out = y.contiguous(), empty_like(y)
     _run("convolve", _convolution(y, *place), y, out)
     return out
 
@@ -120,7 +116,7 @@ def convolve_backward(g: Tensor, y: Tensor, *place_and_wanted) -> tuple[Tensor, 
     table, distance = place[0], place[1]
     g, y = g.contiguous(), y.contiguous()
     by_y = torch.empty_like(y)
-    slope, to_table = _like(distance, by_distance), _like(table, by_table)
+    slope, to_table = empty_like(distance, by_distance), empty_like(table, by_table)
     wanted = (slope if by_distance else None, to_table if by_table else None)
     _run("convolve_backward", _convolution(y, *place), g, y, by_y, *wanted)
     return by_y, slope, to_table
@@ -138,7 +134,7 @@ def convolve_double_backward(
     table, distance = place[0], place[1]
     g, y, to_y, to_slope = (tensor.contiguous() for tensor in (g, y, to_y, to_slope))
     by_y, by_g, by_table = torch.empty_like(y), torch.empty_like(y), torch.empty_like(table)
-    slope = _like(distance, by_distance)
+    slope = empty_like(distance, by_distance)
     inputs = (g, y, to_y, to_slope)
     _run(
         "convolve_double_backward",

@@ -24,15 +24,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from pyg_schnet.kernels.operations import empty_like
 from pyg_schnet.kernels.triton.launch import (
     blocks,
     channel_block,
     contiguous,
-    empty_like,
     launch,
-    rows_of,
+    pairs_per_program,
     rows_of_pairs,
-    warps_of,
+    warps_for,
 )
 from pyg_schnet.kernels.triton.spline import (
     combine,
@@ -203,8 +203,8 @@ class _Grid:
         self.block = channel_block(self.channels)
         self.atoms = (atoms, blocks(self.channels, self.block))
         self.spline = (self.channels, table.size(0), float(start * spacing), 1.0 / spacing)
-        self.rows = rows_of(self.channels)
-        self.warps = warps_of(self.rows * self.block)
+        self.pairs = pairs_per_program(self.channels)
+        self.warps = warps_for(self.pairs * self.block)
 
 
 def convolve(
@@ -225,7 +225,7 @@ def convolve(
         convolve_kernel,
         grid.atoms,
         *(y, table, distance, *rows, out, *grid.spline),
-        BLOCK_P=grid.rows,
+        BLOCK_P=grid.pairs,
         BLOCK_C=grid.block,
         warps=grid.warps,
     )
@@ -245,11 +245,11 @@ def _slope(
     is_second = tensors[2] is not None
     launch(
         slope_kernel,
-        (blocks(pairs, grid.rows),),
+        (blocks(pairs, grid.pairs),),
         *tensors,
         *(table, distance, *contiguous(first, second), slope, pairs, *grid.spline),
         SECOND=is_second,
-        BLOCK_P=grid.rows,
+        BLOCK_P=grid.pairs,
         BLOCK_C=grid.block,
         warps=grid.warps,
     )
@@ -307,7 +307,7 @@ def convolve_double_backward(
         second_atoms_kernel,
         grid.atoms,
         *(g, y, to_y, to_slope, table, distance, *rows, by_y, by_g, *grid.spline),
-        BLOCK_P=grid.rows,
+        BLOCK_P=grid.pairs,
         BLOCK_C=grid.block,
         warps=max(1, grid.warps // 2),  # more of them leave too few registers to each
     )

@@ -15,7 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pyg_schnet.kernels.triton.launch import blocks, contiguous, empty_like, launch, rows_of_pairs
+from pyg_schnet.kernels.operations import empty_like
+from pyg_schnet.kernels.triton.launch import blocks, contiguous, launch, rows_of_pairs
 
 _PAIRS = 128  # of one program
 _NEIGHBORS = 32  # of an atom at once

@@ -14,7 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pyg_schnet.kernels.triton.launch import blocks, channel_block, contiguous, empty_like, launch
+from pyg_schnet.kernels.operations import empty_like
+from pyg_schnet.kernels.triton.launch import blocks, channel_block, contiguous, launch
 
 _BLOCK = 512  # elements of one program
 _ROWS = 8  # of one program

@@ -33,26 +33,19 @@ def channel_block(channels: int) -> int:
     return min(64, 1 << (channels - 1).bit_length())
 
 
-def rows_of(channels: int) -> int:
-    """Return how many rows a program computes at once: fewer for want of registers where none is aligned."""
+def pairs_per_program(channels: int) -> int:
+    """Return how many pairs a program computes at once; fewer, for lack of registers, in rows not aligned."""
     return 8 if channels % 16 == 0 else 4
 
 
-def warps_of(numbers: int) -> int:
-    """Return how many warps compute so many numbers, four in each thread."""
-    return max(1, numbers // 128)
+def warps_for(elements: int) -> int:
+    """Return how many warps compute a number of elements, four in each thread."""
+    return max(1, elements // 128)
 
 
 def contiguous(*tensors: Tensor) -> list[Tensor]:
     """Return tensors row by row, as kernels read them."""
     return [tensor.contiguous() for tensor in tensors]
-
-
-def empty_like(tensor: Tensor, wanted: bool = True) -> Tensor:
-    """Return memory for a result, row by row; none where the result is not wanted."""
-    if not wanted:
-        return tensor.new_empty(0)
-    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
 
 
 def rows_of_pairs(first: Tensor, second: Tensor, atoms: int, layout: Sequence[Tensor]) -> Sequence[Tensor]:

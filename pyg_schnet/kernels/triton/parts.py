@@ -1,6 +1,6 @@
 r"""Segments of any length cut into parts, so that no program sums more rows than others do.
 
-Each segment :math:`k` of the rows :math:`r_k \le r < r_{k+1}` is cut from its begin into parts of ``PART``
+Each segment :math:`k` of the rows :math:`r_k \le r < r_{k+1}` is cut from its start into parts of ``PART``
 rows. Their sums are stored from the place :math:`\lfloor r_k / \mathrm{PART} \rfloor + k` on: there is room
 for all parts, and a program finds its part without the host, which knows the number of rows only. Which rows
 form a part depends on their segment only: rows of zeros at the end of a segment change no bit of its sum.

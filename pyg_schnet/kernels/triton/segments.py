@@ -202,8 +202,8 @@ def find_intervals_kernel(
 
 
 @triton.jit(do_not_specialize=["pairs", "intervals", "steps"])
-def begins_kernel(interval, index, order, rowptr, pairs, intervals, steps, BLOCK: tl.constexpr):
-    """Find where each interval begins among sorted pairs, and shorten the pairs' indices."""
+def starts_kernel(interval, index, order, rowptr, pairs, intervals, steps, BLOCK: tl.constexpr):
+    """Find where each interval begins among sorted pairs, and convert the pairs' indices to int32."""
     p = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     tl.store(order + p, tl.load(index + p, mask=p < pairs, other=0).to(tl.int32), mask=p < pairs)
     low = p * 0 - 1  # pairs up to it are in intervals before p
@@ -230,7 +230,7 @@ def interval_order(distance: Tensor, start: int, spacing: float, intervals: int)
     interval, index = interval.sort(stable=True)
     order, rowptr = torch.empty_like(interval), interval.new_empty(intervals + 1)
     launch(
-        begins_kernel,
+        starts_kernel,
         (blocks(max(pairs, intervals + 1), _POSITIONS),),
         *(interval, index, order, rowptr, pairs, intervals, pairs.bit_length()),
         BLOCK=_POSITIONS,

@@ -15,7 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pyg_schnet.kernels.triton.launch import blocks, channel_block, contiguous, empty_like, launch
+from pyg_schnet.kernels.operations import empty_like
+from pyg_schnet.kernels.triton.launch import blocks, channel_block, contiguous, launch
 from pyg_schnet.kernels.triton.parts import find_rows, first_part, parts_of
 from pyg_schnet.kernels.triton.segments import interval_order
 from pyg_schnet.kernels.triton.spline import scalar, slopes, splines
