@@ -39,8 +39,7 @@ _FREE = {
 }  # fmt: skip
 # Launches of calls that need several: radix sorts of 32-bit keys, and what is built on them.
 _SEVERAL = {"sort": 5, "argsort": 5, "embedding_dense_backward": 5, "cumsum": 2, "_index_put_impl_": 5}
-OWN = LAUNCHES  # of the package's own operations, at most
-_SHORT = 128  # rows of a segment, in the mean
+_SHORT = 128  # mean number of rows up to which kernels for GPUs sum each segment by one launch
 _SYNCHRONIZING = {
     "_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "unique_dim", "_unique2",
     "unique_consecutive", "equal", "bincount", "linalg_inv_ex", "_linalg_svd", "_linalg_eigh", "linalg_qr",
@@ -131,7 +130,7 @@ def _launches_of_own(name: str, args: tuple) -> int:
     elif name == "segment_sum":
         values, rowptr = args[:2]
         skipped = values.size(0) <= _SHORT * (rowptr.size(0) - 1)
-    return OWN[name] - skipped
+    return LAUNCHES[name] - skipped
 
 
 def _launches_of_torch(name: str) -> int:

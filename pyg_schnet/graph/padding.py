@@ -199,23 +199,6 @@ class PaddedBatch:
         )
 
 
-def pad(batch: Data, graph: PairGraph, sizes: Sizes, weight: float | None = None) -> PaddedBatch:
-    """Return a batch padded to larger sizes.
-
-    Args:
-        batch: A batch with labels.
-        graph: Its atoms and pairs.
-        sizes: Sizes after padding.
-        weight: Weight of each molecule in the loss; the reciprocal of their number if ``None``.
-
-    Raises:
-        ValueError: If the sizes have no room for the batch and its padding.
-    """
-    padded = PaddedBatch(batch, graph, sizes)
-    padded.fill(batch, graph, 1 / graph.num_molecules if weight is None else weight)
-    return padded
-
-
 def _values(batch: Data, graph: PairGraph) -> dict[str, Tensor]:
     """Return the tensors of a batch by name; the first dimension of each is padded."""
     if graph.distance is not None:

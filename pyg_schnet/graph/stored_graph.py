@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyg_schnet.graph.csr import csr_of, sort_sites
+from pyg_schnet.graph.csr import Csr, csr_of, sort_sites
 from pyg_schnet.graph.pair_graph import PairGraph
 
 ATOM, PAIR, SITE = range(3)  # kinds of rows
@@ -47,7 +47,10 @@ class StoredGraph(NamedTuple):
             ValueError: If the graph is directed.
         """
         if graph.is_directed:
-            raise ValueError("`edge_index` must contain the reverse of each edge to be stored as pairs")
+            raise ValueError(
+                "`edge_index` must contain the reverse of each edge to be stored as pairs, got an edge "
+                "without it; add the missing edges, or leave `edge_index` out"
+            )
         with torch.no_grad():
             distance = graph.distances()
         low, high = (float(x) for x in distance.aminmax()) if len(distance) else (np.inf, 0.0)
@@ -111,7 +114,7 @@ def _dimension(name: str) -> int:
     return 1 if name in ("ends", "entries", "rowptr") else 0
 
 
-def _entries(csr, pair_batch: Tensor, first: Tensor, first_pair: Tensor) -> list[Tensor]:
+def _entries(csr: Csr, pair_batch: Tensor, first: Tensor, first_pair: Tensor) -> list[Tensor]:
     """Return the other end, and the pair, of the entries of compressed rows, ``(pairs, 2)`` each."""
     owner = pair_batch[csr.pair]
     return [(csr.col - first[owner]).view(-1, 2), (csr.pair - first_pair[owner]).view(-1, 2)]

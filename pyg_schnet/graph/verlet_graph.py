@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.graph.pair_graph import PairGraph, build_pairs
-from pyg_schnet.graph.verlet_list import Reference
+from pyg_schnet.graph.verlet_list import Reference, lattice_of
 
 
 class VerletGraph:
@@ -18,8 +18,8 @@ class VerletGraph:
 
     The graph holds the pairs within cutoff and skin in a fixed order, with sites and compressed rows. Those
     beyond the cutoff stay in it, where models add nothing for them: to remove them, the host would wait for
-    their number in each step. Without a cutoff, it holds all pairs of each molecule for good, and only bounds
-    of their distances are found anew.
+    their number in each step. Without a cutoff, it always holds all pairs of each molecule, and a search only
+    computes the bounds of their distances.
 
     Args:
         cutoff: Cutoff in Å, infinite for all pairs of molecules.
@@ -50,7 +50,7 @@ class VerletGraph:
         Raises:
             ValueError: As :func:`~pyg_schnet.graph.pair_graph.build_pairs`, where it searches.
         """
-        pos, lattice = fields["pos"], _lattice_of(fields)
+        pos, lattice = fields["pos"], lattice_of(fields)
         if self._graph is None or not self.reference.is_near(
             pos, fields.get("batch"), lattice, self.cutoff, self.margin
         ):
@@ -75,7 +75,7 @@ class VerletGraph:
         if all_pairs:
             longest = float(found.distances().max()) if found.pairs.size(1) else 0.0
             self.margin = self.skin + longest / 4  # as much as tables of filters reach beyond
-        self.reference = Reference.copy_of(pos, _lattice_of(fields))
+        self.reference = Reference.copy_of(pos, lattice_of(fields))
         self._graph = found._replace(distance_range=(0.0, longest + self.margin))
         self._offset = None
         if found.sites is not None and found.cell is not None:
@@ -102,10 +102,3 @@ class VerletGraph:
     def _lattice(self) -> tuple[Tensor, Tensor]:
         assert self.reference.lattice is not None
         return self.reference.lattice
-
-
-def _lattice_of(fields: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
-    """Return lattice vectors, ``(systems, 3, 3)``, and which of them are periodic."""
-    if "pbc" not in fields:
-        return None
-    return fields["cell"].view(-1, 3, 3), fields["pbc"].view(-1, 3)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,6 +48,13 @@ class Reference(NamedTuple):
         if torch.equal(lattice[0], old[0]):
             return _has_moved_little(pos - self.pos, skin)
         return _is_deformed_little(self.pos, pos, batch, lattice[0], old[0], lattice[1], cutoff, skin)
+
+
+def lattice_of(fields: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
+    """Return lattice vectors, ``(systems, 3, 3)``, and which are periodic; ``None`` without a lattice."""
+    if "pbc" not in fields:
+        return None
+    return fields["cell"].view(-1, 3, 3), fields["pbc"].view(-1, 3)
 
 
 class _Search(NamedTuple):
@@ -97,7 +105,7 @@ class VerletList:
         """
         fields = data.to_dict()  # once: each attribute of data costs some µs
         pos, batch = fields["pos"], fields.get("batch")
-        lattice = (fields["cell"].view(-1, 3, 3), fields["pbc"].view(-1, 3)) if "pbc" in fields else None
+        lattice = lattice_of(fields)
         last = self._last
         if last is None or not last.reference.is_near(pos, batch, lattice, self.cutoff, self.skin):
             last = self._last = self._search(pos, batch, lattice)

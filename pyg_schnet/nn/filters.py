@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pyg_schnet.nn.radial import ShiftedSoftplus
+from pyg_schnet.nn.snapshot import has_hooks
 
 
 class FilterNetwork(nn.Module):
@@ -50,11 +51,6 @@ def _apply_to_first(dense: nn.Module, expansion: Tensor, num_gaussians: int) -> 
     """Apply a linear layer to the first functions of an expansion whose others are zero."""
     if expansion.size(1) == num_gaussians:
         return dense(expansion)
-    if type(dense) is nn.Linear and dense.bias is not None and not _has_hooks(dense):
+    if type(dense) is nn.Linear and dense.bias is not None and not has_hooks(dense):
         return torch.addmm(dense.bias, expansion, dense.weight.t()[: expansion.size(1)])
     return dense(nn.functional.pad(expansion, (0, num_gaussians - expansion.size(1))))
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    before, after = module._forward_pre_hooks, module._forward_hooks
-    return bool(before or after or module._backward_pre_hooks or module._backward_hooks)

@@ -47,6 +47,12 @@ _GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks")
 _GLOBAL_HOOKS += ("_global_backward_hooks", "_global_backward_pre_hooks")
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Return whether a module, apart from its parts, has hooks on its input, output or gradients."""
+    before, after = module._forward_pre_hooks, module._forward_hooks
+    return bool(before or after or module._backward_pre_hooks or module._backward_hooks)
+
+
 class ModuleSnapshot:
     """Classes, settings, submodules and hooks of modules at the time when it is taken.
 

@@ -27,9 +27,8 @@ from pyg_schnet.graph.validation import (
 from pyg_schnet.kernels import without_weight_gradients
 from pyg_schnet.nn import SchNet
 from pyg_schnet.nn.readout import DoubleBuffers, element_table, sum_by_molecule
+from pyg_schnet.nn.snapshot import has_hooks
 from pyg_schnet.potentials.training_domain import TrainingDomain
-
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class Backend(Protocol):
@@ -400,4 +399,4 @@ def _ignores_order(model: SchNet) -> bool:
     methods = ("predict", "edge_features")
     if any(getattr(type(model), name) is not getattr(SchNet, name) for name in methods):
         return False
-    return not any(getattr(module, hooks) for module in model.modules() for hooks in _HOOKS)
+    return not any(map(has_hooks, model.modules()))

@@ -23,7 +23,8 @@ from pyg_schnet.potentials.checkpoint import load
 from pyg_schnet.potentials.device import check_device
 from pyg_schnet.potentials.ensemble import Ensemble, is_ensemble_file
 from pyg_schnet.potentials.potential import Potential
-from pyg_schnet.simulation.resident_structure import ResidentStructure, has_volume
+from pyg_schnet.simulation.resident_structure import ResidentStructure
+from pyg_schnet.simulation.structures import has_volume
 from pyg_schnet.transforms.ase_atoms import from_ase
 
 Model: TypeAlias = Potential | Ensemble | str | os.PathLike | Sequence[str | os.PathLike]

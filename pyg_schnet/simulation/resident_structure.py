@@ -1,4 +1,4 @@
-"""One structure on an accelerator: elements and pairs stay there, positions and results travel."""
+"""One structure on an accelerator: elements and pairs stay there, positions and results are copied."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pyg_schnet.graph.verlet_graph import VerletGraph
 from pyg_schnet.graph.verlet_list import Reference
 from pyg_schnet.potentials.ensemble import Ensemble
 from pyg_schnet.potentials.potential import Potential
+from pyg_schnet.simulation.structures import has_volume
 from pyg_schnet.transforms.ase_atoms import check_lattice, from_ase
 
 
@@ -87,7 +88,7 @@ class ResidentStructure:
         return found
 
     def _is_listed(self, atoms: Atoms) -> bool:
-        """Return whether all pairs within the cutoff are surely listed."""
+        """Return whether the list is known to contain all pairs within the cutoff."""
         before, margin = self._positions, self.pairs.margin
         if before is None or margin == 0:
             return False
@@ -99,11 +100,6 @@ class ResidentStructure:
         reference = Reference(torch.from_numpy(before), (old, pbc))
         pos = torch.from_numpy(atoms.positions)
         return reference.is_near(pos, None, (new, pbc), self.pairs.cutoff, margin)
-
-
-def has_volume(atoms: Atoms) -> bool:
-    """Return whether a structure is periodic and has a volume, to which a stress refers."""
-    return bool(atoms.pbc.any()) and abs(np.linalg.det(atoms.cell.array)) > 0
 
 
 def _download(out: dict[str, Tensor]) -> dict[str, np.ndarray]:

@@ -11,19 +11,19 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyg_schnet.graph.memory import describe_out_of_memory
 from pyg_schnet.graph.padding import PaddedBatch, Sizes
 from pyg_schnet.kernels import on_accelerator
 from pyg_schnet.nn import SchNet
+from pyg_schnet.nn.snapshot import has_hooks
 from pyg_schnet.training.config import TrainerConfig
 from pyg_schnet.training.device_data import CollatedBatches, TrainingBatch
 from pyg_schnet.training.progress import Report
 from pyg_schnet.training.step import TrainingStep
 
 _MAX_PROGRAMS = 16  # batches of varied sizes need about ten
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _HOOKS_OF_WEIGHTS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 
 
@@ -154,7 +154,7 @@ class CapturedStep:
         return program.loss.clone(), None if program.norm is None else program.norm.clone()
 
     def _program(self, batch: TrainingBatch) -> _Program:
-        """Return the program of a batch; the one that was not used for longest makes room for a new one."""
+        """Return the program of a batch; a new one may replace the least recently used one."""
         assert batch.graph is not None
         sizes = Sizes.of(batch.graph).bucket()
         key = sizes, batch.graph.distance_range, *batch.outputs.items()
@@ -197,7 +197,7 @@ class CapturedStep:
             self._report.line(f"Steps are not captured: {reason}.")
 
     def _measure_tables(self) -> None:
-        """Measure whether tables of filters have enough knots, and forget recordings with too few.
+        """Measure whether tables of filters have enough knots, and discard recordings with too few.
 
         The weights are not measured again in the next evaluation, so that it does not wait for the device.
         """
@@ -243,9 +243,6 @@ def _why_not_captured(step: TrainingStep, config: TrainerConfig) -> str | None:
         return f"{type(potential.model).__name__} is not a SchNet"
     if isinstance(step.data, CollatedBatches):
         return "pairs are found in each step"
-    return "the model has hooks" if _has_hooks(potential) else None
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    of_modules = any(getattr(part, name) for part in module.modules() for name in _HOOKS)
-    return of_modules or any(getattr(p, name) for p in module.parameters() for name in _HOOKS_OF_WEIGHTS)
+    of_weights = (getattr(p, name) for p in potential.parameters() for name in _HOOKS_OF_WEIGHTS)
+    has_any = any(map(has_hooks, potential.modules())) or any(of_weights)
+    return "the model has hooks" if has_any else None

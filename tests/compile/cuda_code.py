@@ -37,9 +37,10 @@ from pyg_schnet.compile.inputs import Inputs, find_inputs
 from pyg_schnet.compile.ordered_sums import order_sums
 from pyg_schnet.compile.passes import simplify, split
 from pyg_schnet.compile.trace import Trace, trace
+from pyg_schnet.kernels import LAUNCHES
 from pyg_schnet.transforms.ase_atoms import from_ase
 from tests.fixtures import build
-from tests.gpu_like import OWN, gpu_like
+from tests.gpu_like import gpu_like
 
 _TARGET = GPUTarget("cuda", 90, 32)
 _PROPERTIES = SimpleNamespace(
@@ -164,7 +165,7 @@ def count(code: str) -> Counter[str]:
         {
             "generated": len(re.findall(r"\.run\(", body)),
             "products": len(re.findall(r"extern_kernels\.\w+\(", body)),
-            "own": sum(OWN[name] for name in own),
+            "own": sum(LAUNCHES[name] for name in own),
             "others": len(others),
             "atomics": len(re.findall(r"tl\.atomic", code)),
         }

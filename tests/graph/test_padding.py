@@ -8,7 +8,7 @@ from torch.testing import assert_close
 from torch_geometric.data import Batch, Data
 
 from pyg_schnet import Potential, SchNet
-from pyg_schnet.graph.padding import Sizes, pad, round_up
+from pyg_schnet.graph.padding import PaddedBatch, Sizes, round_up
 from pyg_schnet.training import potential_loss
 from tests.fixtures import build, randomize
 from tests.gpu_like import LaunchCounter, gpu_like
@@ -64,6 +64,13 @@ def graph_of(potential, batch):
     return potential.model.build_pairs(
         batch.z, batch.pos, batch.batch, num_molecules=batch.num_graphs, **fields
     )
+
+
+def pad(batch, graph, sizes, weight=None):
+    """Copy a batch into tensors of larger sizes."""
+    padded = PaddedBatch(batch, graph, sizes)
+    padded.fill(batch, graph, 1 / graph.num_molecules if weight is None else weight)
+    return padded
 
 
 def compare(potential, batch, graph, sizes, errors="squared"):
