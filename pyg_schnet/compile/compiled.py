@@ -153,9 +153,8 @@ class CompiledPotential:
             out = _differentiable_results(program, weights, inputs)
         else:
             changes = not self.constant or any(weight.requires_grad for weight in weights)
-            if changes and not on_accelerator(
-                weights[0]
-            ):  # from which reading weights takes longer than a call
+            # From an accelerator, reading weights takes longer than a call.
+            if changes and not on_accelerator(weights[0]):
                 versions = [*versions, state.version.read(weights)]
             out = _frozen_results(program, state, potential, weights, versions, inputs)
         return _with_stress(out, graph, forces, volume)

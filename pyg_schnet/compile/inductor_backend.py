@@ -1,7 +1,7 @@
 """Programs of PyTorch's compiler Inductor, which fuses operations: Triton code on GPUs, C++ on CPUs.
 
 Inductor compiles the traced graph with the trace's own symbolic sizes, through ``compile_fx_inner``: of the
-doors that torch 2.6 to 2.13 have, only this one takes a graph of symbolic sizes as it is. Convolutions,
+entry points of torch 2.6 to 2.13, it alone accepts a graph with symbolic sizes unchanged. Convolutions,
 distances and sums of segments stay operations of this package; all others are fused.
 """
 
@@ -107,7 +107,7 @@ def inductor_function(
     computed = list(dict.fromkeys(n for n in outputs if n is not None and n not in known))
     try:
         run = _compile(nodes, inputs, computed)
-    except Exception as error:  # of any kind: a missing compiler, or a mistake of Inductor's
+    except Exception as error:  # of any kind: a missing compiler, or an error in Inductor
         line = str(error).strip().split("\n")[0]
         raise Unsupported(f"Inductor failed: {type(error).__name__}: {line}") from error
     taken = [(k, n.meta["val"]) for k, n in enumerate(inputs)]

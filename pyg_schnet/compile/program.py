@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pyg_schnet.potentials.potential import Potential
 
 _log = logging.getLogger(__name__)
-# On CPUs, Python is some times slower than C; Inductor is selected for speed, and its failure is a surprise.
+# Python is not much slower than C (benchmarks/LOG.md); a failure of Inductor, chosen for speed, is a warning.
 _FALLBACK_LEVEL = {"c": logging.INFO, "inductor": logging.WARNING}
 
 

@@ -75,7 +75,7 @@ class _Writer:
         self.lines.append(f"{node.name} = {value}")
 
     def _operation(self, target: Any) -> str:
-        """Return a name for an operation: ours without dispatcher where direct, all without their wrapper."""
+        """Return a name for an operation, called without torch's wrapper, and ours without its dispatcher."""
         if target not in self._operations:
             words = re.findall(r"\w+", getattr(target, "__name__", ""))
             name = f"OP{len(self._operations)}_{words[0] if words else ''}"

@@ -55,9 +55,7 @@ def _reason(device: torch.device) -> str | None:
         return "Triton is not installed; install it: pip install triton (on Windows: triton-windows)"
     if tuple(map(int, version.split(".")[:2])) < _TRITON:
         needed = ".".join(map(str, _TRITON))
-        return (
-            f"kernels need Triton {needed} or newer, as PyTorch 2.10 and newer bring, {version} is installed"
-        )
+        return f"kernels need Triton {needed} or newer, got {version}; update to PyTorch 2.10 or newer"
     found = torch.cuda.get_device_capability(device)
     if found < _CAPABILITY:
         needed, has = (".".join(map(str, version)) for version in (_CAPABILITY, found))

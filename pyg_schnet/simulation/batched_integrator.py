@@ -20,9 +20,9 @@ from pyg_schnet.simulation.trajectory import TrajectoryFile
 from pyg_schnet.simulation.velocities import degrees_of_freedom, draw_momenta
 
 _STEPS_OF_NOISE = 64  # drawn at once
-# Steps on an accelerator after which the host looks at them. A look drains the queue of launches, which costs
-# some tens of µs; a step that outgrows a list, every hundred or so, costs the window that is repeated.
-STEPS_PER_LOOK = 16
+# Steps on an accelerator that are checked together. The host waits some tens of µs for a check, and repeats
+# the steps if a list is incomplete for one of them, which happens every hundred steps or so.
+STEPS_PER_CHECK = 16
 
 
 class StructureResult(NamedTuple):
@@ -49,9 +49,9 @@ class _State(NamedTuple):
 class BatchedIntegrator:
     """Velocity Verlet or BAOAB of a group of structures.
 
-    On CPUs, each step is checked. On accelerators, the host launches several steps, and looks at flags and
-    energies of all of them at once. Where a limit may have been exceeded or a list was outgrown, these steps
-    are repeated and checked one by one, with the results of checking each at first.
+    On CPUs, each step is checked. On accelerators, the host launches several steps, and reads flags and
+    energies of all of them at once. Where a limit may have been exceeded or a list may be incomplete, these
+    steps are repeated and checked one by one; the results are those of checking each step.
 
     Args:
         potential: Potential in evaluation mode.
@@ -132,7 +132,7 @@ class BatchedIntegrator:
         return [self.results[index] for index in range(len(self.system))]
 
     def _steps_ahead(self, step: int, steps: int, interval: int) -> int:
-        """Return the number of steps until the next look; also draw the noise for it."""
+        """Return the number of steps until the next check; also draw their noise."""
         if self.friction is not None and self._noise_left == 0:
             # Drawn for each structure, whose noise thus does not depend on the others.
             drawn = [
@@ -143,11 +143,11 @@ class BatchedIntegrator:
             self._noise_left = _STEPS_OF_NOISE
         if self.system.pairs is None:
             return 1
-        ahead = min(STEPS_PER_LOOK, steps - step, interval - step % interval)
+        ahead = min(STEPS_PER_CHECK, steps - step, interval - step % interval)
         return ahead if self.friction is None else min(ahead, self._noise_left)
 
     def _advance(self, step: int, ahead: int) -> bool:
-        """Launch several steps, then look; return false, and go back, if they must be checked one by one."""
+        """Launch several steps, then check them; reset them and return false if each must be checked."""
         system, pairs = self.system, self.system.pairs
         assert pairs is not None
         before = _State(

@@ -23,7 +23,7 @@ from pyg_schnet.transforms.ase_atoms import from_ase
 MAX_DISPLACEMENT = 1.0  # Å in a step; a hydrogen atom at 300 K moves 0.014 Å in 0.5 fs
 # Times the largest force in training: halves of one data set differ by 1.3, explosions by thousands.
 _FORCE_RATIO = 3.0
-_SKIN_ON_ACCELERATOR = 1.0  # Å; whatever ends the validity of a list costs a window of steps there
+_SKIN_ON_ACCELERATOR = 1.0  # Å; each search of a list costs the repetition of several steps there
 _MAX_DENSE = 100  # atoms of a molecule up to which all distances take less than a search: 8 µs for 9
 
 
@@ -136,7 +136,7 @@ class BatchedLimits:
 
     Pairs of atoms near their limits are listed, and their distances computed in each step. They are listed
     again when an atom has moved by half of the list's skin. On accelerators, nothing is read in most steps:
-    :meth:`are_kept` computes whether :meth:`violations` must be asked.
+    :meth:`are_kept` computes whether :meth:`violations` must be called.
 
     Args:
         domain: Training domain of the potential, if it is known.

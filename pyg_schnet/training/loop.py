@@ -124,7 +124,7 @@ def fit(
 
     Raises:
         FloatingPointError: If the loss or weights are not finite, with the step and the structures of the
-            batch. GPUs are asked every hundred numbers, and before anything is saved.
+            batch. On GPUs, a hundred numbers are checked together, and all before anything is saved.
         ProcessLostError: If another process ended; all completed steps are in ``run.last``.
     """
     fabric, stop = processes.fabric, StopRequest() if stop is None else stop

@@ -168,8 +168,8 @@ class _Part:
     def __init__(self, group: dict[str, Any], batches: list[_Batch]):
         self.group, self.batches = group, batches
         first = batches[0].members[0]
-        # Reciprocal of the bias of the root, and learning rate by the bias of the mean. On the host they are
-        # divisors, which round differently.
+        # Reciprocal of the root's bias, and learning rate divided by the mean's bias. On the host, the biases
+        # are divisors, which round differently.
         self.factors = first.new_zeros(2).unbind() if on_accelerator(first) else None
 
     def biases(self) -> tuple[float, float]:

@@ -7,11 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pyg_schnet.kernels import (
-    availability,
-    has_kernels,
-    unavailable_reason,
-)
+from pyg_schnet.kernels import availability, has_kernels, unavailable_reason
 
 
 def like(device, dtype=torch.float32):
@@ -47,7 +43,7 @@ def test_cuda_with_triton_has_kernels(machine):
         (
             "cuda:0",
             {"triton": "3.5.1+git"},
-            "kernels need Triton 3.6 or newer, as PyTorch 2.10 and newer bring",
+            "kernels need Triton 3.6 or newer, got 3.5.1+git; update to PyTorch 2.10 or newer",
         ),
         (
             "cuda:1",

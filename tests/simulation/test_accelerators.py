@@ -33,13 +33,13 @@ def several(crystal):
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    """Dynamics whose steps are looked at in windows, and the number of steps that were repeated."""
+    """Dynamics whose steps are checked in windows, and the number of steps that were repeated."""
 
-    def run(potential, structures, steps_per_look, **options):
+    def run(potential, structures, steps_per_check, **options):
         integrators, make = [], BatchedIntegrator.__init__
-        path = tmp_path / f"{steps_per_look}.traj"
+        path = tmp_path / f"{steps_per_check}.traj"
         with monkeypatch.context() as patch, gpu_like():
-            patch.setattr(batched_integrator, "STEPS_PER_LOOK", steps_per_look)
+            patch.setattr(batched_integrator, "STEPS_PER_CHECK", steps_per_check)
             patch.setattr(
                 BatchedIntegrator, "__init__", lambda self, *a: integrators.append(self) or make(self, *a)
             )
@@ -65,7 +65,7 @@ def assert_same(one, other):
 
 
 @pytest.mark.parametrize("thermostat", ["nve", "langevin"])
-def test_looks_after_many_steps_change_no_bit(potential, several, run, thermostat):
+def test_checks_after_many_steps_change_no_bit(potential, several, run, thermostat):
     # At 3000 K, lists last for some twenty steps of 0.5 fs. Neither 70 nor 25 is a multiple of 16.
     options = {"duration": 0.035, "thermostat": thermostat, "temperature": 3000, "seed": 2, "interval": 25}
     together = run(potential, several, 16, **options)
