@@ -1,4 +1,4 @@
-"""A recorder of operations of CPU tensors, which treats them as a CUDA graph treats kernels.
+"""A capture of operations of CPU tensors, which treats them as a CUDA graph treats kernels.
 
 Numbers of the host are recorded as they are, tensors by their address. Recording changes nothing, and nothing
 may wait for the device.
@@ -25,7 +25,7 @@ def _place(tensor: Tensor) -> int:
 
 
 class RecordedOperations:
-    """A recorder for :class:`~pyg_schnet.training.captured_step.CapturedStep`.
+    """A capture for :class:`~pyg_schnet.training.captured_step.CapturedStep`.
 
     Attributes:
         recordings: Number of recordings so far.
@@ -35,7 +35,7 @@ class RecordedOperations:
     def __init__(self, device: torch.device | None = None):
         self.recordings = self.replays = 0
 
-    def record(self, warm_up: Callable[[], None], function: Callable[[], None]) -> Callable[[], None]:
+    def capture(self, warm_up: Callable[[], None], function: Callable[[], None]) -> Callable[[], None]:
         warm_up()
         recording = _Recording()
         with LaunchCounter() as counter, recording:

@@ -92,7 +92,7 @@ def test_the_machine_is_described_with_its_driver(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("forces", [True, False], ids=["forces", "energies"])
 def test_captured_steps_have_the_losses_of_steps_operation_by_operation(forces, tmp_path, monkeypatch):
-    monkeypatch.setitem(captured_step.RECORDERS, "cpu", RecordedOperations)
+    monkeypatch.setitem(captured_step.CAPTURES, "cpu", RecordedOperations)
     data = save_structures(tmp_path, "ethanol", inputs.md17(None, 3)[0], "paper")
     work = Work("ethanol", data, "paper", forces=forces)
     losses = []

@@ -23,14 +23,14 @@ from pyg_schnet.training.device_data import CollatedBatches, TrainingBatch
 from pyg_schnet.training.progress import Report
 from pyg_schnet.training.step import TrainingStep
 
-_MAX_PROGRAMS = 16  # batches of varied sizes need about ten
+_MAX_BUCKETS = 16  # batches of varied sizes need about ten
 _HOOKS_OF_WEIGHTS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 
 
-class Recorder(Protocol):
-    """A recorder of the work of a function on a device."""
+class GraphCapture(Protocol):
+    """A capture of the work of functions on a device, to be repeated."""
 
-    def record(self, warm_up: Callable[[], None], function: Callable[[], None]) -> Callable[[], None]:
+    def capture(self, warm_up: Callable[[], None], function: Callable[[], None]) -> Callable[[], None]:
         """Record what a function would do, without doing it, and return a function that does it.
 
         Args:
@@ -41,7 +41,7 @@ class Recorder(Protocol):
 
 
 class CudaGraphs:
-    """A recorder of CUDA graphs.
+    """A capture of work as CUDA graphs.
 
     They share their memory, for one runs at a time and its results are copied before the next.
 
@@ -57,7 +57,7 @@ class CudaGraphs:
         self._stream = torch.cuda.Stream(device)  # the same one for all: a condition of sharing memory
         self._pool = torch.cuda.graph_pool_handle()
 
-    def record(self, warm_up: Callable[[], None], function: Callable[[], None]) -> Callable[[], None]:
+    def capture(self, warm_up: Callable[[], None], function: Callable[[], None]) -> Callable[[], None]:
         """Record what a function would do as a CUDA graph, and return a function that launches it."""
         with torch.cuda.device(self._device):
             current = torch.cuda.current_stream()
@@ -71,11 +71,11 @@ class CudaGraphs:
         return graph.replay
 
 
-RECORDERS: dict[str, Callable[[torch.device], Recorder]] = {"cuda": CudaGraphs}  # by type of device
+CAPTURES: dict[str, Callable[[torch.device], GraphCapture]] = {"cuda": CudaGraphs}  # by type of device
 
 
-class _Program:
-    """The step for batches of one bucket.
+class _Bucket:
+    """The tensors and the recorded step of batches of one bucket.
 
     Attributes:
         batch: Tensors that batches are copied into.
@@ -83,7 +83,7 @@ class _Program:
         loss: Loss of the last step, float64, shape ``()``.
         norm: Norm of its gradient, if it is clipped.
         replay: Repeats the recorded step; ``None`` before it is recorded.
-        is_used: Whether there was a step with this program.
+        is_used: Whether there was a step with this bucket.
     """
 
     def __init__(self, first: TrainingBatch, sizes: Sizes, clips: bool):
@@ -109,13 +109,13 @@ class CapturedStep:
 
     Args:
         eager: The same step, operation by operation: for all that is not recorded.
-        recorder: Recorder of the work of the device.
+        capture: Capture of the work of the device.
         report: Output for the user.
     """
 
-    def __init__(self, eager: TrainingStep, recorder: Recorder, report: Report):
-        self._eager, self._recorder, self._report = eager, recorder, report
-        self._programs: dict[tuple, _Program] = {}  # the last used is the last
+    def __init__(self, eager: TrainingStep, capture: GraphCapture, report: Report):
+        self._eager, self._capture, self._report = eager, capture, report
+        self._buckets: dict[tuple, _Bucket] = {}  # the last used is the last
         self._fails = False
         self._steps, self._tables = 0, None
 
@@ -136,63 +136,63 @@ class CapturedStep:
         self._steps += 1
         if self._steps > 1 and self._steps & (self._steps - 1) == 0:
             self._measure_tables()
-        program, state = self._program(batch), self._eager.state
-        program.batch.fill(batch.batch, batch.graph, 1 / self._eager.loss.mean_size)
-        if not program.is_used:
-            program.is_used = True
-            self._compute_gradients(program)
+        bucket, state = self._bucket(batch), self._eager.state
+        bucket.batch.fill(batch.batch, batch.graph, 1 / self._eager.loss.mean_size)
+        if not bucket.is_used:
+            bucket.is_used = True
+            self._compute_gradients(bucket)
             state.step()
         else:
             state.begin_captured_step()
-            if program.replay is None and not self._fails:
-                self._record(program)
-            if program.replay is None:
-                self._compute(program)
+            if bucket.replay is None and not self._fails:
+                self._record(bucket)
+            if bucket.replay is None:
+                self._compute(bucket)
             else:
-                program.replay()
+                bucket.replay()
             state.end_captured_step()
-        return program.loss.clone(), None if program.norm is None else program.norm.clone()
+        return bucket.loss.clone(), None if bucket.norm is None else bucket.norm.clone()
 
-    def _program(self, batch: TrainingBatch) -> _Program:
-        """Return the program of a batch; a new one may replace the least recently used one."""
+    def _bucket(self, batch: TrainingBatch) -> _Bucket:
+        """Return the bucket of a batch; a new one may replace the least recently used one."""
         assert batch.graph is not None
         sizes = Sizes.of(batch.graph).bucket()
         key = sizes, batch.graph.distance_range, *batch.outputs.items()
-        program = self._programs.pop(key, None) or _Program(batch, sizes, self._eager.clip_norm is not None)
-        self._programs[key] = program
-        if len(self._programs) > _MAX_PROGRAMS:
-            del self._programs[next(iter(self._programs))]
-        return program
+        bucket = self._buckets.pop(key, None) or _Bucket(batch, sizes, self._eager.clip_norm is not None)
+        self._buckets[key] = bucket
+        if len(self._buckets) > _MAX_BUCKETS:
+            del self._buckets[next(iter(self._buckets))]
+        return bucket
 
-    def _compute(self, program: _Program) -> None:
+    def _compute(self, bucket: _Bucket) -> None:
         """Do on the device all of a step, reading and writing the same tensors each time."""
-        self._compute_gradients(program)
+        self._compute_gradients(bucket)
         self._eager.state.update()
 
-    def _compute_gradients(self, program: _Program) -> None:
-        loss = self._eager.loss(program.part, program.batch.weights)
+    def _compute_gradients(self, bucket: _Bucket) -> None:
+        loss = self._eager.loss(bucket.part, bucket.batch.weights)
         loss.backward()
         self._eager.state.collect_gradients()
         norm = self._eager.clip()
-        program.loss.copy_(loss.detach())
-        if program.norm is not None and norm is not None:
-            program.norm.copy_(norm)
+        bucket.loss.copy_(loss.detach())
+        if bucket.norm is not None and norm is not None:
+            bucket.norm.copy_(norm)
 
-    def _record(self, program: _Program) -> None:
-        """Record a program; report why if that fails."""
+    def _record(self, bucket: _Bucket) -> None:
+        """Record the step of a bucket; report why if that fails."""
         weights = self._eager.loss.potential
 
         def warm_up() -> None:  # with the weights of the recording, for what is kept for them
-            self._eager.loss(program.part, program.batch.weights).backward()
+            self._eager.loss(bucket.part, bucket.batch.weights).backward()
             weights.zero_grad(set_to_none=True)
 
         self._measure_tables()
         try:
-            program.replay = self._recorder.record(warm_up, lambda: self._compute(program))
+            bucket.replay = self._capture.capture(warm_up, lambda: self._compute(bucket))
         except RuntimeError as error:
             weights.zero_grad(set_to_none=True)
             self._fails = True
-            self._programs.clear()
+            self._buckets.clear()
             reason = str(error).strip().partition("\n")[0][:150]
             self._report.line(f"Steps are not captured: {reason}.")
 
@@ -207,8 +207,8 @@ class CapturedStep:
         with torch.no_grad():
             tables = model.filter_tables.features(model)
         if tables is not self._tables:
-            for program in self._programs.values():
-                program.replay = None
+            for bucket in self._buckets.values():
+                bucket.replay = None
         self._tables = tables
 
 
@@ -225,7 +225,7 @@ def choose_step(step: TrainingStep, config: TrainerConfig, report: Report) -> Tr
         return step
     reason = _why_not_captured(step, config)
     if reason is None:
-        return CapturedStep(step, RECORDERS[weights.device.type](weights.device), report)
+        return CapturedStep(step, CAPTURES[weights.device.type](weights.device), report)
     report.line(f"Steps are not captured: {reason}.")
     return step
 
@@ -235,7 +235,7 @@ def _why_not_captured(step: TrainingStep, config: TrainerConfig) -> str | None:
     device, potential = step.state.weights.values.device.type, step.loss.potential
     if config.compile is False:
         return "`trainer.compile` is false"
-    if device not in RECORDERS:
+    if device not in CAPTURES:
         return f"{device} has no CUDA graphs"
     if step.processes.world_size > 1:
         return f"{step.processes.world_size} processes sum their gradients in each step"

@@ -153,7 +153,7 @@ def _counted_run(potential, atoms, steps, friction):
 @pytest.mark.parametrize(
     "beyond", ["nothing", "distance", "force", "displacement", "neighbors", "limits", "NaN"]
 )
-def test_a_step_beyond_any_limit_needs_a_look(beyond):
+def test_a_step_beyond_any_limit_must_be_checked(beyond):
     limits = BatchedLimits(TrainingDomain({(1, 8): 1.0, (1, 1): 1.0}), 0.9, max_force=5.0)
     data = from_ase(Atoms("OH2", [[0, 0, 0], [1.0, 0, 0], [0, 1.0, 0]]))
     data.batch = torch.zeros(3, dtype=torch.long)

@@ -60,7 +60,7 @@ def datasets(tmp_path_factory):
 class Training:
     """A training on batches that are a function of the step alone, as in the loop."""
 
-    def __init__(self, dataset, optimizer="soap", clip_norm=None, recorder=None, seed=0, device="cpu"):
+    def __init__(self, dataset, optimizer="soap", clip_norm=None, capture=None, seed=0, device="cpu"):
         torch.manual_seed(seed)
         model = SchNet(8, 8, 1, 12, 3.5, filters="spline")
         device = torch.device(device)
@@ -69,15 +69,15 @@ class Training:
         self.config = TrainerConfig(optimizer=optimizer, clip_norm=clip_norm)
         self.state = TrainingState(self.potential, optimizer, 1e-2, 0.9)
         processes = Processes(Fabric(accelerator=device.type, devices=1))
-        self.recent = RecentNumbers(RunDirectory("none"), dataset, recorder is not None)
+        self.recent = RecentNumbers(RunDirectory("none"), dataset, capture is not None)
         loss = StepLoss(self.potential, self.config, 0.1, BATCH)
         data = CollatedBatches(dataset, device)
-        if recorder is not None:
+        if capture is not None:
             data = DeviceData(dataset, self.potential, device).to(device)
         self.step = TrainingStep(processes, self.state, loss, data, dataset, self.recent, clip_norm)
-        self.recorder = recorder
-        if recorder is not None:
-            self.step = CapturedStep(self.step, recorder, self.report)
+        self.capture = capture
+        if capture is not None:
+            self.step = CapturedStep(self.step, capture, self.report)
 
     def run(self, steps, size=lambda step: BATCH):
         for _ in range(steps):
@@ -102,11 +102,11 @@ def assert_same(found, expected, atol):
 def trained(datasets, tmp_path):
     """Start a training after a few ordinary steps: bases of SOAP's first gradients, of low rank, are any."""
 
-    def start(kind, optimizer, clip_norm=None, recorder=None, device="cpu"):
+    def start(kind, optimizer, clip_norm=None, capture=None, device="cpu"):
         path = tmp_path / f"{kind}-{optimizer}.safetensors"
         if not path.exists():
             Training(datasets[kind], optimizer).run(21).state.save(path)
-        training = Training(datasets[kind], optimizer, clip_norm, recorder, seed=1, device=device)
+        training = Training(datasets[kind], optimizer, clip_norm, capture, seed=1, device=device)
         training.state.restore(path)
         return training
 
@@ -120,8 +120,8 @@ def test_the_weights_are_those_of_the_ordinary_loop(trained, optimizer, steps):
     expected = trained("mixed sizes", optimizer, 0.05).run(steps)
     with gpu_like():
         found = trained("mixed sizes", optimizer, 0.05, RecordedOperations()).run(steps)
-    assert 2 <= found.recorder.recordings < steps / 2
-    assert found.recorder.replays >= steps / 2 - 1
+    assert 2 <= found.capture.recordings < steps / 2
+    assert found.capture.replays >= steps / 2 - 1
     assert found.report.lines == []
     # Padding and reciprocals instead of quotients change the last bits, and SOAP's bases amplify that.
     assert_same(found, expected, 1e-10)
@@ -130,21 +130,21 @@ def test_the_weights_are_those_of_the_ordinary_loop(trained, optimizer, steps):
 def test_stresses_are_captured(datasets):
     expected = Training(datasets["crystals"], "adam").run(6)
     with gpu_like():
-        found = Training(datasets["crystals"], "adam", recorder=RecordedOperations()).run(6)
-    assert found.recorder.replays >= 3
+        found = Training(datasets["crystals"], "adam", capture=RecordedOperations()).run(6)
+    assert found.capture.replays >= 3
     assert_same(found, expected, 1e-10)
 
 
 @pytest.mark.nightly
 def test_compiled_potentials_are_captured(datasets):
-    """Programs in Python: operations of Inductor's would not be seen by the recorder."""
+    """Programs in Python: operations of Inductor's would not be seen by the recording."""
     expected = Training(datasets["one size"], "adam").run(5)
     with gpu_like():
-        found = Training(datasets["one size"], "adam", recorder=RecordedOperations())
+        found = Training(datasets["one size"], "adam", capture=RecordedOperations())
         found.potential.compile(backend="python")
         found.run(5)
     assert found.potential.why_eager() is None
-    assert (found.recorder.recordings, found.recorder.replays) == (1, 4)
+    assert (found.capture.recordings, found.capture.replays) == (1, 4)
     assert_same(found, expected, 1e-10)
 
 
@@ -154,18 +154,18 @@ def test_smaller_batches_have_the_weight_of_their_size(datasets):
 
     expected = Training(datasets["one size"], "adam").run(8, size)
     with gpu_like():
-        found = Training(datasets["one size"], "adam", recorder=RecordedOperations()).run(8, size)
-    assert found.recorder.recordings == 2
+        found = Training(datasets["one size"], "adam", capture=RecordedOperations()).run(8, size)
+    assert found.capture.recordings == 2
     assert_same(found, expected, 1e-10)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "soap"])
 def test_a_resumed_training_goes_on_as_if_it_had_never_stopped(datasets, tmp_path, optimizer):
     with gpu_like():
-        expected = Training(datasets["one size"], optimizer, recorder=RecordedOperations()).run(4)
+        expected = Training(datasets["one size"], optimizer, capture=RecordedOperations()).run(4)
         expected.state.save(tmp_path / "last.safetensors")
         expected.run(8)
-        resumed = Training(datasets["one size"], optimizer, recorder=RecordedOperations(), seed=1)
+        resumed = Training(datasets["one size"], optimizer, capture=RecordedOperations(), seed=1)
         resumed.state.restore(tmp_path / "last.safetensors")
         resumed.run(8)
     # On the CPU, a step operation by operation rounds as a recorded one.
@@ -174,9 +174,9 @@ def test_a_resumed_training_goes_on_as_if_it_had_never_stopped(datasets, tmp_pat
 
 def test_repeated_steps_are_a_few_launches_without_synchronization(datasets):
     with gpu_like():
-        training = Training(datasets["one size"], "adam", clip_norm=1.0, recorder=RecordedOperations()).run(5)
-        replay = next(iter(training.step._programs.values())).replay
-        next(iter(training.step._programs.values())).replay = lambda: None
+        training = Training(datasets["one size"], "adam", clip_norm=1.0, capture=RecordedOperations()).run(5)
+        replay = next(iter(training.step._buckets.values())).replay
+        next(iter(training.step._buckets.values())).replay = lambda: None
         with LaunchCounter() as counter:
             training.run(1)
     assert replay is not None
@@ -188,7 +188,7 @@ def test_repeated_steps_are_a_few_launches_without_synchronization(datasets):
 def test_a_loss_that_is_no_number_is_found_later_with_its_step_and_structures(datasets):
     dataset = datasets["one size"]
     with gpu_like():
-        training = Training(dataset, "adam", recorder=RecordedOperations()).run(3)
+        training = Training(dataset, "adam", capture=RecordedOperations()).run(3)
         labels = training.step._eager.data._labels["energy"]
         step, ids = 5, None
         kept = labels.clone()
@@ -208,8 +208,8 @@ def test_a_loss_that_is_no_number_is_found_later_with_its_step_and_structures(da
 
 
 class Failing(RecordedOperations):
-    def record(self, warm_up, function):
-        super().record(warm_up, function)
+    def capture(self, warm_up, function):
+        super().capture(warm_up, function)
         raise RuntimeError("CUDA error: operation not permitted\nmore lines")
 
 
@@ -217,7 +217,7 @@ class Failing(RecordedOperations):
 def test_where_recording_fails_the_training_goes_on_after_one_line(trained, optimizer):
     expected = trained("one size", optimizer).run(5)
     with gpu_like():
-        found = trained("one size", optimizer, recorder=Failing()).run(5)
+        found = trained("one size", optimizer, capture=Failing()).run(5)
     assert found.report.lines == ["Steps are not captured: CUDA error: operation not permitted."]
     assert_same(found, expected, 1e-10)
 
@@ -232,44 +232,44 @@ def test_waiting_for_the_device_cannot_be_recorded(datasets, monkeypatch):
 
     monkeypatch.setattr(TrainingStep, "clip", clip)
     with gpu_like():
-        found = Training(datasets["one size"], "adam", clip_norm=1.0, recorder=RecordedOperations()).run(4)
+        found = Training(datasets["one size"], "adam", clip_norm=1.0, capture=RecordedOperations()).run(4)
     assert found.report.lines == ["Steps are not captured: operation not permitted when stream is capturing."]
-    assert found.recorder.replays == 0
+    assert found.capture.replays == 0
 
 
 def test_parts_of_a_batch_that_is_too_large_are_not_captured(datasets):
     with gpu_like():
-        found = Training(datasets["one size"], "adam", recorder=RecordedOperations())
+        found = Training(datasets["one size"], "adam", capture=RecordedOperations())
         expected = Training(datasets["one size"], "adam")
         for training in (found, expected):
             for number in range(4):
                 ids = torch.arange(BATCH) + number
                 loss, _ = training.step(ids, list(ids.split(2)), lambda: ())
                 training.losses.append(loss)
-    assert found.recorder.recordings == 0
+    assert found.capture.recordings == 0
     assert_same(found, expected, 1e-10)
 
 
-def test_the_least_recently_used_program_makes_room(datasets, monkeypatch):
-    monkeypatch.setattr(captured_step, "_MAX_PROGRAMS", 2)
+def test_the_least_recently_used_bucket_is_replaced(datasets, monkeypatch):
+    monkeypatch.setattr(captured_step, "_MAX_BUCKETS", 2)
     with gpu_like():
-        training = Training(datasets["one size"], "adam", recorder=RecordedOperations())
+        training = Training(datasets["one size"], "adam", capture=RecordedOperations())
         sizes = (1, 1, 2, 2, 1, 4, 4, 1, 2, 2)  # 4 replaces 2, which is recorded anew
         training.run(len(sizes), sizes.__getitem__)
-        assert len(training.step._programs) == 2
-    assert training.recorder.recordings == 4
-    assert training.recorder.replays == 6
+        assert len(training.step._buckets) == 2
+    assert training.capture.recordings == 4
+    assert training.capture.replays == 6
 
 
 def test_new_knots_of_filter_tables_are_recorded(datasets, monkeypatch):
     with gpu_like():
-        training = Training(datasets["one size"], "adam", recorder=RecordedOperations()).run(5)
-        before = training.recorder.recordings
+        training = Training(datasets["one size"], "adam", capture=RecordedOperations()).run(5)
+        before = training.capture.recordings
         tables = training.potential.model.filter_tables
         finer = list(tables.features(training.potential.model)._candidates())[1]
         monkeypatch.setattr(tables, "features", lambda model: finer)
         training.run(5)  # the eighth step looks
-    assert (before, training.recorder.recordings) == (1, 2)
+    assert (before, training.capture.recordings) == (1, 2)
 
 
 @pytest.mark.parametrize(
@@ -288,9 +288,9 @@ def test_new_knots_of_filter_tables_are_recorded(datasets, monkeypatch):
 )
 def test_why_steps_are_not_captured_is_one_line(datasets, monkeypatch, change, reason):
     with gpu_like():
-        step = Training(datasets["one size"], recorder=RecordedOperations()).step._eager
+        step = Training(datasets["one size"], capture=RecordedOperations()).step._eager
         if "device" not in change:
-            monkeypatch.setitem(captured_step.RECORDERS, "cpu", RecordedOperations)
+            monkeypatch.setitem(captured_step.CAPTURES, "cpu", RecordedOperations)
         if "world_size" in change:
             step.processes.world_size = change["world_size"]
         if "model" in change:
@@ -328,11 +328,11 @@ def test_a_run_captures_its_steps_and_validates_the_weights_that_they_changed(
 
     monkeypatch.setattr(importlib.import_module("pyg_schnet.training.run"), "plot_learning_curve", print)
     expected, _ = run("ordinary")
-    recorder = RecordedOperations()
+    capture = RecordedOperations()
     with gpu_like():
-        monkeypatch.setitem(captured_step.RECORDERS, "cpu", lambda device: recorder)
+        monkeypatch.setitem(captured_step.CAPTURES, "cpu", lambda device: capture)
         found, text = run("captured")
-    assert recorder.replays == 8
+    assert capture.replays == 8
     assert "not captured" not in text
     for ours, theirs in zip(found, expected, strict=True):
         times = {"minutes": theirs["minutes"]}
@@ -354,6 +354,6 @@ def test_cuda_graphs_repeat_the_ordinary_step(trained, optimizer, kind):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert found.report.lines == []
-    assert any(program.replay is not None for program in found.step._programs.values())
+    assert any(bucket.replay is not None for bucket in found.step._buckets.values())
     # Sums in other orders; float64.
     assert_same(found, expected, 1e-8)
