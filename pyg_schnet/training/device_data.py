@@ -29,6 +29,7 @@ _STRUCTURES_AT_ONCE = 1024
 _LABELS = ("energy", "forces", "stress", "cell", "pbc")
 _MAX_SHARE = 1 / 3  # of the free memory of the device, for the data
 _BYTES_PER_PAIR = 24  # in molecules, with compressed rows
+_DIRECTED = "edges lack their reverse"
 
 
 class TrainingBatch(NamedTuple):
@@ -51,6 +52,10 @@ class Batches(Protocol):
     def cut(self, ids: Sequence[int]) -> TrainingBatch:
         """Return the structures with these indices, in this order, on the device."""
         ...
+
+
+class DirectedEdgesError(ValueError):
+    """Edges without their reverse, which cannot be stored as pairs."""
 
 
 class CollatedBatches:
@@ -85,7 +90,8 @@ class DeviceData:
         bytes: Memory of the data.
 
     Raises:
-        ValueError: If a structure is invalid, or edges lack their reverse.
+        ValueError: If a structure is invalid.
+        DirectedEdgesError: If edges of a structure lack their reverse.
         MemoryError: If the pairs do not fit into half of the memory of the host.
     """
 
@@ -143,6 +149,8 @@ def _graphs(
                 parts.append(batch[name])
             graph = potential.build_graph(batch, sort_atoms=False)
             assert graph is not None
+            if graph.is_directed:
+                raise DirectedEdgesError(_DIRECTED)
             stored += _BYTES_PER_PAIR * graph.pairs.size(1)
             if stored > most:
                 raise MemoryError("the pairs of the training structures do not fit into half of the memory")
@@ -200,7 +208,7 @@ def choose_batches(
     if reason is None:
         try:
             data = DeviceData(dataset, potential, device)
-        except MemoryError as error:
+        except (MemoryError, DirectedEdgesError) as error:
             reason = str(error)
         else:
             fits = data.bytes <= _MAX_SHARE * device_memory(device)
@@ -220,4 +228,4 @@ def _why_collated(dataset: InMemoryDataset, potential: Potential) -> str | None:
     graph = potential.build_graph(collate(dataset, [0]).to(potential.scale.device))
     if graph is None:
         return f"{type(potential.model).__name__} finds its pairs itself"
-    return "edges lack their reverse" if graph.is_directed else None
+    return _DIRECTED if graph.is_directed else None

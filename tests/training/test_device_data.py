@@ -7,6 +7,7 @@ from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write as write_frames
 from safetensors.torch import load_file
+from torch_geometric.data import Data, InMemoryDataset
 
 from pyg_schnet import Potential, SchNet
 from pyg_schnet.datasets import AtomsDataset
@@ -160,6 +161,28 @@ def test_what_cannot_be_stored_is_collated_with_one_line(dataset, report, own, r
     assert lines.text.getvalue().count("\n") <= 2
     assert "Batches are collated and copied at each step: " in lines.text.getvalue()
     assert reason in lines.text.getvalue()
+
+
+class Molecules(InMemoryDataset):
+    """Hydrogen molecules with given edges."""
+
+    def __init__(self, edges):
+        super().__init__(None)
+        pos = torch.tensor([[0, 0, 0], [0, 0, 0.8]], dtype=torch.float64)
+        labels = {"energy": torch.zeros(1).double(), "forces": torch.zeros(2, 3).double()}
+        items = [Data(z=torch.ones(2, dtype=torch.long), pos=pos, edge_index=own, **labels) for own in edges]
+        self._data, self.slices = self.collate(items)
+
+
+def test_edges_of_any_structure_without_their_reverse_are_collated_with_one_line(report):
+    both, lines = torch.tensor([[0, 1], [1, 0]]), report()
+    with gpu_like():
+        chosen = choose_batches(Molecules([both, both]), potential(), TrainerConfig(), CPU, lines)
+        assert isinstance(chosen, DeviceData)
+        data = Molecules([both, both, both[:, :1]])
+        chosen = choose_batches(data, potential(), TrainerConfig(), CPU, lines)
+    assert isinstance(chosen, CollatedBatches)
+    assert "collated and copied at each step: edges lack their reverse" in lines.text.getvalue()
 
 
 def test_data_on_a_gpu_need_a_run_on_a_gpu(dataset):
