@@ -16,7 +16,7 @@ from pyg_schnet.graph.memory import device_memory, host_memory
 from pyg_schnet.graph.pair_graph import PairGraph
 from pyg_schnet.graph.pair_store import PairStore
 from pyg_schnet.graph.sites import Sites
-from pyg_schnet.kernels import on_accelerator
+from pyg_schnet.kernels import has_kernels, on_accelerator
 from pyg_schnet.loader import collate
 from pyg_schnet.loader.dataloader import batch_of
 from pyg_schnet.loader.sampler import bound_edges, split_by_edges
@@ -96,13 +96,13 @@ class DeviceData:
     """
 
     def __init__(self, dataset: InMemoryDataset, potential: Potential, device: torch.device):
-        sample = collate(dataset, [0])
+        sample, like = collate(dataset, [0]), torch.empty(0, device=device)
         labels: dict[str, list[Tensor]] = {name: [] for name in _LABELS if name in sample}
         pbc = cast(Data, dataset._data).to_dict().get("pbc")
         self._pairs = PairStore(
             _graphs(dataset, potential, labels),
             periodic=pbc is not None and bool(pbc.any()),
-            compressed=on_accelerator(torch.empty(0, device=device)),
+            compressed=on_accelerator(like) and has_kernels(like),
             shared=math.isinf(potential.cutoff) and "edge_index" not in sample,
         )
         self._labels = {name: torch.cat(parts) for name, parts in labels.items()}

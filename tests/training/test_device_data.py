@@ -11,6 +11,7 @@ from torch_geometric.data import Data, InMemoryDataset
 
 from pyg_schnet import Potential, SchNet
 from pyg_schnet.datasets import AtomsDataset
+from pyg_schnet.training import device_data
 from pyg_schnet.training.config import TrainerConfig
 from pyg_schnet.training.device_data import CollatedBatches, DeviceData, choose_batches
 from pyg_schnet.training.loss import potential_loss
@@ -113,6 +114,14 @@ def test_runs_on_accelerators_keep_the_data_there_by_default(dataset):
     with gpu_like():
         chosen = choose_batches(dataset("one molecule"), potential(), TrainerConfig(), CPU, Report())
     assert isinstance(chosen, DeviceData)
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+def test_compressed_rows_are_stored_for_kernels_alone(dataset, monkeypatch, kernels):
+    monkeypatch.setattr(device_data, "has_kernels", lambda like: kernels)
+    with gpu_like():
+        graph = DeviceData(dataset("crystals"), potential(), CPU).cut(IDS).graph
+    assert (graph.csr is not None) == (graph.atom_sites is not None) == kernels
 
 
 def test_mapped_data_stay_on_disk_unless_memory_is_asked_for(dataset, tmp_path):
