@@ -131,11 +131,13 @@ def run_section(options: argparse.Namespace) -> None:
     from benchmarks.accelerator.timing import Settings
 
     module, function, _ = SECTIONS[options.section]
-    settings = Settings(torch.device(options.device), options.seconds, options.quick)
+    device = torch.device(options.device)
+    if device.type == "cuda":
+        device = torch.device("cuda", device.index or 0)  # set_device needs the index
+        torch.cuda.set_device(device)
+    settings = Settings(device, options.seconds, options.quick)
     if options.quick:
         settings = replace(settings, variants=implementations.QUICK)
-    if settings.device.type == "cuda":
-        torch.cuda.set_device(settings.device)
     measure = getattr(importlib.import_module(f"benchmarks.accelerator.{module}"), function)
     measure(Rows(options.rows, options.section), settings)
 

@@ -158,7 +158,7 @@ def test_other_models_learn_and_come_back_from_their_files(tmp_path):
     rows = re.findall(r"^(\S.*?) {2,}([\d,]+) +(\S+) +\S+ +(\d+) +\S+ +\S+$", text, re.M)
     assert [row[0] for row in rows] == ["SchNet", "PyG's SchNet", "PyG's ViSNet"]
     assert rows[0][1] == rows[1][1]  # as many weights
-    forces = float(re.search(r"no forces: \S+ meV, (\d+) meV/Å", text)[1])
+    forces = float(re.search(r"zero forces: \S+ meV, (\d+) meV/Å", text)[1])
     assert all(float(row[3]) < forces / 1.1 for row in rows)
     assert len(list(tmp_path.glob("*.safetensors"))) == 3
 

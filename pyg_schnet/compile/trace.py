@@ -182,7 +182,8 @@ def trace(potential: Potential, like: Inputs, forces: bool, trained: bool) -> Tr
         return [*results, *gradients]
 
     names, arguments = list(inputs), (weights, tables, list(inputs.values()), cotangents)
-    with torch.enable_grad(), sizes.mode:
+    one_thread = torch.autograd.grad_mode.set_multithreading_enabled(False)  # in which the modes hold
+    with torch.enable_grad(), sizes.mode, one_thread:
         graph = make_fx(evaluate, tracing_mode="real")(*arguments).graph
     sizes.check_generality()
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]

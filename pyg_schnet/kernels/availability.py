@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from functools import cache
 from importlib import import_module
 
@@ -56,6 +57,8 @@ def _reason(device: torch.device) -> str | None:
     if tuple(map(int, version.split(".")[:2])) < _TRITON:
         needed = ".".join(map(str, _TRITON))
         return f"kernels need Triton {needed} or newer, got {version}; update to PyTorch 2.10 or newer"
+    if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        return "Triton needs a C compiler, and there is none; install gcc, or set the variable CC"
     found = torch.cuda.get_device_capability(device)
     if found < _CAPABILITY:
         needed, has = (".".join(map(str, version)) for version in (_CAPABILITY, found))

@@ -19,15 +19,24 @@ _needed: ContextVar[tuple[str, ...]] = ContextVar("_needed", default=(_DISTANCE,
 
 
 class _GradientsOf:
-    """A context in which only some derivatives are computed; a class, which is fast to enter and leave."""
+    """A context in which only some derivatives are computed; a class, which is fast to enter and leave.
+
+    For CUDA tensors, autograd's own threads run backward, in which the context would not hold: with CUDA in
+    use, the thread of the caller runs backward instead.
+    """
 
     def __init__(self, *needed: str):
         self._needed_here = needed
 
     def __enter__(self) -> None:
         self._token = _needed.set(self._needed_here)
+        self._one_thread = None
+        if torch.cuda.is_initialized():
+            self._one_thread = torch.autograd.grad_mode.set_multithreading_enabled(False)
 
     def __exit__(self, *exception: object) -> None:
+        if self._one_thread is not None:
+            self._one_thread.__exit__(*exception)
         _needed.reset(self._token)
 
 

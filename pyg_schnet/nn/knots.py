@@ -109,9 +109,13 @@ class KnotFeatures:
 
     def _candidates(self) -> Iterator[KnotFeatures]:
         yield self
-        refinement = 2.0
+        kept, refinement = self._fitted, 2.0
         while refinement <= _MAX_REFINEMENT:
-            yield KnotFeatures(self.basis, self.envelope, self._given_cutoff, refinement)
+            is_kept = kept is not None and kept[2].spacing == self.spacing / refinement
+            if is_kept and kept is not None:  # recorded steps read its tensors
+                yield kept[2]
+            else:
+                yield KnotFeatures(self.basis, self.envelope, self._given_cutoff, refinement)
             refinement *= 2
 
     def _suffice(self, networks: Sequence[nn.Module]) -> bool:

@@ -85,6 +85,7 @@ class ResidentStructure:
         found = _download(out)
         if not all(np.isfinite(values).all() for values in found.values()):
             self.pairs.search(fields)
+            self._positions, self._cell = atoms.positions.copy(), atoms.cell.array.copy()
         return found
 
     def _is_listed(self, atoms: Atoms) -> bool:

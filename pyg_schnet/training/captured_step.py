@@ -23,6 +23,7 @@ from pyg_schnet.training.device_data import CollatedBatches, TrainingBatch
 from pyg_schnet.training.progress import Report
 from pyg_schnet.training.step import TrainingStep
 
+_FIRST_STEPS = 2  # with kernels of optimizer and average that no earlier step has used
 _MAX_BUCKETS = 16  # batches of varied sizes need about ten
 _HOOKS_OF_WEIGHTS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 
@@ -66,8 +67,11 @@ class CudaGraphs:
                 warm_up()
             current.wait_stream(self._stream)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-                function()
+            try:
+                with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+                    function()
+            finally:  # torch leaves the stream of a capture that fails
+                torch.cuda.set_stream(current)
         return graph.replay
 
 
@@ -103,7 +107,8 @@ class _Bucket:
 class CapturedStep:
     """A step of a training that is recorded for each bucket of sizes, and repeated.
 
-    The first batch of a bucket is computed operation by operation, and the second is recorded. Outside of
+    The first two steps and the first batch of a bucket are computed operation by operation, and the next
+    batch of a bucket is recorded. Outside of
     the recording are initial bases of SOAP, their refresh, all counters and, before the second, fourth,
     eighth, … step, the check whether tables of filters have enough knots.
 
@@ -138,7 +143,7 @@ class CapturedStep:
             self._measure_tables()
         bucket, state = self._bucket(batch), self._eager.state
         bucket.batch.fill(batch.batch, batch.graph, 1 / self._eager.loss.mean_size)
-        if not bucket.is_used:
+        if not bucket.is_used or self._steps <= _FIRST_STEPS:
             bucket.is_used = True
             self._compute_gradients(bucket)
             state.step()
@@ -193,7 +198,8 @@ class CapturedStep:
             weights.zero_grad(set_to_none=True)
             self._fails = True
             self._buckets.clear()
-            reason = str(error).strip().partition("\n")[0][:150]
+            cause = error.__context__ or error  # the end of a capture hides why it failed
+            reason = str(cause).strip().partition("\n")[0][:150]
             self._report.line(f"Steps are not captured: {reason}.")
 
     def _measure_tables(self) -> None:

@@ -96,7 +96,8 @@ class DeviceData:
     """
 
     def __init__(self, dataset: InMemoryDataset, potential: Potential, device: torch.device):
-        sample, like = collate(dataset, [0]), torch.empty(0, device=device)
+        sample = collate(dataset, [0])
+        like = torch.empty(0, dtype=cast(Tensor, sample.pos).dtype, device=device)
         labels: dict[str, list[Tensor]] = {name: [] for name in _LABELS if name in sample}
         pbc = cast(Data, dataset._data).to_dict().get("pbc")
         self._pairs = PairStore(

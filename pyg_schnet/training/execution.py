@@ -10,6 +10,7 @@ from statistics import median
 
 import torch
 
+from pyg_schnet.kernels import on_accelerator
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.training.config import TrainerConfig
 from pyg_schnet.training.device_data import TrainingBatch
@@ -43,8 +44,9 @@ def choose_execution(
         RuntimeError: If ``config.compile`` is true but the potential cannot be compiled, with the reason.
     """
     compiled = _compile(potential, batch, config, steps, report)
+    computes_here = compiled and not on_accelerator(potential.scale)
     threads = config.threads or (
-        _fastest(potential, batch, (os.cpu_count() or 1) // processes) if compiled else 1
+        _fastest(potential, batch, (os.cpu_count() or 1) // processes) if computes_here else 1
     )
     torch.set_num_threads(threads)
     potential.zero_grad(set_to_none=True)

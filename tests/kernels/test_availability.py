@@ -1,6 +1,7 @@
 """Which devices have kernels, and the one line about those that have none."""
 
 import logging
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -21,7 +22,9 @@ def machine(monkeypatch):
     monkeypatch.delenv("PYG_SCHNET_NATIVE", raising=False)
     availability.missing_on.cache_clear()
 
-    def of(triton="3.6.0", capability=(9, 0)):
+    def of(triton="3.6.0", capability=(9, 0), compiler="/usr/bin/gcc"):
+        monkeypatch.delenv("CC", raising=False)
+        monkeypatch.setattr(shutil, "which", lambda name: compiler)
         installed = None if triton is None else SimpleNamespace(__version__=triton)
         monkeypatch.setitem(sys.modules, "triton", installed)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
@@ -50,10 +53,11 @@ def test_cuda_with_triton_has_kernels(machine):
             {"capability": (7, 5)},
             "kernels need a GPU of compute capability 8.0 or newer, cuda:1 has 7.5",
         ),
+        ("cuda:0", {"compiler": None}, "Triton needs a C compiler, and there is none; install gcc"),
         ("mps:0", {}, "there are kernels for CPUs and NVIDIA's GPUs only, not for mps:0"),
         ("xpu:0", {}, "there are kernels for CPUs and NVIDIA's GPUs only, not for xpu:0"),
     ],
-    ids=["no Triton", "old Triton", "old GPU", "MPS", "XPU"],
+    ids=["no Triton", "old Triton", "old GPU", "no compiler", "MPS", "XPU"],
 )
 def test_a_device_without_kernels_is_logged_once_in_one_line(machine, caplog, device, machines, message):
     machine(**machines)

@@ -279,3 +279,12 @@ def test_tensors_that_do_not_belong_together_are_refused(place, change, message)
     inputs[place] = change(inputs[place])
     with pytest.raises((ValueError, TypeError), match=message):
         spline_convolution(*inputs, *PLACE)
+
+
+def test_contexts_hold_in_the_thread_of_backward_once_cuda_is_in_use(monkeypatch):
+    """Autograd runs backward of CUDA tensors in threads of its own, to which contexts do not reach."""
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    assert torch._C._is_multithreading_enabled()
+    with without_weight_gradients():
+        assert not torch._C._is_multithreading_enabled()
+    assert torch._C._is_multithreading_enabled()

@@ -11,7 +11,6 @@ from torch_geometric.data import Data, InMemoryDataset
 
 from pyg_schnet import Potential, SchNet
 from pyg_schnet.datasets import AtomsDataset
-from pyg_schnet.training import device_data
 from pyg_schnet.training.config import TrainerConfig
 from pyg_schnet.training.device_data import CollatedBatches, DeviceData, choose_batches
 from pyg_schnet.training.loss import potential_loss
@@ -116,12 +115,19 @@ def test_runs_on_accelerators_keep_the_data_there_by_default(dataset):
     assert isinstance(chosen, DeviceData)
 
 
-@pytest.mark.parametrize("kernels", [True, False])
-def test_compressed_rows_are_stored_for_kernels_alone(dataset, monkeypatch, kernels):
-    monkeypatch.setattr(device_data, "has_kernels", lambda like: kernels)
+@pytest.mark.parametrize("kind", ["one molecule", "crystals"])
+def test_data_on_accelerators_without_kernels_are_for_plain_operations(dataset, monkeypatch, kind):
+    data, own = dataset(kind), potential()
+    expected = loss_and_gradients(own, CollatedBatches(data, CPU))
+    missing = lambda like: False  # noqa: E731
+    for name in ("graph.pair_graph", "graph.csr", "training.device_data", "nn.spline", "kernels.activation"):
+        monkeypatch.setattr(f"pyg_schnet.{name}.has_kernels", missing)
     with gpu_like():
-        graph = DeviceData(dataset("crystals"), potential(), CPU).cut(IDS).graph
-    assert (graph.csr is not None) == (graph.atom_sites is not None) == kernels
+        source = DeviceData(data, own, CPU)
+        assert source.cut(IDS).graph.csr is None
+        found = loss_and_gradients(own, source)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-10 * float(value.abs().max()))
 
 
 def test_mapped_data_stay_on_disk_unless_memory_is_asked_for(dataset, tmp_path):
