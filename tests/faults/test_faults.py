@@ -273,10 +273,7 @@ def test_a_second_dynamics_into_one_trajectory_is_refused(model, here, capsys):
         for option in ("--resume", "--overwrite"):
             assert cli.main(["md", model, "in.xyz", "out.extxyz", *MD, option]) == 2
             (line,) = said(capsys)
-            assert line == (
-                "pyg-schnet: out.extxyz: another process is writing to it; wait until that ends, or give "
-                "another name"
-            )
+            assert line.startswith("pyg-schnet: out.extxyz: another process is writing to it")
     assert Path("out.extxyz").read_bytes() == before
     assert cli.main(["md", model, "in.xyz", "out.extxyz", *MD, "--overwrite"]) == 0
 
