@@ -19,8 +19,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-# What the source distribution takes along beside the package: all that tests and examples read.
-COMPANIONS = ("benchmarks", "datasets", "examples", "release", "tests")
+# What the source distribution contains beside the package: all that tests and examples read.
+COMPANIONS = ("benchmarks", "datasets", "docs", "examples", "release", "tests")
 FILES = ("pyproject.toml", "Makefile", "constraints.txt", "constraints-min.txt", "README.md", "LICENSE")
 
 
@@ -32,7 +32,7 @@ def build(folder: Path, source: Path = ROOT, kinds: tuple[str, ...] = ("sdist", 
     """Build distributions with this environment's hatchling; nothing is fetched.
 
     Args:
-        folder: Where they come to lie; it must not hold other distributions of this version.
+        folder: Output folder, without other distributions of this version.
         source: The unpacked source.
         kinds: Of ``"sdist"`` and ``"wheel"``.
 
@@ -66,7 +66,7 @@ def unpack(path: Path, folder: Path) -> Path:
 def sources(source: Path = ROOT) -> dict[str, bytes]:
     """Read the files of the package as the wheel should have them: modules, kernels, cards, recipes."""
     package = source / "pyg_schnet"
-    files = [file for file in package.rglob("*") if file.suffix in (".py", ".c", ".toml", ".typed")]
+    files = [file for file in package.rglob("*") if file.suffix in (".py", ".c", ".h", ".toml", ".typed")]
     wanted = {file.relative_to(source).as_posix(): file.read_bytes() for file in files}
     for recipe in source.glob("datasets/*/recipes/*.yaml"):
         wanted[f"pyg_schnet/datasets/recipes/{recipe.parents[1].name}/{recipe.name}"] = recipe.read_bytes()
@@ -115,7 +115,7 @@ def check_sdist(path: Path, source: Path = ROOT) -> None:
     wanted = {file.relative_to(source).as_posix(): file for file in tracked}
     _refuse(path, "lacks", wanted.keys() - found.keys())
     _refuse(path, "has changed", {name for name, file in wanted.items() if file.read_bytes() != found[name]})
-    leftovers = re.compile(r"__pycache__|\.pyc$|\.so$|(^|/)\.(?!gitignore)|(^|/)(runs|dist)/")
+    leftovers = re.compile(r"__pycache__|\.pyc$|\.so$|(^|/)\.(?!gitignore|pyg-schnet-run)|(^|/)(runs|dist)/")
     _refuse(path, "should not have", {name for name in found if leftovers.search(name)})
     check_metadata(Parser().parsestr(found["PKG-INFO"].decode()), path.name, source)
 

@@ -152,8 +152,6 @@ def run(options: argparse.Namespace) -> list[ledger.Entry]:
 
 def train(folder: Path, watch: Watch, seed: int) -> None:
     """Train with a validation and a checkpoint every 100 steps."""
-    from rich.console import Console
-
     from pyg_schnet.nn import SchNetConfig
     from pyg_schnet.training import DataConfig, Report, TrainConfig, TrainerConfig, train
 
@@ -170,7 +168,7 @@ def train(folder: Path, watch: Watch, seed: int) -> None:
         TrainerConfig(**trainer | {"compile": "auto"}),
         str(folder / "run"),
     )
-    train(config, Watched(Console(quiet=True), quiet=True))
+    train(config, Watched())
 
 
 def md(folder: Path, watch: Watch, seed: int) -> None:
