@@ -17,7 +17,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import ase.io
@@ -73,7 +73,9 @@ class Watch:
     def __call__(self, step: int, *_: object) -> None:
         """Look at a step, if it is its turn."""
         if step % max(1, self.steps // self.samples) == 0:
-            self.taken.append(Sample.at(step))
+            sample = Sample.at(step)
+            sample = replace(sample, objects=sample.objects - len(self.taken))  # its own, one a sample
+            self.taken.append(sample)
 
     @property
     def settled(self) -> list[Sample]:
