@@ -77,7 +77,7 @@ class InductorProgram(PythonProgram):
 
 
 def _with_sizes(trace: Trace, split: Split) -> Split:
-    """Let forward save all symbolic sizes: shapes of what it saves may be expressions of them only."""
+    """Return the split with all symbolic sizes saved, of which shapes of saved tensors are expressions."""
     if not trace.cotangents:
         return split
     values = {node: node.meta["val"] for node in trace.inputs.values()}

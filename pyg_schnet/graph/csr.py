@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyg_schnet.kernels import has_kernels, on_accelerator, segment_sum
+from pyg_schnet.kernels import compress_pairs, has_kernels, on_accelerator, segment_sum
 
 _MAX_EDGES = 2**31 - 1  # which int32 counts
 
@@ -48,12 +48,7 @@ def csr_of(pairs: Tensor, atoms: int) -> Csr:
             f"`pairs` must be at most {_MAX_EDGES // 2:,} on a GPU, where 32-bit integers count their two "
             f"directions, got {pairs.size(1):,}; use a smaller cutoff or smaller batches"
         )
-    first, second = pairs
-    target, col = torch.cat([first, second]), torch.cat([second, first])
-    pair = torch.arange(pairs.size(1), device=pairs.device).repeat(2)
-    target, order = target.sort(stable=True)
-    rowptr = torch.searchsorted(target, torch.arange(atoms + 1, device=pairs.device))
-    return Csr(rowptr.int(), col[order].int(), pair[order].int())
+    return Csr(*compress_pairs(pairs[0], pairs[1], atoms))
 
 
 def sort_sites(atom: Tensor, atoms: int) -> tuple[Tensor, Tensor]:

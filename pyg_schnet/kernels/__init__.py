@@ -15,13 +15,14 @@ from pyg_schnet.kernels.convolution import (
 )
 from pyg_schnet.kernels.distances import pair_distances
 from pyg_schnet.kernels.operations import IMPLEMENTATIONS, on_accelerator
-from pyg_schnet.kernels.segments import interval_order, segment_sum
+from pyg_schnet.kernels.segments import compress_pairs, interval_order, segment_sum
 from pyg_schnet.kernels.triton import LAUNCHES
 
 __all__ = [
     "IMPLEMENTATIONS",
     "LAUNCHES",
     "WeightsVersion",
+    "compress_pairs",
     "correlate_rows",
     "find_pairs",
     "has_kernels",

@@ -84,7 +84,7 @@ def full_precision(tensor: Tensor) -> Tensor:
 
 
 def _register_autocast(name: str) -> None:
-    """Let an operation compute in float32 under autocast."""
+    """Register an operation to be computed in float32 under autocast."""
 
     def in_full_precision(*arguments):
         given = [full_precision(a) if isinstance(a, Tensor) else a for a in arguments]

@@ -35,6 +35,23 @@ def interval_order(distance: Tensor, start: int, spacing: float, intervals: int)
     return torch.ops.pyg_schnet.interval_order(distance.detach(), start, spacing, intervals)
 
 
+def compress_pairs(first: Tensor, second: Tensor, atoms: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Sort both directions of pairs by atom; entries of an atom are in the order of the pairs.
+
+    Args:
+        first: One atom of each pair, ``(pairs,)``.
+        second: The other atom, ``(pairs,)``.
+        atoms: Number of atoms.
+
+    Returns:
+        ``rowptr``, ``col`` and ``pair`` of :class:`~pyg_schnet.graph.csr.Csr`, int32.
+    """
+    atom, order = torch.cat([first, second]).sort(stable=True)
+    rowptr = torch.searchsorted(atom, torch.arange(atoms + 1, device=atom.device), out_int32=True)
+    col = torch.cat([second, first]).index_select(0, order)
+    return rowptr, col.int(), (order % max(first.size(0), 1)).int()
+
+
 define(
     "segment_sum(Tensor values, Tensor rowptr, Tensor[] order) -> Tensor",
     lambda values, rowptr, order: values.new_empty(rowptr.size(0) - 1, *values.shape[1:]),

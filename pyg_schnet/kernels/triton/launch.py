@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
+
+from pyg_schnet.kernels.segments import compress_pairs
 
 OPTIONS = {"enable_fp_fusion": True}  # stated, for releases of Triton differ in it
 
@@ -57,9 +58,4 @@ def rows_of_pairs(first: Tensor, second: Tensor, atoms: int, layout: Sequence[Te
         atoms: Number of atoms.
         layout: The rows, possibly followed by the order of pairs by interval; or nothing.
     """
-    if layout:
-        return layout[:3]
-    atom, order = torch.cat([first, second]).sort(stable=True)
-    rowptr = torch.searchsorted(atom, torch.arange(atoms + 1, device=atom.device), out_int32=True)
-    col = torch.cat([second, first]).index_select(0, order)
-    return rowptr, col.int(), (order % max(first.size(0), 1)).int()
+    return layout[:3] if layout else compress_pairs(first, second, atoms)
