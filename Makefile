@@ -30,7 +30,7 @@ test-nightly: $(VENV)/installed ## tests that `make test` omits: faults, fuzzing
 
 test-gpu-code: $(VENV)/installed ## kernels for GPUs without a GPU: in Triton's interpreter, and compiled for three architectures
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[gpu-code]'
-	$(BIN)/pytest -s -m 'not network' tests/kernels/test_triton.py
+	$(BIN)/pytest -s -m "not network" tests/kernels/test_triton.py tests/compile/test_inductor.py -k "triton or cuda"
 
 lint: $(VENV)/installed ## formatting, style, types, layers of packages
 	$(BIN)/ruff format --check .
