@@ -11,7 +11,7 @@ OLD = -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning
 # Shapes and types are checked at each call, which takes half as long again: in one suite, which runs all the rest.
 SHAPES = pytest -q --jaxtyping-packages=pyg_schnet,beartype.beartype
 
-.PHONY: help demo test test-all test-nightly test-gpu-code test-min test-wheel test-ext lint format dist clean
+.PHONY: help demo test test-all test-nightly test-gpu-code test-min test-wheel test-ext lint format docs dist clean
 
 demo: $(VENV)/installed ## train, test and run dynamics on the sample: about five minutes
 	$(BIN)/python examples/demo.py --out runs/demo --overwrite
@@ -51,6 +51,10 @@ test-wheel: dist ## install the wheel into an empty environment elsewhere; its c
 test-ext: .venv-ext/installed-ext ## build torch-scatter and torch-cluster (17 CPU-minutes once); test with them
 	.venv-ext/bin/pytest
 
+docs: $(VENV)/installed ## build the documentation into docs/_build/html; warnings are errors
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[docs]'
+	$(BIN)/python -m sphinx -W --keep-going -b html -d docs/_build/doctrees docs docs/_build/html
+
 dist: $(VENV)/installed ## build wheel and source distribution, and check their contents
 	rm -rf dist
 	$(BIN)/python release/distribution.py dist
@@ -85,7 +89,7 @@ LICENSES.md: pyproject.toml constraints.txt | $(VENV)/installed
 
 constraints.txt: | pyproject.toml
 	echo '# Versions of everything that `make` installs, for Python 3.10 to 3.13; made by `make $@`.' > $@
-	$(call pins,dev,--constraints .venv-pins/torch.txt)
+	$(call pins,dev --extra docs,--constraints .venv-pins/torch.txt)
 
 constraints-min.txt: | pyproject.toml
 	echo '# The oldest versions that pyproject.toml allows, with the newest of what they bring, for Python 3.10' > $@

@@ -1,0 +1,79 @@
+"""Settings of the documentation: `make docs` builds it in `docs/_build/html`."""
+
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import pyg_schnet
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "_ext"))
+# Executed pages and examples: one thread, so that pages come out alike on every machine, and no pictures on a screen.
+os.environ.update({"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "COLUMNS": "100"})
+
+project = "pyg_schnet"
+author = "The pyg_schnet authors"
+copyright = "2026, the pyg_schnet authors"
+version = release = pyg_schnet.__version__
+
+extensions = [
+    "myst_nb",  # pages in Markdown; those with {code-cell} are executed
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build", "_ext", "gallery/*.ipynb", "gallery/*.py", "**/README.md", "inventories"]
+nitpicky = False
+
+# Pages
+myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath", "fieldlist", "substitution"]
+myst_heading_anchors = 3
+nb_execution_mode = "cache"
+nb_execution_cache_path = str(HERE / "_build" / "cache")
+nb_execution_timeout = 120
+nb_execution_raise_on_error = True
+nb_execution_show_tb = True
+nb_merge_streams = True
+
+# Gallery
+EXECUTED: list[str] = []  # examples that take seconds on the shipped samples; the others are shown
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": "|".join(EXECUTED) or r"$^",
+    "ignore_pattern": r"demo\.py",
+    "remove_config_comments": True,
+    "download_all_examples": False,
+    "show_memory": False,
+    "abort_on_example_error": True,
+    "within_subsection_order": "FileNameSortKey",
+}
+
+# API
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+autosummary_generate = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+
+# HTML
+html_theme = "furo"
+html_title = f"pyg_schnet {release}"
+
+html_theme_options = {
+    "source_repository": "https://github.com/pyg-schnet/pyg_schnet/",
+    "source_branch": "main",
+    "source_directory": "docs/",
+}
+html_show_sourcelink = False
+pygments_style = "tango"
+pygments_dark_style = "github-dark"
+
+warnings.filterwarnings("ignore", category=DeprecationWarning)
