@@ -21,7 +21,11 @@ ROOT = Path(__file__).parents[1]
 
 # What the source distribution contains beside the package: all that tests and examples read.
 COMPANIONS = ("benchmarks", "datasets", "docs", "examples", "release", "tests")
-FILES = ("pyproject.toml", "Makefile", "constraints.txt", "constraints-min.txt", "README.md", "LICENSE")
+FILES = (
+    *("pyproject.toml", "Makefile", "constraints.txt", "constraints-min.txt", "README.md", "LICENSE"),
+    *("CHANGELOG.md", "CITATION.cff", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md"),
+)
+GENERATED = ("_build", "gallery", "generated")  # folders of docs/ that `make docs` writes
 
 
 class BadDistribution(RuntimeError):
@@ -93,10 +97,10 @@ def check_wheel(path: Path, source: Path = ROOT) -> None:
 
 
 def _visible(folder: Path, *suffixes: str) -> list[Path]:
-    """Give the files with these endings, but for those in hidden folders, as of environments."""
+    """Give the files with these endings, except in hidden folders, as of environments, and generated ones."""
     found = []
     for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in GENERATED]
         found += [Path(place) / name for name in names if name.endswith(suffixes) and name[0] != "."]
     return found
 
@@ -110,12 +114,15 @@ def check_sdist(path: Path, source: Path = ROOT) -> None:
     found = contents(path)
     tracked = [source / name for name in FILES]
     tracked += [file for name in ("pyg_schnet", *COMPANIONS) for file in _visible(source / name, ".py", ".c")]
+    tracked += _visible(source / "docs", ".md")
     tracked += _visible(source / "datasets", ".toml", ".yaml", ".npz")
     tracked += _visible(source / "tests", ".npz", ".model", ".ckpt", ".safetensors", ".toml")
     wanted = {file.relative_to(source).as_posix(): file for file in tracked}
     _refuse(path, "lacks", wanted.keys() - found.keys())
     _refuse(path, "has changed", {name for name, file in wanted.items() if file.read_bytes() != found[name]})
-    leftovers = re.compile(r"__pycache__|\.pyc$|\.so$|(^|/)\.(?!gitignore|pyg-schnet-run)|(^|/)(runs|dist)/")
+    leftovers = re.compile(
+        r"__pycache__|\.pyc$|\.so$|(^|/)\.(?!gitignore|pyg-schnet-run)|(^|/)(runs|dist|_build)/"
+    )
     _refuse(path, "should not have", {name for name in found if leftovers.search(name)})
     check_metadata(Parser().parsestr(found["PKG-INFO"].decode()), path.name, source)
 
