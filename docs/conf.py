@@ -9,7 +9,7 @@ import pyg_schnet
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
-# Executed pages and examples: one thread, so that pages come out alike on every machine, and no pictures on a screen.
+# Executed pages and examples: one thread, so that results are the same on every machine; no windows.
 os.environ.update({"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "COLUMNS": "100"})
 
 project = "pyg_schnet"
@@ -32,7 +32,15 @@ exclude_patterns = ["_build", "_ext", "gallery/*.ipynb", "gallery/*.py", "**/REA
 nitpicky = False
 
 # Pages
-myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath", "fieldlist", "substitution"]
+myst_enable_extensions = [
+    "amsmath",
+    "attrs_inline",
+    "colon_fence",
+    "deflist",
+    "dollarmath",
+    "fieldlist",
+    "substitution",
+]
 myst_heading_anchors = 3
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(HERE / "_build" / "cache")
