@@ -1,8 +1,8 @@
 """Everything that only a GPU can show, in eight minutes: tests, kernels, steps of training, dynamics, memory.
 
-    python benchmarks/gpu.py                      # writes benchmarks/results/gpu.json and README's section
+    python benchmarks/gpu.py                      # writes benchmarks/results/gpu.json and docs/benchmarks.md
     python benchmarks/gpu.py --sections box       # some sections alone
-    python benchmarks/gpu.py pages                # README's section from the file, without a GPU
+    python benchmarks/gpu.py pages                # the section of docs/benchmarks.md alone, from that file
     python benchmarks/gpu.py --device cpu --quick --json numbers.json    # tries the script itself
 
 Each section runs in a process of its own, with a budget of time: a failure, a crash or a time that is up
@@ -200,7 +200,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--seconds", type=float, default=0.7, help="of the measurement of each row")
-    parser.add_argument("--json", type=Path, help="write the numbers there, and leave README as it is")
+    parser.add_argument(
+        "--json", type=Path, help="write the numbers there, and leave docs/benchmarks.md as it is"
+    )
     parser.add_argument("--quick", action="store_true", help="tiny sizes: is everything in place?")
     parser.add_argument("--section", choices=SECTIONS, help=argparse.SUPPRESS)
     parser.add_argument("--rows", type=Path, help=argparse.SUPPRESS)

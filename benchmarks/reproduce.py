@@ -2,7 +2,7 @@
 
     python benchmarks/reproduce.py table2 --md17 DIR                    # all cells of the table
     python benchmarks/reproduce.py table2 --md17 DIR --rows ethanol     # some
-    python benchmarks/reproduce.py pages                                # README's tables and plots
+    python benchmarks/reproduce.py pages                                # tables and plots of docs and README
 
 Each cell is a recipe in datasets/<name>/recipes, run by `pyg-schnet train` and measured by `pyg-schnet
 evaluate`; the numbers go to datasets/<name>/results.csv, from which tables and plots are made. A cell that
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         and (not options.columns or cell.column in options.columns)
     ]
     if not chosen:
-        parser.error("no such rows and columns; README has the tables")
+        parser.error("no such rows and columns; docs/reproduction.md has the tables")
     for cell in (cell for cell in chosen if cell.missing):
         print(f"{cell.name}: {cell.missing}")
     done = {entry.key[:3] for cell in chosen for entry in ledger.read(ledger.path_of(cell.dataset))}

@@ -2,7 +2,7 @@
 
     python benchmarks/withstand.py kills --seed 1            # see --help of each for its size
     python benchmarks/withstand.py fuzz --seed 1             # guided: the same led by atheris
-    python benchmarks/withstand.py pages                     # the tables of README and LOG.md
+    python benchmarks/withstand.py pages                     # the tables of docs/robustness.md and LOG.md
 
 Each trial is a module of tests/faults; its figures go to benchmarks/results/faults.csv, unless --dry
 is given. The exit code is 1 where anything failed.

@@ -1,4 +1,4 @@
-"""The benchmark for GPUs, tried on a CPU: what it measures, what it survives, and what README says of it."""
+"""The benchmark for GPUs, tried on a CPU: what it measures, what it survives, what the page says."""
 
 import importlib
 import json
@@ -216,7 +216,7 @@ def test_every_section_exists():
 def test_what_was_measured_before_a_section_ended_is_kept(body, note, monkeypatch, tmp_path):
     script = tmp_path / "gpu.py"
     script.write_text(
-        f"import sys; sys.path.insert(0, {str(pages.README.parent)!r})\n"
+        f"import sys; sys.path.insert(0, {str(pages.ROOT)!r})\n"
         "from pathlib import Path\nfrom benchmarks.accelerator.rows import Row, Rows\n"
         "rows = Rows(Path(sys.argv[sys.argv.index('--rows') + 1]), 'box')\n"
         f"row = Row('box', 'task', 'ours', ms=1.0)\n{body}\n"
@@ -275,22 +275,24 @@ def test_a_page_shows_times_ratios_and_memory():
     assert "bits repeat" in capture.get()
 
 
-def test_numbers_of_a_cpu_do_not_reach_readme(tmp_path):
+def test_numbers_of_a_cpu_do_not_reach_the_documentation(tmp_path):
     path = tmp_path / "gpu.json"
     path.write_text(json.dumps({"machine": {"device": "cpu"}, "rows": []}))
-    with pytest.raises(ValueError, match=r"gpu.json: must be measured on a GPU for README, got 'cpu'"):
+    with pytest.raises(
+        ValueError, match=r"gpu.json: must be measured on a GPU for docs/benchmarks.md, got 'cpu'"
+    ):
         pages.load(path)
 
 
-def test_the_section_of_readme_is_what_the_results_say():
-    text = pages.README.read_text(encoding="utf-8")
+def test_the_section_of_the_documentation_is_what_the_results_say():
+    text = pages.PAGE.read_text(encoding="utf-8")
     assert pages.with_section(text, pages.load(gpu.RESULTS)) == text
     assert pages.with_section(text, fake()).count("FAKE GPU") == 1
 
 
 @pytest.mark.skipif(gpu.RESULTS.exists(), reason="times were measured")
 def test_no_time_on_a_gpu_is_claimed_before_it_was_measured():
-    text = pages.README.read_text(encoding="utf-8")
+    text = pages.PAGE.read_text(encoding="utf-8")
     part = text.partition("\n## GPUs\n")[2].partition("\n## ")[0]
     assert "No time was measured on a GPU so far, and none is claimed." in part
     assert (

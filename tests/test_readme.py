@@ -149,7 +149,7 @@ def test_every_make_target_of_the_readme_exists():
         ("withstand", ["kills", "fuzz", "guided", "steadiness", "processes"]),
     ],
 )
-def test_every_benchmark_of_the_readme_starts(program, words, monkeypatch, capsys):
+def test_every_benchmark_of_the_documentation_starts(program, words, monkeypatch, capsys):
     path = ROOT / "benchmarks" / f"{program}.py"
     monkeypatch.setattr(sys, "argv", [str(path), "--help"])
     monkeypatch.setattr(sys, "path", [str(path.parent), *sys.path])  # as Python itself does

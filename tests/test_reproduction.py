@@ -87,9 +87,27 @@ def test_tables_have_a_row_for_each_of_the_papers(name):
     assert len(lines) == 2 + {"table1": 3, "table3": 4, "qm9-targets": 11}.get(name, 16)
 
 
-def test_readme_holds_what_the_ledgers_hold():
-    text = pages.README.read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.name)
+def test_pages_hold_what_the_ledgers_hold(page):
+    text = page.read_text(encoding="utf-8")
     assert pages.with_tables(text) == text, "run python benchmarks/reproduce.py pages"
+    outdated = text.replace("| ethanol |", "| methanol |")
+    assert outdated != text
+    assert pages.with_tables(outdated) == text
+
+
+def test_the_summary_has_the_best_column_of_table_2():
+    lines = pages.summary("", [ENTRY]).splitlines()
+    assert len(lines) == 2 + len(MOLECULES)
+    assert "| ethanol | **0.077** (0.08) | – (0.39) |" in lines
+
+
+def test_runs_of_a_column_are_joined_in_one_row():
+    other = dataclasses.replace(ENTRY, row="benzene", steps=2000, minutes=2.5, commit="def")
+    forces = dataclasses.replace(ENTRY, quantity="forces")  # of the same run
+    row = pages.runs("", [ENTRY, forces, other]).splitlines()[-1]
+    recipe = "[md17_n1000.yaml](../datasets/md17/recipes/md17_n1000.yaml)"
+    assert row == f"| table2 | SchNet, 1k, both | {recipe} | 2 | 10 to 2,000 | 1.2 to 2.5 | abc, def |"
 
 
 def write_parts(folder, count):

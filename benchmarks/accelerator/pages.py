@@ -1,4 +1,4 @@
-"""Tables of the benchmark on a GPU: on the terminal, and README's section."""
+"""Tables of the benchmark on a GPU: on the terminal, and the section of docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from rich.table import Table
 
 from benchmarks.accelerator.rows import FAILED, MEASURED, SKIPPED, Row
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "benchmarks.md"
 COMMAND = "`python benchmarks/gpu.py`"
 UNMEASURED = (
     f"No time was measured on a GPU so far, and none is claimed. {COMMAND} measures everything in eight\n"
@@ -23,15 +24,15 @@ UNMEASURED = (
 QM9_STEPS = -(-110_462 // 512)  # of an epoch of the paper's training set
 _EPOCH = "QM9, 512, energy, 128 × 6, a training step"
 _PYG, _PLAIN = "PyG", "plain PyTorch"
-_COLUMNS = (  # of README, those that were run
+_COLUMNS = (  # of the page, those that were run
     *(_PYG, "PyG, torch.compile", "SchNetPack"),
     *("ours, eager", "ours, compiled", "ours, captured graph", "ours, pyg-schnet train"),
 )
 
 
 def write(results: Path) -> None:
-    """Write README's section from a file of results; that nothing was measured if there is none."""
-    README.write_text(with_section(README.read_text(encoding="utf-8"), load(results)), encoding="utf-8")
+    """Write the page's section from a file of results; that nothing was measured if there is none."""
+    PAGE.write_text(with_section(PAGE.read_text(encoding="utf-8"), load(results)), encoding="utf-8")
 
 
 def load(results: Path) -> dict[str, Any] | None:
@@ -45,7 +46,8 @@ def load(results: Path) -> dict[str, Any] | None:
     content = json.loads(results.read_text(encoding="utf-8"))
     if "driver" not in content["machine"]:
         raise ValueError(
-            f"{results}: must be measured on a GPU for README, got '{content['machine'].get('device')}'"
+            f"{results}: must be measured on a GPU for docs/benchmarks.md, "
+            f"got '{content['machine'].get('device')}'"
         )
     return content
 
@@ -61,7 +63,7 @@ def with_section(text: str, content: dict[str, Any] | None) -> str:
 
 
 def section(content: dict[str, Any] | None) -> str:
-    """Return README's section in Markdown."""
+    """Return the page's section in Markdown."""
     if content is None:
         return UNMEASURED
     rows = [Row(**row) for row in content["rows"]]

@@ -1,15 +1,16 @@
-"""The pages made from the ledgers: README's tables between their marks, and the plots."""
+"""The pages made from the ledgers: tables between their markers, and the plots."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from benchmarks.reproduction import ledger, plots
-from benchmarks.reproduction.cells import MOLECULES, QM9_SIZES, QM9_TARGETS, paper_value
+from benchmarks.reproduction.cells import MOLECULES, QM9_SIZES, QM9_TARGETS, Sources, cells, paper_value
 from benchmarks.reproduction.ledger import ROOT, Entry
 
-README = ROOT / "README.md"
+PAGES = (ROOT / "docs" / "reproduction.md", ROOT / "README.md")
 _NAMES = {"salicylic": "salicylic acid"}
 _COLUMNS = {
     "table1": {
@@ -40,8 +41,9 @@ _ROWS = {
 
 
 def write() -> None:
-    """Put the tables between their marks in README, and draw the plots."""
-    README.write_text(with_tables(README.read_text(encoding="utf-8")), encoding="utf-8")
+    """Write the tables between their markers, and draw the plots."""
+    for page in PAGES:
+        page.write_text(with_tables(page.read_text(encoding="utf-8")), encoding="utf-8")
     plots.draw(entries())
 
 
@@ -49,9 +51,10 @@ def with_tables(text: str) -> str:
     """Replace what stands between ``<!-- table2 -->`` and ``<!-- end -->``, for each table."""
 
     def filled(mark: re.Match) -> str:
-        return f"<!-- {mark[1]} -->\n{table(mark[1], entries())}<!-- end -->"
+        return f"<!-- {mark[1]} -->\n{_TABLES.get(mark[1], table)(mark[1], entries())}<!-- end -->"
 
-    return re.sub(r"<!-- (table\d[a-z-]*|qm9-targets) -->\n.*?<!-- end -->", filled, text, flags=re.DOTALL)
+    names = "|".join((*_COLUMNS, *_TABLES))
+    return re.sub(rf"<!-- ({names}) -->\n.*?<!-- end -->", filled, text, flags=re.DOTALL)
 
 
 def entries() -> list[Entry]:
@@ -77,6 +80,42 @@ def table(name: str, measured: Sequence[Entry]) -> str:
     return "\n".join(["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles), *lines]) + "\n"
 
 
+def summary(_: str, measured: Sequence[Entry]) -> str:
+    """Lay the best column of table 2 out in Markdown: one row for each molecule."""
+    name, column = "table2", "schnet-1k-both"
+    found = {entry.key: entry for entry in measured if entry.table == name}
+    lines = ["| molecule | energy, kcal/mol | forces, kcal/mol/Å |", "|---|---|---|"]
+    for row in MOLECULES:
+        cells = [_cell(found, name, row, column, quantity) for quantity in ("energy", "forces")]
+        lines.append("| " + " | ".join([_NAMES.get(row, row), *cells]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def runs(_: str, measured: Sequence[Entry]) -> str:
+    """Lay out in Markdown how each column was made: recipe, steps, minutes and commits."""
+    lines = ["| table | column | recipe | runs | steps | minutes each | commits |", "|---" * 7 + "|"]
+    for name, columns in _COLUMNS.items():
+        recipes = {(cell.column, row): cell.recipe for cell in cells(name, Sources()) for row in cell.rows}
+        for column, title in columns.items():
+            own = {e.row: e for e in measured if (e.table, e.column) == (name, column)}.values()
+            if own:
+                files = dict.fromkeys(recipes[column, e.row] for e in own)
+                links = ", ".join(f"[{Path(file).name}](../{file})" for file in files if file)
+                steps, minutes = [e.steps for e in own], [e.minutes for e in own]
+                row = [name, title, links or "–", str(len(own)), _range(steps, ","), _range(minutes, ".1f")]
+                lines.append(
+                    "| " + " | ".join([*row, ", ".join(dict.fromkeys(e.commit for e in own))]) + " |"
+                )
+    return "\n".join(lines) + "\n"
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    low, high = min(values), max(values)
+    if high == 0:
+        return "–"
+    return f"{low:{form}}" if low == high else f"{low:{form}} to {high:{form}}"
+
+
 def _quantities(table: str, row: str) -> list[tuple[str, str]]:
     """Give what is measured of a row, with its unit."""
     if table == "qm9-targets":
@@ -94,3 +133,6 @@ def _cell(found: dict, name: str, row: str, column: str, quantity: str) -> str:
     if published is None:
         return ours
     return f"**{ours}** ({published:.2f})" if entry.mae <= published else f"{ours} ({published:.2f})"
+
+
+_TABLES = {"table2-summary": summary, "runs": runs}  # those that are not the paper's

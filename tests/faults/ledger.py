@@ -110,7 +110,7 @@ def with_tables(text: str, entries: Sequence[Entry]) -> str:
 
 
 def joined(entries: Sequence[Entry]) -> list[Entry]:
-    """Make one row of a trial that has very many: README's reader wants the sum, the log has the rows."""
+    """Make one row of a trial that has very many: the page has the sum, the log the rows."""
     rows = []
     for trial in dict.fromkeys(entry.trial for entry in entries):
         own = [entry for entry in entries if entry.trial == trial]
@@ -132,12 +132,12 @@ def joined(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def write_pages() -> None:
-    """Put the table between its marks in README, with sums, and in the log."""
+    """Put the table between its markers in docs/robustness.md, with sums, and in the log."""
     for page, rows in PAGES.items():
         page.write_text(with_tables(page.read_text(encoding="utf-8"), rows(read())), encoding="utf-8")
 
 
 PAGES: dict[Path, Callable[[Sequence[Entry]], list[Entry]]] = {
-    ROOT / "README.md": joined,
+    ROOT / "docs" / "robustness.md": joined,
     ROOT / "benchmarks" / "LOG.md": list,
 }
