@@ -1,10 +1,9 @@
 """SchNet and continuous-filter convolutions for PyTorch Geometric."""
 
-from importlib import import_module
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pyg_schnet import _moved
+from pyg_schnet._lazy import lazy_names
 
 if TYPE_CHECKING:
     from pyg_schnet.graph import neighbor_list as neighbor_list
@@ -19,30 +18,18 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Imported at first use: torch and PyG take seconds, for which --help, --version and mistakes need not wait.
-_PACKAGES = {
-    "neighbor_list": "graph",
-    "radius_graph": "graph",
-    "CFConv": "nn",
-    "SchNet": "nn",
-    "Ensemble": "potentials",
-    "Potential": "potentials",
-    "load": "potentials",
-    "save": "potentials",
-    "RadiusGraph": "transforms",
-}
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "neighbor_list": "graph",
+        "radius_graph": "graph",
+        "CFConv": "nn",
+        "SchNet": "nn",
+        "Ensemble": "potentials",
+        "Potential": "potentials",
+        "load": "potentials",
+        "save": "potentials",
+        "RadiusGraph": "transforms",
+    },
+)
 _moved.install()
-
-
-def __getattr__(name: str) -> Any:
-    if name in _PACKAGES:
-        value = getattr(import_module(f"{__name__}.{_PACKAGES[name]}"), name)
-        globals()[name] = value
-        return value
-    if not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:
-        return import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_PACKAGES})

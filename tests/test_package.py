@@ -1,7 +1,9 @@
+import ast
 import importlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -81,6 +83,23 @@ def test_importing_the_package_changes_no_global_state(fresh, name):
 )
 def test_a_public_name_can_be_imported(module, name):
     assert hasattr(importlib.import_module(module), name)
+
+
+@pytest.mark.parametrize("package", ["pyg_schnet", "pyg_schnet.nn", "pyg_schnet.training"])
+def test_names_imported_at_first_use_are_those_that_type_checkers_see(package):
+    module = importlib.import_module(package)
+    (block,) = (
+        node
+        for node in ast.parse(Path(module.__file__).read_text(encoding="utf-8")).body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
+    static = {alias.asname: node.module for node in block.body for alias in node.names}
+    assert sorted(static) == sorted(module.__all__)
+    assert set(static) <= set(dir(module))
+    for name, place in static.items():
+        assert getattr(module, name) is getattr(importlib.import_module(place), name)
+    with pytest.raises(AttributeError, match="nonsense"):
+        getattr(module, "nonsense")  # noqa: B009
 
 
 def test_the_version_is_a_version():

@@ -35,7 +35,7 @@ def test_each_cell_has_a_recipe_that_names_known_options(table):
 
     for cell in cells(table, Sources()):
         if cell.model != "gdml":
-            with_recipe(["train", str(ROOT / cell.recipe), *cell.options])
+            with_recipe([str(ROOT / cell.recipe), *cell.options])
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -46,7 +46,7 @@ def make(name: str, seed: int) -> nn.Module:
 
 
 def _train(name: str, arguments: list[str]) -> int:
-    options = train_verb.build(full=True)[1].parse_args(with_recipe(["train", *arguments])[1:])
+    options = train_verb.build().parse_args(with_recipe(arguments))
     trainer = TrainerConfig(**options.trainer.as_dict())
     config = TrainConfig(data=DataConfig(**options.data.as_dict()), trainer=trainer, out=options.out)
     report = Report() if options.quiet else ConsoleReport(out)
@@ -55,7 +55,7 @@ def _train(name: str, arguments: list[str]) -> int:
 
 
 def _evaluate(name: str, arguments: list[str]) -> int:
-    options = evaluate_verb.build(full=True)[1].parse_args(arguments)
+    options = evaluate_verb.build().parse_args(arguments)
     models = resolve_models(options.model)
     potential = (
         load(models[0], model=make(name, 0))

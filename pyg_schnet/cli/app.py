@@ -9,43 +9,63 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from types import FrameType
-
-from jsonargparse import ArgumentError, ArgumentParser
+from importlib import import_module
+from types import FrameType, ModuleType
+from typing import TYPE_CHECKING
 
 from pyg_schnet import __version__
-from pyg_schnet.cli import check, data, evaluate, md, plot, predict, relax, select, train
-from pyg_schnet.cli.errors import check_command, check_options, explain
-from pyg_schnet.cli.options import make_parser, prepare_device
 from pyg_schnet.io.console import printable_errors
+from pyg_schnet.io.spelling import nearest
 
-# torch, ASE and matplotlib take seconds to import. Commands import them when they run, so that --help and
-# errors in the command line are printed at once.
-_COMMANDS = {  # in the order in which they are used
-    "train": train,
-    "evaluate": evaluate,
-    "check": check,
-    "plot": plot,
-    "predict": predict,
-    "relax": relax,
-    "md": md,
-    "select": select,
-    "data": data,
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+# Modules of this package by name, with their lines in the list of commands. A command is imported when it is
+# run, and imports torch, ASE and matplotlib after its command line was read: they take seconds, for which
+# --version, --help and errors in the command line need not wait.
+_GROUPS = {
+    "data and training": {
+        "data": "show what a file or a published data set holds, with warnings",
+        "train": "train a potential on energies and forces",
+    },
+    "quality of a potential": {
+        "evaluate": "compare predictions with labels",
+        "check": "check symmetries, forces, stresses, dynamics and limits",
+        "plot": "draw learning curve, errors, filters and embeddings",
+    },
+    "use of a potential": {
+        "predict": "predict energies, forces and stresses",
+        "relax": "relax structures",
+        "md": "run molecular dynamics",
+        "select": "select the structures to label next, by several potentials",
+    },
 }
+COMMANDS = {name: line for group in _GROUPS.values() for name, line in group.items()}
 DONE, NOT_REACHED, WRONG, INTERRUPTED, BROKEN_PIPE, TERMINATED = 0, 1, 2, 130, 141, 143  # exit codes
-_INPUT_ERRORS = (ArgumentError, ValueError, TypeError, OSError, ImportError)
+_INPUT_ERRORS = (ValueError, TypeError, OSError, ImportError)
 _RUNTIME_ERRORS = (ArithmeticError, MemoryError, RuntimeError)
-_ABOUT = (
-    "Train SchNet potentials and run simulations with them, in eV and Å. COMMAND --help describes a command. "
-    f"Exit codes: {DONE} success; {NOT_REACHED} a result was not reached, for example a relaxation did not "
-    f"converge; {WRONG} the command line or a file is wrong; {INTERRUPTED} interrupted; {BROKEN_PIPE} the "
-    f"reader of the output (such as head) ended; {TERMINATED} terminated. "
-    "Example: pyg-schnet data frames.extxyz\n"
-    "pyg-schnet train RECIPE.yaml --data.path frames.extxyz --out RUN\n"
-    "pyg-schnet check RUN/model.safetensors frames.extxyz\n"
-    "pyg-schnet plot RUN\n"
-    "pyg-schnet md RUN/model.safetensors start.xyz path.extxyz --duration 10"
-)
+_HELP = """\
+usage: pyg-schnet COMMAND [--key value …]
+
+Train SchNet potentials on energies and forces, and simulate with them.
+Units are eV and Å.
+
+{commands}
+options:
+  -h, --help  show this help and exit; after COMMAND, that of the command
+  --version   show the version and exit
+
+From a file to molecular dynamics:
+  pyg-schnet data frames.extxyz
+  pyg-schnet train own_file --data.path frames.extxyz --out RUN
+  pyg-schnet check RUN frames.extxyz
+  pyg-schnet plot RUN
+  pyg-schnet md RUN start.xyz path.extxyz --duration 10
+
+Exit codes: {done} success; {not_reached} a result was not reached, for example a relaxation did
+not converge; {wrong} the command line or a file is wrong; {interrupted} interrupted;
+{broken_pipe} the reader of the output (such as head) ended; {terminated} terminated.
+"""
 
 
 class Terminated(KeyboardInterrupt):
@@ -131,24 +151,42 @@ def _handle_sigterm() -> Iterator[None]:
 
 
 def _run(arguments: list[str]) -> int:
-    wanted = next((word for word in arguments if not word.startswith("-")), None)
-    check_command(wanted, _COMMANDS)
-    parser, parsers = _parsers(wanted)
-    if wanted is None:
-        check_options(parser, arguments)
-    else:
-        check_options(parsers[wanted], arguments)
-    if wanted == "train":
-        arguments = train.with_recipe(arguments)
+    name, *rest = arguments
+    if name in ("-h", "--help"):
+        print(_help(), end="")
+        return DONE
+    if name == "--version":
+        print(f"pyg-schnet {__version__}")
+        return DONE
+    if name.startswith("-"):
+        raise ValueError(f"`{name}` is not an option. See pyg-schnet --help.")
+    if name not in COMMANDS:
+        known = ", ".join(COMMANDS)
+        raise ValueError(f"COMMAND must be one of {known}; got '{name}'.{nearest(name, COMMANDS)}")
+    command = import_module(f"pyg_schnet.cli.{name}")
+    options = _parse(name, command, rest)
+    if "device" in options:
+        from pyg_schnet.cli.options import prepare_device
+
+        prepare_device(options.device, options.threads)
+    with _silence() if options.get("quiet") or options.get("json") else nullcontext():
+        return command.run(options)
+
+
+def _parse(name: str, command: ModuleType, arguments: list[str]) -> Namespace:
+    from jsonargparse import ArgumentError
+
+    from pyg_schnet.cli.errors import check_options, explain
+
+    parser = command.build()
+    parser.prog = f"pyg-schnet {name}"
+    check_options(parser, arguments)
+    if name == "train":
+        arguments = command.with_recipe(arguments)
     try:
-        options = parser.parse_args(arguments)
+        return parser.parse_args(arguments)
     except ArgumentError as error:
-        raise ValueError(explain(error, parsers[wanted] if wanted else parser)) from None
-    chosen = options[options.command]
-    if "device" in chosen:
-        prepare_device(chosen.device, chosen.threads)
-    with _silence() if chosen.get("quiet") or chosen.get("json") else nullcontext():
-        return _COMMANDS[options.command].run(chosen)
+        raise ValueError(explain(error, parser)) from None
 
 
 def _silence() -> AbstractContextManager[None]:
@@ -157,13 +195,19 @@ def _silence() -> AbstractContextManager[None]:
     return silence()
 
 
-def _parsers(wanted: str | None) -> tuple[ArgumentParser, dict[str, ArgumentParser]]:
-    """Build the parser of the program and those of the commands; all options only for the wanted one."""
-    parser = make_parser(_ABOUT, prog="pyg-schnet", version=__version__)
-    commands = parser.add_subcommands(dest="command", metavar="COMMAND", title="commands", description=None)
-    parsers = {}
-    for name, command in _COMMANDS.items():
-        help_line, parsers[name] = command.build(full=name == wanted)
-        commands.add_subcommand(name, parsers[name], help=help_line)
-        parsers[name].prog = f"pyg-schnet {name}"
-    return parser, parsers
+def _help() -> str:
+    """Return the help of the program."""
+    width = max(map(len, COMMANDS))
+    commands = "".join(
+        f"{title}:\n" + "".join(f"  {name:<{width}}  {line}\n" for name, line in group.items()) + "\n"
+        for title, group in _GROUPS.items()
+    )
+    return _HELP.format(
+        commands=commands.strip("\n") + "\n",
+        done=DONE,
+        not_reached=NOT_REACHED,
+        wrong=WRONG,
+        interrupted=INTERRUPTED,
+        broken_pipe=BROKEN_PIPE,
+        terminated=TERMINATED,
+    )

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 _STYLES = {"pass": "green", "fail": "bold red", "limit": "yellow", "skip": "dim"}
 
 
-def build(full: bool) -> tuple[str, ArgumentParser]:
-    """Return the help line and the parser of the command; with all options if ``full``."""
+def build() -> ArgumentParser:
+    """Return the parser of the command."""
     parser = with_model(
         "Check a model on some structures: symmetry, forces and stress against finite differences of the "
         "energy, work along closed paths, smoothness, precision, energy conservation, and limits. Each check "
@@ -58,7 +58,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of directions, orders and velocities")
     add_verbosity(parser)
-    return "check a model against physics", parser
+    return parser
 
 
 def run(options: Namespace) -> int:

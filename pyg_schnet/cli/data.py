@@ -33,8 +33,8 @@ _OF_FILES = ("root", "energy_key", "forces_key", "stress_key", "units")
 _OPTIONS = ("root", "name", "fold", "source", "energy_key", "forces_key", "stress_key", "units")
 
 
-def build(full: bool) -> tuple[str, ArgumentParser]:
-    """Return the help line and the parser of the command; with all options if ``full``."""
+def build() -> ArgumentParser:
+    """Return the parser of the command."""
     parser = make_parser(
         "Download a published data set and summarize it, or summarize a file: recognized labels and units, "
         "statistics, warnings. "
@@ -65,7 +65,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
         help="picture of energies, sizes and forces; ROOT/NAME.png by default for a published set",
     )
     add_verbosity(parser)
-    return "download or summarize a data set", parser
+    return parser
 
 
 def run(options: Namespace) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -14,17 +14,6 @@ from pyg_schnet.io.spelling import nearest
 
 _SHOWN = 200  # characters of a value in a message
 _TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}
-
-
-def check_command(name: str | None, commands: Iterable[str]) -> None:
-    """Raise if a command is unknown.
-
-    Raises:
-        ValueError: With the known commands and the most similar one.
-    """
-    if name is not None and name not in commands:
-        known = ", ".join(commands)
-        raise ValueError(f"COMMAND must be one of {known}; got '{name}'.{nearest(name, commands)}")
 
 
 def check_options(parser: ArgumentParser, arguments: Sequence[str]) -> None:
@@ -48,7 +37,7 @@ def explain(error: ArgumentError, parser: ArgumentParser) -> str:
     actions = {action.dest: action for action in parser._actions}
     expected = usage_line(parser.prog, parser._actions) if parser.usage is None else parser.usage
     if match := re.match(r"the following arguments are required: (.*)", text):
-        dests = [name.split(".", 1)[-1] for name in match[1].split(", ")]
+        dests = match[1].split(", ")
         names = [f"`{display_name(actions[dest]) if dest in actions else dest}`" for dest in dests]
         return f"{_listed(names)} must be given; usage: {expected}"
     if match := re.match(r"unrecognized arguments: (.*)", text):

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pyg_schnet.potentials.metrics import Evaluation
 
 
-def build(full: bool) -> tuple[str, ArgumentParser]:
-    """Return the command's line in the list of commands, and its parser."""
+def build() -> ArgumentParser:
+    """Return the parser of the command."""
     parser = with_model(
         "Compare predictions with labels. Errors of energies are per structure, errors of forces over all "
         "atoms and components. Several models, joined by commas, are evaluated as an ensemble: the errors "
@@ -54,7 +54,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace ensemble.json if it exists")
     add_verbosity(parser)
-    return "errors on structures with labels", parser
+    return parser
 
 
 def run(options: Namespace) -> int:

@@ -27,8 +27,8 @@ _SHARED += ("closest", "max_force")
 _ALONE = ("pressure", "pressure_time", "equilibration", "resume", "stop_if_uncertain")
 
 
-def build(full: bool) -> tuple[str, ArgumentParser]:
-    """Return the line of the command in the list of commands, and its parser."""
+def build() -> ArgumentParser:
+    """Return the parser of the command."""
     parser = with_model(
         "Run molecular dynamics. Example: pyg-schnet md RUN/model.safetensors in.xyz out.extxyz --duration 1",
     )
@@ -96,7 +96,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
         "as if alone, without log, pressure, equilibration or --resume",
     )
     add_verbosity(parser)
-    return "molecular dynamics", parser
+    return parser
 
 
 def run(options: Namespace) -> int:
@@ -274,7 +274,7 @@ def _run_several(frames: list[Atoms], options: Namespace) -> int:
     from pyg_schnet.potentials.model_files import resolve_models
     from pyg_schnet.simulation import run_md_batched
 
-    defaults = build(full=True)[1].get_defaults()
+    defaults = build().get_defaults()
     for name in (*_ALONE, "log"):
         if options[name] != defaults[name]:
             raise ValueError(

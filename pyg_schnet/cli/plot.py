@@ -19,8 +19,8 @@ from pyg_schnet.io.spelling import nearest
 _FORMATS = ("png", "pdf", "svg")
 
 
-def build(full: bool) -> tuple[str, ArgumentParser]:
-    """Return the help line and the parser of the command; with all options if ``full``."""
+def build() -> ArgumentParser:
+    """Return the parser of the command."""
     parser = make_parser(
         description="Draw pictures of a run for publication: its learning curve, its errors on the test "
         "structures, the filters of its interactions (figure 3 of the paper), the energies of atoms and the "
@@ -60,7 +60,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; one is fast for small molecules")
     parser.add_argument("--overwrite", action="store_true", help="replace existing pictures")
     add_verbosity(parser)
-    return "draw a run: learning curve, errors, filters, embeddings", parser
+    return parser
 
 
 def run(options: Namespace) -> int:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pyg_schnet.prediction.shards import ShardSpec
 
 
-def build(full: bool) -> tuple[str, ArgumentParser]:
-    """Return the command's line in the list of commands, and its parser."""
+def build() -> ArgumentParser:
+    """Return the parser of the command."""
     parser = with_model(
         "Predict energies (eV), forces (eV/Å) and, of crystals, stresses (eV/Å³) of the structures of a "
         "file, which may be larger than the memory: .xyz, .traj, .db and processed data sets "
@@ -47,7 +47,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
     parser.add_argument("--join", action="store_true", help="join all shards to OUT, and remove them")
     add_resume(parser)
     add_verbosity(parser)
-    return "energies and forces of structures", parser
+    return parser
 
 
 def run(options: Namespace) -> int:

@@ -23,8 +23,8 @@ _MAX_ROWS = 20  # of the table of structures
 _MAX_PAIRS = 20_000  # pairs of neighbors at once: as fast as ten times more, and a kill loses less work
 
 
-def build(full: bool) -> tuple[str, ArgumentParser]:
-    """Return the command's line in the list of commands, and its parser."""
+def build() -> ArgumentParser:
+    """Return the parser of the command."""
     parser = with_model(
         "Relax structures to the nearest minimum of the energy. Several structures are relaxed at once, by "
         "FIRE. The exit code is 1 if some did not converge. --resume continues a run that was killed. "
@@ -49,7 +49,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
     )
     add_resume(parser)
     add_verbosity(parser)
-    return "relax structures", parser
+    return parser
 
 
 def run(options: Namespace) -> int:

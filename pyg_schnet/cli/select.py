@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 
-def build(full: bool) -> tuple[str, ArgumentParser]:
-    """Return the command's line in the list of commands, and its parser."""
+def build() -> ArgumentParser:
+    """Return the parser of the command."""
     parser = with_model(
         "Select the structures on whose forces several models disagree most, to be labeled in the next round "
         "of active learning. "
@@ -27,7 +27,7 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
     parser.add_argument("--k", type=int, default=100, help="number of structures to select")
     parser.add_argument("--batch_size", type=int, default=32, help="structures evaluated at once")
     add_verbosity(parser)
-    return "structures to label next", parser
+    return parser
 
 
 def run(options: Namespace) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -29,8 +29,10 @@ _FLAGS = {"config", "resume", "overwrite", "quiet", "json", "help", "print_confi
 _MAX_SHOWN = 100  # characters of a name in a message
 
 
-def build(full: bool) -> tuple[str, ArgumentParser]:
-    """Return the help line and the parser of the command; with all options if ``full``."""
+def build() -> ArgumentParser:
+    """Return the parser of the command."""
+    from pyg_schnet.training import TrainConfig
+
     parser = make_parser(
         "Train a potential on energies and forces. A recipe is a YAML file of the options below; options "
         "with a dot are in sections: --trainer.max_steps is the line max_steps in the section trainer. "
@@ -39,22 +41,19 @@ def build(full: bool) -> tuple[str, ArgumentParser]:
         "pyg-schnet train RECIPE.yaml --out RUN --resume --trainer.max_minutes 60",
         usage="pyg-schnet train RECIPE.yaml [--key value …]",
     )
-    if full:
-        from pyg_schnet.training import TrainConfig
-
-        parser.add_argument(
-            "--config", action="config", metavar="RECIPE", help="the recipe; also the first argument"
-        )
-        parser.add_argument("--resume", action="store_true", help="continue the run in --out")
-        parser.add_argument("--overwrite", action="store_true", help="replace the run in --out")
-        add_verbosity(parser)
-        parser.add_class_arguments(TrainConfig)
-        for action in parser._actions:
-            if action.dest == "print_config":
-                action.help, action.metavar = "print all options as a recipe, and exit", ""
-            elif action.dest in ("data", "model", "trainer", "fabric"):  # a section in its own file
-                action.help = argparse.SUPPRESS
-    return "train a potential on energies and forces", parser
+    parser.add_argument(
+        "--config", action="config", metavar="RECIPE", help="the recipe; also the first argument"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    add_verbosity(parser)
+    parser.add_class_arguments(TrainConfig)
+    for action in parser._actions:
+        if action.dest == "print_config":
+            action.help, action.metavar = "print all options as a recipe, and exit", ""
+        elif action.dest in ("data", "model", "trainer", "fabric"):  # a section in its own file
+            action.help = argparse.SUPPRESS
+    return parser
 
 
 def run(options: Namespace) -> int:
@@ -121,15 +120,15 @@ def find_recipe(name: str) -> Path:
     )
 
 
-def with_recipe(arguments: list[str]) -> list[str]:
-    """Turn ``train RECIPE --a.b c`` into ``train --config RECIPE --a.b c``, and check all option names."""
+def with_recipe(arguments: Sequence[str]) -> list[str]:
+    """Turn ``RECIPE --a.b c`` into ``--config RECIPE --a.b c``, and check all option names."""
     from pyg_schnet.training import TrainConfig
 
     known = set(_option_names(TrainConfig))
     sections = {name for name in known if any(other.startswith(f"{name}.") for other in known)}
-    place = arguments.index("train")
-    if len(arguments) > place + 1 and not arguments[place + 1].startswith("-"):
-        arguments[place + 1 : place + 2] = ["--config", arguments[place + 1]]
+    arguments = list(arguments)
+    if arguments and not arguments[0].startswith("-"):
+        arguments.insert(0, "--config")
     for number, argument in enumerate(arguments):
         if not argument.startswith("--"):
             continue

@@ -1,11 +1,31 @@
 """Training: configuration, data, loss, optimizer, loop and the run's directory."""
 
-from pyg_schnet.training.config import DataConfig as DataConfig
-from pyg_schnet.training.config import FabricConfig as FabricConfig
-from pyg_schnet.training.config import TrainConfig as TrainConfig
-from pyg_schnet.training.config import TrainerConfig as TrainerConfig
-from pyg_schnet.training.loss import potential_loss as potential_loss
-from pyg_schnet.training.progress import Report as Report
-from pyg_schnet.training.run import train as train
-from pyg_schnet.training.run_directory import RunDirectory as RunDirectory
-from pyg_schnet.training.soap import Soap as Soap
+from typing import TYPE_CHECKING
+
+from pyg_schnet._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from pyg_schnet.training.config import DataConfig as DataConfig
+    from pyg_schnet.training.config import FabricConfig as FabricConfig
+    from pyg_schnet.training.config import TrainConfig as TrainConfig
+    from pyg_schnet.training.config import TrainerConfig as TrainerConfig
+    from pyg_schnet.training.loss import potential_loss as potential_loss
+    from pyg_schnet.training.progress import Report as Report
+    from pyg_schnet.training.run import train as train
+    from pyg_schnet.training.run_directory import RunDirectory as RunDirectory
+    from pyg_schnet.training.soap import Soap as Soap
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "DataConfig": "config",
+        "FabricConfig": "config",
+        "TrainConfig": "config",
+        "TrainerConfig": "config",
+        "potential_loss": "loss",
+        "Report": "progress",
+        "train": "run",
+        "RunDirectory": "run_directory",
+        "Soap": "soap",
+    },
+)

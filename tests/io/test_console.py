@@ -201,7 +201,7 @@ def test_too_little_memory_is_told_in_one_line(monkeypatch, capsys):
     def run(options):
         raise MemoryError
 
-    monkeypatch.setattr(cli.app.data, "run", run)
+    monkeypatch.setattr("pyg_schnet.cli.data.run", run)
     assert cli.main(["data", "a.xyz"]) == 1
     assert "not enough memory" in capsys.readouterr().err
 
