@@ -50,7 +50,17 @@ class CheckResult:
     ) -> CheckResult:
         """Compare a number with its bound; NaN fails.
 
-        The arguments are the attributes; ``note`` states what a failure means and what to do.
+        Args:
+            check: Name of the check.
+            quantity: Quantity that was measured.
+            value: Measured number, in ``unit``.
+            bound: Largest allowed value, in ``unit``.
+            unit: Unit of both.
+            note: What a failure means and what to do; kept only for a failure.
+            at_least: Whether the bound is the smallest allowed value instead.
+
+        Returns:
+            The result, with the verdict "pass" or "fail".
         """
         good = value >= bound if at_least else value <= bound
         verdict, note = (PASS, "") if good else (FAIL, note)
@@ -111,7 +121,11 @@ class Report:
             raise AssertionError(f"{self.model} fails:\n{self.text(self.failures)}")
 
     def text(self, findings: Sequence[CheckResult] | None = None) -> str:
-        """Return results as text, a line each; all by default."""
+        """Return results as text, a line each.
+
+        Args:
+            findings: The results; all by default.
+        """
         return "\n".join(_line(finding) for finding in (self.findings if findings is None else findings))
 
     def __str__(self) -> str:

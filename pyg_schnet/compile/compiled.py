@@ -107,7 +107,11 @@ class CompiledPotential:
         self.__init__(**state)
 
     def why_eager(self, potential: Potential) -> str | None:
-        """Return why no call of a potential is compiled, in one line; ``None`` if some are."""
+        """Return why no call of a potential is compiled, in one line; ``None`` if some are.
+
+        Args:
+            potential: The potential that this object compiles.
+        """
         if not isinstance(potential.model, SchNet):
             return f"only SchNet is compiled, not {type(potential.model).__name__}"
         weights = Weights(potential)

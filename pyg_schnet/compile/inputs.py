@@ -38,7 +38,7 @@ class Inputs(NamedTuple):
         return (graph.z, graph.site_pos, graph.batch, graph.pairs, graph.num_molecules, *place)
 
     def tensors(self) -> list[Tensor]:
-        """Return the tensors among them, contiguous."""
+        """Return the tensors among :meth:`values`, of the same shapes and contiguous."""
         return [value.contiguous() for value in self.values() if isinstance(value, Tensor)]
 
     def sizes(self) -> tuple[int, ...]:

@@ -138,7 +138,11 @@ class AtomsDataset(MoleculeDataset):
         return {"labels": self.labels, "units": units, **({"charged": self.charged} if self.charged else {})}
 
     def chunks(self) -> Iterator[Chunk]:
-        """Read the files."""
+        """Read the files.
+
+        Yields:
+            Chunks of structures, in Å, with labels in eV and Å and float64.
+        """
         self.labels, self.charged, skipped = {}, 0, 0
         for frames in read_frames(self.files, *self.keys, self.stated_units):
             self.units = frames.units

@@ -92,7 +92,11 @@ class MoleculeDataset(InMemoryDataset):
             self._open_or_process(memory_map)
 
     def chunks(self) -> Iterator[Chunk]:
-        """Read the raw files into chunks, with labels in eV and Å and float64."""
+        """Read the raw files.
+
+        Yields:
+            Chunks of structures, in Å, with labels in eV and Å and float64.
+        """
         raise NotImplementedError
 
     def official_splits(self) -> dict[str, Split]:
@@ -111,6 +115,12 @@ class MoleculeDataset(InMemoryDataset):
 
     def split(self, name: str) -> Split:
         """Return a published split.
+
+        Args:
+            name: Name of the split, a key of ``splits``.
+
+        Returns:
+            Indices of the structures for training, validation and test, each of shape ``(structures,)``.
 
         Raises:
             ValueError: If there is no split of this name, or the data set is a subset.
@@ -147,10 +157,13 @@ class MoleculeDataset(InMemoryDataset):
         return References.fit(self.compositions())
 
     def atomref(self) -> Tensor:
-        """Fit atomic references: in eV by atomic number, shape ``(100,)``, float64.
+        """Fit atomic references.
 
         This is the minimum-norm least-squares fit of the energies by the composition. For a single molecule
         it divides the mean energy among the atoms; the result then differs from energies of isolated atoms.
+
+        Returns:
+            Energies in eV by atomic number, shape ``(100,)``, float64.
         """
         return self.references().energy
 
@@ -159,10 +172,14 @@ class MoleculeDataset(InMemoryDataset):
         return self.compositions().elements()
 
     def scale(self, references: References | None = None) -> float:
-        """Compute the scale of a network's output: the RMS of the force components, in eV/Å.
+        """Compute the scale of a network's output.
 
-        Without forces, it is the standard deviation of the energy per atom relative to the references (by
-        default fitted ones), in eV; and 1 if all values are equal.
+        Args:
+            references: Atomic references; fitted ones by default.
+
+        Returns:
+            The RMS of the force components, in eV/Å. Without forces, the standard deviation of the energy per
+            atom relative to the references, in eV; 1 if all values are equal.
         """
         atomref = None if self.has_forces else (references or self.references()).energy
         squares, numbers = 0.0, 0
@@ -174,7 +191,7 @@ class MoleculeDataset(InMemoryDataset):
         return spread if spread > 1e-12 else 1.0
 
     def energy_std(self) -> float:
-        """Compute the standard deviation of the energies of structures, in eV; 0 for a single one."""
+        """Return the standard deviation of the energies of structures, in eV; 0 for a single one."""
         if len(self) < 2:
             return 0.0
         mean = self.compositions().mean_energy()
@@ -182,7 +199,7 @@ class MoleculeDataset(InMemoryDataset):
         return math.sqrt(squares / (len(self) - 1))
 
     def fingerprints(self) -> Tensor:
-        """Compute fingerprints, equal for duplicates: shape ``(len(self),)``, int64."""
+        """Return the fingerprints of structures, equal for duplicates: shape ``(len(self),)``, int64."""
         found = torch.empty(len(self), dtype=torch.long)
         for part, batch in self._batches("pos"):
             found[part] = fingerprints(batch)
@@ -257,7 +274,11 @@ class MoleculeDataset(InMemoryDataset):
         return value.to(self.casts[key]) if key in self.casts else value
 
     def get(self, idx: int) -> BaseData:
-        """Return an item; a memory-mapped item is read each time."""
+        """Return an item without its ``transform``; a memory-mapped item is read each time.
+
+        Args:
+            idx: Index in the whole set.
+        """
         if self.mapped is None and self.len() > 1:
             return super().get(idx)
         assert self._data is not None
@@ -278,7 +299,11 @@ class MoleculeDataset(InMemoryDataset):
         return self._cast(key, super().__getattr__(key))
 
     def copy(self, idx: Any = None) -> MoleculeDataset:
-        """Return a data set with copies of all or some structures in memory."""
+        """Return a data set with copies of all or some structures in memory.
+
+        Args:
+            idx: Structures to copy: a slice, or indices as a list, tensor or array; all by default.
+        """
         items = [self.get(number) for number in (self if idx is None else self.index_select(idx)).indices()]
         whole = idx is None and self._indices is None
         return self._of(items, self.splits if whole else {})  # splits number the whole set

@@ -124,6 +124,11 @@ class ISO17(MoleculeDataset):
             yield Chunk.from_frames(frames)
 
     def official_splits(self) -> dict[str, Split]:
+        """Return the published split of the fold ``"reference"``; called after the last chunk.
+
+        Raises:
+            ValueError: If a structure is in both parts.
+        """
         if self.fold != "reference":
             return {}
         rows = np.concatenate(self._rows)

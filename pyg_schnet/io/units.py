@@ -185,7 +185,11 @@ class Units:
         return cls(_spelled(energy), length, forces, stress)
 
     def agrees(self, other: Units) -> bool:
-        """Return whether all factors to eV and Å are equal."""
+        """Return whether all factors to eV and Å are equal.
+
+        Args:
+            other: Units to compare with.
+        """
         factors = [
             (
                 own.energy_in_eV,

@@ -53,6 +53,12 @@ def shifted_softplus(x: Tensor) -> Tensor:
 
     PyTorch's softplus is linear from 20 on, where its second derivative jumps by 2e-9; here it is from 80 on,
     where the second derivative is zero in float64.
+
+    Args:
+        x: Input, of any shape.
+
+    Returns:
+        Output, of the same shape.
     """
     x = full_precision(x)
     if not has_kernels(x):
@@ -61,7 +67,14 @@ def shifted_softplus(x: Tensor) -> Tensor:
 
 
 def silu(x: Tensor) -> Tensor:
-    """Compute x σ(x), which is x times the slope of the shifted softplus."""
+    """Compute x σ(x), which is x times the slope of the shifted softplus.
+
+    Args:
+        x: Input, of any shape.
+
+    Returns:
+        Output, of the same shape.
+    """
     x = full_precision(x)
     if not has_kernels(x):
         return nn.functional.silu(x)

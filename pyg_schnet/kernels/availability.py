@@ -20,7 +20,11 @@ _log = logging.getLogger(__name__)
 
 
 def has_kernels(like: Tensor) -> bool:
-    """Return whether kernels can compute with such a tensor now."""
+    """Return whether kernels can compute with such a tensor now.
+
+    Args:
+        like: A tensor of any shape, whose device and type count.
+    """
     transformed = torch._C._are_functorch_transforms_active()  # vmap and torch.func.grad see plain operations
     if torch.compiler.is_compiling() or transformed:
         return False
@@ -30,7 +34,11 @@ def has_kernels(like: Tensor) -> bool:
 
 
 def unavailable_reason(like: Tensor) -> str:
-    """Return why there are no kernels for a tensor, in one line."""
+    """Return why there are no kernels for a tensor, in one line.
+
+    Args:
+        like: A tensor of any shape, whose device and type count.
+    """
     if like.device.type != "cpu" and (reason := missing_on(like.device)) is not None:
         return reason
     return missing_reason(like.dtype)

@@ -166,10 +166,14 @@ def spline_convolution(
         second: The other atom, ``(pairs,)``.
         start: Number of the first interval of the spline.
         spacing: Distance of the knots in Å.
-        plain: The same function of y, table and distance by plain operations, for third derivatives.
+        plain: Function of ``y``, ``table`` and ``distance`` that computes the same by plain operations and
+            has the same shape, for third derivatives.
         layout: Order of the sums on GPUs, which need no atomic operations with it: ``rowptr``, ``col`` and
             ``pair`` of :class:`~pyg_schnet.graph.csr.Csr` and, where gradients of the table are wanted, the
             results of :func:`interval_order`. CPUs need none.
+
+    Returns:
+        Sums over the neighbors of each atom, ``(atoms, channels)``.
 
     Raises:
         NotImplementedError: On a derivative that may need a third one, without ``plain``.
@@ -221,6 +225,13 @@ def correlate_rows(values: Tensor, weights: list[float]) -> Tensor:
     """Sum neighboring rows with fixed weights, which leaves ``len(weights) - 1`` fewer.
 
     Differentiable any number of times; by plain operations without kernels.
+
+    Args:
+        values: ``(rows, *features)``.
+        weights: Weight of each of the neighboring rows.
+
+    Returns:
+        ``(rows - len(weights) + 1, *features)``.
     """
     values = full_precision(values)
     if not has_kernels(values):

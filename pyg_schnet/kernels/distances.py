@@ -75,7 +75,7 @@ def pair_distances(pos: Tensor, pairs: Tensor, layout: Sequence[Tensor] = ()) ->
     Args:
         pos: Positions in Å, ``(atoms, 3)``.
         pairs: Atoms of each pair, ``(2, pairs)``.
-        layout: On GPUs, the pairs' :class:`~pyg_schnet.graph.csr.Csr`.
+        layout: On GPUs, the tensors of the pairs' :class:`~pyg_schnet.graph.csr.Csr`, see there for shapes.
 
     Returns:
         Distances in Å, ``(pairs,)``.

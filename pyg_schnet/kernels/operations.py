@@ -99,5 +99,8 @@ def on_accelerator(tensor: Tensor) -> bool:
     """Return whether the host must wait for a device to read values of a tensor, as of a GPU.
 
     Code that avoids such synchronization asks this function alone.
+
+    Args:
+        tensor: A tensor of any shape, whose device counts.
     """
     return tensor.device.type not in HOST_DEVICES

@@ -96,7 +96,7 @@ def segment_sum(values: Tensor, rowptr: Tensor, order: Tensor | None = None) -> 
     Args:
         values: ``(rows, *features)``.
         rowptr: Where each segment begins, ``(segments + 1,)``, int32; other rows are left out.
-        order: Row of each position, int32, where rows are not sorted by segment.
+        order: Row of each position, ``(rows,)``, int32, where rows are not sorted by segment.
 
     Returns:
         ``(segments, *features)``.

@@ -30,7 +30,7 @@ def collate(
         dataset: A data set or a subset ``dataset[...]``. Graphs that are returned as they are stored are
             gathered at once; others (with a ``transform``, without ``pos`` or ``x``, with fields that are not
             tensors) item by item.
-        indices: Indices of the items within ``dataset``, in the order of the batch.
+        indices: Indices of the items within ``dataset``, ``(structures,)``, in the order of the batch.
         follow_batch: Fields that get their own ``batch`` vector.
         exclude_keys: Fields to leave out.
 

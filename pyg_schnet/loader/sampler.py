@@ -32,6 +32,9 @@ class EdgeBudgetSampler(Sampler[list[int]]):
         shuffle: Whether the order changes each epoch.
         seed: Seed of the order; the batches of an epoch depend on nothing else.
 
+    Raises:
+        ValueError: If ``edges`` has another shape, or the budget is below one.
+
     Attributes:
         epoch: Number of the next epoch, from 0; incremented with each pass.
 
@@ -61,7 +64,11 @@ class EdgeBudgetSampler(Sampler[list[int]]):
         return len(self.batches(self.epoch))
 
     def batches(self, epoch: int) -> list[Tensor]:
-        """Return the indices of the structures of each batch of an epoch."""
+        """Return the indices of the structures of each batch of an epoch, shape ``(structures,)`` each.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+        """
         count = len(self.edges)
         order = shuffled_order(count, self.seed, epoch) if self.shuffle else torch.arange(count)
         ends = self.edges[order].cumsum(0)

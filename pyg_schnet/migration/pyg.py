@@ -208,9 +208,10 @@ def to_pyg(model: SchNet, scale: float | Tensor = 1.0, atomref: Tensor | None = 
 
     Args:
         model: A model of this package.
-        scale: Factor of the property: the ``scale`` of a trained :class:`~pyg_schnet.Potential`, whose
-            energies PyG's model then predicts in eV.
-        atomref: Energies added per atom: the ``atomref`` of that potential, not trained in PyG's model.
+        scale: Factor of the property, shape ``()``: the ``scale`` in eV of a trained
+            :class:`~pyg_schnet.Potential`, whose energies PyG's model then predicts in eV.
+        atomref: Energies in eV added per atom, shape ``(100,)``: the ``atomref`` of that potential, not
+            trained in PyG's model.
 
     Returns:
         A model of the same dtype, on the same device. :func:`from_pyg` restores the same numbers.

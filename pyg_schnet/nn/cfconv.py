@@ -76,7 +76,8 @@ class CFConv(MessagePassing):
         r"""Compute :math:`\sum_j w_{ij}\, \mathbf{x}_j \circ W(\mathbf{e}_{ij})` for each target.
 
         Args:
-            x: Node features.
+            x: Node features, ``(nodes, channels)``; a pair ``(sources, channels)`` and ``(targets, any)`` or
+                ``None`` for a bipartite graph.
             edge_index: Edges; row 0 the sources, row 1 the targets. Or a sparse adjacency matrix, of torch or
                 torch_sparse, transposed as for all of PyG's layers: row ``i`` holds what ``i`` receives.
             edge_attr: Input of the filter network, one row for each edge. With an adjacency matrix, rows are
@@ -88,8 +89,13 @@ class CFConv(MessagePassing):
                 directions of a pair of atoms have one filter, which is evaluated once. By default each edge
                 has its own row.
 
+        Returns:
+            Sums over the neighbors of each target.
+
         Raises:
-            ValueError: If edges, their features and weights, or channels differ in number.
+            TypeError: If ``size`` is a tensor, as the edge weights of other layers are.
+            ValueError: If edges, their features and weights, or channels differ in number, or features of
+                nodes or edges are missing.
         """
         if is_sparse(edge_index):
             edge_index, values, size = edges_of(edge_index, self.flow)
@@ -110,6 +116,15 @@ class CFConv(MessagePassing):
 
     # Plain `Tensor`: with shapes in `message`, PyG silently drops its generated `propagate`.
     def message(self, x_j: Tensor, filters: Tensor) -> Tensor:
+        """Compute the message of each edge.
+
+        Args:
+            x_j: Features of the sources, ``(edges, channels)``.
+            filters: Filters, ``(edges, channels)``.
+
+        Returns:
+            Their product, ``(edges, channels)``.
+        """
         return x_j * filters
 
     __prepare_scriptable__ = raise_unscriptable

@@ -38,6 +38,9 @@ class SchNetConfig:
         filters: "exact" evaluates the filter networks for each pair of atoms, "spline" at a few hundred knots
             of a quintic spline, "auto" at knots in float32 where there are more pairs than knots.
         readout_activation: "shifted_softplus", "silu" or "tanh", between the two layers of the readout.
+
+    Raises:
+        ValueError: If an argument is out of range, or two exclude each other.
     """
 
     hidden_channels: int = 128
@@ -59,7 +62,11 @@ class SchNetConfig:
 
     @classmethod
     def paper(cls, **changes) -> SchNetConfig:
-        """Return the configuration of the 2017 paper, with changes by name."""
+        """Return the configuration of the 2017 paper.
+
+        Args:
+            **changes: Attributes that differ from the paper's.
+        """
         paper = {
             "hidden_channels": 64,
             "num_filters": 64,

@@ -60,13 +60,19 @@ class Convertible(PyGNames):
         mean: float | None = None,
         std: float | None = None,
     ) -> _Model:
-        """Convert PyG's SchNet, its weights or a file; see :func:`pyg_schnet.migration.pyg.from_pyg`."""
+        """Build a model with the weights of PyG's SchNet: a model, a ``state_dict`` or a file.
+
+        For arguments and errors, see :func:`pyg_schnet.migration.pyg.from_pyg`.
+        """
         from pyg_schnet.migration.pyg import from_pyg
 
         return from_pyg(cls, model, readout, dipole, mean, std)  # pyright: ignore
 
     def to_pyg(self, scale: float | Tensor = 1.0, atomref: Tensor | None = None) -> nn.Module:
-        """Build PyG's SchNet with the same weights; see :func:`pyg_schnet.migration.pyg.to_pyg`."""
+        """Build PyG's SchNet with the same weights.
+
+        For arguments and errors, see :func:`pyg_schnet.migration.pyg.to_pyg`.
+        """
         from pyg_schnet.migration.pyg import to_pyg
 
         return to_pyg(self, scale, atomref)  # pyright: ignore
@@ -84,9 +90,9 @@ class Convertible(PyGNames):
         config: Mapping[str, Any] | str | os.PathLike | None = None,
         examples: Iterable[Data] | None = None,
     ) -> _Model:
-        """Convert weights of SchNetPack 2, 1 or 0.3, or a file of them.
+        """Build a model with the weights of SchNetPack 2, 1 or 0.3: a ``state_dict`` or a file.
 
-        See :func:`pyg_schnet.migration.schnetpack.from_schnetpack`.
+        For arguments and errors, see :func:`pyg_schnet.migration.schnetpack.from_schnetpack`.
         """
         from pyg_schnet.migration.schnetpack import from_schnetpack
 

@@ -42,6 +42,14 @@ class FilterNetwork(nn.Module):
             nn.init.zeros_(dense.bias)
 
     def forward(self, expansion: Float[Tensor, "edges gaussians"]) -> Float[Tensor, "edges filters"]:
+        """Compute filters.
+
+        Args:
+            expansion: Radial expansion of distances; functions that are left out at its end are zero.
+
+        Returns:
+            One factor for each edge and filter.
+        """
         hidden = self.activation(_apply_to_first(self.dense1, expansion, self.num_gaussians))
         filters = self.dense2(hidden)
         return self.activation(filters) if self.final_activation else filters

@@ -64,6 +64,9 @@ class Interaction(nn.Module):
             expansion: Radial expansion of distances; or knots, where a table replaces the filter network.
             envelope: Cutoff envelope of each row of ``expansion``.
             pair: Row of ``expansion`` of each edge, where edges share rows.
+
+        Returns:
+            The change of the features, which is added to ``x``.
         """
         v = self.atomwise1(x)
         if isinstance(expansion, Knots):

@@ -24,6 +24,14 @@ class ShiftedSoftplus(nn.Module):
     """
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Apply the activation to each element.
+
+        Args:
+            x: Input, of any shape.
+
+        Returns:
+            Output, of the same shape.
+        """
         return shifted_softplus(x)
 
 
@@ -93,6 +101,9 @@ class GaussianSmearing(nn.Module):
             trim: Whether to leave out the last centers, whose Gaussians are below 1e-17 at all distances,
                 where this is faster. The paper's 301 centers reach to 30 Å, ethanol to 5 Å: four fifths of
                 the expansion are zero.
+
+        Returns:
+            Values of the Gaussians, dimensionless.
         """
         centers = self.centers
         # On a GPU, reading the longest distance costs more than it saves.
@@ -102,7 +113,11 @@ class GaussianSmearing(nn.Module):
         return torch.exp(-self.gamma * (distance[:, None] - centers).square())
 
     def count_within(self, distance: float) -> int:
-        """Return the number of centers whose Gaussians reach 1e-17 at or below a distance."""
+        """Return the number of centers whose Gaussians reach 1e-17 at or below a distance.
+
+        Args:
+            distance: Distance in Å.
+        """
         reach = distance + math.sqrt(-math.log(1e-17) / self.gamma)
         return min(self.num_gaussians, int(reach * (self.num_gaussians - 1) / self.last_center) + 2)
 
@@ -119,10 +134,22 @@ class CutoffEnvelope(nn.Module):
         self.cutoff = cutoff
 
     def forward(self, distance: Float[Tensor, " edges"]) -> Float[Tensor, " edges"]:
+        """Return the factors of the filters at distances.
+
+        Args:
+            distance: Distances in Å.
+        """
         return torch.where(distance < self.cutoff, self.inside(distance), 0)
 
     def inside(self, distance: Tensor) -> Tensor:
-        """Evaluate the formula that holds below the cutoff; splines need it a little beyond, too."""
+        """Evaluate the formula that holds below the cutoff; splines need it a little beyond, too.
+
+        Args:
+            distance: Distances in Å, ``(edges,)``.
+
+        Returns:
+            Factors of the filters, ``(edges,)``.
+        """
         raise NotImplementedError
 
 

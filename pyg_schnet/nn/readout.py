@@ -43,6 +43,14 @@ class AtomwiseNetwork(nn.Module):
             nn.init.zeros_(self.dense2.weight)
 
     def forward(self, x: Float[Tensor, "atoms channels"]) -> Float[Tensor, " atoms"]:
+        """Compute one number for each atom.
+
+        Args:
+            x: Features of the atoms.
+
+        Returns:
+            The contributions of the atoms, in the unit of the network's output.
+        """
         return self.dense2(self.activation(self.dense1(x))).squeeze(-1)
 
 
@@ -80,10 +88,33 @@ class Readout(DoubleBuffers):
         batch: Int[Tensor, " atoms"],
         molecules: int,
     ) -> Float[Tensor, " molecules"]:
+        """Compute the property of each molecule.
+
+        Args:
+            x: Features of the atoms.
+            z: Atomic numbers.
+            pos: Positions in Å.
+            batch: Index of the molecule of each atom.
+            molecules: Number of molecules.
+
+        Returns:
+            The property, in float64.
+        """
         return self.combine(self.network(x).double(), z, pos, batch, molecules)
 
     def combine(self, out: Tensor, z: Tensor, pos: Tensor, batch: Tensor, molecules: int) -> Tensor:
-        """Compute the property of each molecule from the outputs of the network, ``(atoms,)``, in float64."""
+        """Compute the property of each molecule from the outputs of the network.
+
+        Args:
+            out: Output of the network for each atom, ``(atoms,)``, in float64.
+            z: Atomic numbers, ``(atoms,)``.
+            pos: Positions in Å, ``(atoms, 3)``.
+            batch: Index of the molecule of each atom, ``(atoms,)``.
+            molecules: Number of molecules.
+
+        Returns:
+            The property, ``(molecules,)``, in float64.
+        """
         raise NotImplementedError
 
 
@@ -97,8 +128,12 @@ class AtomicSum(Readout):
         network: Maps features to one number :math:`e_i` for each atom.
         mean: :math:`\mu`, added to each atom.
         std: :math:`\sigma`, the unit of the network's output.
-        atomref: Property :math:`a_z` of an isolated atom by atomic number, shape ``(100,)``; fixed, not
-            learned.
+        atomref: Property :math:`a_z` of an isolated atom by atomic number, shape ``(100,)``, in the unit of
+            the property; fixed, not learned.
+
+    Source:
+        Schütt et al., NeurIPS 2017, section 4 (arXiv:1706.08566); references of atoms as in PyG's and
+        SchNetPack's SchNet.
     """
 
     atomref: Tensor  # (100,)
@@ -122,7 +157,15 @@ class AtomicSum(Readout):
 
 
 class AtomicMean(AtomicSum):
-    """Intensive properties: the mean of the atoms' contributions; zero for a molecule without atoms."""
+    """Intensive properties: the mean of the atoms' contributions; zero for a molecule without atoms.
+
+    Args:
+        network: Maps features to one number for each atom.
+        mean: Added to each atom's number.
+        std: Factor of each atom's number, the unit of the network's output.
+        atomref: Property of an isolated atom by atomic number, shape ``(100,)``, in the unit of the property;
+            fixed, not learned.
+    """
 
     def combine(self, out: Tensor, z: Tensor, pos: Tensor, batch: Tensor, molecules: int) -> Tensor:
         ones = torch.ones_like(batch, dtype=torch.float64)

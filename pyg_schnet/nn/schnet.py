@@ -71,7 +71,8 @@ class SchNet(Convertible, nn.Module):
             have no effect on it.
         mean: Added to each atom's contribution.
         std: Factor of each atom's contribution.
-        atomref: Property of isolated atoms by atomic number, ``(100,)`` or ``(100, 1)``; fixed.
+        atomref: Property of isolated atoms by atomic number, ``(100,)`` or ``(100, 1)``, in the unit of the
+            property; fixed.
         last_center: Position of the last Gaussian in Å; the cutoff by default.
         gamma: :math:`\gamma` of the Gaussians in Å⁻²; by default :math:`1/(2\Delta^2)`.
         envelope: ``"cosine"``, ``"polynomial"`` (twice differentiable at the cutoff) or ``None``, which
@@ -162,7 +163,11 @@ class SchNet(Convertible, nn.Module):
 
     @classmethod
     def paper(cls, **changes) -> SchNet:
-        """Build the network of the 2017 paper; see the table above. Arguments change it by name."""
+        """Build the network of the 2017 paper, see the table above.
+
+        Args:
+            **changes: Arguments of the class that differ from the paper's.
+        """
         return cls(**asdict(SchNetConfig.paper(**changes)))
 
     @property
@@ -237,8 +242,22 @@ class SchNet(Convertible, nn.Module):
     ) -> PairGraph:
         """Check the input and find the pairs of atoms that interact.
 
-        The arguments are those of :meth:`forward`, the options those of
-        :func:`pyg_schnet.graph.pair_graph.build_pairs`.
+        Args:
+            z: Atomic numbers, ``(atoms,)``, 1 to 99.
+            pos: Positions in Å, ``(atoms, 3)``.
+            batch: Number of the molecule of each atom, ``(atoms,)``; one molecule if ``None``.
+            edge_index: Edges, if they are known, ``(2, edges)``; see :meth:`forward`.
+            shift: Integer cell shift of each edge, ``(edges, 3)``.
+            cell: Lattice vectors in rows, in Å, ``(molecules, 3, 3)``.
+            pbc: Whether each lattice vector is periodic, ``(molecules, 3)``.
+            num_molecules: Number of molecules, if trailing ones may be without atoms.
+            **options: Options of :func:`pyg_schnet.graph.pair_graph.build_pairs`.
+
+        Returns:
+            The graph, for :meth:`forward` and :meth:`Potential.evaluate <pyg_schnet.Potential.evaluate>`.
+
+        Raises:
+            ValueError: As :meth:`forward`.
         """
         if self.interaction_graph is not None and edge_index is None:
             batch, num_molecules = check_molecules(z, pos, batch, num_molecules)
@@ -256,7 +275,14 @@ class SchNet(Convertible, nn.Module):
         return self.envelope.cutoff if cutoff is None else min(cutoff, self.envelope.cutoff)
 
     def edge_features(self, graph: PairGraph) -> EdgeFeatures:
-        """Compute the radial expansion and the envelope of a graph, or knots where filters are tabulated."""
+        """Compute the radial expansion and the envelope of a graph, or knots where filters are tabulated.
+
+        Args:
+            graph: Result of :meth:`build_pairs`.
+
+        Returns:
+            Arguments of :meth:`predict`.
+        """
         distance = graph.distances().to(self.embedding.weight.dtype)  # (pairs,), d_ij
         knots = self.filter_tables.knots(self, graph, distance)
         return self._expand(graph, distance) if knots is None else EdgeFeatures(graph.pairs, knots)
@@ -279,7 +305,18 @@ class SchNet(Convertible, nn.Module):
         envelope: Tensor | None = None,
         pair: Tensor | None = None,
     ) -> Tensor:
-        """Predict the property of each molecule, ``(molecules,)``, float64."""
+        """Predict the property of each molecule from its graph and the features of the edges.
+
+        Args:
+            graph: Result of :meth:`build_pairs`.
+            edge_index: Edges, ``(2, edges)``; with knots, both atoms of each pair.
+            expansion: Radial expansion, ``(pairs, gaussians)``; or knots of filter tables.
+            envelope: Cutoff envelope of each pair, ``(pairs,)``.
+            pair: Pair of each edge, ``(edges,)``; ``None`` where each edge has a row of its own.
+
+        Returns:
+            The property in the unit of the training data, ``(molecules,)``, in float64.
+        """
         x = self.embedding(graph.z)  # (atoms, channels), equation (3)
         for interaction in self.interactions:
             x = x + interaction(x, edge_index, expansion, envelope, pair)

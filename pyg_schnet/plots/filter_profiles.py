@@ -58,8 +58,8 @@ def plot_filter_profiles(
     Args:
         model: Any SchNet.
         path: Picture to write, two journal columns wide.
-        distances: Interatomic distances of the data, in Å. Axes end at the longest, rounded up, or at the
-            cutoff; without distances at 5 Å or the cutoff.
+        distances: Interatomic distances of the data, ``(pairs,)``, in Å. Axes end at the longest, rounded up,
+            or at the cutoff; without distances at 5 Å or the cutoff.
         shortest: Shortest distance of the data in Å, if ``distances`` is not given.
 
     Source:

@@ -66,8 +66,8 @@ def plot_filters(
     Args:
         model: Any SchNet.
         path: Picture to write, two journal columns wide (three interactions per row).
-        distances: Interatomic distances of the data, in Å. Squares extend to the longest, rounded up, or to
-            the cutoff; without distances to 5 Å or to the cutoff.
+        distances: Interatomic distances of the data, ``(pairs,)``, in Å. Squares extend to the longest,
+            rounded up, or to the cutoff; without distances to 5 Å or to the cutoff.
         shortest: Shortest distance of the data in Å, if ``distances`` is not given.
 
     Source:

@@ -54,6 +54,9 @@ class Ensemble(nn.Module):
         ValueError: If there are fewer than two potentials, their elements differ, or a factor is not positive
             or belongs to another quantity.
 
+    Source:
+        Sample standard deviations, as in Musil et al., J. Chem. Theory Comput. 15, 906 (2019).
+
     Example:
         >>> import torch
         >>> water = Data(z=torch.tensor([8, 1, 1]), pos=torch.eye(3))
@@ -156,7 +159,14 @@ class Ensemble(nn.Module):
             part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     def compile(self, constant: bool = False) -> Ensemble:
-        """Compile each potential, see :meth:`Potential.compile <pyg_schnet.Potential.compile>`."""
+        """Compile each potential in place, see :meth:`Potential.compile <pyg_schnet.Potential.compile>`.
+
+        Args:
+            constant: Whether weights that do not require gradients never change.
+
+        Returns:
+            The ensemble.
+        """
         for potential in self._members:
             potential.compile(constant)
         return self
@@ -168,7 +178,7 @@ class Ensemble(nn.Module):
 
     @property
     def scale(self) -> Tensor:
-        """Unit of the output of the first model, in eV; on the device of the ensemble."""
+        """Unit of the output of the first model, in eV, shape ``()``; on the device of the ensemble."""
         return self._members[0].scale
 
     @property
@@ -196,7 +206,11 @@ class Ensemble(nn.Module):
         return cast(list[Potential], list(self.potentials))
 
     def takes_graph(self, data: Data) -> bool:
-        """Return whether :meth:`forward` accepts a ``graph`` of such data."""
+        """Return whether :meth:`forward` accepts a ``graph`` of such data.
+
+        Args:
+            data: As for :meth:`forward`.
+        """
         own = type(self).forward is Ensemble.forward
         return own and all(potential.takes_graph(data) for potential in self._members)
 
@@ -213,9 +227,9 @@ class Ensemble(nn.Module):
                 :class:`~pyg_schnet.Potential`.
 
         Returns:
-            ``energy (molecules,)`` and ``energy_deviation (molecules,)`` in eV; ``forces (atoms, 3)`` and
-            ``forces_deviation (atoms,)`` in eV/Å; ``stress (molecules, 3, 3)`` in eV/Å³. Deviations are
-            multiplied by ``factors``.
+            ``energy`` and ``energy_deviation``, shape ``(molecules,)``, in eV; ``forces``, shape
+            ``(atoms, 3)``, and ``forces_deviation``, shape ``(atoms,)``, in eV/Å; ``stress``, shape
+            ``(molecules, 3, 3)``, in eV/Å³. Deviations are multiplied by ``factors``.
         """
         if graph is None:
             data = self._with_edges(data)

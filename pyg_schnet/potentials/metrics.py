@@ -32,15 +32,15 @@ class Evaluation:
 
     Attributes:
         n: Number of structures.
-        energy_mae: Mean absolute error of the energies.
-        energy_rmse: Root mean square error of the energies.
-        forces_mae: Mean absolute error of the forces; ``None`` without labels.
-        forces_rmse: Root mean square error of the forces.
+        energy_mae: Mean absolute error of the energies, in eV per structure.
+        energy_rmse: Root mean square error of the energies, in eV per structure.
+        forces_mae: Mean absolute error of the forces, in eV/Å; ``None`` without labels.
+        forces_rmse: Root mean square error of the forces, in eV/Å.
         energy: Labels and predictions in eV, shape ``(2, structures)``.
         forces: Labels and predictions in eV/Å, shape ``(2, atoms, 3)``.
         z: Atomic numbers, shape ``(atoms,)``.
-        stress_mae: Mean absolute error of the stresses; ``None`` without labels.
-        stress_rmse: Root mean square error of the stresses.
+        stress_mae: Mean absolute error of the stresses, in eV/Å³; ``None`` without labels.
+        stress_rmse: Root mean square error of the stresses, in eV/Å³.
         virial_mae: Mean absolute error of stress times volume per atom, in eV.
         virial_rmse: Root mean square error of stress times volume per atom, in eV.
         stress: Labels and predictions in eV/Å³, shape ``(2, periodic systems, 3, 3)``.

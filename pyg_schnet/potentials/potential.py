@@ -161,6 +161,7 @@ class Potential(DoubleBuffers):
             cell with a volume.
 
         Raises:
+            RuntimeError: If forces or stress are requested within :func:`torch.inference_mode`.
             ValueError: If the input is not a set of molecules, contains an element that was absent from
                 training, or no system is periodic where ``stress`` is true.
         """
@@ -230,7 +231,11 @@ class Potential(DoubleBuffers):
         return {**out, **graph.forces_and_stress(-gradient, forces, volume)}
 
     def takes_graph(self, data: Data) -> bool:
-        """Return whether :meth:`forward` accepts a ``graph`` of such data."""
+        """Return whether :meth:`forward` accepts a ``graph`` of such data.
+
+        Args:
+            data: As for :meth:`forward`.
+        """
         return type(self).forward is Potential.forward and self._takes_pairs(_fields_of(data))
 
     def atomic_energies(self, data: Data) -> Tensor:
@@ -376,7 +381,17 @@ class Potential(DoubleBuffers):
         return self.scaled(relative.reshape(molecules).double(), data.z, batch, molecules)
 
     def scaled(self, relative: Tensor, z: Tensor, batch: Tensor, molecules: int) -> Tensor:
-        """Convert the model's output, ``(molecules,)``, to energies in eV."""
+        """Convert the model's output to energies.
+
+        Args:
+            relative: Output of the model, ``(molecules,)``, float64.
+            z: Atomic numbers, ``(atoms,)``.
+            batch: Index of the molecule of each atom, ``(atoms,)``.
+            molecules: Number of molecules.
+
+        Returns:
+            Energies in eV, ``(molecules,)``.
+        """
         references = sum_by_molecule(self.atomref.index_select(0, z), batch, molecules)
         return self.scale * relative + references
 

@@ -93,7 +93,17 @@ class SchNetCalculator(Calculator):
         self._data: Data | None = None  # that structure as input of the potential, unless it is periodic
 
     def set(self, **kwargs) -> dict[str, Any]:
-        """Reject parameters: ASE would store any, also misspelled ones."""
+        """Reject parameters: ASE would store any, also misspelled ones.
+
+        Args:
+            **kwargs: Parameters; there are none.
+
+        Returns:
+            The changed parameters: none.
+
+        Raises:
+            TypeError: If a parameter is given.
+        """
         if kwargs:
             raise TypeError(
                 f"SchNetCalculator has no parameter {next(iter(kwargs))!r}; it takes potential, "
@@ -105,6 +115,10 @@ class SchNetCalculator(Calculator):
         """Return what changed of what the energy depends on; called by ASE.
 
         Comparing bytes takes 4 µs, ASE's comparison 80; a step of dynamics has several.
+
+        Args:
+            atoms: Structure to compare with that of the last evaluation.
+            tol: ASE's tolerance; without effect.
         """
         own = self.atoms
         if own is None:
@@ -128,7 +142,18 @@ class SchNetCalculator(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = all_changes,
     ) -> None:
-        """Evaluate the potential; called by ASE."""
+        """Evaluate the potential; called by ASE, which returns the ``results``.
+
+        Args:
+            atoms: Structure; that of the last evaluation if ``None``.
+            properties: Names of the requested results: ``"energy"`` and ``"free_energy"`` in eV, ``"forces"``
+                in eV/Å, ``"stress"`` in eV/Å³, ``"energies"`` in eV.
+            system_changes: What changed since the last evaluation.
+
+        Raises:
+            PropertyNotImplementedError: If ``energies`` are requested of an ensemble.
+            ValueError: If there is no structure, or the potential rejects it.
+        """
         if atoms is not None:
             self._copy(atoms, moved=list(system_changes) == ["positions"])
         if self.atoms is None:

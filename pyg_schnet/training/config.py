@@ -53,6 +53,9 @@ class DataConfig:
         root: Folder for a processed copy of the data, which is then read only once; none by default.
         memory_map: Keep the structures on disk, for data sets larger than the memory; needs root or a
             .safetensors file.
+
+    Raises:
+        ValueError: If an option is out of range, or two exclude each other.
     """
 
     path: str | list[str]
@@ -116,6 +119,9 @@ class TrainerConfig:
         data_device: Where the training structures and their pairs are kept: "cuda", "cpu", or "auto", on the
             GPU of the run if they fit into a third of its free memory. Runs on the CPU collate their batches
             at each step by default, and cut them from stored pairs with "cpu".
+
+    Raises:
+        ValueError: If an option is out of range.
     """
 
     max_steps: int = 50_000
@@ -176,6 +182,9 @@ class FabricConfig:
         num_nodes: Number of hosts. On more than one, torchrun, which sets both numbers, or srun starts the
             processes.
         strategy: "ddp" for several processes, which "auto" selects for them.
+
+    Raises:
+        ValueError: If an option is out of range.
     """
 
     accelerator: str = "auto"
@@ -204,6 +213,9 @@ class TrainConfig:
         trainer: Optimization, schedule and execution.
         out: Directory of the run, which must not exist yet.
         fabric: Devices and processes.
+
+    Raises:
+        ValueError: If ``out`` is empty.
     """
 
     data: DataConfig

@@ -38,7 +38,7 @@ def potential_loss(
             eV/Å and stresses ``(structures, 3, 3)`` in eV/Å³.
         batch: Batch with the labels.
         energy_weight: Weight :math:`\rho`; in the paper 0.01 Å⁻² with forces, and 1 for energies alone.
-        scale: Scale :math:`s`, shape ``()``.
+        scale: Scale :math:`s` in eV, and eV/Å, shape ``()``.
         errors: ``"squared"`` or ``"absolute"``.
         stress_weight: Weight :math:`\tau`, dimensionless.
         weights: Weight of each structure, ``(structures,)``, in place of :math:`1/B`.

@@ -37,6 +37,9 @@ class RunDirectory:
 
     Folders without the mark are not modified, unless their ``last.safetensors`` is a training state, as in
     runs of earlier versions.
+
+    Args:
+        path: The directory, which need not exist.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -58,8 +61,13 @@ class RunDirectory:
         Resuming removes nothing; a run that was killed before its first checkpoint starts again. Overwriting
         removes the files of a run and no others.
 
+        Args:
+            resume: Whether to continue a run that is there.
+            overwrite: Whether to replace a run that is there.
+
         Raises:
             ValueError: If both flags are set.
+            OSError: If the directory cannot be created.
             FileExistsError: If the directory exists and neither flag is set, if it is not the folder of a
                 run, or if another run is writing to it.
             FileNotFoundError: If it holds a model, but no state to resume from.
@@ -149,12 +157,22 @@ class RunDirectory:
             self.tensorboard.rmdir()
 
     def write_config(self, config: Mapping) -> None:
-        """Write the resolved configuration, which is a valid recipe."""
+        """Write the resolved configuration, which is a valid recipe.
+
+        Args:
+            config: All options by section, in types of YAML.
+        """
         text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
         _write_text(self.config, text)
 
     def write_split(self, split: Split, structures: int | None = None, hashes: Sequence[str] = ()) -> None:
-        """Write the split, the number of structures, and the SHA-256 of the split and of the data files."""
+        """Write the split, the number of structures, and the SHA-256 of the split and of the data files.
+
+        Args:
+            split: Indices of the structures for training, validation and test.
+            structures: Number of structures of the data; by default those of the split.
+            hashes: SHA-256 of the data files.
+        """
         arrays = {part: ids.numpy() for part, ids in split._asdict().items()}
         arrays["structures"] = np.array(sum(map(len, split)) if structures is None else structures)
         arrays["sha256"] = np.array(hashes, dtype="U64")
@@ -163,7 +181,7 @@ class RunDirectory:
             np.savez(file, **arrays)
 
     def read_hashes(self) -> list[str]:
-        """Read the SHA-256 of the data files that were split."""
+        """Return the SHA-256 of the data files that were split."""
         with open_npz(self.split) as file:
             return read_array(self.split, file, "sha256").reshape(-1).astype(str).tolist()
 
@@ -189,6 +207,9 @@ class RunDirectory:
             part: "train", "val" or "test".
             structures: Number of structures of the data file.
             sha256: SHA-256 of the data file, to compare with that of the file that was split.
+
+        Returns:
+            Indices, shape ``(structures,)``.
 
         Raises:
             FileNotFoundError: If there is no split.
@@ -219,7 +240,11 @@ class RunDirectory:
         return ids
 
     def append_metrics(self, row: Mapping[str, float]) -> None:
-        """Append a row to ``metrics.csv``, atomically."""
+        """Append a row to ``metrics.csv``, atomically.
+
+        Args:
+            row: Values by column, ``step`` first.
+        """
         before = self.metrics.read_text(encoding="utf-8") if self.metrics.exists() else ""
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
@@ -229,7 +254,11 @@ class RunDirectory:
         _write_text(self.metrics, before + text.getvalue())
 
     def truncate_metrics(self, step: int) -> None:
-        """Remove the rows after a step, which a resumed run writes again."""
+        """Remove the rows after a step, which a resumed run writes again.
+
+        Args:
+            step: Last step whose row is kept.
+        """
         if not self.metrics.exists():
             return
         header, *lines = self.metrics.read_text(encoding="utf-8", errors="replace").splitlines() or [""]
@@ -237,7 +266,7 @@ class RunDirectory:
         _write_text(self.metrics, "\n".join([header, *kept, ""]))
 
     def read_metrics(self) -> list[dict[str, float]]:
-        """Read ``metrics.csv``; without the file, return an empty list.
+        """Return the rows of ``metrics.csv``; without the file, an empty list.
 
         Raises:
             ValueError: If a value is not a number.

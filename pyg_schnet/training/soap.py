@@ -41,7 +41,7 @@ class Soap(torch.optim.Optimizer):
     :meth:`refresh`, whose decompositions the host may wait for. A CUDA graph contains :meth:`update` only.
 
     Args:
-        params: Weights, or parameter groups as for any optimizer.
+        params: Weights of any shapes, or parameter groups as for any optimizer.
         lr: Learning rate :math:`\eta`.
         betas: Decays of the mean and of the mean squares of the gradients.
         eps: Added to the root of the mean squares.
@@ -74,7 +74,14 @@ class Soap(torch.optim.Optimizer):
         super().__init__(params, {**defaults, "max_side": max_side})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add weights with their own options; matrices of the same shape in a group are one batch."""
+        """Add weights with their own options; matrices of the same shape in a group are one batch.
+
+        Args:
+            param_group: ``{"params": weights}``, and options as of the class.
+
+        Raises:
+            ValueError: If an option is out of range.
+        """
         _check({**self.defaults, **param_group})
         super().add_param_group(param_group)
         self._parts = []
@@ -100,7 +107,14 @@ class Soap(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Update the weights that have gradients; the first step only initializes the bases."""
+        """Update the weights that have gradients; the first step only initializes the bases.
+
+        Args:
+            closure: Function that computes the gradients again and returns the loss.
+
+        Returns:
+            The loss of ``closure``; ``None`` without it.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():

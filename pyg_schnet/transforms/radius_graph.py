@@ -51,6 +51,19 @@ class RadiusGraph(BaseTransform):
         self.flow = flow
 
     def forward(self, data: Data) -> Data:
+        """Add the edges.
+
+        Args:
+            data: Points or structures with ``pos (points, dimensions)``, in Å for structures; with ``batch
+                (points,)`` several, and with ``cell`` and ``pbc`` periodic ones.
+
+        Returns:
+            The same object, with ``edge_index (2, edges)``, sorted by target, and with a cell ``shift (edges,
+            3)``.
+
+        Raises:
+            ValueError: If ``pos`` is absent, or as :func:`radius_graph` and :func:`neighbor_list`.
+        """
         if data.pos is None:
             raise ValueError("`data` must hold `pos`, positions in Å; got None")
         cell, pbc = getattr(data, "cell", None), getattr(data, "pbc", None)

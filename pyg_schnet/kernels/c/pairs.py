@@ -29,9 +29,9 @@ def find_pairs(
 
     Args:
         z: Atomic numbers, ``(atoms,)``, int64.
-        allowed: Whether each atomic number from 0 is allowed, bool.
+        allowed: Whether each atomic number from 0 is allowed, ``(100,)``, bool.
         pos: Positions in Å, ``(atoms, 3)``.
-        batch: Index of the molecule of each atom, int64; one molecule if ``None``.
+        batch: Index of the molecule of each atom, ``(atoms,)``, int64; one molecule if ``None``.
         cutoff: Cutoff in Å; all pairs if ``None``.
         edge_index: Edges, ``(2, edges)``, if they are known.
 

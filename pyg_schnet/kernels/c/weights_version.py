@@ -22,7 +22,11 @@ class WeightsVersion:
         self._known: tuple[list[int], tuple] = ([], ())  # replaced as a whole, for threads read it
 
     def read(self, tensors: Sequence[Tensor]) -> int:
-        """Return the version of some tensors."""
+        """Return the version of some tensors.
+
+        Args:
+            tensors: Tensors of any shapes, the same in each call.
+        """
         plain = not all(t.is_cpu and t.is_contiguous() for t in tensors)
         if plain or (loaded := library(torch.float32)) is None:
             flat = (t.detach().contiguous().view(-1).view(torch.uint8) for t in tensors)
