@@ -76,6 +76,8 @@ napoleon_numpy_docstring = False
 html_theme = "furo"
 html_title = f"pyg_schnet {release}"
 
+html_static_path = ["_static"]
+html_css_files = ["pictures.css"]
 html_theme_options = {
     "source_repository": "https://github.com/pyg-schnet/pyg_schnet/",
     "source_branch": "main",

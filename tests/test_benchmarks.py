@@ -61,6 +61,31 @@ def test_disagreement_and_missing_outputs_are_told():
     assert not Agreement("d", "p", "o", "float32", error="died").holds
 
 
+def test_pages_of_speed_hold_what_the_file_holds():
+    from benchmarks import speed_pages as pages
+
+    rows = pages.read()
+    for page in pages.PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert "<!-- speed" in text
+        assert pages.with_tables(text, rows) == text, "run python benchmarks/speed_pages.py"
+
+
+def test_factors_of_speed_are_those_of_the_faster_peer():
+    from benchmarks import speed_pages as pages
+
+    row = {
+        "task": "box",
+        "pyg_ms": "30",
+        "schnetpack_ms": "20",
+        "compiled_ms": "",
+        "ours_ms": "2",
+        "pyg_mb": "9",
+    }
+    assert "| box | 30 ms, 9 MB | 20 ms | – | 2 ms | 10× |" in pages.table([row])
+    assert "| 10 ms | 2 ms | 10× (5.0×) |" in pages.table([{**row, "compiled_ms": "10"}])
+
+
 def test_the_box_keeps_its_atoms_apart():
     from benchmarks.inputs import box
 

@@ -66,7 +66,7 @@ def _learning_curves(measured: Sequence[Entry]) -> Figure | None:
     found = [e for e in measured if e.table == "table1"]
     if not found:
         return None
-    figure = Figure(figsize=(4.6, 3.4), layout="constrained")
+    figure = Figure(figsize=(5.6, 3.2), layout="constrained")
     axes = figure.subplots()
     for column, (label, color) in _SYSTEMS.items():
         ours = sorted((e.n_train, e.mae) for e in found if e.column == column)
@@ -80,12 +80,13 @@ def _learning_curves(measured: Sequence[Entry]) -> Figure | None:
             label=f"{label}, published",
         )
     _log(axes)
-    axes.set_xticks(QM9_SIZES, ["50,000", "100,000", "110,462   "])
+    axes.set_xticks(QM9_SIZES, ["50,000", "100,000 ", " 110,462"])
     axes.get_xticklabels()[1].set_horizontalalignment("right")
     axes.get_xticklabels()[2].set_horizontalalignment("left")
+    axes.set_xlim(45_000, 125_000)
     axes.set_xlabel("molecules in training")
     axes.set_ylabel("mean absolute error of U0 (kcal/mol)")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     tidy(axes)
     return figure
 
