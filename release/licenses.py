@@ -22,7 +22,7 @@ else:
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "LICENSES.md"
-TOOLS = ("test", "dev")  # extras of those who work on the package; they are not its dependencies
+TOOLS = ("test", "docs", "dev")  # extras of those who work on the package; they are not its dependencies
 
 # Names that packages use in place of SPDX's, as the field License or as the last part of a classifier.
 SYNONYMS = {
