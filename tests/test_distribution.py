@@ -35,7 +35,7 @@ from pathlib import Path
 print(Path(pyg_schnet.__file__).parents[1])
 print(*[read_card(name).name for name in ("iso17", "md17", "md22", "qm9")])
 library = importlib.import_module("pyg_schnet.kernels.c.library")
-from pyg_schnet.cli.train import find_recipe
+from pyg_schnet.io.recipes import find_recipe
 print(find_recipe("own_file"), find_recipe("datasets/md17/recipes/own_file.yaml"))
 print(all((Path(library.__file__).parent / name).is_file() for name in library._SOURCES))
 """

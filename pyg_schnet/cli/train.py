@@ -17,14 +17,13 @@ from jsonargparse import ArgumentParser, Namespace
 
 from pyg_schnet.cli.options import add_verbosity, make_parser
 from pyg_schnet.io.console import out
+from pyg_schnet.io.recipes import find_recipe
 from pyg_schnet.io.spelling import nearest
 from pyg_schnet.io.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from pyg_schnet.training import RunDirectory
 
-_INSTALLED = Path(__file__).parents[1] / "datasets" / "recipes"  # filled by the wheel, see pyproject.toml
-_CHECKOUT = Path(__file__).parents[2] / "datasets"
 _FLAGS = {"config", "resume", "overwrite", "quiet", "json", "help", "print_config"}
 _MAX_SHOWN = 100  # characters of a name in a message
 
@@ -90,34 +89,6 @@ def _as_dict(run: RunDirectory) -> dict[str, Any]:
         "steps": int(rows[-1]["step"]) if rows else 0,
         "best": best,
     }
-
-
-def named_recipes() -> dict[str, Path]:
-    """Return the recipes that come with the package, by name."""
-    folder, pattern = (_INSTALLED, "*/*.yaml") if _INSTALLED.is_dir() else (_CHECKOUT, "*/recipes/*.yaml")
-    return {path.stem: path for path in sorted(folder.glob(pattern))}
-
-
-def find_recipe(name: str) -> Path:
-    """Return the file of a recipe, given by its path or, if it comes with the package, by its name.
-
-    Args:
-        name: A file, ``"own_file"``, or the path of the recipe in a clone of the repository,
-            ``"datasets/md17/recipes/own_file.yaml"``, whatever the working directory.
-
-    Raises:
-        FileNotFoundError: If there is neither; the message lists the names.
-    """
-    path = Path(name)
-    if path.is_file():
-        return path
-    known = named_recipes()
-    in_clone = path.parts[:1] == ("datasets",) and path.parts[2:3] == ("recipes",)
-    if (path.name == name or in_clone) and path.stem in known and path.suffix in ("", ".yaml"):
-        return known[path.stem]
-    raise FileNotFoundError(
-        f"{name}: no such recipe; pass a YAML file, or one of {', '.join(known)}.{nearest(path.stem, known)}"
-    )
 
 
 def with_recipe(arguments: Sequence[str]) -> list[str]:
