@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pyg_schnet.potentials import Potential as Potential
     from pyg_schnet.potentials import load as load
     from pyg_schnet.potentials import save as save
+    from pyg_schnet.training.evaluation import evaluate as evaluate
+    from pyg_schnet.training.from_recipe import train as train
     from pyg_schnet.transforms import RadiusGraph as RadiusGraph
 
 __version__ = "0.1.0"
@@ -29,6 +31,8 @@ __getattr__, __dir__, __all__ = lazy_names(
         "Potential": "potentials",
         "load": "potentials",
         "save": "potentials",
+        "evaluate": "training.evaluation",
+        "train": "training.from_recipe",
         "RadiusGraph": "transforms",
     },
 )

@@ -19,13 +19,13 @@ from pyg_schnet import Ensemble, load
 from pyg_schnet.cli import evaluate as evaluate_verb
 from pyg_schnet.cli import train as train_verb
 from pyg_schnet.cli.train import with_recipe
-from pyg_schnet.cli.trained_data import read_part
 from pyg_schnet.cli.training_report import ConsoleReport
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.io.console import out
 from pyg_schnet.potentials.metrics import evaluate
 from pyg_schnet.potentials.model_files import resolve_models
 from pyg_schnet.training import DataConfig, Report, TrainConfig, TrainerConfig, train
+from pyg_schnet.training.trained_data import read_part
 
 MODELS = {"dtnn": DTNN, "enn-s2s": ENNS2S, "mean": MeanPredictor}
 

@@ -64,7 +64,7 @@ class CommandRun:
         self._options = options
         source = StructureFile(options.input, options.index)
         models = model_files(options.model)
-        self.settings = {**settings, "index": options.index, "models": hash_models(models)}
+        self.settings = {**settings, "index": options.index, "models": hash_models(options.model)}
         check_output(options.out, overwrite=True)
         path = options.out if shard is None else shard.path(options.out)
         outputs = {"OUT": options.out, "the partial results of OUT": partial_path(path)}

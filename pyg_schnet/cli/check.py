@@ -17,7 +17,6 @@ from rich.table import Table
 from rich.text import Text
 
 from pyg_schnet.cli.options import add_verbosity, with_model
-from pyg_schnet.cli.trained_data import units_of_runs
 from pyg_schnet.io.console import out
 
 if TYPE_CHECKING:
@@ -131,6 +130,7 @@ def _print_notes(findings: Sequence[CheckResult]) -> None:
 
 def _units_of_run(text: str, file: str) -> str | None:
     from pyg_schnet.potentials.model_files import checkpoint_paths, resolve_models
+    from pyg_schnet.training.trained_data import units_of_runs
 
     is_foreign = ":" in text and not Path(text).exists()
     return None if is_foreign else units_of_runs(checkpoint_paths(resolve_models(text)), file)

@@ -6,8 +6,6 @@ from jsonargparse import ArgumentParser
 
 from pyg_schnet.cli.help import make_parser as make_parser
 
-_MOST_THREADS = 2**10  # PyTorch crashes with many more
-
 
 def with_model(description: str) -> ArgumentParser:
     """Build the parser of a command that evaluates a potential."""
@@ -26,13 +24,10 @@ def prepare_device(device: str, threads: int) -> None:
     """Check the device, and set the number of PyTorch's threads."""
     import torch
 
-    from pyg_schnet.potentials.device import check_device
+    from pyg_schnet.potentials.device import check_device, check_threads
 
     check_device(device, "--device")
-    if threads < 1:
-        raise ValueError(f"`--threads` must be at least 1, got {threads}")
-    if threads > _MOST_THREADS:
-        raise ValueError(f"`--threads` must be at most {_MOST_THREADS:,}, got {threads:,}")
+    check_threads(threads, "--threads")
     torch.set_num_threads(threads)
 
 

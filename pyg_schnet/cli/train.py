@@ -7,25 +7,20 @@ or open, are rejected.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
 from pyg_schnet.cli.options import add_verbosity, make_parser
 from pyg_schnet.io.console import out
 from pyg_schnet.io.recipes import find_recipe
-from pyg_schnet.io.spelling import nearest
-from pyg_schnet.io.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from pyg_schnet.training import RunDirectory
 
 _FLAGS = {"config", "resume", "overwrite", "quiet", "json", "help", "print_config"}
-_MAX_SHOWN = 100  # characters of a name in a message
 
 
 def build() -> ArgumentParser:
@@ -93,10 +88,9 @@ def _as_dict(run: RunDirectory) -> dict[str, Any]:
 
 def with_recipe(arguments: Sequence[str]) -> list[str]:
     """Turn ``RECIPE --a.b c`` into ``--config RECIPE --a.b c``, and check all option names."""
-    from pyg_schnet.training import TrainConfig
+    from pyg_schnet.training.options import check_names, read_recipe, section_names
 
-    known = set(_option_names(TrainConfig))
-    sections = {name for name in known if any(other.startswith(f"{name}.") for other in known)}
+    sections = section_names()
     arguments = list(arguments)
     if arguments and not arguments[0].startswith("-"):
         arguments.insert(0, "--config")
@@ -104,62 +98,14 @@ def with_recipe(arguments: Sequence[str]) -> list[str]:
         if not argument.startswith("--"):
             continue
         name, equals, value = argument[2:].partition("=")
-        _check_name(name, known | _FLAGS, dashes="--")
+        check_names([name], dashes="--", flags=_FLAGS)
         if name in sections:
             raise ValueError(f"`--{name}` is a section; pass its options one by one, as --{name}.KEY VALUE")
         if name == "config" and (equals or number + 1 < len(arguments)):
             recipe = find_recipe(value if equals else arguments[number + 1])
-            _check_recipe(recipe, known, sections)
+            read_recipe(recipe)
             if equals:
                 arguments[number] = f"--config={recipe}"
             else:
                 arguments[number + 1] = str(recipe)
     return arguments
-
-
-def _check_recipe(recipe: Path, known: set[str], sections: set[str]) -> None:
-    entries = _read(recipe)
-    if not isinstance(entries, dict):
-        raise ValueError(f"{recipe}: must hold options by name, got {type(entries).__name__}")
-    for name in _flatten(entries, known - sections):
-        _check_name(name, known, f"{recipe}: ")
-    for name in sections:
-        if not isinstance(section := entries.get(name, {}), dict):
-            got = type(section).__name__
-            raise ValueError(
-                f"{recipe}: `{name}` must hold options by name, got {got}; other files are not read"
-            )
-
-
-def _read(recipe: Path) -> Any:
-    try:
-        return read_yaml(recipe)
-    except ValueError as error:
-        hint = "" if recipe.suffix in (".yaml", ".yml") else "; pass a data file as --data.path"
-        raise ValueError(f"{error}{hint}") from None
-
-
-def _option_names(config: type, prefix: str = "") -> Iterator[str]:
-    """Yield the dotted names of the options of a dataclass."""
-    types = get_type_hints(config)
-    for field in dataclasses.fields(config):
-        yield prefix + field.name
-        if dataclasses.is_dataclass(types[field.name]):
-            yield from _option_names(types[field.name], f"{prefix}{field.name}.")
-
-
-def _flatten(entries: dict, options: set[str], prefix: str = "") -> Iterator[str]:
-    """Yield the dotted names in a recipe, without those inside an option's value (energies by element)."""
-    for name, value in entries.items():
-        yield f"{prefix}{name}"
-        if isinstance(value, dict) and f"{prefix}{name}" not in options:
-            yield from _flatten(value, options, f"{prefix}{name}.")
-
-
-def _check_name(name: str, known: set[str], where: str = "", dashes: str = "") -> None:
-    if name not in known:
-        name = name if len(name) <= _MAX_SHOWN else f"{name[:_MAX_SHOWN]}…"
-        hint = nearest(name, [f"{dashes}{other}" for other in sorted(known)]).replace("'", "`")
-        raise ValueError(
-            f"{where}`{dashes}{name}` is not an option.{hint or ' See pyg-schnet train --help.'}"
-        )

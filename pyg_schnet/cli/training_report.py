@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from pyg_schnet.io.units import GPa, kcal_per_mol
-from pyg_schnet.training import Report
+from pyg_schnet.training.progress import Report
 
 
 class ConsoleReport(Report):
@@ -56,23 +53,8 @@ class ConsoleReport(Report):
         if self._bar is not None and self._task is not None and step % 20 == 0:
             self._bar.update(self._task, completed=done, step=step, loss=f"{float(loss):.2e}")
 
-    def validated(self, row: Mapping[str, float], improved: bool) -> None:
-        """Print the errors of a validation."""
-        parts = [f"step {row['step']:>7,}", f"loss {row['loss']:.2e}"]
-        parts.append(f"validation: energy {_in_two_units(row['val_energy_mae_eV'], 'meV', 'kcal/mol')}")
-        if "val_forces_mae_eV_per_A" in row:
-            parts.append(f"forces {_in_two_units(row['val_forces_mae_eV_per_A'], 'meV/Å', 'kcal/mol/Å')}")
-        if "val_stress_mae_eV_per_A3" in row:
-            stress = row["val_stress_mae_eV_per_A3"]
-            parts.append(f"stress {stress * 1e3:.2f} meV/Å³ ({stress / GPa:.3f} GPa)")
-        self.line("  ".join(parts) + ("  best" if improved else ""))
-
     def stop(self) -> None:
         """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-
-def _in_two_units(value: float, unit: str, second_unit: str) -> str:
-    return f"{value * 1e3:.1f} {unit} ({value / kcal_per_mol:.3f} {second_unit})"

@@ -1,8 +1,48 @@
-"""Devices that potentials compute on, checked before any work."""
+"""Devices and threads that potentials compute with, checked before any work."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
+
+_MAX_THREADS = 2**10  # PyTorch crashes with many more
+
+
+def check_threads(threads: int, option: str = "threads") -> None:
+    """Raise if a number of threads is out of range.
+
+    Args:
+        threads: Number of threads.
+        option: Name of the option in error messages.
+
+    Raises:
+        ValueError: If it is below 1 or above 1024.
+    """
+    if threads < 1:
+        raise ValueError(f"`{option}` must be at least 1, got {threads}")
+    if threads > _MAX_THREADS:
+        raise ValueError(f"`{option}` must be at most {_MAX_THREADS:,}, got {threads:,}")
+
+
+@contextmanager
+def use_threads(threads: int) -> Iterator[None]:
+    """Compute with a number of PyTorch's threads within the context.
+
+    Args:
+        threads: Number of threads; one is fast for small molecules.
+
+    Raises:
+        ValueError: If it is below 1 or above 1024.
+    """
+    check_threads(threads)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def check_device(device: str | torch.device, option: str = "device") -> torch.device:

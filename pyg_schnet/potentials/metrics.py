@@ -23,9 +23,9 @@ from pyg_schnet.potentials.ensemble import Ensemble
 from pyg_schnet.potentials.potential import Potential
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
-    """Errors over all structures, with the labels and predictions.
+    """Errors over all structures, with the labels and predictions; ``print`` shows a table with units.
 
     Errors of energies are per structure, in eV; errors of forces over all atoms and components, in eV/Å;
     errors of stresses over all periodic systems and their nine components, in eV/Å³.
@@ -76,6 +76,29 @@ class Evaluation:
         stress = self._errors("stress")
         in_gigapascal = {f"{name}_GPa": value / GPa for name, value in stress.items()}
         return {"n": self.n, **errors, **in_kcal, **stress, **in_gigapascal}
+
+    def rows(self) -> list[tuple[str, float, float, str, float, float, str]]:
+        """Return quantity, MAE, RMSE and unit, and both errors in another unit, of quantities with labels."""
+        rows = []
+        for name, unit, other in _UNITS:
+            mae, rmse = getattr(self, f"{name}_mae"), getattr(self, f"{name}_rmse")
+            if mae is not None:
+                factor = GPa if other == "GPa" else kcal_per_mol
+                rows.append((name, 1e3 * mae, 1e3 * rmse, unit, mae / factor, rmse / factor, other))
+        return rows
+
+    def __str__(self) -> str:
+        head = f"{'':8}{'MAE':>9}{'RMSE':>9}  unit   {'MAE':>10}{'RMSE':>9}  unit"
+        rows = [
+            f"{name:8}{mae:9.2f}{rmse:9.2f}  {unit:7}{other_mae:10.4f}{other_rmse:9.4f}  {other}"
+            for name, mae, rmse, unit, other_mae, other_rmse, other in self.rows()
+        ]
+        return "\n".join([f"Errors on {self.n:,} structures", head, *rows])
+
+    def __repr__(self) -> str:
+        errors = {"n": self.n, **self._errors("energy", "forces", "stress")}
+        values = ", ".join(f"{name}={value:.6g}" for name, value in errors.items())
+        return f"{type(self).__name__}({values})"
 
     def require_finite(self, numbers: Sequence[int] | None = None) -> None:
         """Raise if a predicted energy or force is not finite.
@@ -245,6 +268,7 @@ def _empty_metric(kind: Callable[..., Metric], shared: bool, device: torch.devic
     return metric
 
 
+_UNITS = (("energy", "meV", "kcal/mol"), ("forces", "meV/Å", "kcal/mol/Å"), ("stress", "meV/Å³", "GPa"))
 _DEVIATIONS = ("energy_deviation", "forces_deviation")
 _QUANTITIES = ("energy", "forces", "stress", "virial")
 _METRICS = (MeanAbsoluteError, partial(MeanSquaredError, squared=False))

@@ -1,24 +1,46 @@
-"""Files that the argument MODEL of a command refers to: checkpoints, runs, ensembles."""
+"""Models that commands and functions take: potentials, and the files that hold them."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from pyg_schnet.io.hashes import hash_file
-from pyg_schnet.potentials.ensemble import is_ensemble_file, member_paths
+from pyg_schnet.potentials.checkpoint import checksum
+from pyg_schnet.potentials.ensemble import Ensemble, is_ensemble_file, member_paths
+from pyg_schnet.potentials.potential import Potential
+
+# A potential, an ensemble, or what names a file: a checkpoint, a run, an ensemble's JSON, or several of them.
+Model: TypeAlias = Potential | Ensemble | str | os.PathLike | Sequence[str | os.PathLike]
 
 
-def resolve_models(text: str) -> list[str]:
-    """Return the paths of the files that an argument MODEL refers to.
+def resolve_models(model: Model, name: str = "model") -> list[str]:
+    """Return the paths of the files that a model names; empty for a potential or an ensemble.
 
     Args:
-        text: Path of a checkpoint, of an ensemble's JSON file, or of the directory of a training run, which
-            means its ``model.safetensors``; or several, joined by commas.
+        model: Path of a checkpoint, of an ensemble's JSON file, or of the directory of a training run, which
+            means its ``model.safetensors``; several of them, in a list or a text joined by commas; or a
+            potential or an ensemble.
+        name: Name of the argument in error messages.
 
     Raises:
+        TypeError: If it is something else.
         ValueError: If a directory holds no model.
     """
-    return [_resolve(name) for name in ([text] if Path(text).exists() else text.split(","))]
+    if isinstance(model, Potential | Ensemble):
+        return []
+    if isinstance(model, str | os.PathLike):
+        text = os.fspath(model)
+        return [_resolve(name) for name in ([text] if Path(text).exists() else text.split(","))]
+    if isinstance(model, list | tuple) and all(isinstance(one, str | os.PathLike) for one in model):
+        return [_resolve(os.fspath(name)) for name in model]
+    kind = type(model).__name__
+    raise TypeError(
+        f"`{name}` must be a Potential, the path of a checkpoint or of a run, or a list of paths, got "
+        f"{kind}; build one from a model by Potential(model)"
+    )
 
 
 def _resolve(name: str) -> str:
@@ -39,28 +61,32 @@ def checkpoint_paths(models: list[str]) -> list[str]:
     Args:
         models: Paths of :func:`resolve_models`; a single ensemble's file is replaced by its checkpoints.
     """
-    return [str(path) for path in member_paths(models[0])] if is_ensemble_file(models[0]) else models
+    is_ensemble = bool(models) and is_ensemble_file(models[0])
+    return [str(path) for path in member_paths(models[0])] if is_ensemble else models
 
 
-def model_files(text: str) -> list[str]:
-    """Return all files that an argument MODEL refers to: checkpoints, and an ensemble's file with its own.
+def model_files(model: Model) -> list[str]:
+    """Return all files that a model names: checkpoints, and an ensemble's file with its own.
 
     Args:
-        text: Argument MODEL, as for :func:`resolve_models`.
+        model: As for :func:`resolve_models`.
     """
-    models = resolve_models(text)
+    models = resolve_models(model)
     return list(dict.fromkeys([*models, *checkpoint_paths(models)]))
 
 
-def hash_models(models: list[str]) -> list[str]:
-    """Return the first 16 hexadecimal digits of the SHA-256 of each file.
+def hash_models(model: Model) -> list[str]:
+    """Return the first 16 hexadecimal digits of the SHA-256 of each file, or of a potential's weights.
 
     Args:
-        models: Paths of the files.
+        model: As for :func:`resolve_models`.
 
     Raises:
         FileNotFoundError: If a file does not exist.
     """
-    if missing := next((model for model in models if not Path(model).is_file()), None):
+    if isinstance(model, Potential | Ensemble):
+        return [checksum(repr(model), model.state_dict())[:16]]
+    files = model_files(model)
+    if missing := next((file for file in files if not Path(file).is_file()), None):
         raise FileNotFoundError(f"{missing}: no such checkpoint; `pyg-schnet train` writes model.safetensors")
-    return [hash_file(model)[:16] for model in models]
+    return [hash_file(file)[:16] for file in files]

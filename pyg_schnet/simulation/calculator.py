@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 from collections.abc import Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,12 +21,13 @@ from pyg_schnet.kernels import on_accelerator
 from pyg_schnet.potentials.checkpoint import load
 from pyg_schnet.potentials.device import check_device
 from pyg_schnet.potentials.ensemble import Ensemble, is_ensemble_file
+from pyg_schnet.potentials.model_files import Model as Model
+from pyg_schnet.potentials.model_files import resolve_models
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.simulation.resident_structure import ResidentStructure
 from pyg_schnet.simulation.structures import has_volume
 from pyg_schnet.transforms.ase_atoms import from_ase
 
-Model: TypeAlias = Potential | Ensemble | str | os.PathLike | Sequence[str | os.PathLike]
 _EVALUATIONS_TO_COMPILE_AFTER = 50  # eager ones take a millisecond longer than compiled ones
 
 
@@ -40,10 +40,11 @@ class SchNetCalculator(Calculator):
     contributions of the atoms, of which only sums have a physical meaning.
 
     Args:
-        potential: A potential or the path of a checkpoint; or an ensemble or several paths, whose mean is the
-            result, with ``energy_deviation`` (eV) and ``forces_deviation`` (eV/Å, ``(atoms,)``) among the
-            ``results``. The calculator evaluates a copy in evaluation mode, ``calculator.potential``, so that
-            mode, device and further training of the original have no effect on either.
+        potential: A potential, or the path of a checkpoint or of a run; or an ensemble or several paths,
+            whose mean is the result, with ``energy_deviation`` (eV) and ``forces_deviation`` (eV/Å,
+            ``(atoms,)``) among the ``results``. The calculator evaluates a copy in evaluation mode,
+            ``calculator.potential``, so that mode, device and further training of the original have no effect
+            on either.
         compile: Whether to compile the copy, which takes a second, on accelerators a minute; ``"auto"``
             compiles after 50 evaluations.
         device: Device of the computation; by default that of the potential, the CPU for a path.
@@ -268,19 +269,14 @@ def evaluation_copy(
     if dtype not in (None, torch.float32, torch.float64):
         raise ValueError(f"`dtype` must be torch.float32 or torch.float64, got {dtype}")
     load_device = "cpu" if device is None else device
-    if isinstance(potential, list | tuple) and len(potential) == 1:
-        potential = potential[0]
-    if isinstance(potential, str | os.PathLike):
-        own = (Ensemble.load if is_ensemble_file(potential) else load)(potential, load_device)
-    elif isinstance(potential, list | tuple):
-        own = Ensemble.load(potential, load_device)
-    elif isinstance(potential, Potential | Ensemble):
+    if isinstance(potential, Potential | Ensemble):
         own = copy.deepcopy(potential)
         if device is not None:
             own = own.to(check_device(device))
     else:
-        raise TypeError(
-            "`potential` must be a Potential or the path of a checkpoint, got "
-            f"{type(potential).__name__}; build one from a model by Potential(model)"
-        )
+        paths = resolve_models(potential, "potential")
+        if len(paths) > 1:
+            own = Ensemble.load(paths, load_device)
+        else:
+            own = (Ensemble.load if is_ensemble_file(paths[0]) else load)(paths[0], load_device)
     return own.to(dtype).eval().requires_grad_(False)

@@ -100,7 +100,7 @@ def _warn(train: AtomsDataset, report: Report, check_units: bool) -> None:
     if check_units:
         _check_units(train, summary)
     for warning in summary.warnings:
-        report.line(f"Warning: {warning}")
+        report.warning(warning)
 
 
 def _summarize(part: AtomsDataset) -> Summary:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from statistics import median
 
 import torch
@@ -54,17 +52,6 @@ def choose_execution(
         assert potential.compiled is not None
         count = "1 thread" if threads == 1 else f"{threads} threads"
         report.line(f"Compiled in {potential.compiled.seconds:.1f} s; {count}.")
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute with one thread, and restore the caller's number of threads afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _compile(

@@ -26,12 +26,12 @@ from pyg_schnet.io.yaml_file import read_yaml
 from pyg_schnet.nn import SchNet, SchNetConfig
 from pyg_schnet.plots import plot_learning_curve
 from pyg_schnet.potentials.checkpoint import load
+from pyg_schnet.potentials.device import use_threads
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.training.config import TrainConfig
 from pyg_schnet.training.data import TrainingData, hash_files, read_data
 from pyg_schnet.training.distributed import Processes
 from pyg_schnet.training.domain_statistics import measure_domain
-from pyg_schnet.training.execution import one_thread
 from pyg_schnet.training.loop import fit, stop_on_signal
 from pyg_schnet.training.progress import Report
 from pyg_schnet.training.run_directory import RunDirectory
@@ -70,7 +70,7 @@ def train(
             checkpoint.
         ValueError: If data or options are wrong; nothing is written then.
     """
-    run = RunDirectory(config.out)
+    run = RunDirectory(config.out, model)
     processes = Processes.start(config.fabric, run)
     if not processes.is_rank_zero:
         report = Report()
@@ -96,7 +96,7 @@ def train(
         _describe(config, potential, data, report)
         if processes.world_size > 1:
             report.line(f"{processes.world_size} processes share each batch.")
-        with stop_on_signal() as stop, one_thread():  # until the run chooses its number of threads
+        with stop_on_signal() as stop, use_threads(1):  # until the run chooses its number of threads
             counters = fit(
                 processes,
                 potential,

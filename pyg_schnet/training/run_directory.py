@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import os
@@ -11,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyg_schnet.datasets.splits import Split, read_split
 from pyg_schnet.io.atomic import atomic_write, is_leftover, remove_leftovers
 from pyg_schnet.io.formats.npz import open_npz, read_array
 from pyg_schnet.io.locks import FileLock
 from pyg_schnet.potentials import checkpoint
+from pyg_schnet.potentials.potential import Potential
 
 
 class RunDirectory:
@@ -38,12 +40,15 @@ class RunDirectory:
     Folders without the mark are not modified, unless their ``last.safetensors`` is a training state, as in
     runs of earlier versions.
 
+    Functions that take a model take a run, too: it is a path-like object.
+
     Args:
         path: The directory, which need not exist.
+        network: Model that was trained instead of a SchNet, into which :attr:`potential` loads the weights.
     """
 
-    def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike, network: nn.Module | None = None):
+        self.path, self._network = Path(path), network
         self.model = self.path / "model.safetensors"
         self.last = self.path / "last.safetensors"
         self.config = self.path / "config.yaml"
@@ -54,6 +59,30 @@ class RunDirectory:
         self._mark = self.path / ".pyg-schnet-run"
         self._files = (self.model, self.last, self.split, self.metrics, self.learning_curve, self.config)
         self._lock = FileLock(self.path, is_folder=True)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
+
+    @property
+    def potential(self) -> Potential:
+        """The best potential by validation, in evaluation mode; loaded each time.
+
+        Raises:
+            FileNotFoundError: If training has not validated yet.
+        """
+        return checkpoint.load(self.model, model=copy.deepcopy(self._network))
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The validation errors of the best potential: a row of the metrics, with units in the names.
+
+        Raises:
+            FileNotFoundError: If training has not validated yet.
+        """
+        return checkpoint.provenance(self.model)["validation"] or {}
 
     def prepare(self, resume: bool, overwrite: bool) -> None:
         """Create the directory and lock it until :meth:`release`.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.kernels import on_accelerator
-from pyg_schnet.training.execution import one_thread
+from pyg_schnet.potentials.device import use_threads
 
 _torch: Any = torch  # functions of lists of tensors are public but for their names
 # Root mean squares below this fraction of a matrix's largest are rounding errors of larger entries. They must
@@ -138,14 +138,14 @@ class Soap(torch.optim.Optimizer):
         After the first step, which initializes the bases, the host neither reads from the device nor decides
         anything.
         """
-        with one_thread():  # on some processors, matrix products depend on the number of threads
+        with use_threads(1):  # on some processors, matrix products depend on the number of threads
             for part in self._parts:
                 part.update()
 
     @torch.no_grad()
     def refresh(self) -> None:
         """Update the bases where it is due, after :meth:`update`."""
-        with one_thread():
+        with use_threads(1):
             for part in self._parts:
                 part.refresh()
 
@@ -320,7 +320,7 @@ class _Matrices:
 
     def initialize_bases(self) -> None:
         """Set the bases to the eigenvectors, with descending eigenvalues."""
-        with one_thread():  # small matrices are slower with more
+        with use_threads(1):  # small matrices are slower with more
             for side, covariance in self.covariances.items():
                 finite = torch.nan_to_num(covariance)  # non-finite gradients show in the weights
                 self.bases[side].copy_(_decompose(torch.linalg.eigh, finite)[1].flip(-1))
@@ -328,7 +328,7 @@ class _Matrices:
     def update_bases(self) -> None:
         """Update the eigenvectors by one orthogonal iteration; the mean is rotated along."""
         mean = self.from_basis(self.mean)
-        with one_thread():
+        with use_threads(1):
             for side, covariance in self.covariances.items():
                 product = covariance @ self.bases[side]
                 order = (self.bases[side] * product).sum(1).argsort(1, descending=True)

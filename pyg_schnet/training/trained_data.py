@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from torch import Tensor
+
+from pyg_schnet.potentials.checkpoint import provenance
+from pyg_schnet.training.data import hash_files
+from pyg_schnet.training.run_directory import RunDirectory
 
 
 def count_trained(models: list[str], file: str, structures: int) -> int:
@@ -30,8 +32,6 @@ def units_of_runs(models: list[str], file: str) -> str | None:
     Raises:
         ValueError: If the runs had different units.
     """
-    from pyg_schnet.potentials.checkpoint import provenance
-
     units_of = {}
     for model in models:
         data = provenance(model).get("data")
@@ -60,9 +60,6 @@ def read_part(models: list[str], part: str, file: str, structures: int) -> Tenso
     Raises:
         ValueError: If the models have different splits: one's test set is another's training set.
     """
-    from pyg_schnet.training import RunDirectory
-    from pyg_schnet.training.data import hash_files
-
     parts = [RunDirectory(Path(m).parent).read_part(part, structures, hash_files(file)) for m in models]
     for model, other in zip(models, parts, strict=True):
         if not other.equal(parts[0]):

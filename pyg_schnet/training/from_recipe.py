@@ -1,0 +1,104 @@
+"""Training from Python as from the command line: a recipe, and options that override it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from pyg_schnet.io.recipes import find_recipe
+from pyg_schnet.training.options import build_config, read_recipe
+from pyg_schnet.training.progress import LineReport, Report, WarningReport
+from pyg_schnet.training.run import train as train_config
+from pyg_schnet.training.run_directory import RunDirectory
+
+_EXAMPLES = {"data": "n_train", "model": "cutoff", "trainer": "max_minutes", "fabric": "accelerator"}
+
+
+def train(
+    path: str | os.PathLike | Sequence[str | os.PathLike] | None = None,
+    recipe: str | os.PathLike = "own_file",
+    *,
+    out: str | os.PathLike | None = None,
+    data: Mapping[str, Any] | None = None,
+    model: Mapping[str, Any] | nn.Module | None = None,
+    trainer: Mapping[str, Any] | None = None,
+    fabric: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    report: Report | Callable[[str], object] | None = None,
+) -> RunDirectory:
+    """Train a potential on a file of energies and forces: ``pyg-schnet train`` from Python.
+
+    Options are those of the command, by section: ``--trainer.max_minutes 1`` is
+    ``trainer={"max_minutes": 1}``. They override the recipe.
+
+    Args:
+        path: Structures with energies and, optionally, forces and stresses: a file, a folder or a list of
+            files, in any format of :class:`~pyg_schnet.datasets.AtomsDataset`; by default the recipe's.
+        recipe: Name of a recipe that comes with the package, or a YAML file. ``"own_file"`` trains the
+            network of the SchNet paper for half an hour at most.
+        out: Directory of the run, which must not exist yet; by default the recipe's, or ``"run"``.
+        data: Options of :class:`~pyg_schnet.training.DataConfig`, such as ``n_train`` or ``units``.
+        model: Options of :class:`~pyg_schnet.nn.SchNetConfig`, such as ``cutoff`` in Å; or a model with
+            ``forward(z, pos, batch)`` to train instead of SchNet, see :class:`~pyg_schnet.Potential`.
+        trainer: Options of :class:`~pyg_schnet.training.TrainerConfig`, such as ``max_minutes``.
+        fabric: Options of :class:`~pyg_schnet.training.FabricConfig`: devices and processes.
+        resume: Continue the run in ``out`` from its last checkpoint, or start it if there is none.
+        overwrite: Replace the run in ``out``.
+        report: Function that takes the lines that the command shows, such as ``print``, or a
+            :class:`~pyg_schnet.training.Report`. By default only what looks wrong in the data is reported, as
+            Python warnings.
+
+    Returns:
+        The run: ``run.potential`` is its best potential, ``run.best`` has the validation errors.
+
+    Raises:
+        FileExistsError: If ``out`` is not empty, and neither ``resume`` nor ``overwrite`` is set.
+        FileNotFoundError: If there is no such file or recipe.
+        KeyboardInterrupt: After Ctrl-C, when the state is saved; ``resume`` continues.
+        ValueError: If an option, the recipe or the data are wrong; nothing is written then.
+
+    Example:
+        >>> run = train("frames.extxyz", out="RUN", trainer={"max_minutes": 1})  # doctest: +SKIP
+        >>> run.potential, run.best["val_forces_mae_eV_per_A"]  # doctest: +SKIP
+    """
+    sections = {"data": data, "model": model, "trainer": trainer, "fabric": fabric}
+    own_model = sections.pop("model") if isinstance(model, nn.Module) else None
+    entries = read_recipe(find_recipe(os.fspath(recipe)))
+    for section, options in sections.items():
+        for name, value in _options(section, options):
+            entries[f"{section}.{name}"] = value
+    if path is not None:
+        if "path" in (data or {}):
+            raise ValueError("`path` and the option `path` in `data` are the same; pass one of them")
+        entries["data.path"] = path
+    if out is not None:
+        entries["out"] = out
+    return train_config(build_config(entries), _as_report(report), resume, overwrite, own_model)
+
+
+def _options(section: str, options: object) -> Iterator[tuple[str, Any]]:
+    if options is None:
+        return
+    if not isinstance(options, Mapping):
+        kinds = "a mapping or a torch.nn.Module" if section == "model" else "a mapping"
+        raise TypeError(
+            f"`{section}` must be {kinds} of options by name, got {type(options).__name__}; as in "
+            f'{section}={{"{_EXAMPLES[section]}": …}}'
+        )
+    yield from options.items()
+
+
+def _as_report(report: Report | Callable[[str], object] | None) -> Report:
+    if report is None:
+        return WarningReport()
+    if isinstance(report, Report):
+        return report
+    if not callable(report):
+        raise TypeError(
+            f"`report` must be a function that takes a line of text, or a Report, got {type(report).__name__}"
+        )
+    return LineReport(report)

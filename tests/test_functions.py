@@ -1,0 +1,227 @@
+"""The functions of the package: the results of the commands, errors as exceptions, nothing printed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+import yaml
+from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
+from torch import nn
+
+import pyg_schnet
+from pyg_schnet import Ensemble, Potential, cli
+from pyg_schnet.datasets import AtomsDataset
+from pyg_schnet.potentials import Evaluation
+from pyg_schnet.training import RunDirectory
+
+SAMPLE = Path(__file__).parents[1] / "datasets" / "md17" / "ethanol_gfn2_xtb.npz"
+TINY = {
+    "data": {"n_train": 64, "n_val": 16},
+    "model": {"hidden_channels": 8, "num_filters": 8, "num_interactions": 1, "num_gaussians": 20},
+    "trainer": {"max_steps": 4, "val_every": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run, trained by the function."""
+    return pyg_schnet.train(SAMPLE, out=tmp_path_factory.mktemp("functions") / "run", **TINY)
+
+
+@pytest.fixture(autouse=True)
+def _prints_nothing(capsys):
+    yield
+    assert capsys.readouterr() == ("", "")
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    states = [pyg_schnet.load(path).state_dict() for path in (one, other)]
+    return all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+class TestTrain:
+    def test_the_run_is_that_of_the_command(self, run, tmp_path, capsys):
+        options = [
+            f"--{section}.{name}={value}" for section, own in TINY.items() for name, value in own.items()
+        ]
+        out = ["--data.path", str(SAMPLE), "--out", str(tmp_path / "run")]
+        assert cli.main(["train", "own_file", *options, *out, "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert same_weights(run.model, tmp_path / "run" / "model.safetensors")
+        assert {name: value for name, value in told["best"].items() if name != "minutes"} == {
+            name: value for name, value in run.best.items() if name != "minutes"
+        }
+
+    def test_the_run_holds_its_potential_and_its_errors(self, run):
+        assert isinstance(run, RunDirectory)
+        assert isinstance(run.potential, Potential)
+        assert not run.potential.training
+        assert run.best["val_forces_mae_eV_per_A"] == min(
+            row["val_forces_mae_eV_per_A"] for row in run.read_metrics()
+        )
+
+    def test_a_recipe_of_the_users_and_its_folder(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        recipe = {**TINY, "data": {**TINY["data"], "path": str(SAMPLE)}, "out": "mine"}
+        recipe["trainer"] = {**recipe["trainer"], "lr": "1e-3"}  # text for YAML 1.1
+        Path("recipe.yaml").write_text(yaml.safe_dump(recipe))
+        trained = pyg_schnet.train(recipe="recipe.yaml", trainer={"max_steps": np.int64(2)})
+        assert trained.path == Path("mine")
+        written = yaml.safe_load(trained.config.read_text())
+        assert written["trainer"]["max_steps"] == 2
+        assert written["trainer"]["lr"] == 1e-3
+
+    def test_a_model_of_the_users(self, tmp_path):
+        class Springs(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.strength = nn.Parameter(torch.tensor(0.1))
+
+            def forward(self, z, pos, batch):
+                energy = (self.strength * pos.square()).sum(1)
+                return energy.new_zeros(int(batch.max()) + 1).index_add(0, batch, energy)
+
+        options = {**TINY, "model": Springs(), "out": tmp_path / "run"}
+        trained = pyg_schnet.train(SAMPLE, **options)
+        assert isinstance(trained.potential.model, Springs)
+        assert trained.potential.model is not options["model"]
+
+    def test_print_receives_the_lines_of_the_command(self, tmp_path):
+        lines = []
+        pyg_schnet.train(SAMPLE, out=tmp_path / "run", report=lines.append, **TINY)
+        assert any(line.startswith("Training on 64 structures, validating on 16") for line in lines)
+        assert sum("validation: energy" in line for line in lines) == 2
+
+    def test_what_looks_wrong_is_a_python_warning(self, tmp_path):
+        frames, rng = [molecule("CH3CH2OH") for _ in range(12)], np.random.default_rng(0)
+        for number, frame in enumerate(frames):
+            frame.rattle(0.02, rng=rng)
+            frame.calc = SinglePointCalculator(frame, energy=float(number), forces=np.zeros((9, 3)))
+        ase.io.write(tmp_path / "frames.extxyz", frames + frames[:2])
+        with pytest.warns(UserWarning) as warned:  # noqa: PT030 - several; one is checked below
+            pyg_schnet.train(
+                tmp_path / "frames.extxyz", out=tmp_path / "run", **{**TINY, "data": {"n_val": 2}}
+            )
+        assert any("copy of earlier ones" in str(warning.message) for warning in warned)
+
+    @pytest.mark.parametrize(
+        ("options", "error", "message"),
+        [
+            (
+                {"trainer": {"max_step": 3}},
+                ValueError,
+                r"`trainer\.max_step` is not an option.*`trainer\.max_st",
+            ),
+            (
+                {"trainer": {"max_steps": 1.5}},
+                ValueError,
+                r"`trainer\.max_steps` must be a whole number, got 1\.5",
+            ),
+            ({"trainer": {"lr": "fast"}}, ValueError, r"`trainer\.lr` must be a number, got 'fast'"),
+            ({"trainer": {"lr": True}}, ValueError, r"`trainer\.lr` must be a number, got True"),
+            (
+                {"trainer": {"max_minutes": "x"}},
+                ValueError,
+                r"max_minutes` must be a number or null, got 'x'",
+            ),
+            ({"data": {"n_train": 10**5}}, ValueError, r"`data\.n_train` .* fit into the 1500"),
+            ({"data": {"path": "x"}}, ValueError, r"`path` .* are the same"),
+            ({"model": {"cutoff": -5}}, ValueError, r"`cutoff` must be positive"),
+            (
+                {"trainer": 3},
+                TypeError,
+                r'`trainer` must be a mapping .* got int; as in trainer=\{"max_minutes"',
+            ),
+            ({"report": 3}, TypeError, r"`report` must be a function"),
+            ({"recipe": "own_fiel"}, FileNotFoundError, r"own_fiel: no such recipe.*'own_file'"),
+            ({"resume": True, "overwrite": True}, ValueError, r"exclude each other"),
+        ],
+    )
+    def test_a_wrong_option_is_an_exception_and_nothing_is_written(self, options, error, message, tmp_path):
+        with pytest.raises(error, match=message):
+            pyg_schnet.train(SAMPLE, out=tmp_path / "run", **options)
+        assert not (tmp_path / "run").exists()
+
+    def test_a_missing_path_is_named(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"`data\.path` must name your data"):
+            pyg_schnet.train(out=tmp_path / "run")
+
+    def test_an_existing_run_is_kept(self, run):
+        before = run.model.read_bytes()
+        with pytest.raises(FileExistsError, match="exists"):
+            pyg_schnet.train(SAMPLE, out=run, **TINY)
+        assert run.model.read_bytes() == before
+
+
+class TestEvaluate:
+    def test_the_errors_are_those_of_the_command(self, run, capsys):
+        errors = pyg_schnet.evaluate(run, SAMPLE, part="val")
+        assert cli.main(["evaluate", str(run.path), str(SAMPLE), "--part", "val", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == errors.as_dict()
+        assert errors.n == 16
+        assert errors.forces_mae == pytest.approx(run.best["val_forces_mae_eV_per_A"], rel=1e-6)
+
+    def test_every_kind_of_model_and_data(self, run):
+        dataset = AtomsDataset(path=SAMPLE)[run.read_split().val]
+        assert isinstance(dataset, AtomsDataset)
+        kinds = (run, run.path, str(run.model), run.potential, [run.model])
+        errors = [pyg_schnet.evaluate(kind, dataset).energy_mae for kind in kinds]
+        assert errors == [errors[0]] * len(kinds)
+        assert pyg_schnet.evaluate(run, SAMPLE, "val").energy_mae == errors[0]
+
+    def test_a_table_with_units_is_printed(self, run):
+        errors = pyg_schnet.evaluate(run, SAMPLE)
+        lines = str(errors).splitlines()
+        assert lines[0] == "Errors on 1,500 structures"
+        assert f"{1e3 * errors.energy_mae:.2f}" in lines[2]
+        assert lines[2].split()[3] == "meV"
+        assert lines[3].endswith("kcal/mol/Å")
+        assert lines[-1].startswith("64 of these structures were trained on")
+        assert repr(errors).startswith("ModelEvaluation(n=1500, energy_mae=")
+        assert isinstance(errors, Evaluation)
+
+    def test_an_ensemble_is_calibrated(self, run, tmp_path):
+        other = pyg_schnet.train(
+            SAMPLE, out=tmp_path / "b", **{**TINY, "trainer": {"max_steps": 4, "seed": 1}}
+        )
+        ensemble = tmp_path / "ensemble.json"
+        picture = tmp_path / "picture.png"
+        errors = pyg_schnet.evaluate([run, other], SAMPLE, "val", calibrate=ensemble, plot=picture)
+        assert errors.calibration["forces"].factor > 0
+        assert isinstance(Ensemble.load(ensemble), Ensemble)
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        with pytest.raises(FileExistsError, match="exists"):
+            pyg_schnet.evaluate([run, other], SAMPLE, "val", calibrate=ensemble)
+
+    def test_the_number_of_threads_is_restored(self, run):
+        before = torch.get_num_threads()
+        pyg_schnet.evaluate(run, SAMPLE, "val", threads=before + 1)
+        assert torch.get_num_threads() == before
+
+    @pytest.mark.parametrize(
+        ("options", "error", "message"),
+        [
+            ({"part": "tset"}, ValueError, r"`part` must be one of train, val, test; got 'tset'"),
+            ({"threads": 0}, ValueError, r"`threads` must be at least 1, got 0"),
+            ({"calibrate": "e.json"}, ValueError, "two checkpoints or more"),
+            ({"plot": "parity.txt"}, ValueError, "must be a picture"),
+            ({"model": nn.Linear(1, 1)}, TypeError, r"`model` must be a Potential, .* got Linear"),
+            ({"model": "nowhere"}, FileNotFoundError, "nowhere: no such checkpoint"),
+            ({"data": "nowhere.xyz"}, FileNotFoundError, r"nowhere\.xyz: no such file"),
+            ({"data": 3}, TypeError, r"`data` must be a file or a data set of PyG, got int"),
+        ],
+    )
+    def test_a_wrong_argument_is_an_exception(self, options, error, message, run):
+        arguments = {"model": run, "data": SAMPLE, **options}
+        with pytest.raises(error, match=message):
+            pyg_schnet.evaluate(arguments.pop("model"), arguments.pop("data"), **arguments)
+
+    def test_a_part_needs_the_split_beside_the_model(self, run):
+        with pytest.raises(ValueError, match="`part` needs the path of a run"):
+            pyg_schnet.evaluate(run.potential, SAMPLE, "val")
