@@ -48,6 +48,7 @@ READ = {
     "triton": "MIT",
     "torch-cluster": "MIT",  # compiled by `make test-ext` only
     "torch-scatter": "MIT",
+    "wandb": "MIT",  # not installed by `make`
 }
 PERMISSIVE = {
     *("0BSD", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0"),

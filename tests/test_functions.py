@@ -58,6 +58,15 @@ class TestTrain:
             name: value for name, value in run.best.items() if name != "minutes"
         }
 
+    def test_callbacks_are_called_and_may_end_the_run(self, tmp_path):
+        class StopAtOnce(pyg_schnet.training.Callback):
+            def on_validation(self, training, metrics):
+                training.stop()
+
+        run = pyg_schnet.train(SAMPLE, out=tmp_path / "run", **TINY, callbacks=[StopAtOnce()])
+        assert run.best["step"] == 2
+        assert [row["step"] for row in run.read_metrics()] == [2]
+
     def test_the_run_holds_its_potential_and_its_errors(self, run):
         assert isinstance(run, RunDirectory)
         assert isinstance(run.potential, Potential)

@@ -22,6 +22,7 @@ _CHOICES = {
     "loss": ("squared", "absolute"),
     "precision": ("float32", "float64"),
     "data_device": ("auto", "cpu", "cuda"),
+    "loggers": ("tensorboard", "wandb"),
     "strategy": ("auto", "ddp"),
 }
 
@@ -119,6 +120,8 @@ class TrainerConfig:
         data_device: Where the training structures and their pairs are kept: "cuda", "cpu", or "auto", on the
             GPU of the run if they fit into a third of its free memory. Runs on the CPU collate their batches
             at each step by default, and cut them from stored pairs with "cpu".
+        loggers: Where metrics go besides metrics.csv: "tensorboard", "wandb" (Weights & Biases, configured by
+            its environment variables), a list of them, or [].
 
     Raises:
         ValueError: If an option is out of range.
@@ -147,6 +150,7 @@ class TrainerConfig:
     threads: int | None = None
     compile: bool | str = "auto"
     data_device: str = "auto"
+    loggers: str | list[str] = "tensorboard"
 
     def __post_init__(self) -> None:
         for name in (
@@ -168,6 +172,13 @@ class TrainerConfig:
             raise ValueError(f"`trainer.compile` must be 'auto', true or false, got {self.compile!r}")
         for name in ("schedule", "optimizer", "loss", "precision", "data_device"):
             _check_choice("trainer", name, getattr(self, name))
+        for name in self.logger_names:
+            _check_choice("trainer", "loggers", name)
+
+    @property
+    def logger_names(self) -> list[str]:
+        """Names of the loggers, each once."""
+        return list(dict.fromkeys([self.loggers] if isinstance(self.loggers, str) else self.loggers))
 
 
 @dataclass(frozen=True)

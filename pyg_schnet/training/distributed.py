@@ -19,12 +19,10 @@ from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from torch import Tensor, distributed
 
 from pyg_schnet.potentials.device import check_device
 from pyg_schnet.training.config import FabricConfig
-from pyg_schnet.training.run_directory import RunDirectory
 
 _log = logging.getLogger(__name__)
 _GRACE_SECONDS = 60  # in which a process should notice by itself that another ended
@@ -41,7 +39,7 @@ class Processes:
         fabric: Lightning Fabric, launched if there are several processes.
 
     Attributes:
-        fabric: Device, precision and TensorBoard's logger.
+        fabric: Device and precision.
         rank: Number of this process, from 0.
         world_size: Number of processes.
         local_world_size: Number of processes on this host.
@@ -53,13 +51,13 @@ class Processes:
         self.local_world_size: int = getattr(fabric.strategy, "num_processes", 1)
 
     @classmethod
-    def start(cls, config: FabricConfig, run: RunDirectory) -> Processes:
+    def start(cls, config: FabricConfig) -> Processes:
         """Start the other processes, which run the same command, or join those that torchrun started.
 
         Raises:
             ValueError: If there is no such device, or torchrun started another number of processes.
         """
-        fabric = _fabric(config, run)
+        fabric = _fabric(config)
         if fabric.world_size > 1:
             logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it logs each registration
             fabric.launch()
@@ -126,6 +124,14 @@ class Processes:
             with self.communication_errors():
                 for tensor in tensors:
                     distributed.broadcast(tensor, 0)
+
+    def of_rank_zero(self, flag: bool) -> bool:
+        """Return the flag of rank 0 in all processes."""
+        if self.world_size == 1:
+            return flag
+        number = torch.tensor(float(flag), device=self.fabric.device)
+        self.broadcast(number)
+        return bool(number)
 
     def barrier(self) -> None:
         """Wait until all processes call this."""
@@ -194,7 +200,7 @@ class Processes:
             ) from error
 
 
-def _fabric(config: FabricConfig, run: RunDirectory) -> Fabric:
+def _fabric(config: FabricConfig) -> Fabric:
     accelerator = config.accelerator
     if accelerator == "auto":  # Fabric may choose one without float64, as Apple's
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
@@ -215,9 +221,8 @@ def _fabric(config: FabricConfig, run: RunDirectory) -> Fabric:
             f"`fabric.devices` must be at most {max_processes} here, four processes per CPU, got {devices:,}"
         )
     strategy = "ddp" if devices * hosts > 1 else "auto"
-    logger = TensorBoardLogger(run.tensorboard, "", "")
     chosen = devices if device.index is None or device.type == "cpu" else [device.index]
-    return Fabric(accelerator=device.type, devices=chosen, num_nodes=hosts, strategy=strategy, loggers=logger)
+    return Fabric(accelerator=device.type, devices=chosen, num_nodes=hosts, strategy=strategy)
 
 
 def _process_counts(config: FabricConfig) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from pyg_schnet.io.recipes import find_recipe
+from pyg_schnet.training.callbacks import Callback
 from pyg_schnet.training.options import build_config, read_recipe
 from pyg_schnet.training.progress import LineReport, Report, WarningReport
 from pyg_schnet.training.run import train as train_config
@@ -29,6 +30,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     report: Report | Callable[[str], object] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> RunDirectory:
     """Train a potential on a file of energies and forces: ``pyg-schnet train`` from Python.
 
@@ -51,6 +53,7 @@ def train(
         report: Function that takes the lines that the command shows, such as ``print``, or a
             :class:`~pyg_schnet.training.Report`. By default only what looks wrong in the data is reported, as
             Python warnings.
+        callbacks: Your own code after steps and validations: :class:`~pyg_schnet.training.Callback`.
 
     Returns:
         The run: ``run.potential`` is its best potential, ``run.best`` has the validation errors.
@@ -77,7 +80,7 @@ def train(
         entries["data.path"] = path
     if out is not None:
         entries["out"] = out
-    return train_config(build_config(entries), _as_report(report), resume, overwrite, own_model)
+    return train_config(build_config(entries), _as_report(report), resume, overwrite, own_model, callbacks)
 
 
 def _options(section: str, options: object) -> Iterator[tuple[str, Any]]:

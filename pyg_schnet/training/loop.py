@@ -10,7 +10,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -25,6 +25,7 @@ from pyg_schnet.loader.sampler import BatchSequence, bound_edges, count_edges, s
 from pyg_schnet.nn import SchNet
 from pyg_schnet.potentials import checkpoint
 from pyg_schnet.potentials.potential import Potential
+from pyg_schnet.training.callbacks import Callback, Callbacks, Training
 from pyg_schnet.training.captured_step import choose_step
 from pyg_schnet.training.config import TrainerConfig
 from pyg_schnet.training.device_data import choose_batches
@@ -102,11 +103,12 @@ def fit(
     provenance: Mapping[str, Any],
     resume: bool = False,
     stop: StopRequest | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Counters:
     """Train a potential on energies and, if there are labels, forces and stresses.
 
     Args:
-        processes: Processes of the run, with the device and TensorBoard's logger.
+        processes: Processes of the run, with the device.
         potential: Potential to train in place; the best average of its weights is kept in ``run.model``.
         train: Training structures.
         val: Validation structures.
@@ -118,6 +120,7 @@ def fit(
         stop: Request to stop, checked after each step; the run then ends with a checkpoint. Before the first
             validation, the averaged weights of that step are also kept as ``run.model``; the first
             validation of a resumed run replaces them.
+        callbacks: Callbacks, which rank 0 calls.
 
     Returns:
         Steps, best validation loss and time.
@@ -148,8 +151,8 @@ def fit(
             run.truncate_metrics(state.counters.step)
     elif processes.is_rank_zero:
         state.save(run.last)  # so that the run can be resumed at any time
-    counters, losses, stopped = state.counters, state.losses, False
-    validate = Validation(processes, state, val, config, energy_weight, run, report, provenance)
+    counters, losses, stopped, ended = state.counters, state.losses, False, False
+    validate = Validation(processes, state, val, config, energy_weight, run, provenance)
     recent = RecentNumbers(run, train, on_accelerator(state.weights.values))
     loss_of = StepLoss(potential, config, energy_weight, batches.mean_size)
     eager_step = TrainingStep(processes, state, loss_of, data, train, recent, config.clip_norm)
@@ -157,30 +160,47 @@ def fit(
     saved = time.perf_counter()
     began = saved - counters.seconds
 
-    def stop_and_clock() -> tuple[float, float]:
-        clock = time.perf_counter() - began if processes.is_rank_zero else 0.0
-        return float(stop.is_set or report.is_closed), clock
+    def save() -> None:
+        recent.check(counters)
+        _save(state, processes, run)
 
+    def save_for_resume() -> None:
+        save()
+        report.line(
+            f"A callback failed after step {counters.step:,}, saved in {run.last}; resume with --resume."
+        )
+
+    def requests_and_clock() -> tuple[float, float, float]:
+        clock = time.perf_counter() - began if processes.is_rank_zero else 0.0
+        return float(stop.is_set or report.is_closed), float(training.is_stopping), clock
+
+    training = Training(run, config, state)
+    events = Callbacks(callbacks if processes.is_rank_zero else (), training, save_for_resume)
     report.start(counters.step, _completed(counters, config))
     try:
-        for ids in batches.from_step(counters.step):
-            if losses and (counters.step % config.val_every == 0 or _is_over(counters, config)):
-                recent.check(counters)
-                validate()
-                saved = time.perf_counter()
-            if stopped or _is_over(counters, config):
-                break
-            state.set_learning_rate(learning_rate(config, counters.step, counters.seconds / 60))
-            parts = _parts(processes.shard(ids, edges), bounds)
-            loss, (stops, counters.seconds) = step(ids, parts, stop_and_clock)
-            losses.append(loss)
-            counters.step += 1
-            stopped = stops > 0
-            report.step(counters.step, _completed(counters, config), loss)
-            if stopped or time.perf_counter() - saved > 60 * config.save_minutes:
-                recent.check(counters)
-                _save(state, processes, run)
-                saved = time.perf_counter()
+        with events:
+            for ids in batches.from_step(counters.step):
+                is_over = ended or _is_over(counters, config)
+                if losses and (counters.step % config.val_every == 0 or is_over):
+                    recent.check(counters)
+                    row, improved = validate()
+                    report.validated(row, improved)
+                    events.validated(row)
+                    ended = processes.of_rank_zero(training.is_stopping)
+                    saved = time.perf_counter()
+                if stopped or ended or _is_over(counters, config):
+                    break
+                state.set_learning_rate(learning_rate(config, counters.step, counters.seconds / 60))
+                parts = _parts(processes.shard(ids, edges), bounds)
+                loss, (stops, ends, counters.seconds) = step(ids, parts, requests_and_clock)
+                losses.append(loss)
+                counters.step += 1
+                stopped, ended = stops > 0, ends > 0
+                report.step(counters.step, _completed(counters, config), loss)
+                events.step(loss)
+                if stopped or time.perf_counter() - saved > 60 * config.save_minutes:
+                    save()
+                    saved = time.perf_counter()
     except ProcessLostError as error:
         _save(state, processes, run)
         held = f"all {counters.step:,} steps" if processes.is_rank_zero else "the last checkpoint"
@@ -191,7 +211,8 @@ def fit(
     finally:
         state.release()
         report.stop()
-        fabric.logger.finalize("success")
+    if ended:
+        report.line(f"A callback ended the training after step {counters.step:,}.")
     if stopped:
         stop.set()
         report.line(f"Interrupted after step {counters.step:,}, saved in {run.last}; resume with --resume.")

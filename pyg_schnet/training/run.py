@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any, cast
@@ -28,10 +29,12 @@ from pyg_schnet.plots import plot_learning_curve
 from pyg_schnet.potentials.checkpoint import load
 from pyg_schnet.potentials.device import use_threads
 from pyg_schnet.potentials.potential import Potential
+from pyg_schnet.training.callbacks import Callback
 from pyg_schnet.training.config import TrainConfig
 from pyg_schnet.training.data import TrainingData, hash_files, read_data
 from pyg_schnet.training.distributed import Processes
 from pyg_schnet.training.domain_statistics import measure_domain
+from pyg_schnet.training.loggers import make_loggers
 from pyg_schnet.training.loop import fit, stop_on_signal
 from pyg_schnet.training.progress import Report
 from pyg_schnet.training.run_directory import RunDirectory
@@ -49,6 +52,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     model: nn.Module | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> RunDirectory:
     """Train a potential, from reading the data to plotting the learning curve.
 
@@ -59,6 +63,7 @@ def train(
         overwrite: Replace the run in ``config.out``.
         model: Model to train instead of the :class:`~pyg_schnet.SchNet` of ``config.model``; see
             :class:`~pyg_schnet.Potential` for how it is called.
+        callbacks: Callbacks of the run, called after the loggers of ``config.trainer.loggers``.
 
     Returns:
         The run's directory, which documents its files.
@@ -68,14 +73,16 @@ def train(
         FileNotFoundError: If a file is missing.
         BrokenPipeError: If the reader of the output closed it; the run ended after its step, with a
             checkpoint.
+        ImportError: If the package of a logger is not installed.
         ValueError: If data or options are wrong; nothing is written then.
     """
     run = RunDirectory(config.out, model)
-    processes = Processes.start(config.fabric, run)
+    processes = Processes.start(config.fabric)
     if not processes.is_rank_zero:
         report = Report()
     try:
         with processes.collective_errors():
+            loggers = make_loggers(config, run) if processes.is_rank_zero else []
             can_resume = resume and run.last.is_file()
             data = read_data(config.data, getattr(torch, config.trainer.precision), report, not can_resume)
             if data.references.is_given and (model is not None or _sums_atoms(config.model)):
@@ -108,6 +115,7 @@ def train(
                 provenance,
                 resume,
                 stop,
+                (*loggers, *callbacks),
             )
             if processes.is_rank_zero and not stop.is_set:
                 _finish(run, val_set if model is None else None, counters, report)
@@ -221,9 +229,9 @@ def _describe(config: TrainConfig, potential: Potential, data: TrainingData, rep
     report.line(f"{potential.model}, {weights:,} weights")
 
 
-# Options that a resumed run may change: its length, and where it computes.
+# Options that a resumed run may change: its length, its logs, and where it computes.
 _CHANGEABLE = ("max_steps", "max_minutes", "val_every", "patience", "threads", "compile", "save_minutes")
-_CHANGEABLE += ("root", "memory_map", "data_device")
+_CHANGEABLE += ("root", "memory_map", "data_device", "loggers")
 _OLD_DEFAULTS = {"optimizer": "adam"}  # of versions without this option
 _MAX_CONFIG_BYTES = 2**26  # it may name every file of a large data set
 _PATHS = ("path", "val_path", "split")  # compared by their content

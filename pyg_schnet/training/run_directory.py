@@ -32,6 +32,7 @@ class RunDirectory:
     ``split.npz``                 indices of the structures: train, val, test
     ``metrics.csv``               a row per validation
     ``tensorboard/``              the same for TensorBoard
+    ``wandb/``, ``wandb_id.txt``  the same for Weights & Biases, if ``trainer.loggers`` names it
     ``learning_curve.png``        plotted at the end
     ``.lock``                     empty; only while a process trains
     ``.pyg-schnet-run``           empty; marks the folder as that of a run
@@ -55,9 +56,11 @@ class RunDirectory:
         self.split = self.path / "split.npz"
         self.metrics = self.path / "metrics.csv"
         self.tensorboard = self.path / "tensorboard"
+        self.wandb_id = self.path / "wandb_id.txt"
         self.learning_curve = self.path / "learning_curve.png"
         self._mark = self.path / ".pyg-schnet-run"
         self._files = (self.model, self.last, self.split, self.metrics, self.learning_curve, self.config)
+        self._files += (self.wandb_id,)
         self._lock = FileLock(self.path, is_folder=True)
 
     def __fspath__(self) -> str:

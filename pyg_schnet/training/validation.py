@@ -19,7 +19,6 @@ from pyg_schnet.potentials.metrics import Evaluation, evaluate
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.training.config import TrainerConfig
 from pyg_schnet.training.distributed import Processes
-from pyg_schnet.training.progress import Report
 from pyg_schnet.training.run_directory import RunDirectory
 from pyg_schnet.training.schedule import learning_rate
 from pyg_schnet.training.state import Counters, TrainingState
@@ -30,7 +29,7 @@ MAX_FORCES_ERROR = 1e-5  # of splines, relative to the forces' root mean square
 
 
 class Validation:
-    """Measures and reports the validation errors, and saves the best weights and the state.
+    """Measures the validation errors, and saves them, the best weights and the state.
 
     Args:
         processes: Processes of the run, all of which must call it; rank 0 writes the files.
@@ -38,8 +37,7 @@ class Validation:
         val: Validation structures.
         config: Options of the training.
         energy_weight: Weight of the energies in the loss.
-        run: Directory for checkpoints and logs.
-        report: Output for the user.
+        run: Directory for checkpoints and metrics.
         provenance: Provenance to store in the checkpoint.
     """
 
@@ -51,15 +49,16 @@ class Validation:
         config: TrainerConfig,
         energy_weight: float,
         run: RunDirectory,
-        report: Report,
         provenance: Mapping[str, Any],
     ):
         self._processes, self._state, self._val, self._config = processes, state, val, config
-        self._energy_weight, self._run, self._report = energy_weight, run, report
-        self._provenance = provenance
+        self._energy_weight, self._run, self._provenance = energy_weight, run, provenance
 
-    def __call__(self) -> None:
+    def __call__(self) -> tuple[dict[str, float], bool]:
         """Validate the averaged weights.
+
+        Returns:
+            A row of the metrics, and whether its loss is the lowest so far.
 
         Raises:
             FloatingPointError: If an error is not finite.
@@ -83,8 +82,7 @@ class Validation:
                 checkpoint.save(state.averaged, run.model, {**self._provenance, "validation": row})
             run.append_metrics(row)  # before the state: resuming drops rows that are ahead of it
             state.save(run.last)
-            processes.fabric.log_dict({k: v for k, v in row.items() if k != "step"}, counters.step)
-        self._report.validated(row, improved)
+        return row, improved
 
 
 def validation_loss(errors: Evaluation, energy_weight: float, config: TrainerConfig) -> float:

@@ -11,10 +11,27 @@ from pathlib import Path
 import torch
 
 from pyg_schnet.nn import SchNetConfig
-from pyg_schnet.training import DataConfig, FabricConfig, Report, TrainConfig, TrainerConfig, train
+from pyg_schnet.training import Callback, DataConfig, FabricConfig, Report, TrainConfig, TrainerConfig, train
 from pyg_schnet.training.distributed import ProcessLostError
 
 NOT_FOR_ALL = "only process 0 sees "
+
+
+class StopAfter(Callback):
+    """Ends the training after a step or validation; only rank 0 is asked to."""
+
+    def __init__(self, method, step):
+        self.when = method, step
+
+    def on_step(self, training, loss):
+        self.stop("step", training)
+
+    def on_validation(self, training, metrics):
+        self.stop("validation", training)
+
+    def stop(self, method, training):
+        if (method, training.step) == self.when:
+            training.stop()
 
 
 def main(path: Path) -> None:
@@ -33,7 +50,8 @@ def main(path: Path) -> None:
             FabricConfig(**recipe["fabric"]),
         )
         try:
-            train(config, Report(), resume=resume)
+            callbacks = [StopAfter(*recipe["stop"])] if "stop" in recipe else []
+            train(config, Report(), resume=resume, callbacks=callbacks)
             told[name] = "done"
         except (FileNotFoundError, FloatingPointError, ProcessLostError, SystemExit) as error:
             told[name] = f"{type(error).__name__}: {error}"

@@ -113,6 +113,9 @@ RUNS = {  # name: what differs from one step of Adam on five structures, of whic
 }
 
 
+STOPS = {"stopped in a step": ("step", 2), "stopped in a validation": ("validation", 4)}
+
+
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory):
     """Train all recipes by two processes, and by one; give both folders and what the two told."""
@@ -144,6 +147,9 @@ def jobs(tmp_path_factory):
     elsewhere = asdict(recipe(two, "elsewhere", *files["forces"]))
     elsewhere["data"]["path"] = f"only process 0 sees {files['forces'][0]}"
     plan["elsewhere"] = [elsewhere, False]
+    for name, when in STOPS.items():
+        stopped = asdict(recipe(two, name, *files["forces"], max_steps=9, val_every=4))
+        plan[name] = [stopped | {"stop": when}, False]
     absent = asdict(recipe(two, "absent", "absent.xyz", files["forces"][1]))
     plan["absent"] = [absent, False]
     (folder / "plan.json").write_text(json.dumps(plan))
@@ -205,6 +211,13 @@ def test_a_file_that_another_process_does_not_see_ends_both(jobs):
     told = [job["elsewhere"] for job in jobs[2]]
     assert re.match(r"ProcessLostError: process 1 of 2 could not start.* files", told[0])
     assert told[1].startswith("FileNotFoundError")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("name", "last"), [("stopped in a step", 3), ("stopped in a validation", 4)])
+def test_a_callback_of_rank_0_ends_both_after_the_same_validation(jobs, name, last):
+    assert [job[name] for job in jobs[2]] == ["done", "done"]
+    assert [row["step"] for row in RunDirectory(jobs[1] / name).read_metrics()] == [last]
 
 
 @pytest.mark.process
@@ -343,11 +356,11 @@ def test_a_command_starts_as_many_processes_as_it_is_told(endless):
     assert RunDirectory(config.out).read_metrics()[0]["step"] == 3
 
 
-def test_torchruns_number_of_processes_is_not_contradicted(monkeypatch, tmp_path):
+def test_torchruns_number_of_processes_is_not_contradicted(monkeypatch):
     for name, value in environment(0).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=r"^`fabric.devices`.*`fabric.num_nodes`.*2.*1"):
-        Processes.start(FabricConfig("cpu", devices=4), RunDirectory(tmp_path))
+        Processes.start(FabricConfig("cpu", devices=4))
 
 
 @pytest.mark.parametrize("count", [2, 3, 8])

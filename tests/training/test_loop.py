@@ -7,7 +7,6 @@ from dataclasses import asdict
 import pytest
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from safetensors.torch import load_file
 
 from pyg_schnet import Potential, SchNet, load
@@ -35,8 +34,7 @@ def start(recipe, report, tmp_path):
         potential = Potential(model, references.scale(), references.atomref(), references.elements())
         directory = RunDirectory(tmp_path / "fit")
         directory.prepare(False, False)
-        logger = TensorBoardLogger(directory.tensorboard, "", "")
-        processes = Processes(Fabric(accelerator="cpu", devices=1, loggers=logger))
+        processes = Processes(Fabric(accelerator="cpu", devices=1))
         count = fit(processes, potential, train, val, config.trainer, directory, report(), {"note": "test"})
         return potential, directory, count
 
