@@ -32,7 +32,7 @@ ENERGY = {
 }
 LENGTH = {"Å": 1.0, "Angstrom": 1.0, "nm": 10.0, "Bohr": Bohr}
 GPa = 1e-21 / _ELEMENTARY_CHARGE  # eV/Å³
-_PRESSURE = {"GPa": GPa, "kbar": 0.1 * GPa}
+PRESSURE = {"GPa": GPa, "kbar": 0.1 * GPa}
 # Debye, gigahertz, heat capacity, elementary charge, wave number, dimensionless: kept as published.
 _KEPT = ("D", "GHz", "cal/mol/K", "e", "1/cm", "")
 
@@ -40,7 +40,7 @@ _KEPT = ("D", "GHz", "cal/mol/K", "e", "1/cm", "")
 def _every_unit() -> dict[str, tuple[str, float]]:
     """Return dimension and factor to eV and Å of each named unit."""
     units = {name: ("energy", factor) for name, factor in ENERGY.items()}
-    units |= {name: ("pressure", factor) for name, factor in _PRESSURE.items()}
+    units |= {name: ("pressure", factor) for name, factor in PRESSURE.items()}
     units |= {name: (name, 1.0) for name in _KEPT}
     for name, factor in LENGTH.items():
         units[name] = ("length", factor)
@@ -54,7 +54,7 @@ def _every_unit() -> dict[str, tuple[str, float]]:
 _UNITS = _every_unit()
 # Spellings of units in other programs, in lower case.
 _SPELLINGS: dict[str, str] = {
-    **{name.lower(): name for name in (*ENERGY, *LENGTH, *_PRESSURE) if "/" not in name},
+    **{name.lower(): name for name in (*ENERGY, *LENGTH, *PRESSURE) if "/" not in name},
     **dict.fromkeys(("ha", "eh", "hartrees", "hartree"), "Hartree"),
     **dict.fromkeys(("ry", "rydbergs"), "Rydberg"),
     **dict.fromkeys(("ang", "a", "angstroms", "angstrom"), "Å"),

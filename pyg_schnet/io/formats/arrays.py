@@ -110,6 +110,15 @@ MODELFORGE = tuple(
     for positions in ("positions", "geometry")
 )
 DEEPMD = Layout("type", "coord", {"energy": "force"})
+PUBLISHED = {
+    "MD17": MD17,
+    "revised MD17": REVISED_MD17,
+    "ANI-1x": ANI_1X,
+    "ANI-1": ANI_1,
+    "SPICE": SPICE,
+    "modelforge": MODELFORGE[0],
+}
+"""Layouts of published npz and HDF5 files, by the name of the data set or program."""
 
 
 def recognize(names: Iterable[str], layouts: Sequence[Layout], source: str) -> Layout:

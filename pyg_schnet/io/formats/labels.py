@@ -18,13 +18,13 @@ Sections: TypeAlias = Mapping[str, Mapping[str, Any]]
 _CHARGES = ("charge", "total_charge")  # names of the charge of a structure
 
 # Names by kind, in order of preference; a prefix may name the level of theory.
-_NAMES = {
+NAMES = {
     "energy": ("energy", "total_energy", "totenergy", "tot_energy", "potential_energy", "energies"),
     "forces": ("forces", "force", "atomic_forces", "total_forces", "total_force", "total_gradient"),
     "stress": ("stress", "virial_stress", "virial", "virials"),
 }
-_SHORT = {"energy": ("e", "u0"), "forces": ("f",), "stress": ()}
-_LEVELS = ("", "ref_", "dft_", "qm_")
+SHORT_NAMES = {"energy": ("e", "u0"), "forces": ("f",), "stress": ()}
+LEVELS = ("", "ref_", "dft_", "qm_")
 # Kinds of labels that a section can hold; sections that are not listed can hold all.
 _KINDS = {"info": ("energy", "stress"), "key_value_pairs": ("energy", "stress"), "arrays": ("forces",)}
 
@@ -99,9 +99,9 @@ def level_of(name: str, kind: str) -> str | None:
         kind, for instance ``"free_energy"``.
     """
     low = name.lower()
-    if low in _SHORT[kind]:
+    if low in SHORT_NAMES[kind]:
         return ""
-    found = (x for x in _LEVELS if low.startswith(x) and low[len(x) :] in _NAMES[kind])
+    found = (x for x in LEVELS if low.startswith(x) and low[len(x) :] in NAMES[kind])
     return next(found, None)
 
 
@@ -246,7 +246,7 @@ def _candidates(sections: Sections, kind: str) -> Iterator[Label]:
         if section == "calculator":
             if kind in values:
                 yield Label(section, kind)
-        elif kind in _KINDS.get(section, _NAMES):
+        elif kind in _KINDS.get(section, NAMES):
             ranks = {name: _rank(name, kind) for name in values if isinstance(name, str)}
             known = [name for name, rank in ranks.items() if rank is not None]
             yield from (Label(section, name) for name in sorted(known, key=lambda name: ranks[name] or 0))
@@ -256,5 +256,5 @@ def _rank(name: str, kind: str) -> int | None:
     level = level_of(name, kind)
     if level is None:
         return None
-    names = (*_NAMES[kind], *_SHORT[kind])
-    return len(names) * _LEVELS.index(level) + names.index(name.lower()[len(level) :])
+    names = (*NAMES[kind], *SHORT_NAMES[kind])
+    return len(names) * LEVELS.index(level) + names.index(name.lower()[len(level) :])

@@ -13,14 +13,14 @@ from pyg_schnet.io.units import ENERGY, LENGTH, Units
 
 _log = logging.getLogger(__name__)
 _SHOWN = 60  # characters of a statement in a message
-_KEYS = {
+KEYS = {
     "units?": "",
     "(energy|energies)_units?": "energy",
     "(lengths?|distances?|positions?|pos|coordinates)_units?": "length",
     "(forces?)_units?": "forces",
     "(stress|stresses)_units?": "stress",
 }
-_SYSTEMS = {
+SYSTEMS = {
     **dict.fromkeys(("atomic", "au", "a.u.", "atomic_unit", "atomic_units"), "Hartree, Bohr"),
     "metal": "eV, Å",
     "real": "kcal/mol, Å",
@@ -97,13 +97,13 @@ def _quantity(name: str) -> str | None:
     low = name.lower()
     if "unit" not in low:
         return None
-    return next((own for pattern, own in _KEYS.items() if re.fullmatch(pattern, low)), None)
+    return next((own for pattern, own in KEYS.items() if re.fullmatch(pattern, low)), None)
 
 
 def _parse(text: str) -> dict[str, str]:
     """Return the units in a text such as ``"Hartree, Bohr"``; empty if one is unknown or given twice."""
     found: dict[str, str] = {}
-    for word in re.split(r"\s*[,;]\s*|\s+", _SYSTEMS.get(text.strip().lower(), text).strip()):
+    for word in re.split(r"\s*[,;]\s*|\s+", SYSTEMS.get(text.strip().lower(), text).strip()):
         own = _unit(word)
         if not own or not found.keys().isdisjoint(own):
             return {}
