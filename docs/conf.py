@@ -27,7 +27,10 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
-    "layers",  # a picture of the layers of packages, in _ext
+    "command_line",  # of _ext, as the following: commands in pages that are executed
+    "error_messages",  # all messages of the package
+    "layers",  # a picture of the layers of packages
+    "recognized",  # tables of the names that readers recognize
 ]
 exclude_patterns = ["_build", "_ext", "gallery/*.ipynb", "gallery/*.py", "**/README.md", "inventories"]
 nitpicky = False
@@ -77,7 +80,7 @@ html_theme = "furo"
 html_title = f"pyg_schnet {release}"
 
 html_static_path = ["_static"]
-html_css_files = ["pictures.css"]
+html_css_files = ["pages.css", "pictures.css"]
 html_theme_options = {
     "source_repository": "https://github.com/pyg-schnet/pyg_schnet/",
     "source_branch": "main",
