@@ -139,7 +139,7 @@ def test_pictures_that_exist_are_replaced_only_when_asked(run, capsys, quick):
 def test_a_checkpoint_alone_has_filters_and_elements(run, tmp_path, capsys, quick):
     shutil.copy(run / "model.safetensors", tmp_path / "model.safetensors")
     found = told(capsys, tmp_path / "model.safetensors")
-    assert list(found["pictures"]) == ["filters", "filter_profiles", "elements"]
+    assert list(found["pictures"]) == [name for name in ALL if name not in found["left_out"]]
     assert sorted(found["left_out"]) == ["atoms", "errors", "learning_curve", "parity"]
     message = fails(capsys, tmp_path / "model.safetensors", "--only", "parity", "--out", tmp_path / "x")
     assert "`--only parity` cannot be drawn: a checkpoint alone has no structures; pass FILE" in message
@@ -171,7 +171,8 @@ def test_many_structures_are_drawn_in_part(run, capsys, quick):
 def test_structures_without_labels_have_atoms_only(run, tmp_path, capsys, quick):
     ase.io.write(tmp_path / "bare.xyz", [molecule("CH3CH2OH"), molecule("C2H6")])
     found = told(capsys, run / "model.safetensors", tmp_path / "bare.xyz", "--index", ":")
-    assert list(found["pictures"]) == ["filters", "filter_profiles", "atoms", "elements"]
+    assert list(found["pictures"]) == [name for name in ALL if name not in found["left_out"]]
+    assert sorted(found["left_out"]) == ["errors", "learning_curve", "parity"]
     assert found["pictures"]["atoms"]["shows"].endswith("structures 0, 1")
     assert "has no energy" in found["left_out"]["parity"]
 
@@ -199,7 +200,8 @@ def test_a_crystal_of_one_element_has_no_map_of_elements(tmp_path, capsys, quick
     save(Potential(SchNet(8, 8, 1, 8, 4.0), elements=[14]), tmp_path / "si.safetensors")
     ase.io.write(tmp_path / "si.xyz", bulk("Si", cubic=True))
     found = told(capsys, tmp_path / "si.safetensors", tmp_path / "si.xyz")
-    assert list(found["pictures"]) == ["filters", "filter_profiles", "atoms"]
+    assert list(found["pictures"]) == [name for name in ALL if name not in found["left_out"]]
+    assert sorted(found["left_out"]) == ["elements", "errors", "learning_curve", "parity"]
     assert "the model has one element" in found["left_out"]["elements"]
     assert "10 Å" not in found["pictures"]["filters"]["shows"]
 
