@@ -1,0 +1,67 @@
+"""Who follows a page of docs/how_to, line by line, gets a package that works."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+if not (ROOT / "pyg_schnet").is_dir():
+    pytest.skip("there is no source of the package here", allow_module_level=True)
+PAGES = sorted(page for page in (ROOT / "docs" / "how_to").glob("*.md") if page.stem != "index")
+
+_spec = importlib.util.spec_from_file_location("how_to", Path(__file__).parent / "how_to.py")
+how_to = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(how_to)
+
+of_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+
+
+def run(folder: Path, *command: str) -> str:
+    """Run a program in a changed copy of the source, and return its output."""
+    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@of_page
+def test_the_changes_of_a_page_fit_the_source(page, tmp_path):
+    found = how_to.blocks(page)
+    assert {block.is_change for block in found} == {True, False}
+    for path in {block.path for block in found if block.is_change}:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / path, tmp_path / path)
+    for block in found:
+        assert block.is_change or not (ROOT / block.path).exists()
+        how_to.apply(block, tmp_path)
+        if block.path.endswith(".py"):
+            compile((tmp_path / block.path).read_text(encoding="utf-8"), block.path, "exec")
+
+
+@pytest.mark.process
+@of_page
+def test_the_tests_of_a_page_pass_in_the_changed_source(page, tmp_path):
+    ignored = shutil.ignore_patterns("__pycache__", "_build", "gallery", "generated")
+    for name in ("pyg_schnet", "tests", "docs", "datasets"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+    for name in ("pyproject.toml", "README.md", "CHANGELOG.md"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    found = how_to.blocks(page)
+    for block in found:
+        how_to.apply(block, tmp_path)
+    tests = sorted({block.path for block in found if re.search(r"(^|/)test_\w+\.py$", block.path)})
+    assert tests
+    run(tmp_path, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
+    changed = sorted({block.path for block in found if block.path.endswith(".py")})
+    for command in (("ruff", "format", "--check"), ("ruff", "check")):
+        if shutil.which(command[0], path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"):
+            run(tmp_path, *command, *changed)
