@@ -24,7 +24,8 @@ SMALL = "--model.hidden_channels 16 --model.num_filters 16 --trainer.max_steps 5
 COMMANDS = (
     "pyg-schnet --help",
     f"pyg-schnet data {SAMPLE}",
-    f"pyg-schnet train --data.path {SAMPLE} --data.n_train 100 {SMALL} --out run",
+    "pyg-schnet recipes",
+    f"pyg-schnet train own_file --data.path {SAMPLE} --data.n_train 100 {SMALL} --out run",
     f"pyg-schnet check run/model.safetensors {SAMPLE} --only rotation,forces",
     f"pyg-schnet evaluate run/model.safetensors {SAMPLE} --part test",
     "ase build CH3CH2OH ethanol.xyz",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -37,6 +38,8 @@ print(*[read_card(name).name for name in ("iso17", "md17", "md22", "qm9")])
 library = importlib.import_module("pyg_schnet.kernels.c.library")
 from pyg_schnet.io.recipes import find_recipe
 print(find_recipe("own_file"), find_recipe("datasets/md17/recipes/own_file.yaml"))
+from pyg_schnet.cli import main
+main(["recipes", "own_file", "--json"])
 print(all((Path(library.__file__).parent / name).is_file() for name in library._SOURCES))
 """
 
@@ -93,10 +96,11 @@ def test_the_unpacked_wheel_works_alone(built, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    folder, cards, recipes, kernels = done.stdout.splitlines()
+    folder, cards, recipes, printed, kernels = done.stdout.splitlines()
     assert Path(folder) == tmp_path
     assert cards == "iso17 md17 md22 qm9"
     assert recipes.split() == 2 * [f"{tmp_path}/pyg_schnet/datasets/recipes/md17/own_file.yaml"]
+    assert json.loads(printed)["path"] == recipes.split()[0]
     assert kernels == "True"
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _GROUPS = {
     "data and training": {
         "data": "show what a file or a published data set holds, with warnings",
+        "recipes": "list the recipes that come with the package, or print one",
         "train": "train a potential on energies and forces",
     },
     "quality of a potential": {

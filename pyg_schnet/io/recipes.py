@@ -36,3 +36,24 @@ def find_recipe(name: str) -> Path:
     raise FileNotFoundError(
         f"{name}: no such recipe; pass a YAML file, or one of {', '.join(known)}.{nearest(path.stem, known)}"
     )
+
+
+def read_title(recipe: Path) -> str:
+    """Return the first line of a recipe, a comment that states what it trains, or ``""`` without one.
+
+    Args:
+        recipe: A YAML file.
+    """
+    with recipe.open(encoding="utf-8") as file:
+        line = file.readline().strip()
+    return line.lstrip("# ") if line.startswith("#") else ""
+
+
+def data_set_of(recipe: Path) -> str:
+    """Return the name of the data set of a recipe that comes with the package, such as ``"qm9"``.
+
+    Args:
+        recipe: One of :func:`named_recipes`.
+    """
+    folder = recipe.parent  # qm9/recipes in a clone, recipes/qm9 in the wheel
+    return folder.parent.name if folder.name == "recipes" else folder.name
