@@ -15,16 +15,25 @@ from jsonargparse import ArgumentParser, Namespace
 
 from pyg_schnet.cli.options import add_files, add_verbosity, with_model
 from pyg_schnet.io.console import out
-from pyg_schnet.io.outputs import check_distinct, check_replaceable, format_without_results
+from pyg_schnet.io.outputs import format_without_results
 
 if TYPE_CHECKING:
     from ase import Atoms
 
     from pyg_schnet.simulation import BatchedDynamics, Dynamics
 
-_SHARED = ("temperature", "timestep", "duration", "thermostat", "friction", "seed", "interval", "overwrite")
-_SHARED += ("closest", "max_force")
-_ALONE = ("pressure", "pressure_time", "equilibration", "resume", "stop_if_uncertain")
+_SETTINGS = ("temperature", "timestep", "duration", "equilibration", "thermostat", "friction", "pressure")
+_SETTINGS += (
+    "pressure_time",
+    "interval",
+    "seed",
+    "log",
+    "closest",
+    "max_force",
+    "stop_if_uncertain",
+    "index",
+)
+_SETTINGS += ("overwrite", "resume", "device", "threads")
 
 
 def build() -> ArgumentParser:
@@ -101,78 +110,26 @@ def build() -> ArgumentParser:
 
 def run(options: Namespace) -> int:
     """Run molecular dynamics."""
-    from pyg_schnet.datasets.structure_file import StructureFile
+    from pyg_schnet.simulation import Dynamics
+    from pyg_schnet.simulation.dynamics import md
 
-    path = Path(options.out)
-    check_replaceable(path)
-    if path.exists() and not (options.overwrite or options.resume):
-        raise FileExistsError(
-            f"{path}: exists; choose another name, --resume to continue it, or --overwrite to replace it"
-        )
-    if options.overwrite and options.resume:
-        raise ValueError("`--resume` and `--overwrite` exclude each other: continue, or begin again")
-    index = _index(options.index)
-    _check_outputs(options, _log_of(options) if isinstance(index, int) else None)
-    frames = [atoms for _, atoms in StructureFile(options.input, options.index)]
-    if (kind := format_without_results(options.out)) and not (options.quiet or options.json):
-        text = f"{path}: {kind} holds no energies and forces; {path}.extxyz beside it has them."
-        out.print(text, markup=False, highlight=False)
-    return _run_one(frames[0], options) if isinstance(index, int) else _run_several(frames, options)
-
-
-def _check_outputs(options: Namespace, log: Path | None) -> None:
-    """Raise if files of the command are the same, or if the default log belongs to another run."""
-    from pyg_schnet.potentials.model_files import model_files
-    from pyg_schnet.simulation.restart import restart_path
-    from pyg_schnet.simulation.trajectory import append_only_path
-
-    path = Path(options.out)
-    frames, restart = append_only_path(path), restart_path(path)
-    inputs = {"MODEL": model_files(options.model), "IN": [options.input]}
-    outputs = {"OUT": path, "OUT.extxyz": None if frames == path else frames, "OUT.restart": restart}
-    check_distinct(inputs, {**outputs, "--log": log})
-    if not options.log and log is not None and log.exists() and not (path.exists() or restart.exists()):
-        raise FileExistsError(
-            f"{log}: exists without {path}, so it belongs to another run; choose another by --log"
-        )
-
-
-def _log_of(options: Namespace) -> Path:
-    return Path(options.log) if options.log else Path(options.out).with_suffix(".csv")
-
-
-def _index(text: str) -> int | str:
-    try:
-        if ":" not in text:
-            return int(text)
-        slice(*(int(part) if part else None for part in text.split(":")))
-    except (ValueError, TypeError):
-        raise ValueError(
-            f"`--index` must be a number or a slice such as ':' or '0:10', got {text!r}"
-        ) from None
-    return text
-
-
-def _run_one(atoms: Atoms, options: Namespace) -> int:
-    from pyg_schnet.potentials.model_files import resolve_models
-    from pyg_schnet.simulation import SchNetCalculator, run_md
-    from pyg_schnet.simulation.limits import training_domain_of
-
-    atoms.calc = SchNetCalculator(resolve_models(options.model), device=options.device)
     prints = not (options.quiet or options.json)
-    domain = training_domain_of(atoms.calc)
-    if prints and options.pressure is not None and domain is not None and not domain.stress:
-        out.print("The model was not trained on stresses: its pressure may be far off.")
-    settings = {name: options[name] for name in (*_SHARED, *_ALONE)}
+    settings = {name: options[name] for name in _SETTINGS}
     with _report_saved_steps(options), _Progress(options, prints) as progress, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "the potential was not trained on stresses")
-        result = run_md(
-            atoms, **settings, trajectory=options.out, log=_log_of(options), on_step=progress.show
-        )
+        if not prints:
+            warnings.filterwarnings("ignore", "the potential was not trained on stresses")
+        result = md(options.model, options.input, options.out, **settings, on_step=progress.show)
+    if isinstance(result, Dynamics):
+        return _report_one(result, options)
+    return _report_several(result, options)
+
+
+def _report_one(result: Dynamics, options: Namespace) -> int:
     if options.json:
         print(json.dumps(_numbers(result)))
-    elif prints:
+    elif not options.quiet:
         _print_table(result)
+        _print_format(options.out)
     if result.stopped is None:
         return 0
     if not options.json:
@@ -183,19 +140,30 @@ def _run_one(atoms: Atoms, options: Namespace) -> int:
     return 1
 
 
+def _print_format(path: str) -> None:
+    """Print if a file has no energies and forces."""
+    if kind := format_without_results(path):
+        text = f"{path}: {kind} holds no energies and forces; {path}.extxyz beside it has them."
+        out.print(text, markup=False, highlight=False)
+
+
 @contextmanager
 def _report_saved_steps(options: Namespace) -> Iterator[None]:
-    """Print how far OUT can be resumed if a signal or a full disk ends the run."""
+    """Print what OUT holds if a signal or a full disk ends the run, and whether it can be resumed."""
     from pyg_schnet.simulation.restart import restart_path, resumable_step
 
     restart = restart_path(options.out)
-    before = _modification_time(restart)
+    before = [_modification_time(path) for path in (restart, options.out)]
     try:
         yield
     except (KeyboardInterrupt, OSError):
-        if _modification_time(restart) != before and (step := resumable_step(options.out)) is not None:
+        after = [_modification_time(path) for path in (restart, options.out)]
+        if after[0] != before[0] and (step := resumable_step(options.out)) is not None:
             text = f"{step:,} steps ({step * options.timestep / 1000:g} ps) are done, in {options.out}"
             print(f"pyg-schnet: {text}; --resume continues", file=sys.stderr)
+        elif ":" in options.index and after[1] != before[1]:
+            text = f"{options.out} holds the frames so far; runs in a batch cannot be resumed"
+            print(f"pyg-schnet: {text}", file=sys.stderr)
         raise
 
 
@@ -269,38 +237,19 @@ def _print_table(result: Dynamics) -> None:
         out.print(f"{name:<14}{value}", highlight=False)
 
 
-def _run_several(frames: list[Atoms], options: Namespace) -> int:
-    """Run several structures in a batch; options that are not available there are rejected."""
-    from pyg_schnet.potentials.model_files import resolve_models
-    from pyg_schnet.simulation import run_md_batched
-
-    defaults = build().get_defaults()
-    for name in (*_ALONE, "log"):
-        if options[name] != defaults[name]:
-            raise ValueError(
-                f"`--{name}` needs one structure, got {len(frames)} by --index {options.index}; choose one"
-            )
-    settings = {name: options[name] for name in _SHARED}
-    before = _modification_time(options.out)
-    try:
-        result = run_md_batched(
-            resolve_models(options.model), frames, **settings, trajectory=options.out, device=options.device
-        )
-    except (KeyboardInterrupt, OSError):
-        if _modification_time(options.out) != before:
-            text = f"{options.out} holds the frames so far; runs in a batch cannot be resumed"
-            print(f"pyg-schnet: {text}", file=sys.stderr)
-        raise
+def _report_several(result: BatchedDynamics, options: Namespace) -> int:
     if options.json:
         print(json.dumps(_batched_numbers(result)))
     elif not options.quiet:
-        out.print(f"{len(frames)} structures, {result.duration:g} ps each: {options.out}")
-        drifts = result.drift or [None] * len(frames)
+        count = len(result.atoms)
+        out.print(f"{count} structures, {result.duration:g} ps each: {options.out}")
+        drifts = result.drift or [None] * count
         for number, (temperature, drift) in enumerate(zip(result.temperature, drifts, strict=True)):
             energy = "" if drift is None else f"   energy drift {drift:+.4f} meV/atom/ps"
             out.print(f"{number:>6}  {temperature:5.0f} K{energy}", highlight=False)
             if result.stopped[number] is not None:
                 out.print(f"        stopped: {result.stopped[number]}", highlight=False)
+        _print_format(options.out)
     return 0 if not any(result.stopped) else 1
 
 
