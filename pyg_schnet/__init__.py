@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pyg_schnet.potentials import Potential as Potential
     from pyg_schnet.potentials import load as load
     from pyg_schnet.potentials import save as save
+    from pyg_schnet.prediction.prediction import predict as predict
+    from pyg_schnet.prediction.relaxation import relax as relax
     from pyg_schnet.simulation.dynamics import md as md
     from pyg_schnet.training.evaluation import evaluate as evaluate
     from pyg_schnet.training.from_recipe import train as train
@@ -32,6 +34,8 @@ __getattr__, __dir__, __all__ = lazy_names(
         "Potential": "potentials",
         "load": "potentials",
         "save": "potentials",
+        "predict": "prediction.prediction",
+        "relax": "prediction.relaxation",
         "md": "simulation.dynamics",
         "evaluate": "training.evaluation",
         "train": "training.from_recipe",

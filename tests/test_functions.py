@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import ClassVar
 
 import ase.io
 import numpy as np
 import pytest
 import torch
 import yaml
+from ase import Atoms
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from torch import nn
@@ -19,6 +23,7 @@ from pyg_schnet import Ensemble, Potential, cli
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.potentials import Evaluation
 from pyg_schnet.training import RunDirectory
+from pyg_schnet.transforms.ase_atoms import to_ase
 
 SAMPLE = Path(__file__).parents[1] / "datasets" / "md17" / "ethanol_gfn2_xtb.npz"
 TINY = {
@@ -86,6 +91,7 @@ class TestTrain:
         assert written["trainer"]["max_steps"] == 2
         assert written["trainer"]["lr"] == 1e-3
 
+    @pytest.mark.process
     def test_a_model_of_the_users(self, tmp_path):
         class Springs(nn.Module):
             def __init__(self):
@@ -101,12 +107,14 @@ class TestTrain:
         assert isinstance(trained.potential.model, Springs)
         assert trained.potential.model is not options["model"]
 
+    @pytest.mark.process
     def test_print_receives_the_lines_of_the_command(self, tmp_path):
         lines = []
         pyg_schnet.train(SAMPLE, out=tmp_path / "run", report=lines.append, **TINY)
         assert any(line.startswith("Training on 64 structures, validating on 16") for line in lines)
         assert sum("validation: energy" in line for line in lines) == 2
 
+    @pytest.mark.process
     def test_what_looks_wrong_is_a_python_warning(self, tmp_path):
         frames, rng = [molecule("CH3CH2OH") for _ in range(12)], np.random.default_rng(0)
         for number, frame in enumerate(frames):
@@ -195,6 +203,7 @@ class TestEvaluate:
         assert repr(errors).startswith("ModelEvaluation(n=1500, energy_mae=")
         assert isinstance(errors, Evaluation)
 
+    @pytest.mark.process
     def test_an_ensemble_is_calibrated(self, run, tmp_path):
         other = pyg_schnet.train(
             SAMPLE, out=tmp_path / "b", **{**TINY, "trainer": {"max_steps": 4, "seed": 1}}
@@ -234,3 +243,206 @@ class TestEvaluate:
     def test_a_part_needs_the_split_beside_the_model(self, run):
         with pytest.raises(ValueError, match="`part` needs the path of a run"):
             pyg_schnet.evaluate(run.potential, SAMPLE, "val")
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """A file of three structures within the training domain."""
+    path = tmp_path_factory.mktemp("structures") / "in.extxyz"
+    ase.io.write(path, [to_ase(AtomsDataset(path=SAMPLE)[number], with_results=False) for number in range(3)])
+    return path
+
+
+def assert_same(one: Atoms, other: Atoms) -> None:
+    assert one.get_potential_energy() == other.get_potential_energy()
+    np.testing.assert_array_equal(one.positions, other.positions)
+    np.testing.assert_array_equal(one.get_forces(), other.get_forces())
+
+
+class TestPredict:
+    def test_the_results_are_those_of_the_command(self, run, file, tmp_path):
+        out = tmp_path / "out.traj"
+        assert cli.main(["predict", str(run.path), str(file), str(out), "--quiet"]) == 0
+        theirs = ase.io.read(out, ":")
+        atoms = ase.io.read(file, ":")
+        written = pyg_schnet.predict(run, file, tmp_path / "own.traj")
+        for frames in (pyg_schnet.predict(run, file), pyg_schnet.predict(run.potential, atoms), written):
+            assert len(frames) == 3
+            for one, other in zip(frames, theirs, strict=True):
+                assert_same(one, other)
+        assert (tmp_path / "own.traj").read_bytes() == out.read_bytes()
+        assert all(frame.calc is None for frame in atoms)
+
+    def test_one_structure_returns_one(self, run, file):
+        last = pyg_schnet.predict(run, ase.io.read(file, 2))
+        assert_same(pyg_schnet.predict(run, file, index=-1), last)
+        assert_same(pyg_schnet.predict(run, [ase.io.read(file, 2)])[0], last)
+
+    def test_what_was_written_is_read_as_a_sequence(self, run, file, tmp_path):
+        written = pyg_schnet.predict(run, str(file), tmp_path / "out.extxyz")
+        assert written.path == tmp_path / "out.extxyz"
+        assert [frame.info["input_frame"] for frame in written[::-1]] == [2, 1, 0]
+        assert written[-1].info["input_frame"] == 2
+        with pytest.raises(IndexError):
+            written[3]
+        assert repr(written) == f"PredictionFile('{written.path}', 3 structures)"
+
+    def test_structures_in_memory_are_written_too(self, run, file, tmp_path):
+        frame = pyg_schnet.predict(run, ase.io.read(file, 1), tmp_path / "out.traj")
+        assert_same(ase.io.read(tmp_path / "out.traj"), frame)
+        with pytest.raises(FileExistsError, match="exists"):
+            pyg_schnet.predict(run, ase.io.read(file, 1), tmp_path / "out.traj")
+
+    def test_rejected_structures_are_errors_or_left_out(self, run, file):
+        frames = [ase.io.read(file, 0), molecule("SiH4")]
+        with pytest.raises(ValueError, match="structure 1: `z` contains 14"):
+            pyg_schnet.predict(run, frames)
+        assert len(pyg_schnet.predict(run, frames, skip=True)) == 1
+
+    def test_structures_outside_of_the_training_domain_are_warned_of(self, run, file, tmp_path):
+        frames = ase.io.read(file, ":")
+        frames[1].positions *= 0.7
+        ase.io.write(tmp_path / "near.extxyz", frames)
+        with pytest.warns(UserWarning, match="1 structure is outside the training domain.* first is 1: "):
+            pyg_schnet.predict(run, frames)
+        with pytest.warns(UserWarning, match="1 structure is outside the training domain.* first is 1: "):
+            written = pyg_schnet.predict(run, tmp_path / "near.extxyz", tmp_path / "out.extxyz")
+        assert [number for number, _ in written.outside.first] == [1]
+
+    @pytest.mark.parametrize(
+        ("options", "error", "message"),
+        [
+            ({"batch_size": 0}, ValueError, "`--batch_size` must be at least 1"),
+            ({"processes": 2}, ValueError, "`processes` needs a file of structures, and `out`"),
+            ({"out": "out.pdb"}, ValueError, "holds no energies and forces"),
+            ({"structures": 3}, TypeError, "`structures` must be an ase.Atoms, a list of them, or a file"),
+            ({"structures": []}, ValueError, "`structures` must hold at least one"),
+            ({"structures": "nowhere.xyz"}, FileNotFoundError, "nowhere.xyz"),
+            ({"model": 3}, TypeError, "`model` must be a Potential"),
+        ],
+    )
+    def test_a_wrong_argument_is_an_exception(self, options, error, message, run):
+        arguments = {"model": run, "structures": molecule("CH3CH2OH"), **options}
+        with pytest.raises(error, match=message):
+            pyg_schnet.predict(**arguments)
+
+
+class TestRelax:
+    @pytest.mark.process
+    def test_the_results_are_those_of_the_command(self, run, file, tmp_path):
+        out, goal = tmp_path / "out.traj", {"fmax": 0.5, "steps": 3}
+        told = cli.main(
+            ["relax", str(run.path), str(file), str(out), "--fmax", "0.5", "--steps", "3", "--quiet"]
+        )
+        theirs = ase.io.read(out, ":")
+        written = pyg_schnet.relax(run, file, tmp_path / "own.traj", **goal)
+        for frames in (pyg_schnet.relax(run, file, **goal), written):
+            for one, other in zip(frames, theirs, strict=True):
+                assert_same(one, other)
+                assert one.info["converged"] == other.info["converged"]
+                assert one.info["steps"] == other.info["steps"] <= 3
+        assert told == (0 if all(frame.info["converged"] for frame in written) else 1)
+        assert (tmp_path / "own.traj").read_bytes() == out.read_bytes()
+
+    def test_one_structure_returns_one(self, run, file, tmp_path):
+        out = tmp_path / "out.traj"
+        cli.main(["relax", str(run.path), str(file), str(out), "--index", "1", "--steps", "2", "--quiet"])
+        start = ase.io.read(file, 1)
+        before = start.positions.copy()
+        for relaxed in (
+            pyg_schnet.relax(run, start, tmp_path / "own.traj", steps=2),
+            pyg_schnet.relax(run, file, index=1, steps=2),
+        ):
+            assert_same(relaxed, ase.io.read(out))
+        np.testing.assert_array_equal(start.positions, before)
+        assert_same(ase.io.read(tmp_path / "own.traj"), relaxed)
+
+    @pytest.mark.parametrize(
+        ("options", "error", "message"),
+        [
+            ({"fmax": 0.0}, ValueError, "`fmax` must be positive and in eV/Å"),
+            ({"optimizer": "bfgs"}, ValueError, "`optimizer` must be one of BFGS"),
+            ({"resume": True}, ValueError, "`resume` needs a file"),
+            ({"out": "out.nothing"}, ValueError, "ASE has no format"),
+            ({"structures": molecule("SiH4")}, ValueError, "`z` contains 14"),
+        ],
+    )
+    def test_a_wrong_argument_is_an_exception(self, options, error, message, run):
+        arguments = {"model": run, "structures": molecule("CH3CH2OH"), **options}
+        with pytest.raises(error, match=message):
+            pyg_schnet.relax(**arguments)
+
+
+class TestMd:
+    SETTINGS: ClassVar = {"temperature": 50.0, "duration": 0.005, "interval": 5}
+    OPTIONS: ClassVar = ["--temperature=50", "--duration=0.005", "--interval=5"]
+
+    def test_the_trajectory_is_that_of_the_command(self, run, file, tmp_path, capsys):
+        out = tmp_path / "out.extxyz"
+        assert cli.main(["md", str(run.path), str(file), str(out), *self.OPTIONS, "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        own = tmp_path / "own.extxyz"
+        steps = []
+        start = ase.io.read(file, -1)
+        options = {**self.SETTINGS, "on_step": lambda step, frame: steps.append(step)}
+        for structures in (file, start):
+            result = pyg_schnet.md(run, structures, own, overwrite=True, **options)
+            assert own.read_bytes() == out.read_bytes()
+            assert own.with_suffix(".csv").read_bytes() == out.with_suffix(".csv").read_bytes()
+            assert result.temperature == told["temperature"]
+            assert result.log == own.with_suffix(".csv")
+        assert start.calc is None
+        assert steps == [*range(11)] * 2
+
+    def test_without_out_no_file_is_written(self, run, file, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        result = pyg_schnet.md(run, ase.io.read(file, 0), **self.SETTINGS)
+        assert result.trajectory is result.log is None
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.process
+    def test_several_structures_run_in_a_batch(self, run, file, tmp_path):
+        out = tmp_path / "out.extxyz"
+        assert (
+            cli.main(["md", str(run.path), str(file), str(out), *self.OPTIONS, "--index=:", "--quiet"]) == 0
+        )
+        frames = ase.io.read(out, ":")
+        for result in (
+            pyg_schnet.md(run, file, index=":", **self.SETTINGS),
+            pyg_schnet.md(run, ase.io.read(file, ":"), **self.SETTINGS),
+        ):
+            assert len(result.atoms) == 3
+            last = [frame for frame in frames if frame.info["system"] == 2][-1]
+            assert result.atoms[2].get_potential_energy() == pytest.approx(
+                last.get_potential_energy(), abs=1e-6
+            )
+
+    @pytest.mark.parametrize(
+        ("options", "error", "message"),
+        [
+            ({"thermostat": "langevn"}, ValueError, "Did you mean 'langevin'"),
+            (
+                {"structures": [molecule("CH3CH2OH")] * 2, "log": "l.csv"},
+                ValueError,
+                "needs one structure, got 2",
+            ),
+            ({"structures": "in.xyz", "index": "first"}, ValueError, "`--index` must be a number or a slice"),
+            ({"structures": 3}, TypeError, "`structures` must be an ase.Atoms"),
+            ({"overwrite": True, "resume": True}, ValueError, "exclude each other"),
+        ],
+    )
+    def test_a_wrong_argument_is_an_exception(self, options, error, message, run):
+        arguments = {"model": run, "structures": molecule("CH3CH2OH"), **options}
+        with pytest.raises(error, match=message):
+            pyg_schnet.md(**arguments)
+
+    def test_an_existing_trajectory_is_kept(self, run, file, tmp_path):
+        (tmp_path / "out.extxyz").write_text("precious")
+        with pytest.raises(FileExistsError, match="exists"):
+            pyg_schnet.md(run, file, tmp_path / "out.extxyz")
+        assert (tmp_path / "out.extxyz").read_text() == "precious"
+
+
+def test_importing_the_package_stays_fast():
+    code = "import sys, pyg_schnet; sys.exit('torch' in sys.modules or 'ase' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from pyg_schnet.cli.batch_run import BatchProgress, print_line, print_reasons, reasons_as_dict
 from pyg_schnet.cli.options import add_files, add_resume, add_verbosity, with_model
 from pyg_schnet.io.console import out
 
@@ -16,11 +15,8 @@ if TYPE_CHECKING:
     from ase import Atoms
     from rich.table import Table
 
-    from pyg_schnet.cli.batch_run import CommandRun
-    from pyg_schnet.simulation import Relaxation
 
 _MAX_ROWS = 20  # of the table of structures
-_MAX_PAIRS = 20_000  # pairs of neighbors at once: as fast as ten times more, and a kill loses less work
 
 
 def build() -> ArgumentParser:
@@ -54,82 +50,32 @@ def build() -> ArgumentParser:
 
 def run(options: Namespace) -> int:
     """Relax structures."""
-    from pyg_schnet.cli.batch_run import CommandRun
-    from pyg_schnet.datasets.structure_file import StructureFile
-    from pyg_schnet.potentials.checkpoint import load
-    from pyg_schnet.potentials.model_files import checkpoint_paths, resolve_models
-    from pyg_schnet.potentials.training_domain import TrainingDomain
-    from pyg_schnet.prediction.run import has_same_start
+    from pyg_schnet.potentials.device import use_threads
+    from pyg_schnet.prediction.relaxation import relax_file
     from pyg_schnet.simulation.relaxation import check_goal, check_method
 
     check_goal(options.fmax, options.steps)
     check_method(options.optimizer or "FIRE", options.cell, options.pressure)
     settings = {name: options[name] for name in ("fmax", "steps", "optimizer", "cell", "pressure")}
-    models = resolve_models(options.model)
-    paths = [path for path in checkpoint_paths(models) if Path(path).is_file()]
-    domain = TrainingDomain.intersection([load(path).domain for path in paths])
-    command = CommandRun(options, {"verb": "relax", **settings}, has_same_start, domain=domain)
-    if command.results.is_complete:
-        rows = [_row(atoms) for _, atoms in StructureFile(options.out)]
-    else:
-        if options.trajectory and command.is_of_many:
-            raise ValueError(
-                "`--trajectory` must be used with a single structure, got several; select one with --index"
-            )
-        with command.open_results():
-            command.run.check_earlier()
-            rows = [_row(frame) for frame in command.results.frames()]
-            with command.progress("relaxing") as advance:
-                for result in _relax(options, command, models):
-                    frame = result.atoms
-                    frame.info |= {"converged": result.converged, "steps": result.steps}
-                    if result.stopped is not None:
-                        frame.info["stopped"] = result.stopped
-                    command.run.write(frame)
-                    rows.append(_row(frame))
-                    advance(1)
-            command.results.finish()
-    converged = sum(row["converged"] for row in rows)
-    if options.json:
-        report = {"structures": len(rows), "converged": converged, "out": options.out, **command.reasons()}
-        print(json.dumps({**report, "results": rows}))
-    elif not options.quiet:
-        _report(rows, options, command)
-    return 0 if converged == len(rows) else 1
-
-
-def _relax(options: Namespace, command: CommandRun, models: list[str]) -> Iterator[Relaxation]:
-    """Relax structures in batches if the options allow it, else one after the other."""
-    from pyg_schnet.simulation import SchNetCalculator, StructureError, relax, relax_stream
-
-    run, goal = command.run, {"fmax": options.fmax, "steps": options.steps}
-    if command.is_of_many and not options.cell and options.optimizer in (None, "FIRE"):
-        yield from relax_stream(
-            models,
-            run.structures(),
-            **goal,
-            max_pairs=_MAX_PAIRS,
-            device=options.device,
-            on_refused=run.reject,
+    files = {name: options[name] for name in ("index", "overwrite", "resume", "skip", "trajectory")}
+    rows: list[dict[str, Any]] = []
+    progress = BatchProgress(options, "relaxing")
+    with progress.shown(), use_threads(options.threads):
+        results = relax_file(
+            *(options.model, options.input, options.out, settings, options.device),
+            lambda frame: rows.append(_row(frame)),
+            **files,
+            on_progress=progress.show,
         )
-        return
-    calculator = SchNetCalculator(models, device=options.device)
-    settings = {
-        **goal,
-        "optimizer": options.optimizer or "BFGS",
-        "cell": options.cell,
-        "pressure": options.pressure,
-        "trajectory": options.trajectory,
-        "overwrite": options.overwrite,
-    }
-    for number, atoms in enumerate(run.structures()):
-        atoms.calc = calculator
-        try:
-            yield relax(atoms, **settings)
-        except StructureError as error:
-            run.reject(StructureError(number, error.reason))
-        except ValueError as error:
-            run.reject(StructureError(number, str(error)))
+    converged = sum(row["converged"] for row in rows)
+    reasons = results.rejected, results.outside
+    if options.json:
+        report = {"structures": len(rows), "converged": converged, "out": options.out}
+        print(json.dumps({**report, **reasons_as_dict(*reasons), "results": rows}))
+    elif not options.quiet:
+        _print(rows, options)
+        print_reasons(options, *reasons)
+    return 0 if converged == len(rows) else 1
 
 
 def _row(frame: Atoms) -> dict[str, Any]:
@@ -148,33 +94,34 @@ def _row(frame: Atoms) -> dict[str, Any]:
     }
 
 
-def _report(rows: list[dict[str, Any]], options: Namespace, command: CommandRun) -> None:
+def _print(rows: list[dict[str, Any]], options: Namespace) -> None:
     """Print the results of a few structures, or those that did not converge of many."""
     shown = rows if len(rows) <= _MAX_ROWS else [row for row in rows if not row["converged"]]
     if len(rows) == 1:
         (row,) = rows
         state = "converged" if row["converged"] else "NOT converged"
-        command.print(
+        print_line(
+            options,
             f"{state} after {row['steps']} steps: energy {row['energy']:.6f} eV, longest force "
-            f"{row['fmax']:.4f} eV/Å: {options.out}"
+            f"{row['fmax']:.4f} eV/Å: {options.out}",
         )
         if not row["converged"] and not row["stopped"]:
-            command.print(
-                f"continue from there with more than --steps {options.steps}, or use a larger --fmax"
+            print_line(
+                options, f"continue from there with more than --steps {options.steps}, or use a larger --fmax"
             )
     else:
         if shown:
             out.print(_table(shown[:_MAX_ROWS]), soft_wrap=False)
         if len(shown) > _MAX_ROWS:
-            command.print(f"and {len(shown) - _MAX_ROWS:,} more that did not converge")
+            print_line(options, f"and {len(shown) - _MAX_ROWS:,} more that did not converge")
         steps = sorted(row["steps"] for row in rows)
-        command.print(
+        print_line(
+            options,
             f"{sum(row['converged'] for row in rows):,} of {len(rows):,} structures converged, in {steps[0]} "
-            f"to {steps[-1]} steps, half of them within {steps[len(steps) // 2]}: {options.out}"
+            f"to {steps[-1]} steps, half of them within {steps[len(steps) // 2]}: {options.out}",
         )
     for row in [row for row in shown if row["stopped"]][:_MAX_ROWS]:
-        command.print(f"stopped: frame {row['frame']} at step {row['steps']}: {row['stopped']}")
-    command.print_reasons()
+        print_line(options, f"stopped: frame {row['frame']} at step {row['steps']}: {row['stopped']}")
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

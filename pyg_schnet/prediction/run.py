@@ -61,7 +61,7 @@ class BatchRun:
         self.source, self.results, self.domain = source, results, domain
         self.shard = shard or ShardSpec()
         self.first = 0
-        self._is_same, self._skip = is_same, skip
+        self._is_same, self.skip = is_same, skip
 
     def check_earlier(self) -> None:
         """Check the results of an earlier run against IN, and find where to continue.
@@ -118,11 +118,11 @@ class BatchRun:
             ValueError: If a structure was rejected, without ``skip``; the results before it are stored.
         """
         rejected = next((k for k, result in enumerate(results) if result.frame is None), None)
-        done = results if self._skip or rejected is None else results[:rejected]
+        done = results if self.skip or rejected is None else results[:rejected]
         before = self.results.written
         if done:
             self.results.add(done)
-        if rejected is not None and not self._skip:
+        if rejected is not None and not self.skip:
             again = "--resume --skip" if self.results.written else "--skip"
             number, _, reason, _ = results[rejected]
             raise ValueError(
@@ -141,11 +141,16 @@ class BatchRun:
 
 def with_number(atoms: Atoms, number: int) -> Atoms:
     """Remove the results of an earlier run from a structure, and store its number in the input."""
+    without_results(atoms).info["input_frame"] = number
+    return atoms
+
+
+def without_results(atoms: Atoms) -> Atoms:
+    """Remove the results of an earlier run from a structure."""
     for name in _STALE_INFO:
         atoms.info.pop(name, None)
     for name in _STALE_ARRAYS:
         atoms.arrays.pop(name, None)
-    atoms.info["input_frame"] = number
     return atoms
 
 

@@ -16,9 +16,11 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess, parent_process
 
+import torch
 from ase import Atoms
 
 from pyg_schnet.datasets.structure_file import StructureFile
+from pyg_schnet.potentials.model_files import Model
 from pyg_schnet.prediction.export import encode
 from pyg_schnet.prediction.partial_output import PredictionResult
 from pyg_schnet.prediction.predictor import Predictor
@@ -35,19 +37,19 @@ class PredictionTask:
     """Predictions for a shard of the structures of a file.
 
     Args:
-        models: Paths of checkpoints.
+        models: Paths of checkpoints; or a potential, for this process alone.
         source: Input.
         shard: Which structures of the input.
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ….
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, …; by default that of a potential, the CPU for paths.
         run: Name of the run, stored in each frame.
         kind: ASE's name of the output's format.
         begin: Place in the stream of the first structure to predict; those before are done.
     """
 
-    models: list[str]
+    models: Model
     source: StructureFile
     shard: ShardSpec
-    device: str
+    device: str | torch.device | None
     run: str
     kind: str
     begin: int = 0

@@ -12,7 +12,7 @@ from ase import Atoms
 from pyg_schnet.datasets.structure_file import StructureFile
 from pyg_schnet.io.outputs import check_distinct, check_replaceable
 from pyg_schnet.potentials.device import use_threads
-from pyg_schnet.potentials.model_files import Model, model_files
+from pyg_schnet.potentials.model_files import Model, model_files, resolve_models
 from pyg_schnet.potentials.training_domain import MIN_DISTANCE_RATIO
 from pyg_schnet.simulation.batched_md import BatchedDynamics, run_md_batched
 from pyg_schnet.simulation.calculator import SchNetCalculator
@@ -98,6 +98,7 @@ def md(
         See :func:`~pyg_schnet.simulation.run_md`, which runs one structure, and
         :func:`~pyg_schnet.simulation.run_md_batched`.
     """
+    resolve_models(model)  # raises before the work
     from_file = isinstance(structures, str | os.PathLike)
     is_single = isinstance(structures, Atoms) or (from_file and isinstance(_parse(index), int))
     if overwrite and resume:
