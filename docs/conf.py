@@ -9,6 +9,8 @@ import pyg_schnet
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
+import inventories  # noqa: E402 - of _ext
+
 # Executed pages and examples: one thread, so that results are the same on every machine; no windows.
 os.environ.update({"OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "COLUMNS": "100"})
 
@@ -30,7 +32,9 @@ extensions = [
     "command_line",  # of _ext, as the following: commands in pages that are executed
     "error_messages",  # all messages of the package
     "layers",  # a picture of the layers of packages
+    "mathml",  # equations without scripts
     "recognized",  # tables of the names that readers recognize
+    "reexports",  # links by any name of an object
 ]
 exclude_patterns = ["_build", "_ext", "gallery/*.ipynb", "gallery/*.py", "**/README.md", "inventories"]
 nitpicky = False
@@ -71,11 +75,30 @@ sphinx_gallery_conf = {
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": True}
-autosummary_generate = True
+maximum_signature_line_length = 90  # longer signatures have a line for each argument
+autosummary_generate = False  # the pages of docs/api/ list the names
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_custom_sections = [("Attributes", "params_style"), "Shapes", "Source"]
+
+nitpick_ignore = [  # in signatures, but of no use to readers
+    ("py:class", name)
+    for name in (
+        "Knots",
+        "pyg_schnet.kernels.convolution._GradientsOf",
+        "pyg_schnet.nn.conversion.Convertible",
+        "pyg_schnet.nn.conversion._Model",
+        "pyg_schnet.nn.readout.DoubleBuffers",
+        "pyg_schnet.nn.spline.Knots",
+        "pyg_schnet.potentials.training_domain.NearPairs",
+        "torch_geometric.data.data.BaseData",
+        "torch_geometric.typing.SparseTensor",
+    )
+]
+intersphinx_mapping = inventories.write(HERE / "_build" / "inventories")
 
 # HTML
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = f"pyg_schnet {release}"
 
@@ -91,3 +114,12 @@ pygments_style = "tango"
 pygments_dark_style = "github-dark"
 
 warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+def setup(app):
+    """Leave bases out of the API that say nothing."""
+    app.connect("autodoc-process-bases", lambda app, name, value, options, bases: _without_trivial(bases))
+
+
+def _without_trivial(bases: list) -> None:
+    bases[:] = [base for base in bases if getattr(base, "__name__", "") not in ("object", "NamedTuple")]

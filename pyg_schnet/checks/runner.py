@@ -61,8 +61,8 @@ def check(
         on_check: Function that is called with the name of each check before it runs.
 
     Returns:
-        Report: ``report.passed``, ``report.assert_passed()``, ``report["rotation, energy"]``. A check in
-        which the model raises has failed, with the error as its note.
+        A report with ``report.passed``, ``report.assert_passed()`` and ``report["rotation, energy"]``. A
+        check in which the model raises has failed, with the error as its note.
 
     Raises:
         TypeError: If ``model`` or ``structures`` is of another kind.

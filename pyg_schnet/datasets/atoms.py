@@ -34,8 +34,8 @@ class AtomsDataset(MoleculeDataset):
     labels in float64, and ``idx (1,)``, the number of the structure, from 0. If any structure is periodic,
     all have ``cell (1, 3, 3)`` and ``pbc (1, 3)``.
 
-    :attr:`labels` holds the sources of the labels, as ``{"energy": "'energies' (kcal/mol)"}``, and
-    :attr:`units` the units of the files. :attr:`charged` is the number of structures with a total charge,
+    ``labels`` holds the sources of the labels, as ``{"energy": "'energies' (kcal/mol)"}``, and
+    ``units`` the units of the files. ``charged`` is the number of structures with a total charge,
     which models ignore.
 
     Args:
@@ -108,7 +108,7 @@ class AtomsDataset(MoleculeDataset):
 
     @property
     def processed_file_names(self) -> str:
-        """Name of the processed file: that of the source, and a hash of the arguments."""
+        """Name of the processed file, from that of the source and a hash of the arguments."""
         arguments = json.dumps(
             [[str(file.absolute()) for file in self.files], self.keys, repr(self.stated_units)]
         )

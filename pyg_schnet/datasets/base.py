@@ -49,6 +49,9 @@ class MoleculeDataset(InMemoryDataset):
         force_reload: Whether to process again.
         dtype: Type of the positions; PyTorch's default type by default. Labels are always float64.
         memory_map: Whether to leave the tensors on disk, for sets larger than the memory.
+
+    Raises:
+        ValueError: If ``root`` is empty, or missing where ``memory_map`` needs it.
     """
 
     per_node = "z"  # field by which `collate` counts atoms

@@ -90,10 +90,12 @@ class ISO17(MoleculeDataset):
 
     @property
     def raw_file_names(self) -> str:
+        """Names of the raw files."""
         return _ARCHIVE
 
     @property
     def processed_file_names(self) -> str:
+        """Name of the processed file."""
         return f"{self.fold}.safetensors"
 
     @property

@@ -103,6 +103,7 @@ class MD17(MoleculeDataset):
 
     @property
     def processed_file_names(self) -> str:
+        """Name of the processed file."""
         keys = [f"_{kind}_{key}" for kind, key in zip("EF", self.keys, strict=True) if key is not None]
         labels = re.sub(r"[^\w-]", "-", "".join(keys))
         return f"{Path(self.file.name).stem}{labels}.safetensors"

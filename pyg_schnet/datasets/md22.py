@@ -11,7 +11,7 @@ class MD22(MD17):
 
     Args:
         root: Folder of the raw and processed files, which all molecules may share.
-        name: Name of the molecule, one of :meth:`names`.
+        name: Name of the molecule, one of :meth:`MD17.names`.
         transform: Transform of each item.
         pre_transform: Transform of each item before it is stored.
         pre_filter: Function that returns whether an item is kept.

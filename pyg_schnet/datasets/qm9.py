@@ -91,6 +91,7 @@ class QM9(MoleculeDataset):
 
     @property
     def processed_file_names(self) -> str:
+        """Name of the processed file."""
         return "qm9_features.safetensors" if self.features else "qm9.safetensors"
 
     @property

@@ -48,7 +48,11 @@ class Compositions:
         return cls._merged(flat.view(-1, size).double(), torch.ones_like(energy).double(), energy)
 
     def merged(self, other: Compositions) -> Compositions:
-        """Return the compositions of two sets together."""
+        """Return the compositions of two sets together.
+
+        Args:
+            other: Compositions of the other set.
+        """
         pairs = zip(self._parts(), other._parts(), strict=True)
         return self._merged(*(torch.cat(pair) for pair in pairs))
 
@@ -100,6 +104,12 @@ class References:
         If the solution is not unique, for instance for a single molecule, :math:`a` has minimum norm. Its
         entries then are not energies of atoms, and only linear combinations of the compositions of the set
         have a determined energy.
+
+        Args:
+            compositions: Compositions of the training structures.
+
+        Returns:
+            References with energies in eV.
         """
         weight = compositions.frames.sqrt()
         counts = compositions.counts * weight[:, None]
@@ -114,7 +124,14 @@ class References:
 
     @classmethod
     def given(cls, energy: dict[int, float]) -> References:
-        """Build references from energies of isolated atoms, in eV by atomic number."""
+        """Build references from energies of isolated atoms.
+
+        Args:
+            energy: Energies in eV by atomic number.
+
+        Raises:
+            ValueError: If an atomic number is not one of 1 to 99.
+        """
         table = torch.zeros(MAX_ATOMIC_NUMBER + 1, dtype=torch.float64)
         for number, value in energy.items():
             if not 1 <= number <= MAX_ATOMIC_NUMBER:

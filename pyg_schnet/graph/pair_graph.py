@@ -43,13 +43,13 @@ class PairGraph(NamedTuple):
         pairs: Atoms of each pair, ``(2, pairs)``: each row one pair, both directions of which are edges.
         site_pos: Positions of the sites in Å, ``(sites, 3)``; in molecules, ``pos``.
         sites: Sites of periodic systems; ``None`` in molecules.
-        cell: Lattice vectors in rows, in Å; ``None`` without a lattice.
+        cell: Lattice vectors in rows, in Å, ``(molecules, 3, 3)`` or ``(3, 3)``; ``None`` without a lattice.
         pbc: Whether lattice vectors are periodic; ``None`` if none is.
         is_directed: Whether ``pairs`` are edges instead, from the source in row 0 to the target in row 1:
             for graphs in which an edge lacks its reverse.
-        distance: Distance of each pair in Å, where a custom graph defines it.
+        distance: Distance of each pair in Å, ``(pairs,)``, where a custom graph defines it.
         distance_range: Lower and upper bound of the distances in Å, where they are known.
-        order: Index of each atom in the caller's order, where atoms were sorted.
+        order: Index of each atom in the caller's order, ``(atoms,)``, where atoms were sorted.
         csr: Pairs in compressed rows, for kernels on GPUs; ``None`` on CPUs.
         site_csr: The same of ``sites.pairs``; in molecules, ``csr``.
         atom_sites: Where the sites of each atom begin, ``(atoms + 1,)``, and the sites in that order,
@@ -79,7 +79,7 @@ class PairGraph(NamedTuple):
         return self.pairs if self.sites is None else self.sites.pairs
 
     def distances(self) -> Tensor:
-        """Compute the distance of each pair in Å, ``(pairs,)``, differentiable in ``site_pos``."""
+        """Return the distance of each pair in Å, ``(pairs,)``, differentiable in ``site_pos``."""
         if self.distance is not None:
             return self.distance
         pos, pairs = self.site_pos, self.site_pairs
@@ -178,16 +178,16 @@ def build_pairs(
     Args:
         z: Atomic numbers, ``(atoms,)``.
         pos: Positions in Å, ``(atoms, 3)``.
-        batch: Index of the molecule of each atom, sorted; one molecule if ``None``.
+        batch: Index of the molecule of each atom, ``(atoms,)``, sorted; one molecule if ``None``.
         cutoff: Cutoff in Å; ``None`` connects all pairs of a molecule.
         num_molecules: Number of molecules; counted if ``None``.
         edge_index: Edges, if they are known, ``(2, edges)``; row 0 the sources.
         shift: Integer cell shift of each edge of a periodic system, ``(edges, 3)``.
-        cell: Lattice vectors in rows, in Å.
-        pbc: Whether each lattice vector is periodic.
+        cell: Lattice vectors in rows, in Å, ``(molecules, 3, 3)`` or ``(3, 3)``.
+        pbc: Whether each lattice vector is periodic, ``(molecules, 3)`` or ``(3,)``.
         sites: :class:`Sites` of the edges, if they are known; anything else is ignored.
         max_num_neighbors: Raise if an atom has more neighbors.
-        allowed: Whether each atomic number from 0 is allowed, bool; by default 1 to 99 are.
+        allowed: Whether each atomic number from 0 is allowed, ``(100,)``, bool; by default 1 to 99 are.
         sort_atoms: Whether to sort the atoms of a single molecule, so that near atoms are near in memory.
 
     Returns:

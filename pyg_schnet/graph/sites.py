@@ -27,7 +27,13 @@ class Sites(NamedTuple):
     shift: Tensor
 
     def positions(self, pos: Tensor, cell: Tensor, batch: Tensor) -> Tensor:
-        """Return the positions of the sites in Å, ``(sites, 3)``, differentiable in ``pos`` and ``cell``."""
+        """Return the positions of the sites in Å, ``(sites, 3)``, differentiable in ``pos`` and ``cell``.
+
+        Args:
+            pos: Positions of the atoms in Å, ``(atoms, 3)``.
+            cell: Lattice vectors in rows, in Å, ``(systems, 3, 3)`` or ``(3, 3)``.
+            batch: Index of the system of each atom, ``(atoms,)``.
+        """
         lattice = cell.reshape(-1, 3, 3).to(pos.dtype)
         if len(lattice) == 1:
             offset = self.shift.to(pos.dtype) @ lattice[0]

@@ -16,11 +16,16 @@ from pyg_schnet.io.spelling import nearest
 _ELEMENTARY_CHARGE = 1.602176634e-19  # C, exact
 _AVOGADRO = 6.02214076e23  # 1/mol, exact
 
-kJ_per_mol = 1e3 / (_AVOGADRO * _ELEMENTARY_CHARGE)  # eV
-kcal_per_mol = 4.184 * kJ_per_mol  # eV
-Hartree = 27.211386245988  # eV
-Bohr = 0.529177210903  # Å
+#: One kJ/mol in eV.
+kJ_per_mol = 1e3 / (_AVOGADRO * _ELEMENTARY_CHARGE)
+#: One kcal/mol in eV.
+kcal_per_mol = 4.184 * kJ_per_mol
+#: One Hartree in eV.
+Hartree = 27.211386245988
+#: One Bohr in Å.
+Bohr = 0.529177210903
 
+#: Units of energy by name, in eV.
 ENERGY = {
     "eV": 1.0,
     "meV": 1e-3,
@@ -30,8 +35,11 @@ ENERGY = {
     "mHartree": 1e-3 * Hartree,
     "Rydberg": 0.5 * Hartree,
 }
+#: Units of length by name, in Å.
 LENGTH = {"Å": 1.0, "Angstrom": 1.0, "nm": 10.0, "Bohr": Bohr}
-GPa = 1e-21 / _ELEMENTARY_CHARGE  # eV/Å³
+#: One GPa in eV/Å³.
+GPa = 1e-21 / _ELEMENTARY_CHARGE
+#: Units of pressure by name, in eV/Å³.
 PRESSURE = {"GPa": GPa, "kbar": 0.1 * GPa}
 # Debye, gigahertz, heat capacity, elementary charge, wave number, dimensionless: kept as published.
 _KEPT = ("D", "GHz", "cal/mol/K", "e", "1/cm", "")

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 _LIBRARY = torch.library.Library("pyg_schnet", "DEF")
-IMPLEMENTATIONS: dict[object, Callable] = {}  # functions for CPUs, by operation, free of torch's dispatcher
+#: Functions for CPUs by operation, free of PyTorch's dispatcher.
+IMPLEMENTATIONS: dict[object, Callable] = {}
 _ROUNDED = (torch.float16, torch.bfloat16)
 _AUTOCAST = ("AutocastCPU", "AutocastCUDA")
 _AUTOCAST_KEYS = reduce(or_, (torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, k)) for k in _AUTOCAST))

@@ -81,7 +81,7 @@ def from_schnetpack(
             activation is determined by them.
 
     Returns:
-        A model of the same dtype, on the same device, that predicts in SchNetPack's unit:
+        A model of the same dtype, on the same device, that predicts in SchNetPack's unit.
         ``Potential(model, scale=kcal_per_mol)`` turns kcal/mol into eV.
 
     Raises:

@@ -120,7 +120,7 @@ class SchNetConfig:
 
     @property
     def gaussians_end(self) -> float:
-        """Position of the last Gaussian in Å: ``last_center``, or the cutoff by default."""
+        """Position of the last Gaussian in Å, ``last_center`` or by default the cutoff."""
         return cast(float, self.cutoff if self.last_center is None else self.last_center)
 
     @property

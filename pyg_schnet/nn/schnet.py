@@ -80,7 +80,7 @@ class SchNet(Convertible, nn.Module):
         final_activation: Whether a shifted softplus ends the filter network.
         zero_output: Whether the last layer starts at zero.
         filters: ``"exact"`` evaluates the filter networks for each pair of atoms, ``"spline"`` at a few
-            hundred knots of a quintic spline (:mod:`pyg_schnet.nn.filter_table`; exact to 1e-6 of the
+            hundred knots of a quintic spline (``pyg_schnet.nn.filter_table``; exact to 1e-6 of the
             energies' standard deviation and 1e-5 of the forces), ``"auto"`` at knots in float32 if there are
             more pairs than knots. The attribute ``filters`` of a model may be changed.
         readout_activation: ``"shifted_softplus"``, ``"silu"`` (as in SchNetPack 2) or ``"tanh"``, between
@@ -172,7 +172,7 @@ class SchNet(Convertible, nn.Module):
 
     @property
     def filters(self) -> str:
-        """How filters are computed: ``"exact"``, ``"spline"`` or ``"auto"``; may be changed."""
+        """How filters are computed, ``"exact"``, ``"spline"`` or ``"auto"``; may be changed."""
         return self.config.filters
 
     @filters.setter

@@ -82,7 +82,11 @@ class Calibration:
         return math.exp(0.25 * (low + high))
 
     def scaled(self, factor: float) -> Calibration:
-        """Return a copy whose deviations are multiplied by a factor."""
+        """Return a copy whose deviations are multiplied by a factor.
+
+        Args:
+            factor: The factor, for instance :attr:`factor`.
+        """
         return replace(self, deviation=factor * self.deviation)
 
     @property
@@ -92,15 +96,23 @@ class Calibration:
 
     @property
     def sharpness(self) -> float:
-        """Root mean square of the deviations: ``rmse`` if calibrated, and smaller for a better model."""
+        """Root mean square of the deviations, ``rmse`` if calibrated; smaller for a better model."""
         return float(self.deviation.square().mean().sqrt())
 
     def share_within(self, deviations: float) -> float:
-        """Return the fraction of errors, of forces by component, within a multiple of the deviation."""
+        """Return the fraction of errors, of forces by component, within a multiple of the deviation.
+
+        Args:
+            deviations: The multiple, 1 or 2 for instance.
+        """
         return float((self._normalized_errors <= deviations).double().mean())
 
     def expected_share(self, deviations: float) -> float:
-        """Return the fraction of Student's distribution within a multiple of the deviation."""
+        """Return the fraction of Student's distribution within a multiple of the deviation.
+
+        Args:
+            deviations: The multiple, 1 or 2 for instance.
+        """
         return float(2 * stdtr(self.degrees, deviations) - 1)
 
     def reliability(self, points: int = 101) -> tuple[Tensor, Tensor]:
@@ -145,7 +157,7 @@ class Calibration:
 
     @property
     def ence(self) -> float:
-        """Expected normalized calibration error (ENCE): mean over bins of the deviation's relative error.
+        """Expected normalized calibration error (ENCE), the mean over bins of the deviation's relative error.
 
         Deviations of few potentials are noisy: in the bin of the smallest, errors exceed them at any scale.
         """

@@ -67,7 +67,7 @@ class TrainingDomain:
         return self.pairs_near_limits(data, closest).violations(data)
 
     def clearance(self, data: Data, closest: float = MIN_DISTANCE_RATIO) -> float:
-        """Compute the smallest distance of a pair beyond its limit, in Å; negative if one is too close.
+        """Return the smallest distance of a pair beyond its limit, in Å; negative if one is too close.
 
         It is at most 0.5. No pair can violate its limit before an atom has moved by half of the clearance.
 

@@ -100,7 +100,7 @@ class SchNetCalculator(Calculator):
             **kwargs: Parameters; there are none.
 
         Returns:
-            The changed parameters: none.
+            No parameters.
 
         Raises:
             TypeError: If a parameter is given.

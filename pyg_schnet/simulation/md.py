@@ -125,8 +125,8 @@ def run_md(
         equilibration: Time in ps with the bath before the run; not part of the result.
         seed: Seed of velocities and bath; the same seed gives the same run.
         trajectory: File of frames with velocities, energies and forces, numbered by ``atoms.info["step"]``.
-            Frames are appended to ``*.traj`` and ``*.extxyz``; for other formats of ASE see
-            :class:`~pyg_schnet.simulation.trajectory.TrajectoryFile`.
+            Frames are appended to ``*.traj`` and ``*.extxyz``. Files in other formats of ASE hold the first
+            frame until the end, and a file beside them grows, for instance ``run.pdb.extxyz``.
         interval: Number of steps between two frames and between two rows of ``log``; the first is the start.
         log: CSV file of energies, temperature and drift so far; with a barostat, pressure and volume.
         overwrite: Whether ``trajectory`` and ``log`` may replace existing files.

@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 class Training:
     """A training run as its callbacks see it.
 
-    Attributes:
+    Args:
         run: Directory of the run.
         config: Options of the training.
+        state: State of the training, which the properties show.
+
+    Attributes:
         is_stopping: Whether a callback has called :meth:`stop`.
     """
 
@@ -86,7 +89,11 @@ class Callback:
     """
 
     def on_start(self, training: Training) -> None:
-        """Act before the first step; ``training.step`` is not 0 if the run is resumed."""
+        """Act before the first step.
+
+        Args:
+            training: The run; its ``step`` is not 0 if it is resumed.
+        """
 
     def on_step(self, training: Training, loss: Tensor) -> None:
         """Act after a step.

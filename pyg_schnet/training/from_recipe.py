@@ -56,7 +56,7 @@ def train(
         callbacks: Your own code after steps and validations: :class:`~pyg_schnet.training.Callback`.
 
     Returns:
-        The run: ``run.potential`` is its best potential, ``run.best`` has the validation errors.
+        The run, whose ``potential`` is the best one by validation and whose ``best`` has its errors.
 
     Raises:
         FileExistsError: If ``out`` is not empty, and neither ``resume`` nor ``overwrite`` is set.

@@ -75,6 +75,14 @@ class WandbLogger(Callback):
         self._options, self._is_own = dict(options), False
 
     def on_start(self, training: Training) -> None:
+        """Start a run of wandb, or continue that of a resumed training.
+
+        Args:
+            training: The run.
+
+        Raises:
+            RuntimeError: If wandb does not start.
+        """
         self._is_own = self._wandb.run is None
         if not self._is_own:
             self._wandb.run.config.update(self._options, allow_val_change=True)

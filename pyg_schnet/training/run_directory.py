@@ -80,7 +80,7 @@ class RunDirectory:
 
     @property
     def best(self) -> dict[str, float]:
-        """The validation errors of the best potential: a row of the metrics, with units in the names.
+        """Validation errors of the best potential, a row of the metrics with units in the names.
 
         Raises:
             FileNotFoundError: If training has not validated yet.

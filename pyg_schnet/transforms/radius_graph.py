@@ -23,7 +23,7 @@ class RadiusGraph(BaseTransform):
         r: Cutoff in Å; ``math.inf`` connects all pairs.
         loop: Whether each point is also its own neighbor.
         max_num_neighbors: Raise an error if a point has more neighbors; none are dropped.
-        flow: As in :func:`radius_graph`. The vector of an edge is ``pos[source] - pos[target] +
+        flow: As in :func:`~pyg_schnet.radius_graph`. The vector of an edge is ``pos[source] - pos[target] +
             shift @ cell``, whichever rows they are in.
         num_workers: PyG's; without effect.
 
@@ -62,7 +62,8 @@ class RadiusGraph(BaseTransform):
             3)``.
 
         Raises:
-            ValueError: If ``pos`` is absent, or as :func:`radius_graph` and :func:`neighbor_list`.
+            ValueError: If ``pos`` is absent, or as :func:`~pyg_schnet.radius_graph` and
+                :func:`~pyg_schnet.neighbor_list`.
         """
         if data.pos is None:
             raise ValueError("`data` must hold `pos`, positions in Å; got None")

@@ -1,4 +1,4 @@
-"""The public names of the package: what its packages export, and what users import from modules."""
+"""The public names of the package: what its packages export, and what users meet in modules."""
 
 from __future__ import annotations
 
@@ -26,13 +26,31 @@ PACKAGES = (
     "pyg_schnet.compile",
 )
 MODULES = ("pyg_schnet.io.units",)
-FUNCTIONS = (
+OTHERS = (
+    "pyg_schnet.datasets.base.MoleculeDataset",
+    "pyg_schnet.datasets.references.Compositions",
+    "pyg_schnet.datasets.references.References",
+    "pyg_schnet.datasets.splits.Split",
+    "pyg_schnet.datasets.storage.chunks.Chunk",
+    "pyg_schnet.graph.csr.Csr",
+    "pyg_schnet.graph.pair_graph.PairGraph",
+    "pyg_schnet.graph.pair_graph.build_pairs",
+    "pyg_schnet.graph.sites.Sites",
+    "pyg_schnet.io.formats.frames.Frames",
+    "pyg_schnet.io.remote.download.DownloadError",
     "pyg_schnet.migration.pyg.from_pyg",
     "pyg_schnet.migration.pyg.to_pyg",
     "pyg_schnet.migration.schnetpack.from_schnetpack",
+    "pyg_schnet.nn.radial.CutoffEnvelope",
+    "pyg_schnet.nn.readout.Readout",
+    "pyg_schnet.nn.schnet.EdgeFeatures",
+    "pyg_schnet.potentials.calibration.Calibration",
     "pyg_schnet.potentials.calibration.calibrate",
+    "pyg_schnet.potentials.calibration.calibrations",
+    "pyg_schnet.potentials.training_domain.TrainingDomain",
     "pyg_schnet.prediction.predictor.predict",
     "pyg_schnet.prediction.selection.select",
+    "pyg_schnet.simulation.engines.lammps.LammpsFix",
 )
 
 
@@ -41,7 +59,7 @@ def public_names() -> dict[str, Any]:
     names = {f"{package}.{name}": name for package in PACKAGES for name in exports(package)}
     for module in MODULES:
         names |= {f"{module}.{name}": name for name in _defined_in(module)}
-    names |= {path: path.rpartition(".")[2] for path in FUNCTIONS}
+    names |= {path: path.rpartition(".")[2] for path in OTHERS}
     return {path: getattr(import_module(path.rpartition(".")[0]), name) for path, name in names.items()}
 
 

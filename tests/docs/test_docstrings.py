@@ -78,6 +78,15 @@ class Name:
         module, _, name = function[1].rpartition(".")
         return Docstring(inspect.getdoc(getattr(import_module(module), name)) or "")
 
+    def first_line_of_result(self) -> str | None:
+        """Return the first line about the result of a function, or about a property."""
+        if isinstance(self.value, property):
+            return self.docstring.summary.split("\n")[0]
+        sections = self.docstring.sections
+        return next(
+            (sections[name].split("\n")[0] for name in ("Returns", "Yields") if name in sections), None
+        )
+
     @property
     def receiver(self) -> set[str]:
         """First argument of the function that a method delegates to: the class or the model."""
@@ -215,11 +224,23 @@ def test_every_result_is_documented():
     )
 
 
+def test_no_sentence_is_read_as_a_type():
+    """Sphinx takes what stands before a colon in the first line of a result or a property for its type."""
+    fail_for(
+        f"{name.path}: {first}"
+        for name in NAMES
+        if (first := name.first_line_of_result()) is not None
+        and ":" in re.sub(r":\w+:`[^`]*`|``[^`]*``|`[^`]*`", "", first)
+    )
+
+
 def test_every_equation_has_a_source():
     fail_for(
         name.path
         for name in NAMES
-        if ".. math::" in name.docstring.summary and "Source" not in name.docstring.sections
+        if inspect.isclass(name.value)
+        and ".. math::" in name.docstring.summary
+        and "Source" not in name.docstring.sections
     )
 
 

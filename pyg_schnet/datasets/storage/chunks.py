@@ -17,7 +17,8 @@ class Chunk:
     """Some structures of a data set.
 
     Attributes:
-        fields: Concatenated values of all structures, by name; texts are lists of one string per structure.
+        fields: Concatenated values of all structures, ``(rows, ...)``, by name; texts are lists of one string
+            per structure.
         counts: Number of rows of each structure, shape ``(structures,)``, by name; omitted for fields with
             exactly one row per structure.
     """
@@ -27,7 +28,11 @@ class Chunk:
 
     @classmethod
     def from_frames(cls, frames: Frames) -> Chunk:
-        """Build a chunk that shares the memory of frames; the data set adds ``idx``."""
+        """Build a chunk that shares the memory of frames; the data set adds ``idx``.
+
+        Args:
+            frames: Structures with labels, as readers return them.
+        """
         counts = torch.from_numpy(frames.counts)
         arrays = {"z": frames.numbers, "pos": frames.positions}
         arrays |= {name: getattr(frames, name) for name in ("energy", "forces", "stress", "cell", "pbc")}
@@ -75,7 +80,11 @@ class Chunk:
                 )
 
     def counts_of(self, name: str) -> Tensor:
-        """Return the number of rows of each structure in a field."""
+        """Return the number of rows of each structure in a field, shape ``(structures,)``.
+
+        Args:
+            name: Name of the field.
+        """
         counts = self.counts.get(name)
         return torch.ones(len(self), dtype=torch.long) if counts is None else counts.long()
 

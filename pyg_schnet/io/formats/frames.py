@@ -92,7 +92,12 @@ class Frames:
         return replace(self, **mapped)
 
     def part(self, start: int, stop: int) -> Frames:
-        """Return the frames ``start`` to ``stop - 1`` as views."""
+        """Return some of the frames as views.
+
+        Args:
+            start: Number of the first frame.
+            stop: Number after the last one.
+        """
         before = int(self.counts[:start].sum())
         atoms = slice(before, before + int(self.counts[start:stop].sum()))
         own = {name: atoms for name in PER_ATOM} | {name: slice(start, stop) for name in PER_FRAME}

@@ -44,8 +44,9 @@ def read_npz(
     the original labels ``old_energies, old_forces``) are in kcal/mol and Å. Other files need ``units``; they
     hold atomic numbers as ``atomic_numbers``, ``numbers`` or ``species``, positions as ``coordinates``,
     ``positions``, ``pos``, ``coord`` or ``xyz``, energies and forces under a usual or the given name and,
-    for periodic structures, ``cell`` (vectors in rows) and ``pbc``, in the shapes of
-    :meth:`~pyg_schnet.io.formats.arrays.ArrayConverter.frames`. Arrays of DeePMD-kit and dpdata (``type,
+    for periodic structures, ``cell`` (vectors in rows) and ``pbc``: positions and forces of shape ``(frames,
+    atoms, 3)``, energies ``(frames,)``, ``cell (frames, 3, 3)``; structures of different sizes are
+    concatenated, with their sizes in ``n_atoms (frames,)``. Arrays of DeePMD-kit and dpdata (``type,
     type_map, coord, box, energy, force, virial``) are read as DeePMD-kit's folders, in eV and Å.
 
     Args:
@@ -60,7 +61,7 @@ def read_npz(
 
     Returns:
         The frames in eV and Å. Arrays that need no conversion are views of an uncompressed file;
-        :meth:`Frames.loaded` copies them, so that the file may be replaced.
+        :meth:`~pyg_schnet.io.formats.frames.Frames.loaded` copies them, so that the file may be replaced.
 
     Raises:
         FileNotFoundError: If there is no such file.

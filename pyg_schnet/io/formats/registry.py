@@ -92,9 +92,9 @@ def read_frames(
             files of ASE.
 
     Yields:
-        Frames in eV and Å, all with the same fields: if any structure is periodic, all have ``cell`` and
-        ``pbc``. Small files are joined; an npz file is one piece. Arrays that need no conversion are views of
-        an uncompressed npz file; see :meth:`Frames.loaded`.
+        Frames in eV and Å, all with the same fields, so that all have ``cell`` and ``pbc`` if any structure
+        is periodic. Small files are joined; an npz file is one piece. Arrays that need no conversion are
+        views of an uncompressed npz file; see :meth:`~pyg_schnet.io.formats.frames.Frames.loaded`.
 
     Raises:
         FileNotFoundError: If a file does not exist.

@@ -67,7 +67,8 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | None:
         dtype: ``torch.float32`` or ``torch.float64``.
 
     Returns:
-        The library, or ``None`` where there is no compiler, or it fails; see :func:`missing_reason`.
+        The library, or ``None`` where there is no compiler, or it fails; :func:`unavailable_reason` returns
+        why.
     """
     if dtype not in _TYPES:
         return None

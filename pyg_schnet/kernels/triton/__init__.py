@@ -25,7 +25,7 @@ _MODULES = {
     "segments": ("segment_sum", "segment_expand", "interval_order"),
 }
 _SORT = 5  # launches of a radix sort of 32-bit keys
-# The most launches of each operation, of calls whose layout is given.
+#: The most launches of each operation on a GPU, of calls whose layout is given.
 LAUNCHES = {
     "ssp": 1,
     "ssp_backward": 1,
