@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from pyg_schnet.potentials.metrics import Evaluation
     from pyg_schnet.potentials.potential import Potential
 
+_ONE_COMPOSITION = (
+    "the training data are of one composition, which does not determine how similar elements are; "
+    "--only elements draws it"
+)
 _SAMPLED = 100  # structures for the mean energies of elements and for distances
 
 
@@ -75,6 +79,8 @@ class Pictures:
             structures = _structures(options, target).at_most(options.max_structures)
             if structures.unlabeled is not None:
                 left_out |= dict.fromkeys(_names_with("labels"), structures.unlabeled)
+            if options.file is None and not options.only and len(structures.drawn.compositions().counts) == 1:
+                left_out.setdefault("elements", _ONE_COMPOSITION)
         for name in names:
             if options.only and name in left_out:
                 raise ValueError(f"`--only {name}` cannot be drawn: {left_out[name]}")

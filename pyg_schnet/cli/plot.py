@@ -165,7 +165,7 @@ def _print_tables(pictures: Pictures, drawn: dict[Path, str], folder: Path) -> N
     shares = [f"{100 * share:g} %" for share in quantiles["energy"]]
     table = Table("absolute errors below", *shares, "unit")
     for name, values in quantiles.items():
-        unit = "meV" if name == "energy" else "meV/Å"
+        unit = {"energy": "meV", "energy per atom": "meV/atom"}.get(name, "meV/Å")
         table.add_row(name, *(_short(value) for value in values.values()), unit)
     out.print(table, soft_wrap=False)
     for name, values in worst.items():

@@ -11,7 +11,7 @@ import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from torch import Tensor
 
 from pyg_schnet.datasets.base import MoleculeDataset
@@ -19,10 +19,23 @@ from pyg_schnet.datasets.references import formula
 from pyg_schnet.datasets.report.structure_statistics import StructureStatistics, compute_statistics
 from pyg_schnet.datasets.streaming import stream
 from pyg_schnet.io.units import kcal_per_mol
-from pyg_schnet.plots.style import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, element_styles, save, tidy
+from pyg_schnet.plots.style import (
+    BLUE,
+    COLUMN,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY,
+    SMALL,
+    VERMILION,
+    element_styles,
+    finish,
+    letter,
+    paper,
+    tidy,
+)
 
-_WIDTH, _HEIGHT = 3.35, 2.2  # inches per panel: one journal column, 8.5 cm
-_FONT = 8  # points, at the size of print
+_HEIGHT = 2.0  # inches per panel
 _FEW = 6  # compositions with a line each
 _FEWEST_BINS, _MOST_BINS = 12, 60
 _FORCE_BINS = 49  # odd, with a bin at zero
@@ -30,16 +43,21 @@ _GROUPS = 4  # of sizes
 _COMPOSITIONS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 
 
-def plot_data_set(dataset: MoleculeDataset, path: str | os.PathLike) -> None:
-    """Draw energies, sizes and forces of a data set, one journal column (8.5 cm) wide.
+def plot_data_set(dataset: MoleculeDataset, path: str | os.PathLike | None = None) -> Figure:
+    """Draw energies, sizes and forces of a data set, one journal column wide.
 
-    For up to six compositions: distribution of the energies relative to the mean of each. For more:
-    distribution of sizes, and of the energies per atom relative to fitted atomic references. With forces: the
-    distribution of their components by element.
+    For up to six compositions: numbers of structures over the energy relative to the mean of each. For more:
+    numbers of structures over the number of atoms; and the share of the structures of a size over their
+    energy per atom relative to fitted atomic references. Structures of few and of many heavy atoms differ in
+    color. With forces: the density of their components by element, on a logarithmic axis; components beyond
+    the axis are in the outer bins. Energies of molecules are also in kcal/mol.
 
     Args:
         dataset: Data set with at least one structure; its ``transform`` is not applied.
-        path: Picture to write.
+        path: Picture to write, if any.
+
+    Returns:
+        The figure.
 
     Raises:
         ValueError: If the data set is empty.
@@ -47,16 +65,21 @@ def plot_data_set(dataset: MoleculeDataset, path: str | os.PathLike) -> None:
     statistics = compute_statistics(dataset)
     few = len(statistics.counts) <= _FEW
     panels = (1 if few else 2) + (statistics.forces_squares is not None)
-    figure = Figure(figsize=(_WIDTH, _HEIGHT * panels), layout="constrained")
-    axes = figure.subplots(panels, squeeze=False)[:, 0]
-    if few:
-        _draw_energies(axes[0], statistics)
-    else:
-        _draw_sizes(axes[0], statistics)
-        _draw_relative_energies(axes[1], statistics)
-    if statistics.forces_squares is not None:
-        _draw_forces(axes[-1], dataset, statistics)
-    save(figure, path, dpi=300)
+    with paper():
+        figure = Figure(figsize=(COLUMN, _HEIGHT * panels), layout="constrained")
+        axes = figure.subplots(panels, squeeze=False)[:, 0]
+        if few:
+            _draw_energies(axes[0], statistics)
+        else:
+            _draw_sizes(axes[0], statistics)
+            _draw_relative_energies(axes[1], statistics)
+        if statistics.forces_squares is not None:
+            _draw_forces(axes[-1], dataset, statistics)
+        for text, one in zip("abc", axes, strict=False):
+            if panels > 1:
+                letter(one, text)
+        figure.align_ylabels(axes)
+        return finish(figure, path)
 
 
 def _draw_energies(axes: Axes, statistics: StructureStatistics) -> None:
@@ -64,7 +87,7 @@ def _draw_energies(axes: Axes, statistics: StructureStatistics) -> None:
     mean = torch.zeros(len(frequencies), dtype=torch.float64).index_add_(
         0, statistics.composition, statistics.energy
     )
-    relative = (statistics.energy - (mean / frequencies)[statistics.composition]) / kcal_per_mol
+    relative = statistics.energy - (mean / frequencies)[statistics.composition]
     edges = _edges(relative)
     order = frequencies.argsort(descending=True, stable=True).tolist()
     for row, color in zip(order, _COMPOSITIONS, strict=False):
@@ -72,8 +95,8 @@ def _draw_energies(axes: Axes, statistics: StructureStatistics) -> None:
         label = f"{_subscripts(formula(statistics.counts[row]))}: {int(frequencies[row]):,}"
         axes.stairs(counts, edges.numpy(), color=color, alpha=0.3, fill=True)
         axes.stairs(counts, edges.numpy(), color=color, linewidth=1, label=label)
-    _finish(axes, "energy − mean (kcal/mol)", "structures", "")
-    _in_eV(axes, "energy − mean (eV)")
+    _describe(axes, "energy − mean (eV)", "structures", "")
+    _add_kcal_axis(axes, "energy − mean (kcal/mol)", statistics)
 
 
 def _draw_sizes(axes: Axes, statistics: StructureStatistics) -> None:
@@ -86,27 +109,31 @@ def _draw_sizes(axes: Axes, statistics: StructureStatistics) -> None:
         axes.stairs(above.numpy(), edges.numpy(), baseline=below.numpy(), fill=True, color=color, label=label)
         below = above
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    text = f"{len(statistics):,} structures\n{len(statistics.counts):,} compositions"
-    axes.text(0.03, 0.97, text, transform=axes.transAxes, va="top", fontsize=_FONT - 1)
-    _finish(axes, "atoms", "structures", "heavy atoms")
+    text = f"{len(statistics):,} structures, {len(statistics.counts):,} compositions"
+    axes.set_title(text, loc="right", fontsize=SMALL)
+    _describe(axes, "number of atoms", "structures", _legend(statistics))
 
 
 def _draw_relative_energies(axes: Axes, statistics: StructureStatistics) -> None:
-    relative = statistics.relative_energy() / kcal_per_mol
+    relative = statistics.relative_energy()
     low, high = (float(relative.kthvalue(place).values) for place in _ranks(len(relative)))
+    edges = _edges(relative, low, high)
     for label, color, members in _sizes(statistics):
-        edges = _edges(relative[members], low, high)
-        density = torch.histogram(relative[members], edges, density=True).hist  # of values within the edges
-        axes.stairs(density.numpy(), edges.numpy(), color=color, linewidth=1.2, label=label)
-    _finish(axes, "energy − references (kcal/mol per atom)", "density (mol atom/kcal)", "heavy atoms")
-    _in_eV(axes, "energy − references (eV per atom)")
+        share = 100 * torch.histogram(relative[members], edges).hist / int(members.sum())
+        axes.stairs(share.numpy(), edges.numpy(), color=color, label=label)
+    _describe(axes, "energy − references (eV/atom)", "share of the size (%)", _legend(statistics))
+    _add_kcal_axis(axes, "energy − references (kcal/mol per atom)", statistics)
+
+
+def _legend(statistics: StructureStatistics) -> str:
+    return "heavy atoms" if bool(statistics.counts[:, 1].any()) else "atoms"
 
 
 def _sizes(statistics: StructureStatistics) -> Iterator[tuple[str, tuple[float, ...], Tensor]]:
     """Yield label, color and members of groups by the number of heavy atoms."""
     heavy = (statistics.counts.sum(1) - statistics.counts[:, 1])[statistics.composition]
     groups = _ranges(heavy)
-    colors = colormaps["viridis"](torch.linspace(0.9, 0.1, len(groups)).numpy())
+    colors = colormaps["viridis"](torch.linspace(0.8, 0.2, len(groups)).numpy())
     for (low, high), color in zip(groups, colors, strict=True):
         yield f"{low}" if low == high else f"{low}–{high}", tuple(color), (heavy >= low) & (heavy <= high)
 
@@ -123,7 +150,9 @@ def _draw_forces(axes: Axes, dataset: MoleculeDataset, statistics: StructureStat
         density = counts / (counts.sum() * (edges[1] - edges[0]))
         axes.stairs(density.numpy(), edges.numpy(), color=color, linewidth=1, label=name)
     axes.set_yscale("log")
-    _finish(axes, "force component (eV/Å)", "density (Å/eV)", "")
+    axes.yaxis.set_major_locator(LogLocator(numticks=5))
+    axes.yaxis.set_minor_locator(NullLocator())
+    _describe(axes, "force component (eV/Å)", "density (Å/eV)", "")
 
 
 def _count_forces(dataset: MoleculeDataset, elements: list[int], edges: Tensor) -> dict[int, Tensor]:
@@ -136,40 +165,33 @@ def _count_forces(dataset: MoleculeDataset, elements: list[int], edges: Tensor) 
     return counts
 
 
-def _finish(axes: Axes, quantity: str, number: str, legend: str) -> None:
-    axes.set_xlabel(quantity, fontsize=_FONT)
-    axes.set_ylabel(number, fontsize=_FONT)
-    axes.tick_params(labelsize=_FONT - 1)
+def _describe(axes: Axes, quantity: str, number: str, legend: str) -> None:
+    axes.set_xlabel(quantity)
+    axes.set_ylabel(number)
     if axes.get_yscale() == "linear":
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=number == "structures"))
         axes.yaxis.set_major_formatter(lambda y, _: f"{y:,g}" if y < 1e4 else f"{y:,.0f}")
         axes.set_ylim(0, 1.1 * axes.get_ylim()[1])  # space for the legend
     tidy(axes)
-    axes.legend(
-        title=legend,
-        frameon=False,
-        fontsize=_FONT - 1,
-        title_fontsize=_FONT - 1,
-        handlelength=1.0,
-        handletextpad=0.5,
-        labelspacing=0.3,
-    )
+    axes.legend(title=legend, labelspacing=0.3)
 
 
-def _in_eV(axes: Axes, quantity: str) -> None:
-    top = axes.secondary_xaxis("top", functions=(_to_eV, _from_eV))
-    top.set_xlabel(quantity, fontsize=_FONT)
-    top.tick_params(labelsize=_FONT - 1)
+def _add_kcal_axis(axes: Axes, quantity: str, statistics: StructureStatistics) -> None:
+    """Add an axis in the unit for chemists above, unless structures are periodic."""
+    if bool(statistics.periodic.any()):
+        return
+    top = axes.secondary_xaxis("top", functions=(_to_kcal, _from_kcal))
+    top.set_xlabel(quantity)
     top.xaxis.set_major_locator(MaxNLocator(5))
     axes.spines["top"].set_visible(True)
 
 
-def _to_eV(energy: Any) -> Any:
-    return energy * kcal_per_mol
-
-
-def _from_eV(energy: Any) -> Any:
+def _to_kcal(energy: Any) -> Any:
     return energy / kcal_per_mol
+
+
+def _from_kcal(energy: Any) -> Any:
+    return energy * kcal_per_mol
 
 
 def _edges(values: Tensor, low: float | None = None, high: float | None = None) -> Tensor:

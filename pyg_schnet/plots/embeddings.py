@@ -22,10 +22,10 @@ from pyg_schnet.plots.style import (
     PAGE,
     SMALL,
     element_styles,
+    finish,
     letter,
     paper,
     readable_on,
-    save,
     tidy,
 )
 
@@ -62,7 +62,7 @@ def embedding_map(model: SchNet, elements: Sequence[int]) -> tuple[Tensor, Tenso
     return coordinates * torch.where(farthest < 0, -1.0, 1.0), share[:2]
 
 
-def plot_elements(model: SchNet, elements: Sequence[int], path: str | os.PathLike) -> None:
+def plot_elements(model: SchNet, elements: Sequence[int], path: str | os.PathLike | None = None) -> Figure:
     r"""Draw the similarity of the embeddings :math:`a_Z` of elements, two journal columns wide.
 
     Left: cosine similarity. Right: map of the elements by their first two principal components, with the
@@ -73,7 +73,10 @@ def plot_elements(model: SchNet, elements: Sequence[int], path: str | os.PathLik
         model: Any SchNet.
         elements: Atomic numbers of the training data, two or more, see
             :attr:`Potential.elements <pyg_schnet.Potential.elements>`.
-        path: Picture to write.
+        path: Picture to write, if any.
+
+    Returns:
+        The figure.
 
     Raises:
         ValueError: If there are fewer than two elements, or an atomic number is invalid.
@@ -101,7 +104,7 @@ def plot_elements(model: SchNet, elements: Sequence[int], path: str | os.PathLik
             _draw_map(right, model, elements)
         letter(left, "a")
         letter(right, "b")
-        save(figure, path)
+        return finish(figure, path)
 
 
 def _draw_matrix(axes: Axes, matrix: Tensor, symbols: list[str], label: str, look: dict) -> None:

@@ -12,15 +12,28 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 from torch import Tensor
 
-from pyg_schnet.plots.style import BLUE, GRAY, PAGE, SMALL, element_styles, letter, paper, save, tidy
+from pyg_schnet.plots.style import (
+    BACKGROUND,
+    BLUE,
+    GRAY,
+    INK,
+    PAGE,
+    SMALL,
+    element_styles,
+    finish,
+    letter,
+    paper,
+    tidy,
+)
 from pyg_schnet.potentials.metrics import Evaluation
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
 _HEIGHT = 2.3  # inches per row
-_BINS = 61  # odd, with a bin at zero
+_FEWEST_BINS, _MOST_BINS = 8, 61  # odd, with a bin at zero
+_PER = {"meV": "1/meV", "meV/atom": "atom/meV", "meV/Å": "Å/meV"}
 _SMALLEST = 1e-3  # of the median; lower end of logarithmic axes
 _REACH = 2  # times the 99 % quantile; larger errors are counted
-_FEW = 200  # errors; for fewer the axis is linear
+_FEW = 200  # errors; so many are counted and marked
 _MOST_POINTS = 2000  # per curve
 
 
@@ -31,10 +44,14 @@ def error_quantiles(evaluation: Evaluation) -> dict[str, dict[float, float]]:
         evaluation: Evaluation of a potential on a data set.
 
     Returns:
-        Quantiles ``{0.5: …, 0.9: …, 0.95: …, 0.99: …}`` by quantity: ``"energy"`` (per molecule, eV),
-        ``"forces"`` and ``"forces on H"``, … (components, eV/Å).
+        Quantiles ``{0.5: …, 0.9: …, 0.95: …, 0.99: …}`` by quantity: ``"energy"`` (per structure, eV), if all
+        structures are periodic ``"energy per atom"`` (eV), ``"forces"`` and ``"forces on H"``, …
+        (components, eV/Å).
     """
     found = {"energy": _energy_errors(evaluation)}
+    energy, unit = evaluation.comparable_energy()
+    if unit == "eV/atom":
+        found["energy per atom"] = energy[1] - energy[0]
     if evaluation.forces is not None:
         found["forces"] = (evaluation.forces[1] - evaluation.forces[0]).flatten()
         by_element = _force_errors(evaluation)
@@ -64,16 +81,21 @@ def worst_structures(evaluation: Evaluation, count: int = 5) -> dict[str, list[t
     return {name: [(int(i), float(size[name][i])) for i in places] for name, places in order.items()}
 
 
-def plot_errors(evaluation: Evaluation, path: str | os.PathLike) -> None:
+def plot_errors(evaluation: Evaluation, path: str | os.PathLike | None = None) -> Figure:
     """Draw the distribution of errors of energies and, by element, of forces; two journal columns wide.
 
-    Left: density of the signed errors; for many errors on a logarithmic axis, where a normal distribution is
-    a parabola. Errors beyond the axis are counted. Right: cumulative distribution of the absolute errors,
-    with the 50, 90, 95 and 99 % quantiles (for forces: of all elements together).
+    Left: histogram of the signed errors. Up to 200 errors are counted, and each has a mark below; more are a
+    density on a logarithmic axis, where a normal distribution is a parabola. Errors beyond the axis are
+    counted. Right: cumulative distribution of the absolute errors, with the 50, 90, 95 and 99 % quantiles
+    (for forces: of all elements together). Energies are per atom if all structures are periodic, else per
+    structure.
 
     Args:
-        evaluation: Evaluation of a potential on a data set; energies are per molecule.
-        path: Picture to write.
+        evaluation: Evaluation of a potential on a data set.
+        path: Picture to write, if any.
+
+    Returns:
+        The figure.
 
     Raises:
         ValueError: If predictions or labels are not finite.
@@ -85,7 +107,8 @@ def plot_errors(evaluation: Evaluation, path: str | os.PathLike) -> None:
                 f"`evaluation.{name}` must be finite, got {broken:,} of {pair.numel():,} that are not; "
                 "the training diverged, or labels are broken (see `pyg-schnet data FILE`)"
             )
-    rows = [("energy error", "meV", {"": (_energy_errors(evaluation), BLUE)})]
+    energy, unit = evaluation.comparable_energy()
+    rows = [("energy error", f"m{unit}", {"": (energy[1] - energy[0], BLUE)})]
     if evaluation.forces is not None:
         rows.append(("force error", "meV/Å", _force_errors(evaluation)))
     with paper():
@@ -93,66 +116,88 @@ def plot_errors(evaluation: Evaluation, path: str | os.PathLike) -> None:
         axes = figure.subplots(len(rows), 2, squeeze=False)
         for (left, right), (name, unit, curves) in zip(axes, rows, strict=True):
             in_small = {key: (1e3 * errors, color) for key, (errors, color) in curves.items()}
-            _draw_density(
-                left, in_small, f"{name}, component ({unit})" if len(unit) > 3 else f"{name} ({unit})"
-            )
-            _draw_shares(right, in_small, f"absolute {name} ({unit})", unit)
+            what = f"{name}, component" if unit == "meV/Å" else name
+            _draw_histogram(left, in_small, what, unit)
+            _draw_shares(right, in_small, f"absolute {what}", unit)
         for text, one in zip("abcd", axes.flat, strict=False):
             letter(one, text)
             tidy(one)
-        save(figure, path)
+        return finish(figure, path)
 
 
-def _draw_density(axes: Axes, curves: Mapping[str, tuple[Tensor, str]], label: str) -> None:
+def _draw_histogram(axes: Axes, curves: Mapping[str, tuple[Tensor, str]], label: str, unit: str) -> None:
     together = torch.cat([errors for errors, _ in curves.values()])
-    reach = max(1.02 * min(float(together.abs().max()), _REACH * _quantiles(together)[-1]), 1e-9)
-    bins = min(_BINS, 2 * round(len(together) ** (1 / 3)) + 1)  # Rice's rule, made odd
-    edges = np.linspace(-reach, reach, bins + 1)
+    few = len(together) <= _FEW
+    edges = _edges_of_few(together) if few else _edges_of_many(together)
+    reach = float(edges[-1])
     for name, (errors, color) in curves.items():
-        density = np.histogram(errors.numpy(), edges)[0] / (len(errors) * (edges[1] - edges[0]))
+        counts = np.histogram(errors.numpy(), edges)[0]
+        heights = counts if few else counts / (len(errors) * (edges[1] - edges[0]))
         if len(curves) == 1:
-            axes.stairs(density, edges, color=color, fill=True, alpha=0.3)
-        axes.stairs(density, edges, color=color, label=name or None)
-    axes.axvline(0, color=GRAY, linewidth=0.6, zorder=1)
-    if len(together) > _FEW:
+            axes.stairs(heights, edges, color=color, fill=True, alpha=0.3)
+        axes.stairs(heights, edges, color=color, label=name or None)
+        if few:
+            bottom = axes.get_xaxis_transform()
+            axes.plot(errors.numpy(), [0.03] * len(errors), "|", color=color, markersize=5, transform=bottom)
+    axes.axvline(0, color=GRAY, linewidth=0.8, zorder=1)
+    if few:
+        axes.set_ylim(0, 1.35 * axes.get_ylim()[1])  # space for text
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.set_ylabel("structures" if curves.keys() == {""} else "components")
+    else:
         axes.set_yscale("log")
-        axes.set_ylim(top=4 * axes.get_ylim()[1])  # space for text
+        axes.set_ylim(top=4 * axes.get_ylim()[1])
         axes.yaxis.set_major_locator(LogLocator())
         axes.yaxis.set_minor_locator(NullLocator())
-    else:
-        axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
+        axes.set_ylabel(f"density ({_PER[unit]})")
     axes.xaxis.set_major_locator(MaxNLocator(7))
-    axes.set_xlabel(label)
-    unit = label[label.rindex("(") + 1 : -1]
-    axes.set_ylabel("density (1/meV)" if unit == "meV" else "density (Å/meV)")
+    axes.set_xlabel(f"{label} ({unit})")
     lines = [] if curves.keys() - {""} else [f"mean {_short(float(together.mean()))} {unit}"]
-    if beyond := int((together.abs() > reach).sum()):
+    if beyond := int((together.abs() > max(reach, -float(edges[0]))).sum()):
         lines.append(f"{beyond:,} of {len(together):,} beyond")
     axes.text(0.02, 0.97, "\n".join(lines), transform=axes.transAxes, va="top")
-    if curves.keys() - {""}:
+    if len(curves) > 1:
         axes.legend(loc="upper right")
+
+
+def _edges_of_few(errors: Tensor) -> np.ndarray:
+    """Return edges of bins from the smallest to the largest error; zero is an edge or outside."""
+    low, high = min(float(errors.min()), 0.0), max(float(errors.max()), 0.0)
+    width = max((float(errors.max()) - float(errors.min())) / max(_FEWEST_BINS, 2 * len(errors) ** 0.5), 1e-9)
+    if float(errors.min()) > 0 or float(errors.max()) < 0:  # all on one side of zero
+        low, high = float(errors.min()) - width / 2, float(errors.max()) + width / 2
+        return np.linspace(low, high, round((high - low) / width) + 1)
+    return width * np.arange(np.floor(low / width - 1e-6), np.ceil(high / width + 1e-6) + 1)
+
+
+def _edges_of_many(errors: Tensor) -> np.ndarray:
+    """Return edges of bins that are symmetric about zero."""
+    reach = max(1.02 * min(float(errors.abs().max()), _REACH * _quantiles(errors)[-1]), 1e-9)
+    bins = min(_MOST_BINS, 2 * round(len(errors) ** (1 / 3)) + 1)  # Rice's rule, made odd
+    return np.linspace(-reach, reach, bins + 1)
 
 
 def _draw_shares(axes: Axes, curves: Mapping[str, tuple[Tensor, str]], label: str, unit: str) -> None:
     together = torch.cat([errors for errors, _ in curves.values()])
     marks = _quantiles(together)
     least = max(_SMALLEST * marks[0], 1e-12)
-    if len(curves) > 1:
-        curves = {**curves, "all": (together, BLUE)}
+    if len(curves) > 1:  # a band below the lines, which has no element's look
+        curves = {"all": (together, GRAY), **curves}
     for name, (errors, color) in curves.items():
-        size = errors.abs().sort().values.clamp(min=least)
-        share = torch.arange(1, len(size) + 1, dtype=torch.float64) / len(size)
-        some = torch.linspace(0, len(size) - 1, min(_MOST_POINTS, len(size))).long()
-        style = "--" if name == "all" else "-"
+        size = torch.cat([torch.tensor([least]), errors.abs().sort().values.clamp(min=least)])
+        share = torch.arange(len(size), dtype=torch.float64) / len(errors)
+        some = torch.linspace(0, len(errors), min(_MOST_POINTS, len(size))).round().long()
+        look = {"linewidth": 4, "alpha": 0.4, "zorder": 1.5} if name == "all" else {}
         axes.step(
-            size[some].numpy(), share[some].numpy(), style, where="post", color=color, label=name or None
+            size[some].numpy(), share[some].numpy(), where="post", color=color, label=name or None, **look
         )
     for share, mark in zip(QUANTILES, marks, strict=True):
-        axes.plot([max(mark, least)], [share], "o", markersize=3.5, color="black", markerfacecolor="white")
+        look = {"color": INK, "markerfacecolor": BACKGROUND, "markeredgewidth": 0.8}
+        axes.plot([max(mark, least)], [share], "o", markersize=3.5, zorder=4, **look)
     lines = [
-        f"{100 * share:.0f} % below {_short(mark)}" for share, mark in zip(QUANTILES, marks, strict=True)
+        f"{100 * share:.0f} % below {_short(mark)} {unit}"
+        for share, mark in zip(QUANTILES, marks, strict=True)
     ]
-    lines[-1] += f" {unit}"
     axes.text(0.03, 0.95, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=SMALL)
     axes.set_xscale("log")
     axes.set_xlim(max(least, marks[0] / 100))
@@ -162,7 +207,7 @@ def _draw_shares(axes: Axes, curves: Mapping[str, tuple[Tensor, str]], label: st
     axes.set_ylim(0, 1.03)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1.0])
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
-    axes.set_xlabel(label)
+    axes.set_xlabel(f"{label} ({unit})")
     axes.set_ylabel("errors below (%)")
     if len(curves) > 1:
         axes.legend(loc="lower right")

@@ -9,13 +9,12 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from pyg_schnet.nn import SchNet
 from pyg_schnet.plots.filters import (
-    NO_DATA_COLOR,
+    COLORS,
     DistanceRange,
     color_scale,
     filter_cuts,
@@ -24,16 +23,16 @@ from pyg_schnet.plots.filters import (
 )
 from pyg_schnet.plots.style import (
     BLUE,
-    DIVERGING,
     GRAY,
     GREEN,
+    INK,
     ORANGE,
     PAGE,
     SMALL,
     VERMILION,
     compact,
+    finish,
     paper,
-    save,
     tidy,
 )
 
@@ -46,21 +45,28 @@ _BINS = 80
 
 
 def plot_filter_profiles(
-    model: SchNet, path: str | os.PathLike, distances: Tensor | None = None, shortest: float = 0.0
-) -> None:
+    model: SchNet,
+    path: str | os.PathLike | None = None,
+    distances: Tensor | None = None,
+    shortest: float = 0.0,
+) -> Figure:
     r"""Draw the four filters of each interaction that vary most, one row for each interaction.
 
-    Left: their values over the distance, :math:`W(d)\, f(d)` with the envelope :math:`f`; the cutoff is
-    dotted, the gray area is the distribution of distances in the data. They have the largest variance between
-    the shortest and the longest distance of the data. Right: the same filters in a plane through the atom, as
-    in figure 3 of the paper; colors as in :func:`~pyg_schnet.plots.plot_filters`.
+    Left: their values over the distance, :math:`W(d)\, f(d)` with the envelope :math:`f`, from the shortest
+    to the longest distance of the data; the cutoff is dotted, the gray area is the distribution of distances.
+    They have the largest variance between these distances. Right: the same filters in a plane through the
+    atom, as in figure 3 of the paper, in frames with the color and the dashes of their lines; colors as in
+    :func:`~pyg_schnet.plots.plot_filters`.
 
     Args:
         model: Any SchNet.
-        path: Picture to write, two journal columns wide.
+        path: Picture to write, if any, two journal columns wide.
         distances: Interatomic distances of the data, ``(pairs,)``, in Å. Axes end at the longest, rounded up,
             or at the cutoff; without distances at 5 Å or the cutoff.
         shortest: Shortest distance of the data in Å, if ``distances`` is not given.
+
+    Returns:
+        The figure.
 
     Source:
         Schütt et al., NeurIPS 2017, section 4.1 and figure 3 (arXiv:1706.08566).
@@ -83,7 +89,7 @@ def plot_filter_profiles(
             one.tick_params(labelbottom=False)
         figure.align_ylabels(axes[:, 0])
         compact(figure)
-        save(figure, path)
+        return finish(figure, path)
 
 
 def _draw_profiles(
@@ -94,8 +100,8 @@ def _draw_profiles(
     distances: Tensor | None,
     distance_range: DistanceRange,
 ) -> None:
-    shortest, reach = distance_range.shortest, distance_range.reach
-    distance = torch.linspace(shortest, reach, _POINTS, dtype=torch.float64)
+    reach = distance_range.reach
+    distance = torch.linspace(distance_range.shortest, distance_range.longest, _POINTS, dtype=torch.float64)
     values = filter_values(model, distance)[interaction][:, filters]
     for number, line, color, dashes in zip(filters.tolist(), values.T, _COLORS, _DASHES, strict=False):
         axes.plot(distance.numpy(), line.numpy(), color=color, linestyle=dashes, label=f"filter {number}")
@@ -104,13 +110,13 @@ def _draw_profiles(
         frequency, edges = np.histogram(distances.numpy(), _BINS, (0.0, reach))
         top = low + 0.25 * (high - low)
         density = low + (top - low) * frequency / max(frequency.max(), 1)
-        axes.stairs(density, edges, baseline=low, fill=True, color="#dddddd", zorder=0.5)
+        axes.stairs(density, edges, baseline=low, fill=True, color=GRAY, alpha=0.35, zorder=0.5)
     axes.axhline(0, color=GRAY, linewidth=0.6, zorder=1)
     axes.set_ylim(low, high)
     axes.set_xlim(0, reach)
     cutoff = model.config.cutoff
     if cutoff is not None and cutoff <= reach:
-        axes.axvline(cutoff, color="black", linestyle=":", linewidth=1.2, clip_on=False)
+        axes.axvline(cutoff, color=INK, linestyle=":", linewidth=1.2, clip_on=False)
         axes.annotate("cutoff", (cutoff, high), (-2, -1), textcoords="offset points", ha="right", va="top")
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.set_ylabel(f"interaction {interaction + 1}\nfilter (no unit)")
@@ -121,12 +127,14 @@ def _draw_cuts(
     row: np.ndarray, cuts: Tensor, norm: Normalize, filters: Tensor, distance_range: DistanceRange
 ) -> None:
     reach, image = distance_range.reach, None
-    for axes, cut, number, color in zip(row, cuts, filters.tolist(), _COLORS, strict=False):
+    looks = zip(_COLORS, _DASHES, strict=True)
+    for axes, cut, number, (color, dashes) in zip(row, cuts, filters.tolist(), looks, strict=False):
         extent = (-reach, reach, -reach, reach)
-        image = axes.imshow(cut.numpy(), cmap=DIVERGING, norm=norm, extent=extent, origin="lower")
-        axes.add_patch(Circle((0, 0), distance_range.shortest, facecolor=NO_DATA_COLOR, linewidth=0))
-        axes.set_title(f"filter {number}", fontsize=SMALL, color=color, pad=2)
+        values = distance_range.mask(cut)
+        image = axes.imshow(values, cmap=COLORS, norm=norm, extent=extent, origin="lower")
+        axes.set_title(f"filter {number}", fontsize=SMALL, pad=3)
         axes.spines[:].set_color(color)
+        axes.spines[:].set_linestyle(dashes)
         axes.spines[:].set_linewidth(1.2)
         axes.xaxis.set_major_locator(MaxNLocator(3, symmetric=True))
         axes.yaxis.set_major_locator(MaxNLocator(3, symmetric=True))
@@ -136,3 +144,4 @@ def _draw_cuts(
     bar = row[0].figure.colorbar(image, ax=list(row), extend="both", aspect=14, pad=0.02)
     bar.outline.set_linewidth(0.4)
     bar.locator = MaxNLocator(4, steps=(1, 2, 5, 10))
+    bar.set_label("filter (no unit)")

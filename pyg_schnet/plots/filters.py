@@ -9,22 +9,24 @@ from typing import cast
 
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from pyg_schnet.nn import Interaction, SchNet
-from pyg_schnet.plots.style import DIVERGING, PAGE, SMALL, letter, paper, save
+from pyg_schnet.plots.style import BACKGROUND, DIVERGING, INK, PAGE, SMALL, finish, letter, paper
 
 REACH = 5.0  # Å; the paper's cuts are 10 Å wide
 MAX_FILTERS = 64  # filters in a mosaic, as in the paper
 _PIXELS = 97  # along a cut; odd, with one at the atom
 _POINTS = 600  # along a distance
-NO_DATA_COLOR = "#bdbdbd"  # color of distances that do not occur in the data
+NO_DATA_COLOR = "#c8c8c8"  # of distances that do not occur in the data
+COLORS = colormaps[DIVERGING].with_extremes(bad=NO_DATA_COLOR)
 
 
 def filter_values(model: SchNet, distance: Tensor) -> Tensor:
@@ -53,22 +55,29 @@ def filter_values(model: SchNet, distance: Tensor) -> Tensor:
 
 
 def plot_filters(
-    model: SchNet, path: str | os.PathLike, distances: Tensor | None = None, shortest: float = 0.0
-) -> None:
+    model: SchNet,
+    path: str | os.PathLike | None = None,
+    distances: Tensor | None = None,
+    shortest: float = 0.0,
+) -> Figure:
     r"""Draw cuts through the filters of each interaction, as figure 3 of the paper does.
 
     Each small square is a plane with an atom in its center; the color at a point is the value of one filter
     :math:`W(\mathbf r_i - \mathbf r_j)`, with the envelope, for a neighbor at this point: white is zero, red
     positive, blue negative, on one scale for all filters of an interaction that excludes the largest percent.
     Filters are in the order of their indices, row by row; of more than 64, the 64 that vary most between the
-    shortest and the longest distance of the data. A gray disk covers distances below the shortest one.
+    shortest and the longest distance of the data. Gray are distances below the shortest and above the longest
+    one: training determines no values there.
 
     Args:
         model: Any SchNet.
-        path: Picture to write, two journal columns wide (three interactions per row).
+        path: Picture to write, if any, two journal columns wide (three interactions per row).
         distances: Interatomic distances of the data, ``(pairs,)``, in Å. Squares extend to the longest,
             rounded up, or to the cutoff; without distances to 5 Å or to the cutoff.
         shortest: Shortest distance of the data in Å, if ``distances`` is not given.
+
+    Returns:
+        The figure.
 
     Source:
         Schütt et al., NeurIPS 2017, figure 3 (arXiv:1706.08566): all 64 filters of three interactions, cuts
@@ -92,7 +101,7 @@ def plot_filters(
             letter(axes[number], chr(ord("a") + number))
         for one in axes[len(chosen) :]:
             one.set_visible(False)
-        save(figure, path)
+        return finish(figure, path)
 
 
 @dataclass(frozen=True)
@@ -119,6 +128,12 @@ class DistanceRange:
         shortest, longest = (min(float(end), cutoff) for end in (distances.min(), distances.max()))
         return cls(shortest, longest, min(math.ceil(longest), cutoff))
 
+    def mask(self, cuts: Tensor) -> np.ma.MaskedArray:
+        """Mask values of :func:`filter_cuts`, ``(…, 97, 97)``, at distances that do not occur in the data."""
+        distance = _cut_distances(self.reach).numpy()
+        outside = (distance < self.shortest) | (distance > self.longest)
+        return np.ma.masked_array(cuts.numpy(), np.broadcast_to(outside, cuts.shape))
+
     def grid(self) -> Tensor:
         """Return evenly spaced distances between the shortest and the longest."""
         return torch.linspace(self.shortest, self.longest, _POINTS, dtype=torch.float64)
@@ -140,10 +155,13 @@ def filter_cuts(model: SchNet, reach: float) -> Tensor:
     Returns:
         Values, ``(interactions, filters, 97, 97)``.
     """
-    place = torch.linspace(-reach, reach, _PIXELS, dtype=torch.float64)
-    distance = torch.hypot(place[:, None], place)
-    distinct, where = distance.round(decimals=9).unique(return_inverse=True)  # an eighth of them
+    distinct, where = _cut_distances(reach).round(decimals=9).unique(return_inverse=True)  # an eighth of them
     return filter_values(model, distinct).transpose(1, 2)[:, :, where]
+
+
+def _cut_distances(reach: float) -> Tensor:
+    place = torch.linspace(-reach, reach, _PIXELS, dtype=torch.float64)
+    return torch.hypot(place[:, None], place)
 
 
 def color_scale(values: Tensor) -> Normalize:
@@ -154,24 +172,23 @@ def color_scale(values: Tensor) -> Normalize:
 
 def _draw_mosaic(axes: Axes, cuts: Tensor, norm: Normalize, side: int, distance_range: DistanceRange) -> None:
     """Draw squares row by row, with a scale bar below."""
-    tiles = torch.zeros(side * side, _PIXELS, _PIXELS, dtype=cuts.dtype)
-    tiles[: len(cuts)] = cuts
-    picture = tiles.reshape(side, side, _PIXELS, _PIXELS).transpose(1, 2).reshape(side * _PIXELS, -1)
+    tiles = np.ma.masked_array(np.zeros((side * side, _PIXELS, _PIXELS)), mask=True)
+    tiles[: len(cuts)] = distance_range.mask(cuts)
+    picture = tiles.reshape(side, side, _PIXELS, _PIXELS).swapaxes(1, 2).reshape(side * _PIXELS, -1)
     edge = 2 * distance_range.reach
     width = edge * side
-    axes.imshow(picture.numpy(), cmap=DIVERGING, norm=norm, extent=(0, width, width, 0))
-    for number in range(len(cuts)):
+    axes.imshow(picture, cmap=COLORS, norm=norm, extent=(0, width, width, 0), interpolation="nearest")
+    for number in range(len(cuts), side * side):  # squares without a filter
         row, column = divmod(number, side)
-        middle = ((column + 0.5) * edge, (row + 0.5) * edge)
-        axes.add_patch(Circle(middle, distance_range.shortest, facecolor=NO_DATA_COLOR, linewidth=0))
+        axes.add_patch(Rectangle((column * edge, row * edge), edge, edge, facecolor=BACKGROUND, linewidth=0))
     lines = [edge * number for number in range(side + 1)]
-    axes.hlines(lines, 0, width, color="white", linewidth=1.0)
-    axes.vlines(lines, 0, width, color="white", linewidth=1.0)
+    axes.hlines(lines, 0, width, color=BACKGROUND, linewidth=1.0)
+    axes.vlines(lines, 0, width, color=BACKGROUND, linewidth=1.0)
     axes.set_axis_off()
     axes.set_xlim(0, width)
     axes.set_ylim(1.06 * width, 0)
-    axes.plot([0, edge], [1.035 * width] * 2, color="black", linewidth=1.0)
-    axes.text(1.1 * edge, 1.035 * width, f"{edge:g} Å", va="center", fontsize=SMALL)
+    axes.plot([0, edge], [1.035 * width] * 2, color=INK, linewidth=1.0)
+    axes.text(1.1 * edge, 1.035 * width, f"{edge:g} Å; gray: not in the data", va="center", fontsize=SMALL)
     bar = axes.figure.colorbar(
         ScalarMappable(norm, DIVERGING),
         ax=axes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
@@ -16,20 +17,30 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from pyg_schnet.io.atomic import atomic_write
 
-COLUMN, PAGE = 3.4, 7.0  # inches: one column of a journal, and two
+COLUMN, PAGE = 3.3, 7.0  # inches: one column of a journal, and two
+_SCREEN = 150  # dots per inch of clouds of points and images in a page
 SMALL = 7  # points, for numbers and legends; labels are one point larger
 
 # Okabe and Ito's colors, safe for the color-blind.
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY = "#E69F00", "#56B4E9"
-GRAY = "#888888"
-_GRID = "#d9d9d9"
+GRAY = "#888888"  # readable on white and on black
+# One color each for text with axes, grid and page, which occur nowhere else: `svg` exchanges them.
+INK, GRID, BACKGROUND = "#222221", "#d9d9d8", "#fffffe"
 # The usual colors of the elements, darkened for white paper.
-ELEMENTS = {1: ("H", "#999999"), 6: ("C", "#222222"), 7: ("N", BLUE), 8: ("O", VERMILION)}
+ELEMENTS = {1: ("H", "#999999"), 6: ("C", INK), 7: ("N", BLUE), 8: ("O", VERMILION)}
 _OTHERS = (GREEN, ORANGE, PURPLE, SKY)  # elements without a usual color
 DIVERGING = "RdBu_r"  # blue below zero, white at it, red above
 
 _PAPER: dict[Any, Any] = {
+    "figure.facecolor": BACKGROUND,
+    "axes.facecolor": BACKGROUND,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "axes.titlecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "font.size": SMALL,
     "axes.labelsize": SMALL + 1,
     "axes.titlesize": SMALL + 1,
@@ -42,6 +53,7 @@ _PAPER: dict[Any, Any] = {
     "ytick.major.size": 2.5,
     "lines.linewidth": 1.2,
     "legend.fontsize": SMALL,
+    "legend.title_fontsize": SMALL,
     "legend.frameon": False,
     "legend.handlelength": 1.2,
     "legend.handletextpad": 0.4,
@@ -57,11 +69,29 @@ def paper() -> AbstractContextManager[None]:
     return rc_context(_PAPER)
 
 
-def save(figure: Figure, path: str | os.PathLike, dpi: float | None = None) -> None:
-    """Write a figure atomically, without the date that SVG and PDF store otherwise."""
-    dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-    with atomic_write(path) as part:
-        figure.savefig(part, dpi=dpi, metadata=dates.get(part.suffix.lower()))
+def finish(figure: Figure, path: str | os.PathLike | None) -> Figure:
+    """Write a figure atomically if there is a path, without the date that SVG and PDF store otherwise."""
+    if path is not None:
+        dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+        with atomic_write(path) as part:
+            figure.savefig(part, metadata=dates.get(part.suffix.lower()))
+    return figure
+
+
+def svg(figure: Figure) -> str:
+    """Return a figure as an SVG element for a page, light or dark.
+
+    The background is transparent. Text, axes and other ink have the page's ``color``; the grid and the gaps
+    between atoms and squares have the CSS variables ``--grid`` and ``--background``, if they are defined.
+    """
+    file = io.StringIO()
+    with paper():
+        figure.savefig(file, format="svg", transparent=True, dpi=_SCREEN, metadata={"Date": None})
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    for color, name in ((INK, "currentColor"), (GRID, f"var(--grid, {GRID})")):
+        text = text.replace(color, name)
+    return text.replace(BACKGROUND, f"var(--background, {BACKGROUND})")
 
 
 def compact(figure: Figure) -> None:
@@ -91,5 +121,5 @@ def letter(axes: Axes, text: str) -> None:
 def tidy(axes: Axes) -> None:
     """Remove the upper and right frame, and add a grid behind the data."""
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color=_GRID, linewidth=0.5)
+    axes.grid(color=GRID, linewidth=0.5)
     axes.set_axisbelow(True)

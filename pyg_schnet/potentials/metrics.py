@@ -49,6 +49,7 @@ class Evaluation:
             ``(structures,)``; ``None`` for a single potential.
         forces_deviation: Deviations of its forces in eV/Å, shape ``(atoms,)``.
         potentials: Number of potentials.
+        periodic: Whether all structures are periodic.
     """
 
     n: int
@@ -68,6 +69,18 @@ class Evaluation:
     energy_deviation: Tensor | None = None
     forces_deviation: Tensor | None = None
     potentials: int = 1
+    periodic: bool = False
+
+    def comparable_energy(self) -> tuple[Tensor, str]:
+        """Return energies whose errors do not depend on the choice of the cell, and their unit.
+
+        Returns:
+            Labels and predictions, ``(2, structures)``: per atom if all structures are periodic, else per
+            structure; and ``"eV/atom"`` or ``"eV"``.
+        """
+        if self.periodic and self.sizes is not None:
+            return self.energy / self.sizes, "eV/atom"
+        return self.energy, "eV"
 
     def as_dict(self) -> dict[str, float | int]:
         """Return errors in eV and Å and, by suffix, in kcal/mol and Å (``_kcal``) and GPa (``_GPa``)."""
@@ -180,12 +193,14 @@ def evaluate(
     cutoff = getattr(potential, "cutoff", math.inf)  # models of the user may have none
     metrics = {name: [_empty_metric(kind, shared, device) for kind in _METRICS] for name in _QUANTITIES}
     parts: list[dict[str, Tensor]] = []
+    periodic = True
     with in_evaluation_mode(potential):
         for batch in _batches(dataset, cutoff, batch_size, batch_edges):
             batch = batch.to(device)
             with describe_out_of_memory(partial(_too_large, batch, cutoff)), torch.no_grad():
                 out = potential(batch, **labeled_outputs(batch))
             pairs = _pairs(out, batch)
+            periodic = periodic and "pbc" in batch and bool(batch.pbc.view(-1, 3).any(1).all())
             for name, pair in pairs.items():
                 label, prediction = pair.contiguous()
                 for metric in metrics[name]:
@@ -213,6 +228,7 @@ def evaluate(
         energy_deviation=columns.get("energy_deviation"),
         forces_deviation=columns.get("forces_deviation"),
         potentials=len(potential.potentials) if isinstance(potential, Ensemble) else 1,
+        periodic=periodic,
     )
 
 

@@ -152,7 +152,8 @@ def evaluate(
         errors.require_finite(dataset.indices())  # pyright: ignore[reportArgumentType] - numbers
         by_quantity = _calibrations(errors, bool(calibrate or plot_calibration))
         if texts["plot"] is not None:
-            plots.plot_parity(errors, texts["plot"])
+            has_sizes = errors.sizes is not None and len(errors.sizes.unique()) > 1
+            plots.plot_parity(errors, texts["plot"], atomref=potential.atomref if has_sizes else None)
         if texts["plot_calibration"] is not None:
             plots.plot_calibration(by_quantity, texts["plot_calibration"])
         if texts["calibrate"] is not None:

@@ -39,6 +39,22 @@ def test_atoms_have_the_color_of_their_energy_and_their_place(figures):
     assert labels == ["C0", "C1", "O2", "H3", "H4", "H5", "H6", "H7", "H8"]
 
 
+def test_labels_of_covered_atoms_are_beside_them(figures):
+    column = Atoms("C3", positions=[[0, 0, 0], [0.05, 0, 1.5], [0, 3, 0]], cell=[9, 9, 9], pbc=True)
+    plot_atomic_energies([column], [np.zeros(3)], "atoms.png")
+    figure = figures[0]
+    figure.draw_without_rendering()
+    axes, view = figure.axes[0], View.of(column)
+    assert sorted(text.get_text() for text in axes.texts) == ["C0", "C1", "C2"]
+    for text in axes.texts:
+        box = text.get_window_extent().transformed(axes.transData.inverted())
+        number = int(text.get_text()[1:])
+        for other, (x, y, depth) in enumerate(view.positions):
+            if depth > view.positions[number, 2]:
+                gap = np.hypot(max(box.x0 - x, x - box.x1, 0), max(box.y0 - y, y - box.y1, 0))
+                assert gap > 0.95 * view.radii[other], f"{text.get_text()} is covered by C{other}"
+
+
 def test_nearer_atoms_cover_farther_ones(figures):
     ethanol = molecule("CH3CH2OH")
     plot_atomic_energies([ethanol], [np.zeros(9)], "atoms.png")
@@ -110,4 +126,4 @@ def test_no_structures_and_too_many_are_refused(count):
 
 def test_a_picture_is_one_column_wide(tmp_path):
     plot_atomic_energies([molecule("H2O")], [np.zeros(3)], tmp_path / "atoms.png")
-    assert matplotlib.image.imread(tmp_path / "atoms.png").shape[1] == 1020
+    assert matplotlib.image.imread(tmp_path / "atoms.png").shape[1] == 990

@@ -1,5 +1,7 @@
 """The picture of errors, and the numbers beside it."""
 
+from dataclasses import replace
+
 import matplotlib.image
 import numpy as np
 import pytest
@@ -61,9 +63,9 @@ def test_the_worst_structures_are_those_with_the_largest_error_of_each_kind():
 def test_curves_count_how_many_errors_are_below(figures):
     plot_errors(evaluation([0.001, -0.002, 0.003, 0.004]), "errors.png")
     _, shares = figures[0].axes
-    (curve,) = [line for line in shares.get_lines() if len(line.get_xdata()) == 4]
-    np.testing.assert_allclose(curve.get_xdata(), [1, 2, 3, 4])  # meV
-    np.testing.assert_allclose(curve.get_ydata(), [0.25, 0.5, 0.75, 1.0])
+    (curve,) = [line for line in shares.get_lines() if len(line.get_xdata()) == 5]
+    np.testing.assert_allclose(curve.get_xdata()[1:], [1, 2, 3, 4])  # meV
+    np.testing.assert_allclose(curve.get_ydata(), [0, 0.25, 0.5, 0.75, 1.0])
     assert shares.get_xlabel() == "absolute energy error (meV)"
     assert shares.get_ylabel() == "errors below (%)"
 
@@ -75,7 +77,7 @@ def test_quantiles_are_marked_and_told(figures):
     marks = [line.get_xydata()[0].tolist() for line in shares.get_lines() if line.get_marker() == "o"]
     expected = [[1e3 * size, share] for share, size in error_quantiles(result)["energy"].items()]
     np.testing.assert_allclose(marks, expected)
-    assert shares.texts[0].get_text().startswith(f"50 % below {expected[0][0]:.3g}\n90 % below ")
+    assert shares.texts[0].get_text().startswith(f"50 % below {expected[0][0]:.3g} meV\n90 % below ")
 
 
 def test_histograms_are_densities_with_signs(figures):
@@ -88,6 +90,48 @@ def test_histograms_are_densities_with_signs(figures):
     middle = (values * (edges[1:] + edges[:-1]) / 2 * np.diff(edges)).sum()
     assert middle == pytest.approx(200, abs=10)
     assert "mean" in energy.texts[0].get_text()
+
+
+def test_few_errors_are_counted_and_each_is_marked(figures):
+    errors = [-0.004, 0.001, 0.002, 0.0021, 0.003]
+    plot_errors(evaluation(errors), "errors.png")
+    axes = figures[0].axes[0]
+    counts, edges, _ = axes.patches[0].get_data()
+    assert counts.sum() == 5
+    assert len(counts) >= 7
+    assert edges[0] <= -4
+    assert edges[-1] >= 3
+    assert np.isclose(edges, 0).any()
+    (marks,) = [line for line in axes.get_lines() if line.get_marker() == "|"]
+    np.testing.assert_allclose(marks.get_xdata(), 1e3 * np.array(errors))
+    assert axes.get_ylabel() == "structures"
+
+
+def test_errors_of_all_elements_together_look_like_no_element(figures):
+    plot_errors(evaluation(noise(4), noise(16, 3), z=(1, 6, 7, 8)), "errors.png")
+    shares = figures[0].axes[3]
+    assert [text.get_text() for text in shares.get_legend().texts] == ["all", "H", "C", "N", "O"]
+    lines = {line.get_label(): line for line in shares.get_lines()}
+    looks = {(lines[name].get_color(), lines[name].get_linewidth()) for name in ("all", "H", "C", "N", "O")}
+    assert len(looks) == 5
+    assert lines["all"].get_linewidth() > 3 * lines["N"].get_linewidth()
+
+
+def test_energies_of_crystals_are_per_atom(figures):
+    result = replace(evaluation([0.03, -0.06]), periodic=True)
+    plot_errors(result, "errors.png")
+    plot_parity(result, "parity.png")
+    density, shares = figures[0].axes
+    assert (density.get_xlabel(), shares.get_xlabel()) == (
+        "energy error (meV/atom)",
+        "absolute energy error (meV/atom)",
+    )
+    (marks,) = [line for line in density.get_lines() if line.get_marker() == "|"]
+    np.testing.assert_allclose(marks.get_xdata(), [10, -20])
+    above, below = figures[1].axes
+    assert below.get_xlabel() == "reference energy − mean (eV/atom)"
+    assert above.texts[0].get_text() == "MAE 15.0 meV/atom\nRMSE 15.8 meV/atom"
+    assert error_quantiles(result)["energy per atom"][0.5] == pytest.approx(0.015)
 
 
 def test_errors_beyond_the_axis_are_counted(figures):
@@ -114,9 +158,9 @@ def test_a_parity_plot_of_many_sizes_is_relative_to_the_references(figures):
     atomref = torch.zeros(100, dtype=torch.float64)
     atomref[1] = -10.0
     plot_parity(result, "parity.png", atomref=atomref)
-    (axes,) = figures[0].axes
-    np.testing.assert_allclose(axes.get_lines()[0].get_xydata(), [[-0.5, -0.4], [0.0, -0.2]], atol=1e-12)
-    assert axes.get_xlabel() == "reference energy − references (eV)"
+    above, below = figures[0].axes
+    np.testing.assert_allclose(above.get_lines()[0].get_xydata(), [[-0.5, -0.4], [0.0, -0.2]], atol=1e-12)
+    assert below.get_xlabel() == "reference energy − references (eV)"
 
 
 def test_what_is_not_finite_is_named(tmp_path):

@@ -1,5 +1,6 @@
 """The pictures of filters show what the convolution multiplies by."""
 
+import matplotlib.colors
 import matplotlib.image
 import numpy as np
 import pytest
@@ -8,7 +9,13 @@ from torch_geometric.data import Batch
 
 from pyg_schnet import SchNet
 from pyg_schnet.plots import pair_distances, plot_filter_profiles, plot_filters
-from pyg_schnet.plots.filters import DistanceRange, filter_cuts, filter_values, strongest_filters
+from pyg_schnet.plots.filters import (
+    NO_DATA_COLOR,
+    DistanceRange,
+    filter_cuts,
+    filter_values,
+    strongest_filters,
+)
 
 PIXELS = 97
 
@@ -99,12 +106,24 @@ def test_the_mosaic_has_all_filters_in_the_order_of_their_numbers(paper, distanc
         tiles = (
             image.get_array().reshape(3, PIXELS, 3, PIXELS).transpose(0, 2, 1, 3).reshape(9, PIXELS, PIXELS)
         )
-        np.testing.assert_array_equal(tiles[:8], own.numpy())
-        assert not tiles[8].any()
+        seen = DistanceRange.of(paper, distances).mask(own)
+        np.testing.assert_array_equal(tiles[:8].mask, seen.mask)
+        np.testing.assert_array_equal(tiles[:8].compressed(), seen.compressed())
+        assert tiles[8].mask.all()
         assert image.norm.vmin == -image.norm.vmax
-        assert f"{2 * reach:g} Å" in [text.get_text() for text in axes.texts]
-        assert {patch.radius for patch in axes.patches} == {float(distances.min())}
-        assert len(axes.patches) == 8
+        assert f"{2 * reach:g} Å; gray: not in the data" in [text.get_text() for text in axes.texts]
+        assert len(axes.patches) == 1  # covers the ninth square
+
+
+@pytest.mark.parametrize("draw", [plot_filters, plot_filter_profiles])
+def test_distances_without_data_are_gray(default, figures, draw):
+    draw(default, "filters.png", torch.tensor([1.0, 2.5]))  # squares end at 3 Å
+    image = next(axes.get_images()[0] for axes in figures[0].axes if axes.get_title())
+    corner = image.get_array()[:PIXELS, :PIXELS]
+    place = np.linspace(-3, 3, PIXELS)
+    distance = np.hypot(place[:, None], place)
+    np.testing.assert_array_equal(corner.mask, (distance < 1.0) | (distance > 2.5))
+    np.testing.assert_allclose(image.cmap.get_bad(), matplotlib.colors.to_rgba(NO_DATA_COLOR))
 
 
 def test_of_many_filters_the_mosaic_has_those_that_vary_most(figures, randomize):

@@ -17,7 +17,7 @@ def test_loss_and_learning_rate_are_below_the_errors(figures):
     np.testing.assert_allclose(loss.get_lines()[0].get_xydata(), [[10, 0.2], [20, 0.1], [40, 0.05]])
     np.testing.assert_allclose(rate.get_lines()[0].get_xydata(), [[10, 1e-4], [20, 5e-5], [40, 2.5e-5]])
     labels = [axes.get_ylabel() for axes in figures[0].axes]
-    assert labels == ["validation MAE\n(meV, meV/Å)", "training loss\n(no unit)", "learning\nrate"]
+    assert labels == ["energy MAE\n(meV)", "training loss\n(no unit)", "learning rate\n(no unit)"]
     assert rate.get_xlabel() == "training step"
 
 
@@ -30,8 +30,17 @@ def test_what_the_rows_lack_has_no_panel(figures, missing):
     assert len(figures[0].axes) == 2
 
 
-def test_errors_of_three_kinds_have_their_units_in_the_legend(figures):
+def test_errors_of_each_kind_have_a_panel_with_their_unit(figures):
     others = {"val_forces_mae_eV_per_A": 0.1, "val_stress_mae_eV_per_A3": 0.001}
     plot_learning_curve([row(10, **others)], "curve.png")
-    names = [text.get_text() for text in figures[0].axes[0].get_legend().texts]
-    assert names == ["energy (meV)", "forces (meV/Å)", "stress (meV/Å³)"]
+    labels = [axes.get_ylabel() for axes in figures[0].axes[:3]]
+    assert labels == ["energy MAE\n(meV)", "force MAE\n(meV/Å)", "stress MAE\n(GPa)"]
+    stress = figures[0].axes[2].get_lines()[0].get_ydata()
+    np.testing.assert_allclose(stress, [0.160218], rtol=1e-5)  # an eV/Å³ is 160.2 GPa
+
+
+def test_the_lowest_error_is_labeled(figures):
+    plot_learning_curve([row(10), row(40), row(20)], "curve.png")
+    (label,) = figures[0].axes[0].texts
+    assert label.get_text() == "12.5"
+    assert label.xy == (40, 12.5)

@@ -68,11 +68,10 @@ def test_a_learning_curve_is_a_picture(tmp_path, number, forces):
 
 def test_a_learning_curve_shows_the_errors_in_mev(tmp_path, drawn):
     plot_learning_curve(rows(3), tmp_path / "curve.png")
-    (axes,) = drawn[0].axes
-    energy, forces = axes.get_lines()
+    (energy,), (forces,) = (axes.get_lines() for axes in drawn[0].axes)
     assert energy.get_xydata().tolist() == [[10, 1000], [20, 500], [30, 250]]
     np.testing.assert_allclose(forces.get_ydata(), [1000, 700, 490])
-    assert [text.get_text() for text in axes.texts] == ["250", "490"]
+    assert [text.get_text() for axes in drawn[0].axes for text in axes.texts] == ["250", "490"]
 
 
 def test_a_learning_curve_without_errors_left_is_drawn(tmp_path):
@@ -96,13 +95,16 @@ def test_a_parity_plot_is_a_picture(tmp_path, n, forces):
 def test_a_parity_plot_has_a_panel_for_forces_only_where_there_are_any(tmp_path, drawn):
     plot_parity(evaluation(9), tmp_path / "both.png", labels="GFN2-xTB")
     plot_parity(evaluation(9, forces=False), tmp_path / "energy.png")
-    assert [len(figure.axes) for figure in drawn] == [2, 1]
-    energy, forces = drawn[0].axes
-    assert (energy.get_xlabel(), energy.get_ylabel()) == (
-        "GFN2-xTB energy − mean (eV)",
-        "predicted energy − mean (eV)",
-    )
-    assert forces.get_xlabel() == "GFN2-xTB force component (eV/Å)"
+    assert [len(figure.axes) for figure in drawn] == [4, 2]
+    energy, forces, energy_errors, force_errors = drawn[0].axes
+    assert [axes.get_ylabel() for axes in drawn[0].axes] == [
+        "prediction (eV)",
+        "prediction (eV/Å)",
+        "error (meV)",
+        "error (meV/Å)",
+    ]
+    assert energy_errors.get_xlabel() == "GFN2-xTB energy − mean (eV)"
+    assert force_errors.get_xlabel() == "GFN2-xTB force component (eV/Å)"
     # 1 kcal/mol is 43.4 meV.
     assert energy.texts[0].get_text() == "MAE 12.3 meV (0.284 kcal/mol)\nRMSE 45.6 meV (1.052 kcal/mol)"
     assert (
@@ -113,13 +115,28 @@ def test_a_parity_plot_has_a_panel_for_forces_only_where_there_are_any(tmp_path,
 def test_a_parity_plot_has_labels_across_and_predictions_up(tmp_path, drawn):
     result = evaluation(9, z=(79, 1))
     plot_parity(result, tmp_path / "parity.png")
-    energy, forces = drawn[0].axes
+    energy, forces, energy_errors, force_errors = drawn[0].axes
     relative = (result.energy - result.energy[0].mean()).numpy()
     np.testing.assert_array_equal(energy.get_lines()[0].get_xydata().T, relative)
     hydrogen = next(line for line in forces.get_lines() if line.get_label() == "H")
     np.testing.assert_array_equal(hydrogen.get_xydata()[:3].T, result.forces[:, 1].numpy())
     assert {text.get_text() for text in forces.get_legend().texts} == {"H", "Au"}
-    assert forces.get_xlim() == forces.get_ylim()
+    assert forces.get_xlim() == forces.get_ylim() == force_errors.get_xlim()
+    np.testing.assert_allclose(
+        energy_errors.get_lines()[0].get_xydata().T, [relative[0], 1e3 * (relative[1] - relative[0])]
+    )
+
+
+def test_errors_far_beyond_the_others_are_triangles_at_the_edge(tmp_path, drawn):
+    labels, errors = torch.zeros(2000, dtype=torch.float64), 0.01 * torch.ones(2000, dtype=torch.float64)
+    errors[7] = -5.0
+    result = replace(evaluation(2000, forces=False), energy=torch.stack([labels, labels + errors]))
+    plot_parity(result, tmp_path / "parity.png")
+    below = drawn[0].axes[1]
+    low, high = below.get_ylim()
+    assert -low == high == pytest.approx(1.08 * 4 * 10)
+    outliers = {line.get_marker(): len(line.get_xdata()) for line in below.get_lines()[:3]}
+    assert outliers == {"o": 1999, "^": 0, "v": 1}
 
 
 class InMemory(MoleculeDataset):
@@ -169,16 +186,19 @@ def test_few_compositions_have_a_line_each_with_all_their_structures(tmp_path, d
     ]
     filled = [patch.get_data().values for patch in energy.patches if patch.get_fill()]
     assert [values.sum() for values in filled] == [20, 10]
-    assert energy.get_xlabel() == "energy − mean (kcal/mol)"
-    assert [axis.get_xlabel() for axis in energy.child_axes] == ["energy − mean (eV)"]
+    assert energy.get_xlabel() == "energy − mean (eV)"
+    (top,) = energy.child_axes
+    assert top.get_xlabel() == "energy − mean (kcal/mol)"
+    drawn[0].draw_without_rendering()
+    assert np.ptp(top.get_xlim()) / np.ptp(energy.get_xlim()) == pytest.approx(23.0605, rel=1e-5)
     assert [text.get_text() for text in forces.get_legend().texts] == ["H", "C"]
 
 
-def test_energies_are_drawn_around_their_mean_in_kcal(tmp_path, drawn):
+def test_energies_are_drawn_around_their_mean(tmp_path, drawn):
     frames = replace(alkanes([1, 1]), energy=np.array([-100.0, -98.0]))
     plot_data_set(InMemory(frames), tmp_path / "set.png")
     edges = drawn[0].axes[0].patches[0].get_data().edges
-    assert edges[[0, -1]] == pytest.approx([-23.0605, 23.0605], rel=1e-5)  # 1 eV
+    assert edges[[0, -1]] == pytest.approx([-1, 1])
 
 
 def test_many_compositions_are_stacked_by_their_heavy_atoms(tmp_path, drawn):
@@ -191,8 +211,10 @@ def test_many_compositions_are_stacked_by_their_heavy_atoms(tmp_path, drawn):
     assert groups[-1] == "7"
     assert sizes.get_legend().get_title().get_text() == "heavy atoms"
     assert sum((patch.get_data().values - patch.get_data().baseline).sum() for patch in sizes.patches) == 10
-    assert "10 structures\n7 compositions" in [text.get_text() for text in sizes.texts]
-    assert energies.get_xlabel() == "energy − references (kcal/mol per atom)"
+    assert sizes.get_title(loc="right") == "10 structures, 7 compositions"
+    assert energies.get_xlabel() == "energy − references (eV/atom)"
+    for patch in energies.patches:
+        assert patch.get_data().values.sum() == pytest.approx(100)
 
 
 def test_forces_are_densities_by_element(tmp_path, drawn):
@@ -239,7 +261,7 @@ def test_a_calibration_shows_errors_before_and_after(tmp_path, drawn, forces):
         np.testing.assert_allclose(scaled, one.factor * raw)
         assert axes.get_xlim() == axes.get_ylim()
         texts = [text.get_text() for text in axes.get_legend().get_texts()]
-        assert texts == ["raw", f"× {one.factor:.2f}"]
+        assert texts == ["raw", f"scaled by {one.factor:.2f}"]
     assert reliability.get_xlabel() == "errors expected inside (%)"
     texts = [text.get_text() for text in reliability.get_legend().get_texts()]
     assert texts == ["energy", "force", "raw"] if forces else ["energy", "raw"]
