@@ -45,6 +45,7 @@ COMMANDS = {name: line for group in _GROUPS.values() for name, line in group.ite
 DONE, NOT_REACHED, WRONG, INTERRUPTED, BROKEN_PIPE, TERMINATED = 0, 1, 2, 130, 141, 143  # exit codes
 _INPUT_ERRORS = (ValueError, TypeError, OSError, ImportError)
 _RUNTIME_ERRORS = (ArithmeticError, MemoryError, RuntimeError)
+_DOCUMENTATION = "https://pyg-schnet.readthedocs.io/en/latest"
 _HELP = """\
 usage: pyg-schnet COMMAND [--key value …]
 
@@ -66,6 +67,8 @@ From a file to molecular dynamics:
 Exit codes: {done} success; {not_reached} a result was not reached, for example a relaxation did
 not converge; {wrong} the command line or a file is wrong; {interrupted} interrupted;
 {broken_pipe} the reader of the output (such as head) ended; {terminated} terminated.
+
+Documentation: {documentation}
 """
 
 
@@ -181,6 +184,7 @@ def _parse(name: str, command: ModuleType, arguments: list[str]) -> Namespace:
 
     parser = command.build()
     parser.prog = f"pyg-schnet {name}"
+    parser.epilog = f"{parser.epilog}\n\nDocumentation: {_DOCUMENTATION}/cli/{name}.html"
     check_options(parser, arguments)
     if name == "train":
         arguments = command.with_recipe(arguments)
@@ -211,4 +215,5 @@ def _help() -> str:
         interrupted=INTERRUPTED,
         broken_pipe=BROKEN_PIPE,
         terminated=TERMINATED,
+        documentation=_DOCUMENTATION,
     )

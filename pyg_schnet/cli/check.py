@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.table import Table
 from rich.text import Text
 
-from pyg_schnet.cli.options import add_verbosity, with_model
+from pyg_schnet.cli.options import add_verbosity, group, with_model
 from pyg_schnet.io.console import out
 
 if TYPE_CHECKING:
@@ -28,27 +28,29 @@ _STYLES = {"pass": "green", "fail": "bold red", "limit": "yellow", "skip": "dim"
 def build() -> ArgumentParser:
     """Return the parser of the command."""
     parser = with_model(
-        "Check a model on some structures: symmetry, forces and stress against finite differences of the "
-        "energy, work along closed paths, smoothness, precision, energy conservation, and limits. Each check "
-        "compares a number with a bound; the exit code is 1 if one fails. MODEL may also be FILE.py:NAME or "
-        "MODULE:NAME, where NAME is called with (z, pos, batch) or returns such a model: this runs their "
-        "code. "
-        "Example: pyg-schnet check RUN/model.safetensors molecules.xyz",
+        "Check a model against physics, on some structures: symmetries, forces and stresses against finite "
+        "differences of the energy, work along closed paths, smoothness, precision, conservation of energy, "
+        "and limits. Each check compares a number with a bound; the exit code is 1 if one fails. MODEL may "
+        "also be FILE.py:NAME or MODULE:NAME, where NAME is called with (z, pos, batch) or returns such a "
+        "model: this runs their code. "
+        "Example: pyg-schnet check RUN molecules.xyz\n"
+        "pyg-schnet check my_models.py:make molecules.xyz --only rotation,forces",
     )
     parser.add_argument(
         "file", metavar="FILE", help="structures that the model is made for, as for data.path of train"
     )
-    parser.add_argument(
+    group(parser, "structures").add_argument(
         "--units",
         type=str | None,
-        help='units of FILE, such as "kcal/mol"; by default those of the run of MODEL if FILE has its format',
+        help='units of FILE, such as "kcal/mol"; by default those of the run, for the same format',
     )
     parser.add_argument(
         "--only",
         type=str | None,
+        metavar="NAMES",
         help="checks by the first words of the table, joined by commas, such as rotation,drift",
     )
-    parser.add_argument(
+    group(parser, "structures").add_argument(
         "--structures", type=int, default=4, help="number of structures, evenly spaced over FILE"
     )
     parser.add_argument("--duration", type=float, default=1.0, help="duration of the dynamics, in ps")

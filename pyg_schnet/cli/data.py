@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from pyg_schnet.cli.options import add_verbosity, make_parser
+from pyg_schnet.cli.options import add_keys, add_verbosity, group, make_parser
 from pyg_schnet.io.console import out
 from pyg_schnet.io.outputs import check_distinct, check_picture, check_replaceable
 
@@ -36,10 +36,11 @@ _OPTIONS = ("root", "name", "fold", "source", "energy_key", "forces_key", "stres
 def build() -> ArgumentParser:
     """Return the parser of the command."""
     parser = make_parser(
-        "Download a published data set and summarize it, or summarize a file: recognized labels and units, "
-        "statistics, warnings. "
-        "Example: pyg-schnet data md17 --name ethanol --root data/md17\n"
-        'pyg-schnet data frames.extxyz --units "kcal/mol"',
+        "Show what a file holds: recognized labels and units, statistics, and warnings where something looks "
+        "wrong. Published data sets are downloaded, with checksums, and shown with license and citation. "
+        "Example: pyg-schnet data frames.extxyz\n"
+        'pyg-schnet data frames.npz --units "Hartree, Bohr"\n'
+        "pyg-schnet data md17 --name ethanol --root data/md17",
     )
     parser.add_argument(
         "name_or_file",
@@ -47,21 +48,21 @@ def build() -> ArgumentParser:
         metavar="NAME|FILE",
         help=f"{', '.join(_PUBLISHED)}; or files or a folder, as for data.path of train",
     )
-    parser.add_argument("--root", type=str | None, help="folder of the downloaded and processed files")
-    parser.add_argument("--name", type=str | None, help="molecule of md17 or md22, such as 'revised ethanol'")
-    parser.add_argument("--fold", type=str | None, help="fold of iso17; 'reference' by default")
-    parser.add_argument("--source", type=str | None, help="local copy of the published file")
-    parser.add_argument("--energy_key", type=str | None, help="key of the energies")
-    parser.add_argument("--forces_key", type=str | None, help="key of the forces; 'none' ignores them")
-    parser.add_argument("--stress_key", type=str | None, help="key of the stress; 'none' ignores it")
-    parser.add_argument(
-        "--units",
-        type=str | None,
-        help='units of FILE, such as "kcal/mol", "Hartree, Bohr" or, for forces too, "Hartree, Hartree/Bohr"',
+    published = group(parser, "published data sets")
+    published.add_argument("--root", type=str | None, help="folder of the downloaded and processed files")
+    published.add_argument(
+        "--name", type=str | None, help="molecule of md17 or md22, such as 'revised ethanol'"
     )
-    parser.add_argument(
+    published.add_argument("--fold", type=str | None, help="fold of iso17; 'reference' by default")
+    published.add_argument("--source", type=str | None, help="local copy of the published file")
+    add_keys(
+        parser,
+        'units of FILE, such as "kcal/mol", "Hartree, Bohr" or, for forces too, "Hartree, Hartree/Bohr"',
+    )
+    group(parser, "output").add_argument(
         "--plot",
         type=str | None,
+        metavar="PICTURE",
         help="picture of energies, sizes and forces; ROOT/NAME.png by default for a published set",
     )
     add_verbosity(parser)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser, Namespace
 from rich.table import Table
 
-from pyg_schnet.cli.options import add_verbosity, with_model
+from pyg_schnet.cli.options import add_batch_size, add_keys, add_verbosity, group, with_model
 from pyg_schnet.io.console import out
 
 if TYPE_CHECKING:
@@ -26,38 +26,38 @@ _OUTPUTS = {
 def build() -> ArgumentParser:
     """Return the parser of the command."""
     parser = with_model(
-        "Compare predictions with labels. Errors of energies are per structure, errors of forces over all "
-        "atoms and components. Several models, joined by commas, are evaluated as an ensemble: the errors "
-        "are those of its mean, and its deviations are compared with them. "
-        "Example: pyg-schnet evaluate RUN/model.safetensors FILE --part test",
+        "Compare predictions with labels: mean absolute and RMS errors of energies (per structure), forces "
+        "(over all components) and stresses. Several models are evaluated as an ensemble: the errors are "
+        "those of its mean, and its deviations are compared with them. "
+        "Example: pyg-schnet evaluate RUN FILE --part test\n"
+        "pyg-schnet evaluate A,B,C FILE --part val --calibrate ensemble.json",
     )
     parser.add_argument("file", metavar="FILE", help="structures with labels, as for train's data.path")
-    parser.add_argument("--energy_key", type=str | None, help="key of the energies")
-    parser.add_argument("--forces_key", type=str | None, help="key of the forces, or 'none'")
-    parser.add_argument("--stress_key", type=str | None, help="key of the stresses, or 'none'")
-    parser.add_argument(
-        "--units",
-        type=str | None,
-        help='units of FILE, as "kcal/mol"; by default those of the run of MODEL, for the same format',
-    )
     parser.add_argument(
         "--part",
         type=str | None,
         help="'train', 'val' or 'test': evaluate this part of FILE, read from split.npz beside MODEL",
     )
-    parser.add_argument("--batch_size", type=int, default=32, help="structures evaluated at once")
-    parser.add_argument("--plot", type=str | None, help="picture of predictions over labels to draw")
+    add_keys(parser, 'units of FILE, such as "kcal/mol"; by default those of the run, for the same format')
+    add_batch_size(parser)
+    parser.add_argument(
+        "--plot", type=str | None, metavar="PICTURE", help="picture of predictions over labels to draw"
+    )
     parser.add_argument(
         "--plot_calibration",
         type=str | None,
+        metavar="PICTURE",
         help="picture of errors over deviations of several models to draw",
     )
     parser.add_argument(
         "--calibrate",
         type=str | None,
+        metavar="FILE",
         help="ensemble.json to write, with deviations scaled to the errors on FILE; use --part val",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace ensemble.json if it exists")
+    group(parser, "output").add_argument(
+        "--overwrite", action="store_true", help="replace ensemble.json if it exists"
+    )
     add_verbosity(parser)
     return parser
 

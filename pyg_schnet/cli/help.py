@@ -6,10 +6,14 @@ import argparse
 import re
 import textwrap
 from collections.abc import Iterable
+from typing import Any, get_args
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 _WIDTH = 78
+# Groups of options, in this order after the options that fit into none; help omits empty ones.
+_GROUPS = ("published data sets", "limits", "structures", "computation", "output")
+_METAVARS = {int: "N", float: "NUMBER"}
 
 
 class HelpFormatter(DefaultHelpFormatter):
@@ -34,6 +38,12 @@ class HelpFormatter(DefaultHelpFormatter):
     def _format_action_invocation(self, action: argparse.Action) -> str:
         return re.sub(r", --\S+\+ \S+", "", super()._format_action_invocation(action))  # a list's --key+
 
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        """Return the kind of a number, or the last word of the option's name."""
+        hint = getattr(action, "_typehint", None) or action.type
+        kinds = [_METAVARS[kind] for kind in (get_args(hint) or (hint,)) if kind in _METAVARS]
+        return kinds[0] if kinds else re.split(r"[._]", action.dest)[-1].upper()
+
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
         if isinstance(action, argparse._HelpAction):
@@ -48,6 +58,11 @@ class HelpFormatter(DefaultHelpFormatter):
         if is_uninformative or action.nargs == 0 or not action.option_strings:
             return text
         return f"{text} (default: %(default)s)"
+
+
+def group(parser: ArgumentParser, title: str) -> Any:
+    """Return the group of options with a title, one of ``_GROUPS``."""
+    return next(group for group in parser._action_groups if group.title == title)
 
 
 def usage_line(program: str, actions: Iterable[argparse.Action]) -> str:
@@ -82,6 +97,8 @@ def make_parser(description: str = "", **kwargs) -> ArgumentParser:
         description=description.strip(), exit_on_error=False, formatter_class=HelpFormatter, **kwargs
     )
     parser._positionals.title = "arguments"
+    for title in _GROUPS:
+        parser.add_argument_group(title)
     return parser
 
 

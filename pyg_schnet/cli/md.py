@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyg_schnet.cli.options import add_files, add_verbosity, with_model
+from pyg_schnet.cli.options import add_files, add_verbosity, group, with_model
 from pyg_schnet.io.console import out
 from pyg_schnet.io.outputs import format_without_results
 
@@ -39,7 +39,12 @@ _SETTINGS += ("overwrite", "resume", "device", "threads")
 def build() -> ArgumentParser:
     """Return the parser of the command."""
     parser = with_model(
-        "Run molecular dynamics. Example: pyg-schnet md RUN/model.safetensors in.xyz out.extxyz --duration 1",
+        "Run molecular dynamics, with constant energy or, by --thermostat and --pressure, at constant "
+        "temperature and pressure. Frames go to OUT, energies and temperature to a CSV file beside it. "
+        "The run stops, with its last valid frame, where atoms come closer or forces become larger than in "
+        "training; the exit code is 1 then. --resume continues OUT, with the result of an uninterrupted run. "
+        "Example: pyg-schnet md RUN in.xyz out.extxyz --duration 10\n"
+        "pyg-schnet md RUN in.xyz out.extxyz --thermostat langevin",
     )
     add_files(parser, "trajectory: .traj or .extxyz, or another format in which ASE writes many frames")
     parser.add_argument(
@@ -66,39 +71,41 @@ def build() -> ArgumentParser:
     parser.add_argument(
         "--pressure_time", type=float, default=1000.0, help="time constant of the barostat in fs"
     )
-    parser.add_argument(
+    group(parser, "output").add_argument(
         "--interval", type=int, default=10, help="number of steps between frames, and between rows of the log"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of velocities and bath")
-    parser.add_argument(
+    group(parser, "output").add_argument(
         "--log",
         type=str | None,
+        metavar="FILE",
         help="CSV file of energies, temperature and drift; OUT with .csv by default",
     )
-    parser.add_argument(
+    group(parser, "output").add_argument(
         "--resume",
         action="store_true",
         help="continue the run of OUT if there is one, after an interruption or to a longer --duration",
     )
-    parser.add_argument(
+    limits = group(parser, "limits")
+    limits.add_argument(
         "--closest",
         type=float | None,
         default=0.9,
         help="stop when two atoms are closer than this fraction of the shortest distance of their elements "
         "in training; null for no limit",
     )
-    parser.add_argument(
+    limits.add_argument(
         "--max_force",
         type=float | str | None,
         default="auto",
         help="stop when a force in eV/Å is larger; auto is 3 times the largest in training, null no limit",
     )
-    parser.add_argument(
+    limits.add_argument(
         "--stop_if_uncertain",
         type=float | None,
         help="stop when several models disagree on a force by more than this in eV/Å",
     )
-    parser.add_argument(
+    group(parser, "structures").add_argument(
         "--index",
         default="-1",
         help="index of the structure in the file, from 0; several, as in ':' or '0:10', run in a batch, each "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jsonargparse import ArgumentParser
 
+from pyg_schnet.cli.help import group as group
 from pyg_schnet.cli.help import make_parser as make_parser
 
 
@@ -13,11 +14,40 @@ def with_model(description: str) -> ArgumentParser:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="run, or its model.safetensors; several, joined by commas; or an ensemble.json of evaluate",
+        help="directory of a run, or its model.safetensors; several, joined by commas; or ensemble.json",
     )
-    parser.add_argument("--device", default="cpu", help="'cpu', or a GPU: 'cuda', 'cuda:1', …")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads; one is fast for small molecules")
+    add_device(parser)
     return parser
+
+
+def add_device(parser: ArgumentParser) -> None:
+    """Add the options for where to compute."""
+    computation = group(parser, "computation")
+    computation.add_argument("--device", default="cpu", help="'cpu', or a GPU: 'cuda', 'cuda:1', …")
+    computation.add_argument(
+        "--threads", type=int, default=1, help="CPU threads; one is fast for small molecules"
+    )
+
+
+def add_batch_size(parser: ArgumentParser) -> None:
+    """Add the option for the number of structures in a call of the model."""
+    group(parser, "computation").add_argument(
+        "--batch_size", type=int, default=32, help="structures evaluated at once"
+    )
+
+
+def add_keys(parser: ArgumentParser, units: str) -> None:
+    """Add the options for the labels of a file and their units.
+
+    Args:
+        parser: Parser of the command.
+        units: Help of ``--units``.
+    """
+    labels = group(parser, "structures")
+    labels.add_argument("--energy_key", type=str | None, help="key of the energies; detected by default")
+    labels.add_argument("--forces_key", type=str | None, help="key of the forces; 'none' ignores them")
+    labels.add_argument("--stress_key", type=str | None, help="key of the stresses; 'none' ignores them")
+    labels.add_argument("--units", type=str | None, help=units)
 
 
 def prepare_device(device: str, threads: int) -> None:
@@ -39,19 +69,23 @@ def add_files(
     """Add the options of a command that reads structures and writes others."""
     parser.add_argument("input", metavar="IN", help=structures)
     parser.add_argument("out", metavar="OUT", help=out)
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    group(parser, "output").add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
 
 
 def add_resume(parser: ArgumentParser) -> None:
     """Add the options of a command that processes many structures in turn."""
-    parser.add_argument("--resume", action="store_true", help="continue an interrupted run to OUT")
-    parser.add_argument(
+    structures = group(parser, "structures")
+    structures.add_argument(
         "--index", default=":", help="structures of IN: an index from 0, or a slice such as ::10"
     )
-    parser.add_argument("--skip", action="store_true", help="skip structures that are rejected")
+    structures.add_argument("--skip", action="store_true", help="skip structures that are rejected")
+    group(parser, "output").add_argument(
+        "--resume", action="store_true", help="continue an interrupted run to OUT"
+    )
 
 
 def add_verbosity(parser: ArgumentParser) -> None:
     """Add the options for the amount of output."""
-    parser.add_argument("--quiet", action="store_true", help="print errors only")
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    output = group(parser, "output")
+    output.add_argument("--quiet", action="store_true", help="print errors only")
+    output.add_argument("--json", action="store_true", help="print one JSON object and nothing else")

@@ -9,7 +9,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 from rich.table import Table
 
-from pyg_schnet.cli.options import add_verbosity, make_parser
+from pyg_schnet.cli.options import add_device, add_keys, add_verbosity, group, make_parser
 from pyg_schnet.cli.pictures import PICTURES, Pictures
 from pyg_schnet.cli.plot_inputs import PlotTarget
 from pyg_schnet.io.console import out
@@ -36,29 +36,27 @@ def build() -> ArgumentParser:
     parser.add_argument(
         "--only", nargs="+", type=str, metavar="NAME", help="pictures to draw; all by default"
     )
-    parser.add_argument("--out", type=str | None, help="directory of the pictures; RUN/plots by default")
-    parser.add_argument("--format", default="png", help="format of the pictures: png, pdf or svg")
-    parser.add_argument(
+    output = group(parser, "output")
+    output.add_argument("--out", type=str | None, help="directory of the pictures; RUN/plots by default")
+    output.add_argument("--format", default="png", help="format of the pictures: png, pdf or svg")
+    structures = group(parser, "structures")
+    structures.add_argument(
         "--part",
         type=str | None,
         help="structures by the split.npz beside the model: 'train', 'val' or 'test'; 'test' by default",
     )
-    parser.add_argument(
+    structures.add_argument(
         "--index",
         type=str | None,
         help="structures whose atoms are drawn: an index in the file from 0, or a slice such as ::100",
     )
-    parser.add_argument(
+    structures.add_argument(
         "--max_structures", type=int, default=5000, help="maximum number of structures for errors"
     )
-    parser.add_argument("--energy_key", type=str | None, help="key of the energies of FILE")
-    parser.add_argument("--forces_key", type=str | None, help="key of the forces; 'none' ignores them")
-    parser.add_argument("--stress_key", type=str | None, help="key of the stresses; 'none' ignores them")
-    parser.add_argument("--units", type=str | None, help='units of FILE, such as "kcal/mol"')
+    add_keys(parser, 'units of FILE, such as "kcal/mol"')
     parser.add_argument("--labels", default="reference", help='name of the labels on axes, such as "PBE"')
-    parser.add_argument("--device", default="cpu", help="'cpu' or 'cuda'")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads; one is fast for small molecules")
-    parser.add_argument("--overwrite", action="store_true", help="replace existing pictures")
+    add_device(parser)
+    output.add_argument("--overwrite", action="store_true", help="replace existing pictures")
     add_verbosity(parser)
     return parser
 

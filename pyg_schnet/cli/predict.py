@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 
 from pyg_schnet.cli.batch_run import BatchProgress, print_line, print_reasons, reasons_as_dict
-from pyg_schnet.cli.options import add_files, add_resume, add_verbosity, with_model
+from pyg_schnet.cli.options import add_batch_size, add_files, add_resume, add_verbosity, group, with_model
 
 if TYPE_CHECKING:
     from pyg_schnet.prediction.structures import PredictionFile
@@ -21,27 +21,29 @@ _SETTINGS += ("threads",)
 def build() -> ArgumentParser:
     """Return the parser of the command."""
     parser = with_model(
-        "Predict energies (eV), forces (eV/Å) and, of crystals, stresses (eV/Å³) of the structures of a "
-        "file, which may be larger than the memory: .xyz, .traj, .db and processed data sets "
-        "(.safetensors) are read, and .xyz, .traj and .db written, structure by structure; .npz, .h5 and "
-        "ASE's other formats at once. Several models predict their mean and their deviations from it. "
-        "--resume continues a run that was killed, with any number of --processes. Jobs on several machines "
-        "write one shard each, and --join joins them to OUT. "
-        "Example: pyg-schnet predict RUN/model.safetensors in.xyz out.extxyz --processes 2\n"
-        "pyg-schnet predict RUN/model.safetensors in.xyz out.extxyz --shard 3/8\n"
-        "pyg-schnet predict RUN/model.safetensors in.xyz out.extxyz --join",
+        "Predict energies (eV), forces (eV/Å) and, of crystals, stresses (eV/Å³) of all structures of a "
+        "file. Files may be larger than the memory: .xyz, .traj, .db and processed data sets (.safetensors) "
+        "are read, and .xyz, .traj and .db written, structure by structure; .npz, .h5 and ASE's other "
+        "formats at once. Several models predict their mean and their deviations from it. --resume continues "
+        "a run that was killed, with any number of --processes. Jobs on several machines write one shard "
+        "each, and --join joins them to OUT. "
+        "Example: pyg-schnet predict RUN in.xyz out.extxyz --processes 2\n"
+        "pyg-schnet predict RUN in.xyz out.extxyz --shard 3/8\n"
+        "pyg-schnet predict RUN in.xyz out.extxyz --join",
     )
     add_files(parser, structures="structures, in any format of ASE, or a data set: .safetensors, .npz, .h5")
-    parser.add_argument("--batch_size", type=int, default=32, help="structures evaluated at once")
-    parser.add_argument(
+    add_batch_size(parser)
+    computation = group(parser, "computation")
+    computation.add_argument(
         "--processes", type=int, default=1, help="processes, with --threads each; they do not change OUT"
     )
-    parser.add_argument(
+    computation.add_argument(
         "--shard",
         type=str | None,
-        help="K/N, as 3/8: compute the third of eight shards into the file OUT.shard-3-of-8; see --join",
+        metavar="K/N",
+        help="3/8 computes the third of eight shards into the file OUT.shard-3-of-8; see --join",
     )
-    parser.add_argument("--join", action="store_true", help="join all shards to OUT, and remove them")
+    computation.add_argument("--join", action="store_true", help="join all shards to OUT, and remove them")
     add_resume(parser)
     add_verbosity(parser)
     return parser

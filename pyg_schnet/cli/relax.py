@@ -22,9 +22,11 @@ _MAX_ROWS = 20  # of the table of structures
 def build() -> ArgumentParser:
     """Return the parser of the command."""
     parser = with_model(
-        "Relax structures to the nearest minimum of the energy. Several structures are relaxed at once, by "
-        "FIRE. The exit code is 1 if some did not converge. --resume continues a run that was killed. "
-        "Example: pyg-schnet relax RUN/model.safetensors in.xyz out.extxyz --fmax 0.01",
+        "Relax structures, and optionally cells, to the nearest minimum of the energy. Several structures "
+        "are relaxed at once, by FIRE. The exit code is 1 if some did not converge. --resume continues a run "
+        "that was killed. "
+        "Example: pyg-schnet relax RUN in.xyz out.extxyz --fmax 0.01\n"
+        "pyg-schnet relax RUN crystal.cif out.extxyz --cell --pressure 0",
     )
     add_files(parser)
     parser.add_argument("--fmax", type=float, default=0.01, help="largest force at convergence, in eV/Å")
@@ -41,6 +43,7 @@ def build() -> ArgumentParser:
     parser.add_argument(
         "--trajectory",
         type=str | None,
+        metavar="FILE",
         help="trajectory of the relaxation of one structure to write, .traj or .extxyz",
     )
     add_resume(parser)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyg_schnet.cli.options import add_files, add_verbosity, with_model
+from pyg_schnet.cli.options import add_batch_size, add_files, add_verbosity, with_model
 from pyg_schnet.io.console import out
 from pyg_schnet.io.outputs import check_distinct, check_output, check_stores_many
 
@@ -21,11 +21,11 @@ def build() -> ArgumentParser:
     parser = with_model(
         "Select the structures on whose forces several models disagree most, to be labeled in the next round "
         "of active learning. "
-        "Example: pyg-schnet select A/model.safetensors,B/model.safetensors pool.xyz chosen.xyz --k 100",
+        "Example: pyg-schnet select A,B,C pool.xyz chosen.xyz --k 100",
     )
     add_files(parser)
     parser.add_argument("--k", type=int, default=100, help="number of structures to select")
-    parser.add_argument("--batch_size", type=int, default=32, help="structures evaluated at once")
+    add_batch_size(parser)
     add_verbosity(parser)
     return parser
 

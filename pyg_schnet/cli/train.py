@@ -31,12 +31,17 @@ def build() -> ArgumentParser:
         "Train a potential on energies and forces. A recipe is a YAML file of the options below; options "
         "with a dot are in sections: --trainer.max_steps is the line max_steps in the section trainer. "
         "Options on the command line override the recipe. "
-        "Example: pyg-schnet train RECIPE.yaml --data.path frames.extxyz --out RUN\n"
-        "pyg-schnet train RECIPE.yaml --out RUN --resume --trainer.max_minutes 60",
-        usage="pyg-schnet train RECIPE.yaml [--key value …]",
+        "pyg-schnet recipes lists the recipes that come with the package. "
+        "Example: pyg-schnet train own_file --data.path frames.extxyz --out RUN\n"
+        'pyg-schnet train own_file --data.path FILE --data.units "Hartree, Bohr"\n'
+        "pyg-schnet train RUN/config.yaml --out RUN --resume",
+        usage="pyg-schnet train RECIPE [--key value …]",
     )
     parser.add_argument(
-        "--config", action="config", metavar="RECIPE", help="the recipe; also the first argument"
+        "--config",
+        action="config",
+        metavar="RECIPE",
+        help="the recipe, a name or a file; also the first argument",
     )
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in --out")

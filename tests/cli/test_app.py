@@ -317,7 +317,7 @@ def test_an_existing_output_is_refused_and_left_alone(verb, run, ethanol, tmp_pa
         (["--trainer.max_minutes", "x"], r"`--trainer\.max_minutes` must be a number or null, got 'x'"),
         (["--data.memory_map", "maybe"], r"`--data\.memory_map` must be true or false, got 'maybe'"),
         (["--data.path"], r"`--data\.path` must be followed by a value"),
-        (["more"], r"`more` is one argument too many; usage: pyg-schnet train RECIPE\.yaml "),
+        (["more"], r"`more` is one argument too many; usage: pyg-schnet train RECIPE "),
         (["--trainer.schedule", "linear"], r"`trainer\.schedule` must be one of 'cosine', .* got 'linear'"),
         (["--data.path", "nowhere.npz"], r"nowhere\.npz: no such file"),
         (["--model.cutoff", "-5"], r"`cutoff` must be positive, finite and in Å .*, got -5\.0"),
@@ -467,6 +467,8 @@ def test_help_fits_80_columns_and_gives_an_example(verb, capsys, monkeypatch):
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert max(len(line) for line in text.splitlines()) <= 80
+    assert " \\\n" not in text  # each example fits into a line
+    assert re.search(rf"\n\nDocumentation: https://\S+{verb and f'/cli/{verb}.html'}\n$", text)
     if verb:
         assert re.match(rf"usage: pyg-schnet {verb} [^\n]*\[--key value …\]\n\n", text)
     assert re.search(rf"\n\n(Examples?|From a file to molecular dynamics):\n  pyg-schnet {verb}", text)
@@ -500,7 +502,7 @@ def test_defaults_are_told_where_they_tell_something(capsys, monkeypatch):
         (["trian", "x"], "COMMAND must be one of data, .*; got 'trian'. Did you mean 'train'[?]"),
         (["--foo"], "`--foo` is not an option. See pyg-schnet --help"),
         (["relax"], "`MODEL`, `IN` and `OUT` must be given; usage: pyg-schnet relax MODEL IN OUT "),
-        (["train"], "`--data.path` must be given; usage: pyg-schnet train RECIPE.yaml "),
+        (["train"], "`--data.path` must be given; usage: pyg-schnet train RECIPE "),
         (["relax", "a", "b", "c", "--fmx", "3"], "`--fmx` is not an option. Did you mean `--fmax`[?]"),
         (["evaluate", "a", "b", "--overwrit"], "`--overwrit` is not an option. Did you mean `--overwrite`"),
         (["data", "qm9", "--rot", "x"], "`--rot` is not an option. Did you mean `--root`[?]"),
