@@ -50,17 +50,20 @@ def test_the_changes_of_a_page_fit_the_source(page, tmp_path):
 @pytest.mark.process
 @of_page
 def test_the_tests_of_a_page_pass_in_the_changed_source(page, tmp_path):
-    ignored = shutil.ignore_patterns("__pycache__", "_build", "gallery", "generated")
-    for name in ("pyg_schnet", "tests", "docs", "datasets"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
-    for name in ("pyproject.toml", "README.md", "CHANGELOG.md"):
-        shutil.copy(ROOT / name, tmp_path / name)
+    for name in ("pyg_schnet", "tests", "datasets"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     found = how_to.blocks(page)
     for block in found:
         how_to.apply(block, tmp_path)
     tests = sorted({block.path for block in found if re.search(r"(^|/)test_\w+\.py$", block.path)})
     assert tests
-    run(tmp_path, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
+    pytest_ = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    run(tmp_path, *pytest_, *tests)
+    for block in found:
+        for door in re.findall(r'^\+    "(.+)": Door', block.text, flags=re.MULTILINE):
+            chosen = ("-m", "not network", "-k", " and ".join(door.split()))
+            run(tmp_path, *pytest_, "tests/faults/test_fuzz.py", *chosen)
     changed = sorted({block.path for block in found if block.path.endswith(".py")})
     for command in (("ruff", "format", "--check"), ("ruff", "check")):
         if shutil.which(command[0], path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"):
