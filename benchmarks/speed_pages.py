@@ -16,19 +16,20 @@ from pathlib import Path
 sys.path.pop(0)  # this folder, whose `profile.py` the standard library would take for its own
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pyg_schnet.plots.style import BLUE, GRAY, ORANGE, VERMILION, tidy
+from pyg_schnet.plots.style import BLUE, GRAY, ORANGE, PAGE, VERMILION, finish, paper, tidy
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "speed.csv"
 PICTURE = RESULTS.with_name("speed.png")
 PAGES = (ROOT / "docs" / "benchmarks.md", ROOT / "README.md")
-_SIDES = {  # column: title, color
-    "pyg": ("PyG", VERMILION),
-    "schnetpack": ("SchNetPack", ORANGE),
-    "compiled": ("the faster of them, compiled", GRAY),
-    "ours": ("pyg_schnet", BLUE),
+_SIDES = {  # column: title, color, marker
+    "pyg": ("PyG", VERMILION, "s"),
+    "schnetpack": ("SchNetPack", ORANGE, "^"),
+    "compiled": ("the faster of them, compiled", GRAY, "D"),
+    "ours": ("pyg_schnet", BLUE, "o"),
 }
 
 Row = dict[str, str]
@@ -39,7 +40,7 @@ def main() -> None:
     rows = read()
     for page in PAGES:
         page.write_text(with_tables(page.read_text(encoding="utf-8"), rows), encoding="utf-8")
-    draw(rows).savefig(PICTURE, dpi=200)
+    finish(draw(rows), PICTURE)
 
 
 def read() -> list[Row]:
@@ -93,30 +94,37 @@ def _digits(factor: float) -> str:
 
 def draw(rows: Sequence[Row]) -> Figure:
     """Draw the times of all sides on a logarithmic axis, with the factors beside ours."""
-    figure = Figure(figsize=(7.0, 3.4), layout="constrained")
-    axes = figure.subplots()
-    for title, color in _SIDES.values():
-        axes.scatter([], [], s=30, color=color, label=title)
+    with paper():
+        figure = Figure(figsize=(PAGE, 2.8), layout="constrained")
+        _draw(figure.subplots(), rows)
+        figure.legend(loc="outside upper center", ncols=4)
+    return figure
+
+
+def _draw(axes: Axes, rows: Sequence[Row]) -> None:
+    for title, color, marker in _SIDES.values():
+        axes.scatter([], [], s=22, color=color, marker=marker, label=title)
     for place, row in enumerate(rows):
         times = {side: float(row[f"{side}_ms"]) for side in _SIDES if row[f"{side}_ms"]}
-        axes.plot([min(times.values()), max(times.values())], [place] * 2, color="#bbbbbb", lw=1, zorder=1)
+        axes.plot(
+            [min(times.values()), max(times.values())], [place] * 2, color=GRAY, lw=1, alpha=0.5, zorder=1
+        )
         for side, ms in times.items():
-            axes.scatter(ms, place, s=30, color=_SIDES[side][1], zorder=2)
+            _, color, marker = _SIDES[side]
+            axes.scatter(ms, place, s=22, color=color, marker=marker, linewidth=0, zorder=2)
         factor = _factors(row).partition(" ")[0]
         axes.annotate(
             factor, (times["ours"], place), (-7, 0), textcoords="offset points", ha="right", va="center",
-            fontsize=9, color=BLUE,
+            color=BLUE,
         )  # fmt: skip
     axes.set_xscale("log")
     axes.set_xlim(0.03, 600)
     axes.xaxis.set_major_formatter(lambda ms, _: f"{ms:g}")
-    axes.set_yticks(range(len(rows)), [row["short"] for row in rows], fontsize=9)
+    axes.set_yticks(range(len(rows)), [row["short"] for row in rows])
     axes.invert_yaxis()
-    axes.set_xlabel("ms, median", fontsize=9)
+    axes.set_xlabel("time (ms), median")
     tidy(axes)
     axes.grid(axis="y", visible=False)
-    figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=9)
-    return figure
 
 
 if __name__ == "__main__":

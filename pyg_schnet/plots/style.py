@@ -73,7 +73,7 @@ def finish(figure: Figure, path: str | os.PathLike | None) -> Figure:
     """Write a figure atomically if there is a path, without the date that SVG and PDF store otherwise."""
     if path is not None:
         dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-        with atomic_write(path) as part:
+        with paper(), atomic_write(path) as part:
             figure.savefig(part, metadata=dates.get(part.suffix.lower()))
     return figure
 
