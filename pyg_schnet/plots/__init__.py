@@ -8,6 +8,7 @@ from pyg_schnet.plots.atomic_energies import plot_atomic_energies as plot_atomic
 from pyg_schnet.plots.calibration import plot_calibration as plot_calibration
 from pyg_schnet.plots.data_set import plot_data_set as plot_data_set
 from pyg_schnet.plots.distances import pair_distances as pair_distances
+from pyg_schnet.plots.dynamics import plot_dynamics as plot_dynamics
 from pyg_schnet.plots.embeddings import plot_elements as plot_elements
 from pyg_schnet.plots.errors import plot_errors as plot_errors
 from pyg_schnet.plots.filter_profiles import plot_filter_profiles as plot_filter_profiles

@@ -206,6 +206,31 @@ class RunLog(AppendOnlyFile):
         self.append(("" if self.size else _HEADER) + row + "\n")
 
 
+def read_log(path: str | os.PathLike) -> list[dict[str, float]]:
+    """Read the rows of a log; NaN where a cell is empty. A row that is still being written is left out.
+
+    Args:
+        path: CSV file of :func:`~pyg_schnet.simulation.run_md` or ``pyg-schnet md``.
+
+    Raises:
+        FileNotFoundError: If it does not exist.
+        ValueError: If it is not a log, or a row is not of numbers.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such log; `pyg-schnet md` writes it beside the trajectory")
+    header, *rows = path.read_bytes().splitlines(keepends=True) or [b""]
+    if header != _HEADER.encode():
+        raise ValueError(f"{path}: must be the log of a run of `pyg-schnet md`, got another file")
+    cells = [_parse_row(row) for row in rows if row.endswith(b"\n")]
+    if None in cells:
+        raise ValueError(
+            f"{path}: must hold a number in each column, and line {cells.index(None) + 2} does not; correct "
+            "the file"
+        )
+    return [row for row in cells if row is not None]
+
+
 def _is_log(path: Path) -> bool:
     """Return whether a file begins as logs do; those of earlier versions may have other columns."""
     with path.open("rb") as file:

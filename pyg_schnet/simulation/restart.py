@@ -207,6 +207,44 @@ def resumable_step(trajectory: str | os.PathLike) -> int | None:
     return checkpoint.read(path, _KIND)[0]["step"] if path.exists() else None
 
 
+@dataclass(frozen=True)
+class RecordedRun:
+    """What a restart file states about its run.
+
+    Attributes:
+        settings: Settings of the run.
+        atoms: Number of atoms.
+        statistics: Statistics over all steps.
+        potential: Hash of the potential, see :func:`hash_potential`; ``None`` for another calculator.
+    """
+
+    settings: MDSettings
+    atoms: int
+    statistics: Statistics
+    potential: str | None
+
+
+def read_recorded_run(log: str | os.PathLike) -> RecordedRun | None:
+    """Find the restart file beside a log and read what it states; ``None`` if there is none.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    log = Path(log).resolve()
+    for path in sorted(log.parent.glob("*.restart")):
+        header, arrays = checkpoint.read(path, _KIND)
+        if header.get("log") != _relative(log, log.parent):
+            continue
+        try:
+            point = _to_point(header, arrays, len(arrays["positions"]))
+            settings = MDSettings(**header["settings"])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{path}: is damaged ({error}); remove it") from None
+        if point is not None:
+            return RecordedRun(settings, len(arrays["positions"]), point.statistics, header.get("potential"))
+    return None
+
+
 def _version(path: Path) -> tuple[int, int] | None:
     """Return what distinguishes a file from one that replaces it."""
     return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
@@ -235,14 +273,17 @@ def _to_point(
 
 
 def _hash_potential(calculator: Any) -> str | None:
-    """Compute the SHA-256 of weights and configurations of a potential; ``None`` for other calculators.
+    """Compute the hash of a calculator's potential; ``None`` for other calculators."""
+    potential = getattr(calculator, "potential", None)
+    return hash_potential(potential) if isinstance(potential, Potential | Ensemble) else None
+
+
+def hash_potential(potential: Potential | Ensemble) -> str:
+    """Compute the SHA-256 of weights and configurations of a potential.
 
     It depends on the names of classes, parameters and settings: after renaming one, earlier runs would not
     resume.
     """
-    potential = getattr(calculator, "potential", None)
-    if not isinstance(potential, Potential | Ensemble):
-        return None
     configs = [asdict(module.config) for module in potential.modules() if isinstance(module, SchNet)]
     classes = [type(module).__name__ for module in potential.modules()]
     return checkpoint.checksum(f"{classes} {configs}", potential.state_dict())

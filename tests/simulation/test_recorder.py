@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pyg_schnet.simulation import run_md
-from pyg_schnet.simulation.recorder import COLUMNS, RunLog
+from pyg_schnet.simulation.recorder import COLUMNS, RunLog, read_log
 from pyg_schnet.simulation.statistics import Statistics, fit_drift
 
 
@@ -148,3 +148,27 @@ def test_one_step_has_no_drift():
     found.add(0, -1.0, 300.0)
     assert found.drift(0.5, 9) is None
     assert found.fluctuation(9) is None
+
+
+def test_a_log_is_read_up_to_its_last_whole_row(tmp_path):
+    path = tmp_path / "log.csv"
+    with RunLog(path) as log:
+        log.write(step=0, time_ps=0.0, potential_eV=-1.0, total_eV=-0.5)
+        log.write(step=10, time_ps=0.005, potential_eV=-1.25, total_eV=-0.5, temperature_K=300.0)
+    with path.open("a") as file:
+        file.write("20,0.01")  # as a run writes it at this moment
+    first, second = read_log(path)
+    assert (first["step"], second["potential_eV"], second["temperature_K"]) == (0, -1.25, 300.0)
+    assert first["temperature_K"] != first["temperature_K"]  # an empty cell is NaN
+
+
+def test_other_files_are_not_read_as_logs(tmp_path):
+    path = tmp_path / "log.csv"
+    with pytest.raises(FileNotFoundError, match="no such log"):
+        read_log(path)
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="must be the log"):
+        read_log(path)
+    path.write_text(",".join(COLUMNS) + "\n0,zero,0,0,0,0,,,\n")
+    with pytest.raises(ValueError, match="line 2"):
+        read_log(path)
