@@ -27,14 +27,20 @@ class PlotTarget:
     Attributes:
         run: Directory of the run; ``None`` for a checkpoint alone.
         model: Path of the checkpoint.
+        command: Name of the command, for messages.
     """
 
     run: RunDirectory | None
     model: Path
+    command: str = "plot"
 
     @classmethod
-    def open(cls, target: str) -> PlotTarget:
+    def open(cls, target: str, command: str = "plot") -> PlotTarget:
         """Open the run or checkpoint that a path names.
+
+        Args:
+            target: The path.
+            command: Name of the command, for messages.
 
         Raises:
             FileNotFoundError: If it does not exist.
@@ -47,20 +53,20 @@ class PlotTarget:
         several = "," in target and not path.exists()
         if several or is_ensemble_file(path):
             raise ValueError(
-                f"`plot` draws one model, got {target}; `pyg-schnet evaluate {target} FILE "
+                f"`{command}` takes one model, got {target}; `pyg-schnet evaluate {target} FILE "
                 "--plot_calibration PICTURE` draws the errors of several"
             )
         if not path.exists():
             raise FileNotFoundError(f"{target}: no such run or checkpoint; `pyg-schnet train` makes both")
         if path.is_file():
-            return cls(None, path)
+            return cls(None, path, command)
         run = RunDirectory(path)
         if not run.config.is_file():
             raise ValueError(
                 f"{target}: is not a run of pyg-schnet (it has no config.yaml); pass the folder that "
                 "`train --out` wrote, or a checkpoint"
             )
-        return cls(run, run.model)
+        return cls(run, run.model, command)
 
     @property
     def folder(self) -> Path:
@@ -109,12 +115,14 @@ class Structures:
         numbers: Indices of the selection in the file.
         name: Description of the selection.
         unlabeled: Reason why there are no labels; ``None`` if there are.
+        part: "train", "val" or "test" of the split; "" for a whole file.
     """
 
     whole: AtomsDataset | list[Data]
     numbers: Tensor
     name: str
     unlabeled: str | None = None
+    part: str = ""
 
     @property
     def drawn(self) -> AtomsDataset:
@@ -158,7 +166,8 @@ def structures_of_run(target: PlotTarget, part: str | None) -> Structures:
         if not Path(path).exists():
             raise FileNotFoundError(
                 f"{path}: does not exist, but {target.run.config} names it as the data; pass them, as "
-                f"`pyg-schnet plot {target.run.path} FILE`, or select pictures without data by --only"
+                f"`pyg-schnet {target.command} {target.run.path} FILE`"
+                + (", or select pictures without data by --only" if target.command == "plot" else "")
             )
     whole = _open(options, options["path"], options["root"])
     split = target.run.read_split()
@@ -166,10 +175,12 @@ def structures_of_run(target: PlotTarget, part: str | None) -> Structures:
         part = "val"
         if options["val_path"] is not None:
             other = _open(options, options["val_path"], options["root"])
-            return Structures(other, torch.arange(len(other)), _description(other, options["val_path"]))
+            numbers = torch.arange(len(other))
+            return Structures(other, numbers, _description(other, options["val_path"]), part="val")
     part = part or "test"
     numbers = target.run.read_part(part, len(whole), hash_files(options["path"]))
-    return Structures(whole, numbers, f"the {part} part of {_description(numbers, whole.path)}")
+    name = f"the {part} part of {_description(numbers, whole.path)}"
+    return Structures(whole, numbers, name, part=part)
 
 
 def structures_of_file(target: PlotTarget, path: str, part: str | None, keys: dict[str, Any]) -> Structures:
@@ -200,7 +211,28 @@ def structures_of_file(target: PlotTarget, path: str, part: str | None, keys: di
     if part is None:
         return Structures(whole, torch.arange(len(whole)), _description(whole, path))
     numbers = run.read_part(part, len(whole), sha256)
-    return Structures(whole, numbers, f"the {part} part of {_description(numbers, path)}")
+    return Structures(whole, numbers, f"the {part} part of {_description(numbers, path)}", part=part)
+
+
+def open_training_data(target: PlotTarget) -> tuple[AtomsDataset, dict[str, Tensor], str | None] | None:
+    """Open the data that a model was trained on.
+
+    Returns:
+        The data, the indices of each part of the split, and the SHA-256 of the file as it was; ``None`` if
+        the data or the options of the run are gone.
+    """
+    from pyg_schnet.training import RunDirectory
+
+    options = target.data_options()
+    if options is None:
+        return None
+    paths = [options["path"]] if isinstance(options["path"], str) else options["path"]
+    if not all(Path(path).exists() for path in paths):
+        return None
+    run = RunDirectory(target.model.parent)
+    split = run.read_split()._asdict() if run.split.is_file() else {}
+    hashes = run.read_hashes() if run.split.is_file() else []
+    return _open(options, options["path"], options["root"]), split, next(iter(hashes), None) or None
 
 
 def choose(index: str | None, structures: Structures) -> list[int]:

@@ -108,7 +108,12 @@ def _mark(checked: bool) -> str:
 def render_summary(summary: Summary) -> Group:
     """Return the page of a summary."""
     footnote = "* RMS of the energy relative to fitted atomic references"
-    parts = [_summary_facts(summary), Text(""), _numbers(summary), Text(f"  {footnote}", style="dim")]
+    parts = [
+        _grid(summary_facts(summary).items()),
+        Text(""),
+        _numbers(summary),
+        Text(f"  {footnote}", style="dim"),
+    ]
     if summary.warnings:
         parts += [Text("\nWarnings", style="bold"), _grid(("*", sentence) for sentence in summary.warnings)]
     else:
@@ -116,7 +121,8 @@ def render_summary(summary: Summary) -> Group:
     return Group(*parts)
 
 
-def _summary_facts(summary: Summary) -> Padding:
+def summary_facts(summary: Summary) -> dict[str, str]:
+    """Return what a summary states in words, by name."""
     facts = {
         "structures": f"{summary.structures:,}, {_periodic(summary)}",
         "atoms": _atoms(summary),
@@ -128,7 +134,7 @@ def _summary_facts(summary: Summary) -> Padding:
     }
     if summary.read_as is not None:
         facts["energies"] = f"read as {summary.read_as}"
-    return _grid(facts.items())
+    return facts
 
 
 def _periodic(summary: Summary) -> str:
@@ -179,12 +185,13 @@ def _numbers(summary: Summary) -> Padding:
     table = Table(box=None, show_header=False, padding=(0, 1))
     for justify in ("left", "right", "left", "right", "left"):
         table.add_column(justify=justify, no_wrap=True)
-    for row in _rows(summary):
+    for row in summary_numbers(summary):
         table.add_row(*map(Text, row))
     return Padding(table, (0, 0, 0, 1), expand=False)
 
 
-def _rows(summary: Summary) -> Iterator[_Row]:
+def summary_numbers(summary: Summary) -> Iterator[_Row]:
+    """Yield name, value and unit, and value and unit for chemists, of each quantity of a summary."""
     energy, forces, stress = summary.energy, summary.forces, summary.stress
     yield _energy("energy, lowest", energy.min)
     yield _energy("  mean", energy.mean)
