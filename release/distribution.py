@@ -68,9 +68,10 @@ def unpack(path: Path, folder: Path) -> Path:
 
 
 def sources(source: Path = ROOT) -> dict[str, bytes]:
-    """Read the files of the package as the wheel should have them: modules, kernels, cards, recipes."""
+    """Read the files of the package as the wheel should have them: modules, kernels, cards, page, recipes."""
     package = source / "pyg_schnet"
-    files = [file for file in package.rglob("*") if file.suffix in (".py", ".c", ".h", ".toml", ".typed")]
+    kinds = (".py", ".c", ".h", ".toml", ".typed", ".html", ".css", ".js")
+    files = [file for file in package.rglob("*") if file.suffix in kinds]
     wanted = {file.relative_to(source).as_posix(): file.read_bytes() for file in files}
     for recipe in source.glob("datasets/*/recipes/*.yaml"):
         wanted[f"pyg_schnet/datasets/recipes/{recipe.parents[1].name}/{recipe.name}"] = recipe.read_bytes()

@@ -33,6 +33,7 @@ _GROUPS = {
         "evaluate": "compare predictions with labels",
         "check": "check symmetries, forces, stresses, dynamics and limits",
         "plot": "draw learning curve, errors, filters and embeddings",
+        "report": "write everything about a run into one page",
     },
     "use of a potential": {
         "predict": "predict energies, forces and stresses",
@@ -62,6 +63,7 @@ From a file to molecular dynamics:
   pyg-schnet train own_file --data.path frames.extxyz --out RUN
   pyg-schnet check RUN frames.extxyz
   pyg-schnet plot RUN
+  pyg-schnet report RUN
   pyg-schnet md RUN start.xyz path.extxyz --duration 10
 
 Exit codes: {done} success; {not_reached} a result was not reached, for example a relaxation did

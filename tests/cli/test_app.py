@@ -479,7 +479,7 @@ def test_without_arguments_the_commands_are_listed_with_a_line_each(capsys):
     assert cli.main([]) == 0
     text = capsys.readouterr().out
     assert dict(re.findall(r"^  ([a-z]+) +(.+)", text, re.M)).items() >= app.COMMANDS.items()
-    assert len(re.findall("^  pyg-schnet ", text, re.M)) == 5
+    assert len(re.findall("^  pyg-schnet ", text, re.M)) == 6
 
 
 @pytest.mark.parametrize("name", app.COMMANDS)

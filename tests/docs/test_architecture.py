@@ -89,8 +89,9 @@ def test_no_text_of_the_picture_leaves_its_box(contract):
 def test_the_picture_is_well_formed_and_names_the_layers_for_screen_readers(contract):
     picture = ElementTree.fromstring(layers.draw(contract))
     (svg,) = picture
-    assert svg.get("aria-label").startswith("Layers, from the top: cli; prediction and checks and training;")
+    label = svg.get("aria-label")
+    assert label.startswith("Layers, from the top: cli; report; prediction and checks and training;")
     names = [text.text for text in svg.iter("text") if text.get("class") == "name"]
     assert names[0] == "cli"
-    assert len(names) == 16
+    assert len(names) == 17
     assert len([path for path in svg.iter("path") if path.get("class") == "exception"]) == 2

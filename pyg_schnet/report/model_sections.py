@@ -1,0 +1,242 @@
+"""Sections about the model: errors, structures, filters, checks and dynamics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from pyg_schnet.checks.descriptions import DESCRIPTIONS
+from pyg_schnet.plots import plot_dynamics, plot_errors, plot_filter_profiles, plot_parity
+from pyg_schnet.plots.errors import error_quantiles, worst_structures
+from pyg_schnet.report.blocks import Block, Facts, Notes, Section, Structures, Table
+from pyg_schnet.report.contents import Contents, Simulation
+from pyg_schnet.report.figures import embed
+from pyg_schnet.report.molecule_view import structure_views
+from pyg_schnet.report.quantities import number, percent, two_digits, with_unit
+from pyg_schnet.report.verdict import describe_structures
+
+_MARKS = {"pass": "passed", "fail": "failed", "limit": "limit", "skip": "skipped"}
+
+
+def errors_section(contents: Contents) -> Section:
+    """Return errors as tables and figures."""
+    accuracy, evaluation = contents.accuracy, contents.accuracy.evaluation
+    several = len(accuracy.dataset.compositions().counts) > 1
+    atomref = contents.potential.atomref if several else None
+    relative = " relative to atomic references" if several else ""
+    blocks: list[Block] = [
+        Table(
+            ("quantity", "MAE", "RMSE", "largest", "unit", "MAE", "RMSE", "unit", "RMSE / spread"),
+            list(_error_rows(contents)),
+            (1, 2, 3, 5, 6, 8),
+            "MAE: mean absolute error; RMSE: root mean square error, both on these structures. Spread: that "
+            f"of the labels, which is the standard deviation of energies{relative} and the root mean square "
+            "of force and stress components; a model that always predicts the mean has 100 %.",
+        ),
+        embed(
+            "parity",
+            plot_parity(evaluation, labels=contents.labels, atomref=atomref),
+            "Top: predictions over labels; perfect ones are on the line. Bottom: errors, predictions minus "
+            "labels; triangles at the edge are beyond it.",
+        ),
+        embed(
+            "errors",
+            plot_errors(evaluation),
+            "Left: distribution of the errors. Right: percentage of errors below a size; circles: quantiles "
+            "of 50, 90, 95 and 99 %.",
+        ),
+        _quantile_table(contents),
+        _worst_table(contents),
+    ]
+    shows = f"Predictions compared with the labels of {describe_structures(accuracy)}."
+    return Section("errors", "Errors", shows, blocks)
+
+
+def _error_rows(contents: Contents) -> Iterator[list[str]]:
+    evaluation = contents.accuracy.evaluation
+    error = evaluation.energy[1] - evaluation.energy[0]
+    yield _error_row(
+        "energy of a structure", error, contents.accuracy.energy_spread(contents.potential), "meV", "kcal/mol"
+    )
+    if evaluation.periodic and evaluation.sizes is not None:
+        spread = contents.accuracy.energy_spread(contents.potential, per_atom=True)
+        yield _error_row("energy per atom", error / evaluation.sizes, spread, "meV/atom", "")
+    if evaluation.forces is not None:
+        errors = evaluation.forces[1] - evaluation.forces[0]
+        spread = float(evaluation.forces[0].square().mean().sqrt())
+        yield _error_row("force component", errors, spread, "meV/Å", "kcal/mol/Å")
+        elements = evaluation.z.unique().tolist()
+        for z in elements if len(elements) > 1 else ():
+            from ase.data import chemical_symbols
+
+            own = evaluation.forces[:, evaluation.z == z]
+            spread = float(own[0].square().mean().sqrt())
+            yield _error_row(f"  on {chemical_symbols[z]}", own[1] - own[0], spread, "meV/Å", "kcal/mol/Å")
+    if evaluation.stress is not None:
+        errors = evaluation.stress[1] - evaluation.stress[0]
+        yield _error_row(
+            "stress component", errors, float(evaluation.stress[0].square().mean().sqrt()), "GPa", ""
+        )
+
+
+def _error_row(name: str, errors: Tensor, spread: float, unit: str, other: str) -> list[str]:
+    sizes = (
+        float(errors.abs().mean()),
+        rmse := float(errors.square().mean().sqrt()),
+        float(errors.abs().max()),
+    )
+    cells = [with_unit(size, unit).rsplit(" ", 1)[0] for size in sizes]
+    others = [with_unit(size, other).rsplit(" ", 1)[0] for size in sizes[:2]] if other else ["", ""]
+    return [name, *cells, unit, *others, other, percent(rmse / spread) if spread > 0 else ""]
+
+
+def _quantile_table(contents: Contents) -> Table:
+    quantiles = error_quantiles(contents.accuracy.evaluation)
+    units = {"energy": "meV", "energy per atom": "meV/atom"}
+    shares = [f"{100 * share:g} %" for share in quantiles["energy"]]
+    rows = [
+        [name, *(number(1e3 * value) for value in values.values()), units.get(name, "meV/Å")]
+        for name, values in quantiles.items()
+    ]
+    folded = "Quantiles of the absolute errors"
+    return Table(("below which are", *shares, "unit"), rows, range(1, len(shares) + 1), folded=folded)
+
+
+def _worst_table(contents: Contents) -> Table:
+    worst, numbers = worst_structures(contents.accuracy.evaluation), contents.accuracy.numbers
+    names = {"energy": ("energy", "meV"), "forces": ("force on an atom", "meV/Å")}
+    rows = [
+        [names[name][0], str(rank), str(numbers[place]), number(1e3 * error), names[name][1]]
+        for name, values in worst.items()
+        for rank, (place, error) in enumerate(values, start=1)
+    ]
+    header = ("quantity", "rank", "structure", "error", "unit")
+    return Table(
+        header, rows, (1, 2, 3), "Structures are counted from 0.", "Structures with the largest errors"
+    )
+
+
+def structures_section(contents: Contents) -> Section:
+    """Return structures that can be turned."""
+    views = structure_views(contents)
+    has_forces = contents.accuracy.evaluation.forces is not None
+    if has_forces:
+        shows = "Where in a structure the forces are wrong: each atom has the color of its force error."
+        caption = (
+            "Color: length of the difference of predicted force and label, in meV/Å; the scale ends at the "
+            "largest error of the structure. Sticks connect atoms closer than 1.25 times the sum of their "
+            "covalent radii."
+        )
+    else:
+        shows = (
+            "The labels have no forces: each atom has the color of its contribution to the predicted energy."
+        )
+        caption = (
+            "Color: energy of the atom relative to the mean of its element, in meV; only the sum over atoms "
+            "has a physical meaning."
+        )
+    missing = (
+        ""
+        if views
+        else (
+            "The model is not a sum over atoms, or all structures are too large to be shown here; "
+            "`pyg-schnet predict RUN IN OUT` writes forces for other programs."
+        )
+    )
+    return Section("structures", "Structures", shows, [Structures(views, caption)] if views else [], missing)
+
+
+def filters_section(contents: Contents) -> Section:
+    """Return the filters that vary most."""
+    caption = (
+        "Rows: interactions. Left: values of the four filters that vary most over the distance of two atoms "
+        "in Å; gray: distances that occur in the data. Right: the same filters around an atom. Filters have "
+        "no unit."
+    )
+    distances = contents.accuracy.distances
+    figure = embed("filters", plot_filter_profiles(contents.model, distances=distances), caption)
+    shows = (
+        "What the network learned about distances: filters weight what an atom receives from a neighbor, as "
+        "in figure 3 of the paper (Schütt et al. 2017); they should be smooth where there are data."
+    )
+    return Section("filters", "Filters", shows, [figure])
+
+
+def checks_section(contents: Contents) -> Section:
+    """Return the table of checks."""
+    title = "Checks of physics"
+    shows = (
+        "Properties that the true energy surface has, each measured as a number and compared with a bound; "
+        "most bounds are rounding errors."
+    )
+    report = contents.checks
+    if report is None:
+        missing = "The checks were left out: `pyg-schnet report RUN` without `--skip_checks` makes them."
+        return Section("checks", title, shows, missing=missing)
+    rows, last = [], ""
+    for finding in report.findings:
+        found = bound = ""
+        if finding.value is not None and finding.bound is not None:
+            found = two_digits(finding.value)
+            bound = f"{'≥' if finding.at_least else '≤'} {two_digits(finding.bound)}"
+        name, meaning = (
+            (finding.check, DESCRIPTIONS.get(finding.check, "")) if finding.check != last else ("", "")
+        )
+        rows.append([name, meaning, finding.quantity, found, bound, finding.unit, _MARKS[finding.verdict]])
+        last = finding.check
+    header = ("check", "what is true of physics", "quantity", "found", "bound", "unit", "result")
+    caption = f"Computed in {report.precision} without splines; dynamics with the model as it is used."
+    reasons = dict.fromkeys(
+        f"{finding.check}, {_MARKS[finding.verdict]}: {finding.note}"
+        for finding in report.findings
+        if finding.note
+    )
+    blocks: list[Block] = [Table(header, rows, (3, 4), caption, spanning=2)]
+    if reasons:
+        blocks.append(Notes(list(reasons), "" if report.passed else "bad"))
+    return Section("checks", title, shows, blocks)
+
+
+def dynamics_section(contents: Contents) -> Section:
+    """Return energy and temperature of a run of dynamics."""
+    title = "Molecular dynamics"
+    shows = "Energy and temperature of a simulation; without a thermostat, the total energy must be constant."
+    simulation = contents.simulation
+    if simulation is None:
+        missing = (
+            "No simulation was passed: `pyg-schnet md RUN START.xyz path.extxyz` makes one, and "
+            "`pyg-schnet report RUN --md path.csv` adds it."
+        )
+        return Section("dynamics", title, shows, missing=missing)
+    rows = simulation.rows
+    caption = "Energies relative to the first frame in eV, and the temperature in K, over time in ps."
+    figure = embed("dynamics", plot_dynamics(rows), caption)
+    return Section("dynamics", title, shows, [Facts(_dynamics_facts(simulation)), figure])
+
+
+def _dynamics_facts(simulation: Simulation) -> dict[str, str]:
+    rows, run = simulation.rows, simulation.run
+    temperature = torch.tensor([row["temperature_K"] for row in rows], dtype=torch.float64)
+    facts = {"log": simulation.name, "length": f"{number(rows[-1]['time_ps'] - rows[0]['time_ps'])} ps"}
+    facts["temperature"] = f"{temperature.mean():.0f} ± {temperature.std():.0f} K (standard deviation)"
+    if run is None:
+        facts["settings"] = "unknown: the restart file beside the log is gone"
+        return facts
+    settings = run.settings
+    thermostat = {"nve": "none: constant energy", "langevin": f"Langevin, {settings.temperature:g} K"}
+    facts["atoms"] = f"{run.atoms:,}"
+    facts["time step"] = f"{settings.timestep:g} fs"
+    facts["thermostat"] = thermostat.get(settings.thermostat, settings.thermostat)
+    if settings.pressure is not None:
+        facts["barostat"] = f"{settings.pressure:g} GPa"
+    if settings.conserves_energy:
+        drift = run.statistics.drift(settings.timestep, run.atoms)
+        fluctuation = run.statistics.fluctuation(run.atoms)
+        if drift is not None and fluctuation is not None:
+            facts["drift of the total energy"] = f"{number(drift)} meV/atom/ps"
+            facts["fluctuation about it"] = f"{number(fluctuation)} meV/atom (standard deviation)"
+    if simulation.same_potential is not None:
+        facts["potential"] = "that of this report" if simulation.same_potential else "another one"
+    return facts
