@@ -94,19 +94,37 @@ def table(entries: Sequence[Entry]) -> str:
         "| fault | where | tried | failed | measured | seed, minutes, commit |",
         "|---|---|---|---|---|---|",
     ]
+    return "\n".join([*lines, *_rows(entries)]) + "\n"
+
+
+def _rows(entries: Sequence[Entry]) -> list[str]:
+    lines = []
     for entry in entries:
         made = f"{entry.seed}, {entry.minutes:.1f}, {entry.commit}"
         tried = f"{entry.tried:,} {entry.unit}"
         lines.append(
             f"| {entry.trial} | {entry.subject} | {tried} | {entry.failed:,} | {entry.figures} | {made} |"
         )
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def with_tables(text: str, entries: Sequence[Entry]) -> str:
-    """Replace what stands between ``<!-- faults -->`` and ``<!-- end -->``."""
-    filled = f"<!-- faults -->\n{table(entries)}<!-- end -->"
-    return re.sub(r"<!-- faults -->\n.*?<!-- end -->", lambda _: filled, text, flags=re.DOTALL)
+    """Replace what stands between ``<!-- faults -->``, or ``<!-- faults kills -->``, and ``<!-- end -->``."""
+
+    def filled(mark: re.Match[str]) -> str:
+        own = [entry for entry in entries if mark[2] in ("", entry.trial)]
+        return f"{mark[1]}\n{table(own) if not mark[2] else table_of_trial(own)}<!-- end -->"
+
+    return re.sub(r"(<!-- faults ?(\w*) -->)\n.*?<!-- end -->", filled, text, flags=re.DOTALL)
+
+
+def table_of_trial(entries: Sequence[Entry]) -> str:
+    """Lay the entries of one trial out in Markdown."""
+    lines = ["| where | tried | failed | measured | seed, minutes, commit |", "|---" * 5 + "|"]
+    lines += [
+        line.replace(f"| {entry.trial} ", "", 1) for entry, line in zip(entries, _rows(entries), strict=True)
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def joined(entries: Sequence[Entry]) -> list[Entry]:

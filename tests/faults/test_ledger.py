@@ -25,10 +25,17 @@ def test_the_table_stands_between_its_marks():
     assert ledger.with_tables(text, [ENTRY]) == text
 
 
+def test_a_table_of_one_trial_has_no_other_rows_and_no_column_of_trials():
+    page = "<!-- faults kills -->\n<!-- end -->\n"
+    text = ledger.with_tables(page, [ENTRY, replace(ENTRY, trial="fuzz", subject="npz")])
+    assert "| train | 40 kills | 0 | weights equal to the bit | 1, 2.5, abc1234 |" in text
+    assert "npz" not in text
+
+
 def test_the_pages_hold_what_the_ledger_holds():
     for page, rows in ledger.PAGES.items():
         text = page.read_text(encoding="utf-8")
-        assert "<!-- faults -->" in text
+        assert "<!-- faults" in text
         assert ledger.with_tables(text, rows(ledger.read())) == text
 
 
