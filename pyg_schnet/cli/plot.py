@@ -37,7 +37,9 @@ def build() -> ArgumentParser:
         "--only", nargs="+", type=str, metavar="NAME", help="pictures to draw; all by default"
     )
     output = group(parser, "output")
-    output.add_argument("--out", type=str | None, help="directory of the pictures; RUN/plots by default")
+    output.add_argument(
+        "--out", type=str | None, metavar="FOLDER", help="directory of the pictures; RUN/plots by default"
+    )
     output.add_argument("--format", default="png", help="format of the pictures: png, pdf or svg")
     structures = group(parser, "structures")
     structures.add_argument(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyg_schnet.cli.options import add_verbosity, make_parser
+from pyg_schnet.cli.options import add_device, add_keys, add_verbosity, group, make_parser
 from pyg_schnet.cli.plot_inputs import KEYS, PlotTarget, Structures, structures_of_file, structures_of_run
 from pyg_schnet.io.console import out
 from pyg_schnet.io.outputs import check_distinct, check_output
@@ -35,25 +35,30 @@ def build() -> ArgumentParser:
     parser.add_argument(
         "file", metavar="FILE", nargs="?", help="labeled structures, instead of the run's own"
     )
-    parser.add_argument("--out", type=str | None, help="file to write; report.html in RUN by default")
-    parser.add_argument("--md", type=str | None, help="log (.csv) or trajectory of a run of `pyg-schnet md`")
-    parser.add_argument("--skip_checks", action="store_true", help="leave out the checks of physics")
+    output = group(parser, "output")
+    output.add_argument(
+        "--out", type=str | None, metavar="HTML", help="file to write; report.html in RUN by default"
+    )
     parser.add_argument(
+        "--md",
+        type=str | None,
+        metavar="DYNAMICS",
+        help="log (.csv) or trajectory of a run of `pyg-schnet md`",
+    )
+    parser.add_argument("--skip_checks", action="store_true", help="leave out the checks of physics")
+    structures = group(parser, "structures")
+    structures.add_argument(
         "--part",
         type=str | None,
         help="structures by the split.npz beside the model: 'train', 'val' or 'test'; 'test' by default",
     )
-    parser.add_argument(
+    structures.add_argument(
         "--max_structures", type=int, default=5000, help="maximum number of structures for errors"
     )
-    parser.add_argument("--energy_key", type=str | None, help="key of the energies of FILE")
-    parser.add_argument("--forces_key", type=str | None, help="key of the forces; 'none' ignores them")
-    parser.add_argument("--stress_key", type=str | None, help="key of the stresses; 'none' ignores them")
-    parser.add_argument("--units", type=str | None, help='units of FILE, such as "kcal/mol"')
+    add_keys(parser, 'units of FILE, such as "kcal/mol"')
     parser.add_argument("--labels", default="reference", help='name of the labels on axes, such as "PBE"')
-    parser.add_argument("--device", default="cpu", help="'cpu', or a GPU: 'cuda', 'cuda:1', …")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads; one is fast for small molecules")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing report")
+    add_device(parser)
+    output.add_argument("--overwrite", action="store_true", help="replace an existing report")
     add_verbosity(parser)
     return parser
 
