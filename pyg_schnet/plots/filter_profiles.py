@@ -9,12 +9,14 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from pyg_schnet.nn import SchNet
 from pyg_schnet.plots.filters import (
     COLORS,
+    NO_DATA_COLOR,
     DistanceRange,
     color_scale,
     filter_cuts,
@@ -132,6 +134,8 @@ def _draw_cuts(
         extent = (-reach, reach, -reach, reach)
         values = distance_range.mask(cut)
         image = axes.imshow(values, cmap=COLORS, norm=norm, extent=extent, origin="lower")
+        for radius in (distance_range.shortest, distance_range.longest):  # smooths the edges of the mask
+            axes.add_patch(Circle((0, 0), radius, fill=False, edgecolor=NO_DATA_COLOR, linewidth=1.5))
         axes.set_title(f"filter {number}", fontsize=SMALL, pad=3)
         axes.spines[:].set_color(color)
         axes.spines[:].set_linestyle(dashes)
