@@ -42,6 +42,24 @@ def test_energies_alone_have_no_errors_of_forces(output):
     )
 
 
+def test_a_narrow_terminal_has_a_table_that_fits(output):
+    report = ConsoleReport(Console(file=output, force_terminal=True, width=80))
+    stress = {"val_stress_mae_eV_per_A3": 0.001}
+    report.validated(ROW | FORCES | stress, improved=True)
+    report.validated(ROW | FORCES | stress | {"step": 3000, "val_energy_mae_eV": 12.3456}, improved=False)
+    _, head, first, second = output.getvalue().splitlines()
+    assert head == "     step       loss  energy (meV)  forces (meV/Å)  stress (GPa)"
+    assert first.split() == ["1,500", "1.23e-02", "43.4", "86.7", "0.160", "best"]
+    assert second.split() == ["3,000", "1.23e-02", "12,345.6", "86.7", "0.160"]
+    assert len(second) == len(head) <= 74
+    assert len(first) <= 80
+
+
+def test_a_wide_terminal_has_errors_in_two_units(output):
+    ConsoleReport(Console(file=output, force_terminal=True, width=160)).validated(ROW, improved=False)
+    assert "energy 43.4 meV (1.000 kcal/mol)" in output.getvalue()
+
+
 def test_text_is_shown_as_it_is(output):
     ConsoleReport(Console(file=output)).line("/data/[bold]old[/bold]/:smile:/x[1].npz")
     assert output.getvalue() == "/data/[bold]old[/bold]/:smile:/x[1].npz\n"
