@@ -33,7 +33,12 @@ def build() -> ArgumentParser:
 def run(options: Namespace) -> int:
     """Select structures."""
     from pyg_schnet.io.locks import locked
-    from pyg_schnet.potentials.model_files import checkpoint_paths, model_files, resolve_models
+    from pyg_schnet.potentials.model_files import (
+        checkpoint_paths,
+        model_files,
+        require_angstrom,
+        resolve_models,
+    )
 
     check_distinct({"MODEL": model_files(options.model), "IN": [options.input]}, {"OUT": options.out})
     check_output(options.out, options.overwrite)
@@ -44,6 +49,7 @@ def run(options: Namespace) -> int:
     models = resolve_models(options.model)
     if len(checkpoint_paths(models)) < 2:
         raise ValueError("`model` must be two checkpoints or more, joined by commas, got one")
+    require_angstrom(options.model, options.input)
     with locked(options.out):
         check_output(options.out, options.overwrite)  # again: another process may just have written it
         return _select(options, models)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from pyg_schnet.io.hashes import hash_file
-from pyg_schnet.potentials.checkpoint import checksum
+from pyg_schnet.io.units import Units
+from pyg_schnet.potentials.checkpoint import checksum, provenance
 from pyg_schnet.potentials.ensemble import Ensemble, is_ensemble_file, member_paths
 from pyg_schnet.potentials.potential import Potential
 
@@ -90,3 +91,26 @@ def hash_models(model: Model) -> list[str]:
     if missing := next((file for file in files if not Path(file).is_file()), None):
         raise FileNotFoundError(f"{missing}: no such checkpoint; `pyg-schnet train` writes model.safetensors")
     return [hash_file(file)[:16] for file in files]
+
+
+def require_angstrom(model: Model, file: str | os.PathLike) -> None:
+    """Raise if a file, whose positions are read in Å, holds training data of a model in another unit.
+
+    Args:
+        model: As for :func:`resolve_models`.
+        file: File of structures to simulate or predict.
+
+    Raises:
+        ValueError: If it does.
+    """
+    for path in checkpoint_paths(resolve_models(model)):
+        data = provenance(path).get("data")
+        text = data.get("units") if isinstance(data, dict) else None
+        if not isinstance(text, str) or (units := Units.parse(text)).length_in_angstrom == 1:
+            continue
+        if Path(file).is_file() and hash_file(file) in (data.get("sha256"), data.get("val_sha256")):
+            raise ValueError(
+                f"{os.fspath(file)}: positions must be in Å, got those of the training data, in "
+                f"{units.length}; convert them, and the cell: "
+                f"atoms.positions *= {units.length_in_angstrom:.6g}"
+            )

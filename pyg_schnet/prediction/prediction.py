@@ -13,7 +13,7 @@ from ase import Atoms
 from pyg_schnet.io.outputs import check_output, check_stores_results
 from pyg_schnet.potentials.device import use_threads
 from pyg_schnet.potentials.ensemble import Ensemble
-from pyg_schnet.potentials.model_files import Model, resolve_models
+from pyg_schnet.potentials.model_files import Model, require_angstrom, resolve_models
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.prediction import predictor
 from pyg_schnet.prediction.file_run import FileRun
@@ -89,6 +89,8 @@ def predict(
     """
     with use_threads(threads):
         resolve_models(model)  # raises before the work
+        if isinstance(structures, str | os.PathLike):
+            require_angstrom(model, structures)
         _check(batch_size, processes, shard, join)
         if out is not None:
             check_output(os.fspath(out), overwrite=shard is None or overwrite or resume)

@@ -11,7 +11,7 @@ from ase import Atoms
 from pyg_schnet.datasets.structure_file import StructureFile
 from pyg_schnet.potentials.device import use_threads
 from pyg_schnet.potentials.ensemble import Ensemble
-from pyg_schnet.potentials.model_files import Model, resolve_models
+from pyg_schnet.potentials.model_files import Model, require_angstrom, resolve_models
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.prediction.file_run import FileRun
 from pyg_schnet.prediction.results import ResultFile
@@ -104,6 +104,8 @@ def relax(
             return frames[0] if is_number(index) and frames else frames
         if resume:
             raise ValueError("`resume` needs a file of structures, and `out` for the results")
+        if isinstance(structures, str | os.PathLike):
+            require_angstrom(model, structures)
         starts, is_one = read_structures(structures, index)
         if out is not None:
             check_written(os.fspath(out), overwrite, not is_one)
@@ -152,6 +154,7 @@ def relax_file(
     Returns:
         What was written, with the structures that were rejected or are outside the training domain.
     """
+    require_angstrom(model, path)
     own = evaluation_copy(model, device)
     file_run = FileRun(
         *(model, path, out, {"verb": "relax", **settings}, has_same_start),

@@ -12,7 +12,7 @@ from ase import Atoms
 from pyg_schnet.datasets.structure_file import StructureFile
 from pyg_schnet.io.outputs import check_distinct, check_replaceable
 from pyg_schnet.potentials.device import use_threads
-from pyg_schnet.potentials.model_files import Model, model_files, resolve_models
+from pyg_schnet.potentials.model_files import Model, model_files, require_angstrom, resolve_models
 from pyg_schnet.potentials.training_domain import MIN_DISTANCE_RATIO
 from pyg_schnet.simulation.batched_md import BatchedDynamics, run_md_batched
 from pyg_schnet.simulation.calculator import SchNetCalculator
@@ -100,6 +100,8 @@ def md(
     """
     resolve_models(model)  # raises before the work
     from_file = isinstance(structures, str | os.PathLike)
+    if from_file:
+        require_angstrom(model, structures)
     is_single = isinstance(structures, Atoms) or (from_file and isinstance(_parse(index), int))
     if overwrite and resume:
         raise ValueError("`--resume` and `--overwrite` exclude each other: continue, or begin again")
