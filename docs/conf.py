@@ -29,7 +29,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
-    "sphinx-mathjax-offline",  # equations without a network
+    "sphinx-mathjax-offline",  # copies MathJax, which sets equations
     "command_line",  # of _ext, as the following: commands in pages that are executed
     "error_messages",  # all messages of the package
     "layers",  # a picture of the layers of packages

@@ -1,6 +1,8 @@
-"""Equations as MathML, which browsers show without scripts and without a network."""
+"""Equations as MathML, which browsers show without scripts; with scripts, MathJax improves them."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from docutils import nodes
 from latex2mathml.converter import convert
@@ -28,7 +30,16 @@ def visit_displaymath(translator: HTML5Translator, node: nodes.math_block) -> No
     raise nodes.SkipNode
 
 
+def add_script(
+    app: Sphinx, name: str, template: str, context: dict[str, Any], page: nodes.document | None
+) -> None:
+    """Load MathJax, which sets MathML with bold letters and large sums, on pages that have equations."""
+    if page is not None and any(page.findall(lambda node: isinstance(node, nodes.math | nodes.math_block))):
+        app.add_js_file("mathjax/mml-chtml.js", defer="defer")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the writer as ``html_math_renderer = "mathml"``."""
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_displaymath, None))
+    app.connect("html-page-context", add_script)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
