@@ -91,19 +91,28 @@ class Evaluation:
         return {"n": self.n, **errors, **in_kcal, **stress, **in_gigapascal}
 
     def rows(self) -> list[tuple[str, float, float, str, float, float, str]]:
-        """Return quantity, MAE, RMSE and unit, and both errors in another unit, of quantities with labels."""
+        """Return quantity, MAE, RMSE and unit, and both errors in another unit, of quantities with labels.
+
+        If all structures are periodic, the second row has energies per atom.
+        """
         rows = []
         for name, unit, other in _UNITS:
             mae, rmse = getattr(self, f"{name}_mae"), getattr(self, f"{name}_rmse")
             if mae is not None:
                 factor = GPa if other == "GPa" else kcal_per_mol
                 rows.append((name, 1e3 * mae, 1e3 * rmse, unit, mae / factor, rmse / factor, other))
+        energy, unit = self.comparable_energy()
+        if unit == "eV/atom" and energy.size(1) == self.n:  # no shard of a distributed evaluation
+            error = energy[1] - energy[0]
+            mae, rmse = float(error.abs().mean()), float(error.square().mean().sqrt())
+            in_kcal = (mae / kcal_per_mol, rmse / kcal_per_mol, "kcal/mol/atom")
+            rows.insert(1, ("energy/atom", 1e3 * mae, 1e3 * rmse, "meV/atom", *in_kcal))
         return rows
 
     def __str__(self) -> str:
-        head = f"{'':8}{'MAE':>9}{'RMSE':>9}  unit   {'MAE':>10}{'RMSE':>9}  unit"
+        head = f"{'':12}{'MAE':>9}{'RMSE':>9}  unit    {'MAE':>10}{'RMSE':>9}  unit"
         rows = [
-            f"{name:8}{mae:9.2f}{rmse:9.2f}  {unit:7}{other_mae:10.4f}{other_rmse:9.4f}  {other}"
+            f"{name:12}{mae:9.2f}{rmse:9.2f}  {unit:8}{other_mae:10.4f}{other_rmse:9.4f}  {other}"
             for name, mae, rmse, unit, other_mae, other_rmse, other in self.rows()
         ]
         return "\n".join([f"Errors on {self.n:,} structures", head, *rows])

@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
 from torch import nn
 
 from pyg_schnet import Potential, RadiusGraph
@@ -30,6 +33,13 @@ class Shifted(nn.Module):
         if forces:
             out["forces"] = batch.forces + torch.from_numpy(self.forces_error)[batch.idx].view(-1, 3)
         return out
+
+
+class ShiftedEnergy(Shifted):
+    """The same with forces that are right."""
+
+    def forward(self, batch, forces=True):
+        return super().forward(batch, forces=False) | ({"forces": batch.forces} if forces else {})
 
 
 @pytest.fixture
@@ -171,3 +181,30 @@ def test_a_prediction_that_is_not_finite_is_refused_with_its_structure(dataset, 
 
 def test_finite_predictions_pass(dataset, errors):
     evaluate(Shifted(dataset, *errors), dataset).require_finite()
+
+
+@pytest.mark.parametrize("pbc", [(True, True, False), (False, False, False)])
+def test_energies_of_periodic_structures_are_also_per_atom(tmp_path, errors, pbc):
+    rng = np.random.default_rng(0)
+    structures = []
+    for number in range(FRAMES):
+        size = 2 + number % 3
+        atoms = Atoms(f"Si{size}", rng.uniform(0, 9, (size, 3)), cell=[9, 9, 9], pbc=pbc)
+        atoms.calc = SinglePointCalculator(atoms, energy=-5.0 * size, forces=np.zeros((size, 3)))
+        structures.append(atoms)
+    write(tmp_path / "si.extxyz", structures)
+    dataset = AtomsDataset(path=tmp_path / "si.extxyz")
+    energy, _ = errors
+    found = evaluate(ShiftedEnergy(dataset, energy, None), dataset, batch_size=2)
+    per_atom = energy / found.sizes.numpy()
+    rows = {row[0]: row[1:4] for row in found.rows()}
+    assert found.periodic == any(pbc)
+    assert ("energy/atom" in rows) == any(pbc)
+    if any(pbc):
+        expected = (1e3 * np.abs(per_atom).mean(), 1e3 * np.sqrt((per_atom**2).mean()), "meV/atom")
+        assert rows["energy/atom"] == (
+            pytest.approx(expected[0]),
+            pytest.approx(expected[1]),
+            expected[2],
+        )
+        assert "meV/atom" in str(found)
