@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _BLOCK = re.compile(
-    r"^```\{code-block\} (\w+)\n:caption: (\S+)\n\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE
+    r'^```\{code-block\} (\w+)\n:caption: "`(\S+)`"\n\n(.*?)^```$', flags=re.DOTALL | re.MULTILINE
 )
 
 

@@ -36,7 +36,7 @@ def contract() -> str:
 
 def new_files(text: str) -> set[str]:
     """Return the files that a page adds: captions of blocks."""
-    return {*re.findall(r"^:caption: (\S+)", text, flags=re.MULTILINE)}
+    return {*re.findall(r'^:caption: "`(\S+)`"', text, flags=re.MULTILINE)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")

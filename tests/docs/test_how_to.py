@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import importlib.util
 import os
 import re
@@ -45,6 +47,29 @@ def test_the_changes_of_a_page_fit_the_source(page, tmp_path):
         how_to.apply(block, tmp_path)
         if block.path.endswith(".py"):
             compile((tmp_path / block.path).read_text(encoding="utf-8"), block.path, "exec")
+
+
+@of_page
+def test_what_a_page_imports_from_the_package_exists(page):
+    found = [block for block in how_to.blocks(page) if not block.is_change and block.path.endswith(".py")]
+    new = {block.path.removesuffix(".py").replace("/", ".") for block in found}
+    names = [
+        (node.module, alias.name)
+        for block in found
+        for node in ast.walk(ast.parse(block.text))
+        if isinstance(node, ast.ImportFrom)
+        and node.module.startswith("pyg_schnet.")
+        and node.module not in new
+        for alias in node.names
+    ]
+    changed = "".join(block.text for block in how_to.blocks(page) if block.is_change)
+    missing = [
+        (module, name)
+        for module, name in names
+        if not hasattr(importlib.import_module(module), name) and f" as {name}\n" not in changed
+    ]
+    assert names
+    assert missing == []
 
 
 @pytest.mark.process
