@@ -87,10 +87,12 @@ def write(version: str, root: Path = ROOT, day: date | None = None) -> None:
         raise WrongVersion(f"`version` must be like 0.3.0, got {version!r}")
     if not unreleased(root):
         raise WrongVersion("CHANGELOG.md: must have changes below [Unreleased], got none")
-    heading = f"{UNRELEASED}\n## [{version}] - {day or date.today()}\n"
+    day = day or date.today()
+    heading = f"{UNRELEASED}\n## [{version}] - {day}\n"
     for name, old, new in (
         ("pyg_schnet/__init__.py", PLACES["pyg_schnet/__init__.py"], f'__version__ = "{version}"'),
         ("CITATION.cff", PLACES["CITATION.cff"], f"version: {version}"),
+        ("CITATION.cff", r"^date-released: .+$", f"date-released: {day}"),
         ("CHANGELOG.md", re.escape(UNRELEASED), heading),
     ):
         path = root / name

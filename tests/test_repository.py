@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import pyg_schnet
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -235,12 +237,19 @@ def test_the_names_of_the_authors_agree():
     assert citation["url"] == project()["urls"]["Documentation"]
 
 
+def test_the_version_and_its_date_are_the_same_everywhere():
+    assert version.check(ROOT) == pyg_schnet.__version__
+    day = read_yaml(ROOT / "CITATION.cff")["date-released"]
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"\n## [{pyg_schnet.__version__}] - {day}\n" in changelog
+
+
 @pytest.fixture
 def released(tmp_path) -> Path:
     """Return a checkout of version 0.3.0 with one change after it."""
     (tmp_path / "pyg_schnet").mkdir()
     (tmp_path / "pyg_schnet" / "__init__.py").write_text('"""A package."""\n\n__version__ = "0.3.0"\n')
-    (tmp_path / "CITATION.cff").write_text("cff-version: 1.2.0\nversion: 0.3.0\n")
+    (tmp_path / "CITATION.cff").write_text("cff-version: 1.2.0\nversion: 0.3.0\ndate-released: 2026-01-02\n")
     (tmp_path / "CHANGELOG.md").write_text(
         "# Changelog\n\n## [Unreleased]\n\n* New.\n\n"
         "## [0.3.0] - 2026-01-02\n\n* Old.\n\n## [0.2.0] - 2026-01-01\n"
@@ -254,6 +263,7 @@ def test_setting_the_version_writes_all_places_and_dates_the_changes(released):
     assert version.notes(released) == "* New."
     text = (released / "CHANGELOG.md").read_text()
     assert "## [Unreleased]\n\n## [0.4.0] - 2026-02-03\n\n* New.\n\n## [0.3.0] - 2026-01-02" in text
+    assert read_yaml(released / "CITATION.cff")["date-released"] == date(2026, 2, 3)
 
 
 def test_a_tag_that_is_not_the_version_is_rejected(released):
