@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pyg_schnet.training.from_recipe import train as train
     from pyg_schnet.transforms import RadiusGraph as RadiusGraph
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,

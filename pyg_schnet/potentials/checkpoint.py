@@ -2,7 +2,7 @@
 
 Loading a file executes no code. Its JSON header holds one entry, ``pyg_schnet``::
 
-    {"format": 1, "kind": "potential", "version": "0.1.0",
+    {"format": 1, "kind": "potential", "version": "0.2.0",
      "model": {...}, "units": {...}, "domain": {...}, "provenance": {...}}
 
 ``domain`` is absent or ``null`` if it is unknown, as in files of earlier versions. A second entry,
