@@ -105,7 +105,8 @@ def require_angstrom(model: Model, file: str | os.PathLike) -> None:
     """
     for path in checkpoint_paths(resolve_models(model)):
         data = provenance(path).get("data")
-        text = data.get("units") if isinstance(data, dict) else None
+        data = data if isinstance(data, dict) else {}
+        text = data.get("units")
         if not isinstance(text, str) or (units := Units.parse(text)).length_in_angstrom == 1:
             continue
         if Path(file).is_file() and hash_file(file) in (data.get("sha256"), data.get("val_sha256")):
