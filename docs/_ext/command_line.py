@@ -19,6 +19,7 @@ from docutils import nodes
 
 DATASETS = Path(__file__).parents[2] / "datasets"
 _WIDTH = 88  # characters of a line of output
+_EXPECTED = "# is refused"  # ends commands that fail; any other failure ends the build
 
 
 def start(shell: Any) -> None:
@@ -38,15 +39,18 @@ def start(shell: Any) -> None:
     def system(command: str) -> None:
         words = shlex.split(shell.var_expand(command).replace("\\\n", " "), comments=True)
         if words[0] == "pyg-schnet":
-            print(_output(words[1:]), end="")
+            code, text = _output(words[1:])
+            print(text, end="")
+            if code != 0 and not command.endswith(_EXPECTED):
+                raise RuntimeError(f"{command} ended with exit code {code}: {text}")
         else:
             other(command)
 
     shell.system = system
 
 
-def _output(arguments: list[str]) -> str:
-    """Return what a command prints, in lines of the width of a page."""
+def _output(arguments: list[str]) -> tuple[int, str]:
+    """Return the exit code of a command, and what it prints in lines of the width of a page."""
     import matplotlib
 
     from pyg_schnet.cli import main
@@ -56,11 +60,11 @@ def _output(arguments: list[str]) -> str:
     backend = matplotlib.get_backend()
     with io.StringIO() as stream, redirect_stdout(stream), redirect_stderr(stream), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="IProgress not found")  # of tqdm in notebooks
-        main(arguments)
+        code = main(arguments)
         text = stream.getvalue()
     matplotlib.use(backend)
     text = text.replace(f"{Path.cwd()}{os.sep}", "")
-    return "".join(f"{_wrapped(line.rstrip())}\n" for line in text.splitlines())
+    return code, "".join(f"{_wrapped(line.rstrip())}\n" for line in text.splitlines())
 
 
 def _wrapped(line: str) -> str:
