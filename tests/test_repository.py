@@ -257,6 +257,10 @@ def released(tmp_path) -> Path:
     return tmp_path
 
 
+def test_package_citation_and_changelog_have_one_version():
+    assert version.check(ROOT) == version.versions(ROOT)["pyg_schnet/__init__.py"]
+
+
 def test_setting_the_version_writes_all_places_and_dates_the_changes(released):
     version.write("0.4.0", released, date(2026, 2, 3))
     assert version.check(released, "v0.4.0") == "0.4.0"
