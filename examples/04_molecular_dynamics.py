@@ -1,36 +1,84 @@
-"""Molecular dynamics in ASE with a trained potential: relax, heat, and monitor the energy.
+"""
+Molecular dynamics
+==================
 
-python examples/04_molecular_dynamics.py runs/demo/model.safetensors
+Relax a molecule, heat it in a bath, and follow temperature and energy. :func:`pyg_schnet.md` uses ASE's
+integrators and stops where the potential leaves its training data; in ASE itself, the potential is a
+calculator.
 """
 
 import argparse
+import csv
+import tempfile
+from pathlib import Path
 
-import numpy as np
+import matplotlib.pyplot as plt
 from ase import units
 from ase.build import molecule
 from ase.md.verlet import VelocityVerlet
-from ase.optimize import BFGS
 
+import pyg_schnet
 from pyg_schnet.simulation import SchNetCalculator
 
-parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("model", help="checkpoint of a potential for H, C and O")
-parser.add_argument("--steps", type=int, default=1000, help="number of steps of 0.5 fs")
+parser = argparse.ArgumentParser()
+parser.add_argument(
+    "--model", help="run or checkpoint of a potential for H, C and O; by default trained here"
+)
+parser.add_argument("--duration", type=float, default=1.0, help="duration of the dynamics in ps")
 options = parser.parse_args()
 
-atoms = molecule("CH3CH2OH")
-atoms.calc = SchNetCalculator(options.model)
-BFGS(atoms, logfile=None).run(fmax=0.01, steps=200)
-print(f"relaxed: {atoms.get_potential_energy():.4f} eV")
+# %%
+# A potential for ethanol, trained for a quarter of a minute (or taken from the run of an earlier example).
 
-# Maxwell-Boltzmann momenta, center of mass at rest. Half of the kinetic energy becomes potential energy:
-# start with twice the temperature to arrive at 300 K.
-masses = atoms.get_masses()[:, None]
-momenta = np.sqrt(masses * units.kB * 600) * np.random.default_rng(0).standard_normal((len(atoms), 3))
-atoms.set_momenta(momenta - masses / masses.sum() * momenta.sum(axis=0))
+root = Path(pyg_schnet.__file__).parents[1]  # the clone
+model = options.model or pyg_schnet.train(
+    root / "datasets" / "md17" / "ethanol_gfn2_xtb.npz",
+    out=root / "runs" / "ethanol",
+    data={"n_train": 1000},
+    trainer={"max_steps": 800},
+    resume=True,
+)
+
+# %%
+# The nearest minimum, to forces below 0.01 eV/Å.
+
+relaxed = pyg_schnet.relax(model, molecule("CH3CH2OH"))
+print(f"relaxed: {relaxed.get_potential_energy():.4f} eV after {relaxed.info['steps']} steps")
+
+# %%
+# Langevin dynamics at 300 K with steps of 0.5 fs. The trajectory opens in any program that reads extended
+# xyz.
+
+folder = Path(tempfile.mkdtemp())
+result = pyg_schnet.md(
+    *(model, relaxed, folder / "path.extxyz"),
+    thermostat="langevin",
+    temperature=300,
+    duration=options.duration,
+)
+print(f"{result.duration:g} ps at {result.temperature:.0f} K: {result.stopped or 'complete'}")
+
+with open(result.log) as file:
+    rows = list(csv.DictReader(file))
+time = [float(row["time_ps"]) for row in rows]
+energy = [1e3 * (float(row["potential_eV"]) - relaxed.get_potential_energy()) for row in rows]
+figure, axes = plt.subplots(2, 1, figsize=(6, 3.6), sharex=True, layout="constrained")
+axes[0].plot(time, [float(row["temperature_K"]) for row in rows], color="#D55E00", linewidth=0.8)
+axes[0].axhline(300, color="#888888", linewidth=0.8)
+axes[0].set_ylabel("temperature (K)")
+axes[1].plot(time, energy, color="#0072B2", linewidth=0.8)
+axes[1].set_ylabel("potential energy\nabove minimum (meV)")
+axes[1].set_xlabel("time (ps)")
+plt.show()
+
+# %%
+# The same potential as a calculator, in an integrator of ASE: constant energy from the last frame.
+
+atoms = result.atoms
+atoms.calc = SchNetCalculator(model)
 dynamics = VelocityVerlet(atoms, timestep=0.5 * units.fs)
-for _ in range(10):
-    dynamics.run(options.steps // 10)
+for _ in range(5):
+    dynamics.run(max(1, round(100 * options.duration)))
     print(
         f"{dynamics.get_time() / units.fs:7.1f} fs  T {atoms.get_temperature():4.0f} K  "
         f"total energy {atoms.get_total_energy():.4f} eV"

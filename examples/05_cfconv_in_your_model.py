@@ -1,13 +1,14 @@
-"""`CFConv` in your own PyG model, outside of chemistry: the radius of a sphere from points on it.
+"""
+CFConv in your own PyG model
+============================
 
-python examples/05_cfconv_in_your_model.py
-
-Points lie on spheres of different radii; the model tells the radius from the points' positions. Its
-filters depend on the distance of two points, as in SchNet, and on nothing else.
+Outside of chemistry: points lie on spheres of different radii, and a model tells the radius from the points'
+positions. Its filters depend on the distance of two points, as in SchNet, and on nothing else.
 """
 
 import argparse
 
+import matplotlib.pyplot as plt
 import torch
 from torch import nn
 from torch_geometric.data import Data
@@ -17,9 +18,12 @@ from torch_geometric.nn import Sequential, global_mean_pool
 from pyg_schnet import CFConv, RadiusGraph
 from pyg_schnet.nn import FilterNetwork, GaussianSmearing
 
-parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser = argparse.ArgumentParser()
 parser.add_argument("--epochs", type=int, default=20)
 options = parser.parse_args()
+
+# %%
+# Data: 40 points on each sphere; points within 1.5 are neighbors.
 
 
 def points_on_a_sphere(generator: torch.Generator) -> Data:
@@ -33,6 +37,9 @@ def distance(pos: torch.Tensor, edge_index: torch.Tensor) -> torch.Tensor:
     """Compute the length of each edge."""
     return (pos[edge_index[0]] - pos[edge_index[1]]).norm(dim=1)
 
+
+# %%
+# The model: distances, Gaussians of them, two convolutions whose filters are networks of the Gaussians.
 
 torch.manual_seed(0)
 model = Sequential(
@@ -50,6 +57,10 @@ model = Sequential(
         nn.Linear(16, 1),
     ],
 )
+
+# %%
+# Training on 200 spheres, as any PyG model.
+
 generator = torch.Generator().manual_seed(0)
 spheres = [points_on_a_sphere(generator) for _ in range(250)]
 train, test = DataLoader(spheres[:200], batch_size=20, shuffle=True), spheres[200:]
@@ -64,6 +75,9 @@ for epoch in range(1, options.epochs + 1):
     if epoch % 5 == 0:
         print(f"epoch {epoch:3}  loss {loss.item():.4f}")
 
+# %%
+# Fifty other spheres.
+
 with torch.no_grad():
     batch = next(iter(DataLoader(test, batch_size=50)))
     prediction = model(batch.x, batch.pos, batch.edge_index, batch.batch).squeeze(-1)
@@ -71,3 +85,10 @@ print(
     f"radius: mean absolute error {(prediction - batch.y).abs().mean():.3f}, "
     f"guessing the mean {(batch.y - batch.y.mean()).abs().mean():.3f}"
 )
+
+figure, axes = plt.subplots(figsize=(3.6, 3.4), layout="constrained")
+axes.plot([1, 2], [1, 2], color="#888888", linewidth=0.8)
+axes.plot(batch.y, prediction, "o", markersize=4, color="#0072B2")
+axes.set_xlabel("radius")
+axes.set_ylabel("predicted radius")
+plt.show()

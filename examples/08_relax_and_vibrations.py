@@ -1,69 +1,84 @@
-"""Relax ethanol and compute its vibrations, compared with GFN2-xTB if tblite is installed.
+"""
+Vibrations of a molecule
+========================
 
-python examples/08_relax_and_vibrations.py --model runs/demo/model.safetensors
-
-Without --model a potential is trained first, on the shipped frames, for half a minute.
+Relax ethanol and compute its vibrational frequencies, compared with those of GFN2-xTB, which labelled the
+training data, if tblite is installed. The potential is trained for a quarter of a minute, or given by
+``--model``.
 """
 
 import argparse
 import tempfile
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 from ase import Atoms
 from ase.build import molecule
+from ase.optimize import BFGS
 from ase.vibrations import Vibrations
 
-from pyg_schnet import cli
-from pyg_schnet.simulation import SchNetCalculator, relax
+import pyg_schnet
+from pyg_schnet.simulation import SchNetCalculator
 
-ROOT = Path(__file__).parents[1] / "datasets" / "md17"
-
-parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--model", help="checkpoint of a potential for H, C and O")
-parser.add_argument("--steps", type=int, default=1500, help="training steps, without --model")
-parser.add_argument("--out", type=Path, help="folder for the trained model")
+parser = argparse.ArgumentParser()
+parser.add_argument(
+    "--model", help="run or checkpoint of a potential for H, C and O; by default trained here"
+)
 options = parser.parse_args()
-out = options.out or Path(tempfile.mkdtemp())
 
-model = options.model or out / "model.safetensors"
-if options.model is None:
-    data = ["--data.path", str(ROOT / "ethanol_gfn2_xtb.npz"), "--data.n_train", "1000"]
-    steps = ["--trainer.max_steps", str(options.steps), "--quiet", "--out", str(out)]
-    if cli.main(["train", str(ROOT / "recipes" / "own_file.yaml"), *data, *steps]) != 0:
-        raise SystemExit(1)
+# %%
+# A potential for ethanol.
+
+root = Path(pyg_schnet.__file__).parents[1]  # the clone
+model = options.model or pyg_schnet.train(
+    root / "datasets" / "md17" / "ethanol_gfn2_xtb.npz",
+    out=root / "runs" / "ethanol",
+    data={"n_train": 1000},
+    trainer={"max_steps": 800},
+    resume=True,
+)
+
+# %%
+# The minimum, and displacements of each atom by ±0.01 Å, which give the second derivatives.
 
 
-def minimum_and_frequencies(atoms: Atoms) -> tuple[Atoms, np.ndarray]:
-    """Relax, then displace each atom by ±0.01 Å; frequencies in 1/cm, imaginary ones negative."""
-    relaxation = relax(atoms, fmax=0.001)
-    relaxed = relaxation.atoms
-    print(f"{relaxation.steps} steps to {relaxation.energy:.4f} eV, forces below {relaxation.fmax:.1e} eV/Å")
-    relaxed.calc = atoms.calc
+def frequencies(minimum: Atoms) -> np.ndarray:
+    """Return the frequencies in 1/cm, imaginary ones negative."""
     with tempfile.TemporaryDirectory() as folder:
-        vibrations = Vibrations(relaxed, name=f"{folder}/vibrations")
+        vibrations = Vibrations(minimum, name=f"{folder}/vibrations")
         vibrations.run()
         modes = vibrations.get_frequencies()
-    return relaxed, np.sort(modes.real - modes.imag)[6:]  # without translations and rotations
+    return np.sort(modes.real - modes.imag)[6:]  # without translations and rotations
 
 
-ethanol = molecule("CH3CH2OH")
-ethanol.calc = SchNetCalculator(model)
-print("SchNet:", end=" ")
-relaxed, ours = minimum_and_frequencies(ethanol)
+relaxed = pyg_schnet.relax(model, molecule("CH3CH2OH"), fmax=0.001)
+print(f"SchNet: {relaxed.info['steps']} steps to {relaxed.get_potential_energy():.4f} eV")
 print(f"C-C {relaxed.get_distance(0, 1):.3f} Å, C-O {relaxed.get_distance(1, 2):.3f} Å")
+relaxed.calc = SchNetCalculator(model)
+ours = frequencies(relaxed)
 
+# %%
+# The reference method, if it is installed.
+
+figure, axes = plt.subplots(figsize=(6, 2), layout="constrained")
+axes.vlines(ours, 0, 1, color="#0072B2", label="SchNet")
 try:
     from tblite.ase import TBLite
 except ImportError:
     print("tblite is not installed, so there is no reference: pip install 'pyg-schnet[tblite]'")
     print("frequencies in 1/cm:", " ".join(f"{one:.0f}" for one in ours))
 else:
-    ethanol.calc = TBLite(method="GFN2-xTB", verbosity=0)
-    print("GFN2-xTB:", end=" ")
-    relaxed, reference = minimum_and_frequencies(ethanol)
-    print(f"C-C {relaxed.get_distance(0, 1):.3f} Å, C-O {relaxed.get_distance(1, 2):.3f} Å")
+    relaxed.calc = TBLite(method="GFN2-xTB", verbosity=0)
+    BFGS(relaxed, logfile=None).run(fmax=0.001)
+    print(f"GFN2-xTB: C-C {relaxed.get_distance(0, 1):.3f} Å, C-O {relaxed.get_distance(1, 2):.3f} Å")
+    reference = frequencies(relaxed)
     print("mode  SchNet  GFN2-xTB  (1/cm)")
     for number, pair in enumerate(zip(ours, reference, strict=True), 1):
         print("{:4}  {:6.0f}  {:8.0f}".format(number, *pair))
     print(f"mean absolute error {np.abs(ours - reference).mean():.1f} 1/cm")
+    axes.vlines(reference, -1, 0, color="#D55E00", label="GFN2-xTB")
+axes.set_yticks([])
+axes.set_xlabel("frequency (1/cm)")
+axes.legend(frameon=False)
+plt.show()

@@ -1,11 +1,12 @@
-"""Active learning: label with GFN2-xTB where potentials disagree, then retrain.
+"""
+Active learning
+===============
 
-python examples/10_active_learning.py --rounds 3 --out runs/active
-
-Each round trains several potentials that differ by their seed, moves ethanol by their mean until they
-disagree, and labels those of the frames on which they disagree most. Errors are those of the mean on 300
-frames of a long simulation by GFN2-xTB at 500 K, which nobody trains on: of the forces 108, 86 and 56 meV/Å
-with 20, 40 and 60 frames, in five minutes on one core.
+Label with GFN2-xTB where potentials disagree, then retrain: ``--rounds 3 --out runs/active``. Each round
+trains several potentials that differ by their seed, moves ethanol by their mean until they disagree, and
+labels those of the frames on which they disagree most. Errors are those of the mean on 300 frames of a long
+simulation by GFN2-xTB at 500 K, which nobody trains on: of the forces 108, 86 and 56 meV/Å with 20, 40 and 60
+frames, in five minutes on one core.
 """
 
 import argparse
@@ -15,20 +16,19 @@ from pathlib import Path
 from ase import Atoms
 from ase.io import read, write
 
-from pyg_schnet import Ensemble, cli
+import pyg_schnet
 from pyg_schnet.datasets import AtomsDataset
-from pyg_schnet.potentials.metrics import evaluate
-from pyg_schnet.simulation import SchNetCalculator, run_md, select
-from pyg_schnet.transforms.ase_atoms import to_ase
+from pyg_schnet.prediction.selection import select
+from pyg_schnet.transforms import to_ase
 
 try:
     from tblite.ase import TBLite
 except ImportError:
     raise SystemExit("tblite, which labels, is missing: pip install 'pyg-schnet[tblite]'") from None
 
-ROOT = Path(__file__).parents[1] / "datasets" / "md17"
+ROOT = Path(pyg_schnet.__file__).parents[1] / "datasets" / "md17"
 
-parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser = argparse.ArgumentParser()
 parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--start", type=int, default=20, help="number of initial labelled frames")
 parser.add_argument("--k", type=int, default=20, help="frames labelled in each round")
@@ -56,14 +56,18 @@ def label(atoms: Atoms) -> Atoms:
 def train(frames: list[Atoms], folder: Path) -> list[Path]:
     """Train potentials that differ by their seed; return the checkpoints."""
     write(folder / "frames.extxyz", frames)
-    recipe = str(ROOT / "recipes" / "own_file.yaml")
-    data = ["--data.path", str(folder / "frames.extxyz"), "--trainer.max_steps", str(options.steps)]
-    for seed in range(options.potentials):
-        run = ["--trainer.seed", str(seed), "--out", str(folder / str(seed)), "--quiet"]
-        if cli.main(["train", recipe, *data, *run]) != 0:
-            raise SystemExit(1)
-    return [folder / str(seed) / "model.safetensors" for seed in range(options.potentials)]
+    return [
+        pyg_schnet.train(
+            folder / "frames.extxyz",
+            out=folder / str(seed),
+            trainer={"max_steps": options.steps, "seed": seed},
+        ).model
+        for seed in range(options.potentials)
+    ]
 
+
+# %%
+# Rounds of training, dynamics, selection and labelling.
 
 sample = AtomsDataset(path=ROOT / "ethanol_gfn2_xtb.npz")
 test = sample[-300:]
@@ -74,17 +78,13 @@ for number in range(options.rounds):
     folder = out / f"round_{number}"
     folder.mkdir()
     models = train(frames, folder)
-    errors = evaluate(Ensemble.load(models), test)
-
-    start = frames[number].copy()
-    start.calc = SchNetCalculator(models)
-    dynamics = run_md(
-        start,
+    errors = pyg_schnet.evaluate(models, test)
+    dynamics = pyg_schnet.md(
+        *(models, frames[number], folder / "dynamics.extxyz"),
         temperature=options.temperature,
         duration=options.duration,
         thermostat="langevin",
         seed=number,
-        trajectory=folder / "dynamics.extxyz",
         interval=20,  # 10 fs: successive frames are nearly redundant
         stop_if_uncertain=options.limit,
     )

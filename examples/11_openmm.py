@@ -1,15 +1,19 @@
-"""Ethanol in OpenMM: at constant energy and with a thermostat, with the same energies and forces as in ASE.
+"""
+Dynamics in OpenMM
+==================
 
-python examples/11_openmm.py runs/demo/model.safetensors
+Ethanol at constant energy and with a thermostat, with the same energies and forces as in ASE.
 """
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 from ase import units
 from ase.build import molecule
 
-from pyg_schnet.simulation import SchNetCalculator, openmm_system, relax
+import pyg_schnet
+from pyg_schnet.simulation import SchNetCalculator, openmm_system
 
 try:
     import openmm
@@ -18,23 +22,35 @@ except ImportError:
 
 kJ_per_mol = units.kJ / units.mol  # eV; OpenMM computes in nm, ps and kJ/mol
 
-parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("model", help="checkpoint of a potential for H, C and O")
+parser = argparse.ArgumentParser()
+parser.add_argument(
+    "--model", help="run or checkpoint of a potential for H, C and O; by default trained here"
+)
 parser.add_argument("--steps", type=int, default=2000, help="number of steps of 0.5 fs")
 parser.add_argument("--temperature", type=float, default=300.0, help="temperature in K")
 options = parser.parse_args()
 
-atoms = molecule("CH3CH2OH")
-atoms.calc = SchNetCalculator(options.model)
-atoms.positions = relax(atoms, fmax=0.01).atoms.positions
+# %%
+# A potential for ethanol, and a minimum.
 
+root = Path(pyg_schnet.__file__).parents[1]  # the clone
+model = options.model or pyg_schnet.train(
+    root / "datasets" / "md17" / "ethanol_gfn2_xtb.npz",
+    out=root / "runs" / "ethanol",
+    data={"n_train": 1000},
+    trainer={"max_steps": 800},
+    resume=True,
+)
+atoms = pyg_schnet.relax(model, molecule("CH3CH2OH"))
+
+# %%
 # Half of the kinetic energy becomes potential energy: without a thermostat, start with twice the temperature.
 runs = {
     "constant energy": (openmm.VerletIntegrator(0.0005), 2 * options.temperature),
     "Langevin": (openmm.LangevinMiddleIntegrator(options.temperature, 10.0, 0.0005), options.temperature),
 }
 for name, (integrator, start) in runs.items():
-    system = openmm_system(options.model, atoms)
+    system = openmm_system(model, atoms)
     context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
     context.setPositions(atoms.positions / 10)
     context.setVelocitiesToTemperature(start, 0)
@@ -51,6 +67,10 @@ for name, (integrator, start) in runs.items():
         f"{np.mean(total):.4f} eV, standard deviation {1e3 * np.std(total):.2f} meV"
     )
 
+# %%
+# The same frame in ASE.
+
 atoms.positions = 10 * state.getPositions(asNumpy=True)._value
+atoms.calc = SchNetCalculator(model)
 difference = state.getPotentialEnergy()._value * kJ_per_mol - atoms.get_potential_energy()
 print(f"last frame: OpenMM's energy minus ASE's {1e6 * difference:+.3f} µeV")

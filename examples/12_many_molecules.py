@@ -1,50 +1,70 @@
-"""Many molecules in one batch: relax conformers from SMILES, then run dynamics.
+"""
+Many molecules in one batch
+===========================
 
-python examples/12_many_molecules.py CCO --model runs/demo/model.safetensors --n 64
-
-Any molecules may be mixed whose elements the potential knows: give several SMILES.
+Relax conformers from SMILES, then run dynamics of all of them, one call of the potential a step. Molecules
+whose elements the potential knows may be mixed: give several SMILES.
 """
 
 import argparse
 import time
+from pathlib import Path
 
 import numpy as np
 
-from pyg_schnet.simulation import SchNetCalculator, relax_batched, run_md, run_md_batched
-from pyg_schnet.transforms.ase_atoms import to_ase
-from pyg_schnet.transforms.smiles import from_smiles
+import pyg_schnet
+from pyg_schnet.transforms import from_smiles, to_ase
 
-parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser = argparse.ArgumentParser()
 parser.add_argument("smiles", nargs="*", default=["CCO"])
-parser.add_argument("--model", required=True, help="checkpoint of a potential for the elements")
-parser.add_argument("--n", type=int, default=64, help="conformers of each molecule")
+parser.add_argument(
+    "--model", help="run or checkpoint of a potential for H, C and O; by default trained here"
+)
+parser.add_argument("--n", type=int, default=32, help="conformers of each molecule")
 parser.add_argument("--duration", type=float, default=0.2, help="duration of the dynamics in ps")
 parser.add_argument("--temperature", type=float, default=300.0, help="temperature of the dynamics in K")
 options = parser.parse_args()
 
+# %%
+# A potential, and starts from RDKit.
+
+root = Path(pyg_schnet.__file__).parents[1]  # the clone
+model = options.model or pyg_schnet.train(
+    root / "datasets" / "md17" / "ethanol_gfn2_xtb.npz",
+    out=root / "runs" / "ethanol",
+    data={"n_train": 1000},
+    trainer={"max_steps": 800},
+    resume=True,
+)
 names = [smiles for smiles in options.smiles for _ in range(options.n)]
 starts = [to_ase(from_smiles(name, seed=number)) for number, name in enumerate(names)]
 
-relaxations = relax_batched(options.model, starts, fmax=0.01)
-converged = sum(relaxation.converged for relaxation in relaxations)
-print(f"{converged} of {len(starts)} converged, in {max(one.steps for one in relaxations)} steps at most")
+# %%
+# The nearest minima, and how often each was found.
+
+minima = pyg_schnet.relax(model, starts)
+converged = sum(atoms.info["converged"] for atoms in minima)
+steps = max(atoms.info["steps"] for atoms in minima)
+print(f"{converged} of {len(starts)} converged, in {steps} steps at most")
 for smiles in dict.fromkeys(names):
-    energies = np.array([one.energy for one, name in zip(relaxations, names, strict=True) if name == smiles])
+    own = [atoms for atoms, name in zip(minima, names, strict=True) if name == smiles]
+    energies = np.array([atoms.get_potential_energy() for atoms in own])
     levels, counts = np.unique(np.round(energies - energies.min(), 3), return_counts=True)
     print(f"{smiles}: lowest energy {energies.min():.4f} eV; above it:")
     for level, count in list(zip(levels, counts, strict=True))[:5]:
         print(f"  {1e3 * level:6.0f} meV: {count} conformers")
 
-minima = [relaxation.atoms for relaxation in relaxations]
-settings = {"temperature": options.temperature, "duration": options.duration, "timestep": 0.5}
+# %%
+# Dynamics of all, and of one for comparison.
+
+settings = {"temperature": options.temperature, "duration": options.duration}
 begin = time.perf_counter()
-many = run_md_batched(options.model, minima, **settings)
+many = pyg_schnet.md(model, minima, **settings)
 batched = len(minima) * many.steps / (time.perf_counter() - begin)
 print(f"dynamics of {len(minima)}: {np.mean(many.temperature):.0f} K, {batched:,.0f} molecules' steps/s")
 
 begin = time.perf_counter()
-minima[0].calc = SchNetCalculator(options.model, compile=True)
-alone = run_md(minima[0], **settings)
+alone = pyg_schnet.md(model, minima[0], **settings)
 single = alone.steps / (time.perf_counter() - begin)
 print(f"dynamics of one: {single:,.0f} steps/s; batched {batched / single:.1f} times as many")
 print("Both include compilation, which is negligible for a longer --duration.")

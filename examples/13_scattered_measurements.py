@@ -1,6 +1,6 @@
-"""`CFConv` on measurements scattered in space and time: interpolation of temperatures.
-
-python examples/13_scattered_measurements.py
+"""
+Measurements scattered in space and time
+========================================
 
 Sensors at irregular places read the temperature at irregular times, while the wind carries warm and cold air
 across them. What was measured upwind an hour ago then tells more than what is measured nearby now. A filter
@@ -22,7 +22,7 @@ from torch_geometric.data import Data
 
 from pyg_schnet import CFConv
 
-parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser = argparse.ArgumentParser()
 parser.add_argument("--steps", type=int, default=1200)
 parser.add_argument(
     "--neighbors", type=int, default=32, help="number of measurements that a prediction depends on"

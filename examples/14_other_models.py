@@ -1,13 +1,16 @@
-"""Other models with our data, loss, metrics and checkpoints: PyG's SchNet and ViSNet next to ours.
+"""
+Other models: PyG's SchNet and ViSNet
+=====================================
 
-python examples/14_other_models.py --steps 100
-python examples/14_other_models.py --root data/md17 --molecule ethanol --n_train 1000 --steps 20000
+Whatever has ``forward(z, pos, batch)`` and returns an energy a molecule goes into
+:class:`~pyg_schnet.Potential`, and gets units, references, forces, data sets, loss, metrics and checkpoints
+there. PyG's models search neighbors by a function that needs pyg-lib or torch-cluster; these two let it be
+replaced by ours, which needs neither and has no limit of 32 neighbors. (DimeNet++ does not, and needs
+torch-sparse beside.)
 
-Whatever has `forward(z, pos, batch)` and returns an energy a molecule goes into `Potential`, and gets units,
-references and forces there. PyG's models search neighbors by a function that needs pyg-lib or torch-cluster;
-these two let it be replaced by ours, which needs neither and has no limit of 32 neighbors. (DimeNet++ does
-not, and needs torch-sparse beside.) A hundred steps are far from converged: the table is how to compare, not
-who is best. `pyg_schnet.training.run(config, report, model=...)` is the whole training run for such models.
+A hundred steps are far from converged: the table is how to compare, not who is best. A converged comparison
+is ``--root data/md17 --molecule ethanol --n_train 1000 --steps 20000``; ``pyg_schnet.train(path, model=...)``
+is the whole training run for such models.
 """
 
 import argparse
@@ -21,6 +24,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import SchNet as PyGSchNet
 from torch_geometric.nn.models import ViSNet
 
+import pyg_schnet
 from pyg_schnet import Potential, SchNet, load, radius_graph
 from pyg_schnet.datasets import MD17, AtomsDataset
 from pyg_schnet.io.units import kcal_per_mol
@@ -29,10 +33,10 @@ from pyg_schnet.potentials.checkpoint import save
 from pyg_schnet.potentials.metrics import evaluate
 from pyg_schnet.training import potential_loss
 
-SAMPLE = Path(__file__).parents[1] / "datasets" / "md17" / "ethanol_gfn2_xtb.npz"
+SAMPLE = Path(pyg_schnet.__file__).parents[1] / "datasets" / "md17" / "ethanol_gfn2_xtb.npz"
 CUTOFF = 5.0  # Å
 
-parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser = argparse.ArgumentParser()
 parser.add_argument("--root", help="folder of the full MD17, downloaded if absent")
 parser.add_argument("--molecule", default="ethanol", help="molecule of MD17")
 parser.add_argument("--n_train", type=int, default=400)
