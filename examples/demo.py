@@ -10,18 +10,18 @@ import sys
 from pathlib import Path
 
 import torch
-from ase import Atoms
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from pyg_schnet import cli, load
+import pyg_schnet
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.io.units import kcal_per_mol
 from pyg_schnet.plots import plot_parity
-from pyg_schnet.potentials.metrics import Evaluation, evaluate
-from pyg_schnet.simulation import Dynamics, SchNetCalculator, run_md
+from pyg_schnet.potentials import Evaluation
+from pyg_schnet.simulation import Dynamics
 from pyg_schnet.training import RunDirectory
+from pyg_schnet.transforms import to_ase
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "datasets" / "md17" / "recipes" / "demo.yaml"
@@ -40,35 +40,36 @@ def main() -> int:
     torch.set_num_threads(1)  # the molecule is too small for a second thread to help
 
     console.rule("1/3  Training on energies and forces of 1,000 frames of ethanol (GFN2-xTB)")
-    train = ["train", str(RECIPE), "--data.path", str(SAMPLE), "--out", str(options.out)]
-    train += ["--trainer.max_minutes", str(options.minutes)]
-    code = cli.main(train + ["--overwrite"] * options.overwrite)
-    if code != 0:
-        return code
-    run = RunDirectory(options.out)
+    try:
+        run = pyg_schnet.train(
+            SAMPLE,
+            recipe=RECIPE,
+            out=options.out,
+            trainer={"max_minutes": options.minutes},
+            overwrite=options.overwrite,
+            report=lambda line: console.print(line, markup=False, highlight=False),
+        )
+    except (OSError, ValueError) as error:
+        console.print(f"demo: {error}", markup=False, style="red")
+        return 2
 
     console.rule("2/3  Testing on frames that it never saw")
-    potential = load(run.model)
-    dataset = AtomsDataset(path=SAMPLE)
-    test = dataset[run.read_split().test]
-    evaluation = evaluate(potential, test)
+    evaluation = pyg_schnet.evaluate(run, SAMPLE, part="test")
     plot_parity(evaluation, run.path / "parity.png", labels="GFN2-xTB")
     console.print(f"{evaluation.n} frames.")
 
     console.rule(
         f"3/3  Molecular dynamics: {options.duration:g} ps at constant energy, after as much at 300 K"
     )
-    start = Atoms(test[0].z.numpy(), test[0].pos.numpy())
-    start.calc = SchNetCalculator(potential)
+    start = to_ase(AtomsDataset(path=SAMPLE)[int(run.read_split().test[0])])
     with Progress(console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("dynamics", total=round(2000 * options.duration))
-        dynamics = run_md(
-            start,
+        dynamics = pyg_schnet.md(
+            *(run, start, run.path / "dynamics.extxyz"),
             temperature=300.0,
             timestep=0.5,
             duration=options.duration,
             equilibration=options.duration,
-            trajectory=run.path / "dynamics.extxyz",
             overwrite=options.overwrite,
             on_step=lambda step, _: progress.update(task, completed=step),
         )
