@@ -28,6 +28,11 @@ parser.add_argument(
     "--neighbors", type=int, default=32, help="number of measurements that a prediction depends on"
 )
 options = parser.parse_args()
+# %%
+# The measured field
+# ------------------
+# Waves of temperature that drift with the wind, and a daily cycle.
+
 generator = torch.Generator().manual_seed(0)
 WIND = torch.tensor([9.0, -4.0])  # km/h; unknown to the model and the baselines
 NOISE = 0.2  # °C, of a reading
@@ -42,6 +47,11 @@ def temperature(points: Tensor, generator: torch.Generator) -> Tensor:
     along = drifting @ torch.stack([angle.cos(), angle.sin()])
     waves = (2 * math.pi * along / wavelength + phase).cos().mean(dim=1) * math.sqrt(30)
     return 12 + 3 * (2 * math.pi * (points[:, 2] - 9) / 24).sin() + 2 * waves
+
+
+# %%
+# The model --------- Edges lead from the nearest measurements; their features are Δx, Δy and Δt. Filters are
+# positive, so that the convolution of values and of ones gives weighted means.
 
 
 class Edges:
@@ -79,6 +89,10 @@ class Interpolation(nn.Module):
         return (level + self.out(means - level)).squeeze(-1)
 
 
+# %%
+# The baseline weights the same measurements by a power of the distance.
+
+
 def inverse_distance(values: Tensor, edges: Edges, speed: float, power: float) -> Tensor:
     """Interpolate with weights by a power of the distance; a speed converts hours to km."""
     offset = edges.offset * SCALE
@@ -86,6 +100,11 @@ def inverse_distance(values: Tensor, edges: Edges, speed: float, power: float) -
     weight = (-power * distance.clamp(min=0.1).log()).softmax(dim=1)
     return (weight * values[edges.source]).sum(1)
 
+
+# %%
+# Training
+# --------
+# Each measurement is predicted from its neighbors, without itself.
 
 points = torch.rand(3000, 3, generator=generator) * torch.tensor([100.0, 100.0, 48.0])  # km, km, h
 truth = temperature(points, generator)
@@ -109,6 +128,12 @@ for step in range(1, options.steps + 1):
     schedule.step()
     if step % 200 == 0:
         print(f"step {step:5}  leave-one-out error: {loss.sqrt() * std:.2f} °C")
+
+
+# %%
+# Errors
+# ------
+# At places and times without a measurement.
 
 
 def error(prediction: Tensor) -> float:

@@ -47,6 +47,10 @@ parser.add_argument("--out", help="folder to write the potentials to")
 options = parser.parse_args()
 
 
+# %%
+# Neighbors, without pyg-lib and without a limit of their number.
+
+
 def edges(pos: Tensor, batch: Tensor) -> tuple[Tensor, Tensor]:
     """Find neighbors and their distances, as the `interaction_graph` of PyG's SchNet does."""
     source, target = edge_index = radius_graph(pos, CUTOFF, batch)
@@ -69,6 +73,9 @@ def pyg_visnet() -> ViSNet:
     model.representation_model.distance = Distance()
     return model
 
+
+# %%
+# Three models, which are trained alike.
 
 sizes = (options.channels, options.channels, 3, 25, CUTOFF)  # both SchNets' arguments are the same
 models = {
@@ -106,6 +113,9 @@ for name, make in models.items():
     errors = evaluate(load(file, model=make()), test)  # load into a new model
     weights = sum(parameter.numel() for parameter in potential.parameters())
     rows.append((name, weights, errors.energy_mae, errors.forces_mae, median(milliseconds)))
+
+# %%
+# Errors, of energies and forces, and the time of a step.
 
 print(
     f"\n{len(test)} test frames       weights   energy: meV  kcal/mol   forces: meV/Å  kcal/mol/Å   ms/step"
