@@ -30,7 +30,8 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
     "sphinx-mathjax-offline",  # copies MathJax, which sets equations
-    "command_line",  # of _ext, as the following: commands in pages that are executed
+    "cli_reference",  # of _ext, as the following: options of the commands
+    "command_line",  # commands in pages that are executed
     "error_messages",  # all messages of the package
     "layers",  # a picture of the layers of packages
     "mathml",  # equations without scripts
