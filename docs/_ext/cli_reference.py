@@ -25,29 +25,27 @@ _VALUES = {
 }
 
 
-def actions(command: str) -> list[argparse.Action]:
-    """Return the arguments and options of a command, in the order of its help.
+def select(command: str, section: str | None) -> dict[str, list[argparse.Action]]:
+    """Return the arguments and options of a command by the titles under which its help lists them.
 
     Args:
         command: Name of the command.
+        section: Section whose options are returned, ``"trainer"`` for instance; ``"-"`` for those in none;
+            all by default.
     """
     parser = import_module(f"pyg_schnet.cli.{command}").build()
-    found = [a for a in parser._actions if a.help != argparse.SUPPRESS and a.dest != "help"]
-    return sorted(found, key=lambda action: bool(action.option_strings))  # arguments first
-
-
-def select(command: str, section: str | None) -> list[argparse.Action]:
-    """Return the options of a section, ``"trainer"`` for instance; ``"-"`` for those without one.
-
-    Args:
-        command: Name of the command.
-        section: Name of the section; all options by default.
-    """
-    found = actions(command)
-    if section is None:
-        return found
     wanted = "" if section == "-" else section
-    return [action for action in found if action.dest.rpartition(".")[0] == wanted]
+    groups = {}
+    for group in parser._action_groups:
+        shown = [
+            action
+            for action in group._group_actions
+            if action.help != argparse.SUPPRESS and action.dest != "help"
+            if wanted is None or action.dest.rpartition(".")[0] == wanted
+        ]
+        if shown:
+            groups[group.title or "options"] = shown
+    return groups
 
 
 def value_of(action: argparse.Action) -> str:
@@ -85,13 +83,17 @@ class Options(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Return the description of the options."""
         command, section = self.arguments[0], self.arguments[1] if len(self.arguments) > 1 else None
-        found = select(command, section)
-        if not found:
+        groups = select(command, section)
+        if not groups:
             raise self.error(f"`pyg-schnet {command}` has no options in {section}")
-        table = nodes.definition_list(classes=["options"])
-        for action in found:
-            table += self._item(command, action)
-        return [table]
+        found: list[nodes.Node] = []
+        for title, actions in groups.items():
+            if len(groups) > 1:
+                found.append(nodes.rubric("", title.capitalize()))
+            found.append(
+                nodes.definition_list("", *(self._item(command, one) for one in actions), classes=["options"])
+            )
+        return found
 
     def _item(self, command: str, action: argparse.Action) -> nodes.definition_list_item:
         name = action.option_strings[-1] if action.option_strings else str(action.metavar or action.dest)

@@ -75,7 +75,7 @@ class Evaluation:
         """Return energies whose errors do not depend on the choice of the cell, and their unit.
 
         Returns:
-            Labels and predictions, ``(2, structures)``: per atom if all structures are periodic, else per
+            Labels and predictions, ``(2, structures)``, per atom if all structures are periodic, else per
             structure; and ``"eV/atom"`` or ``"eV"``.
         """
         if self.periodic and self.sizes is not None:

@@ -50,7 +50,9 @@ OTHERS = (
     "pyg_schnet.potentials.training_domain.TrainingDomain",
     "pyg_schnet.prediction.predictor.predict",
     "pyg_schnet.prediction.selection.select",
+    "pyg_schnet.prediction.structures.PredictionFile",
     "pyg_schnet.simulation.engines.lammps.LammpsFix",
+    "pyg_schnet.training.evaluation.ModelEvaluation",
 )
 
 

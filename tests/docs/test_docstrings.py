@@ -8,7 +8,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cached_property
 from importlib import import_module
 from typing import Any
@@ -115,6 +115,14 @@ class Name:
         """Annotation of the result as it is written."""
         return "" if inspect.isclass(self.value) else str(self.function.__annotations__.get("return", ""))
 
+    @property
+    def entries(self) -> dict[str, str]:
+        """Texts on arguments and attributes; a dataclass has those of its bases, too."""
+        bases = self.value.__mro__[1:] if is_dataclass(self.value) else ()
+        inherited = [Docstring(base.__doc__ or "") for base in bases if is_dataclass(base)]
+        own = self.docstring.entries("Args", "Attributes")
+        return {name: text for each in inherited for name, text in each.entries("Attributes").items()} | own
+
     def described(self) -> list[tuple[str, str, str]]:
         """Return name, annotation and text of each argument, attribute, and of the result."""
         entries = self.docstring.entries("Args", "Attributes")
@@ -173,7 +181,7 @@ def test_every_argument_is_documented():
     fail_for(
         f"{name.path}: {argument}"
         for name in NAMES
-        for argument in name.parameters.keys() - name.docstring.entries("Args", "Attributes").keys()
+        for argument in name.parameters.keys() - name.entries.keys()
     )
 
 
