@@ -76,6 +76,11 @@ class Figure:
     width: int
     kind: str = "figure"
 
+    @property
+    def is_narrow(self) -> bool:
+        """Whether it fits beside the other parts of a section."""
+        return self.width <= _NARROW
+
 
 @dataclass(frozen=True)
 class Structures:
@@ -115,4 +120,4 @@ class Section:
     @property
     def has_narrow_figure(self) -> bool:
         """Whether a figure fits beside the other parts."""
-        return any(isinstance(block, Figure) and block.width <= _NARROW for block in self.blocks)
+        return any(isinstance(block, Figure) and block.is_narrow for block in self.blocks)

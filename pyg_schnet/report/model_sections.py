@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from ase.data import chemical_symbols
 from torch import Tensor
 
 from pyg_schnet.checks.descriptions import DESCRIPTIONS
@@ -14,7 +15,7 @@ from pyg_schnet.report.blocks import Block, Facts, Notes, Section, Structures, T
 from pyg_schnet.report.contents import Contents, Simulation
 from pyg_schnet.report.figures import embed
 from pyg_schnet.report.molecule_view import structure_views
-from pyg_schnet.report.quantities import number, percent, two_digits, with_unit
+from pyg_schnet.report.quantities import UNITS, number, percent, rms, two_digits
 from pyg_schnet.report.verdict import describe_structures
 
 _MARKS = {"pass": "passed", "fail": "failed", "limit": "limit", "skip": "skipped"}
@@ -27,10 +28,8 @@ def errors_section(contents: Contents) -> Section:
     atomref = contents.potential.atomref if several else None
     relative = " relative to atomic references" if several else ""
     blocks: list[Block] = [
-        Table(
-            ("quantity", "MAE", "RMSE", "largest", "unit", "MAE", "RMSE", "unit", "RMSE / spread"),
-            list(_error_rows(contents)),
-            (1, 2, 3, 5, 6, 8),
+        _error_table(
+            contents,
             "MAE: mean absolute error; RMSE: root mean square error, both on these structures. Spread: that "
             f"of the labels, which is the standard deviation of energies{relative} and the root mean square "
             "of force and stress components; a model that always predicts the mean has 100 %.",
@@ -54,42 +53,39 @@ def errors_section(contents: Contents) -> Section:
     return Section("errors", "Errors", shows, blocks)
 
 
+def _error_table(contents: Contents, caption: str) -> Table:
+    """Return errors by quantity; those of molecules in two units."""
+    header = ["quantity", "MAE", "RMSE", "largest", "unit", "RMSE / spread", "MAE", "RMSE", "unit"]
+    rows = list(_error_rows(contents))
+    shown = 6 if contents.accuracy.evaluation.periodic else len(header)
+    return Table(header[:shown], [row[:shown] for row in rows], (1, 2, 3, 5, 6, 7), caption)
+
+
 def _error_rows(contents: Contents) -> Iterator[list[str]]:
-    evaluation = contents.accuracy.evaluation
-    error = evaluation.energy[1] - evaluation.energy[0]
-    yield _error_row(
-        "energy of a structure", error, contents.accuracy.energy_spread(contents.potential), "meV", "kcal/mol"
-    )
+    accuracy, evaluation, potential = contents.accuracy, contents.accuracy.evaluation, contents.potential
+    spread = accuracy.energy_spread(potential)
+    yield _error_row("energy of a structure", evaluation.energy, "meV", "kcal/mol", spread)
     if evaluation.periodic and evaluation.sizes is not None:
-        spread = contents.accuracy.energy_spread(contents.potential, per_atom=True)
-        yield _error_row("energy per atom", error / evaluation.sizes, spread, "meV/atom", "")
+        spread = accuracy.energy_spread(potential, per_atom=True)
+        yield _error_row("energy per atom", evaluation.energy / evaluation.sizes, "meV/atom", "", spread)
     if evaluation.forces is not None:
-        errors = evaluation.forces[1] - evaluation.forces[0]
-        spread = float(evaluation.forces[0].square().mean().sqrt())
-        yield _error_row("force component", errors, spread, "meV/Å", "kcal/mol/Å")
+        yield _error_row("force component", evaluation.forces, "meV/Å", "kcal/mol/Å")
         elements = evaluation.z.unique().tolist()
         for z in elements if len(elements) > 1 else ():
-            from ase.data import chemical_symbols
-
             own = evaluation.forces[:, evaluation.z == z]
-            spread = float(own[0].square().mean().sqrt())
-            yield _error_row(f"  on {chemical_symbols[z]}", own[1] - own[0], spread, "meV/Å", "kcal/mol/Å")
+            yield _error_row(f"  on {chemical_symbols[z]}", own, "meV/Å", "kcal/mol/Å")
     if evaluation.stress is not None:
-        errors = evaluation.stress[1] - evaluation.stress[0]
-        yield _error_row(
-            "stress component", errors, float(evaluation.stress[0].square().mean().sqrt()), "GPa", ""
-        )
+        yield _error_row("stress component", evaluation.stress, "GPa", "")
 
 
-def _error_row(name: str, errors: Tensor, spread: float, unit: str, other: str) -> list[str]:
-    sizes = (
-        float(errors.abs().mean()),
-        rmse := float(errors.square().mean().sqrt()),
-        float(errors.abs().max()),
-    )
-    cells = [with_unit(size, unit).rsplit(" ", 1)[0] for size in sizes]
-    others = [with_unit(size, other).rsplit(" ", 1)[0] for size in sizes[:2]] if other else ["", ""]
-    return [name, *cells, unit, *others, other, percent(rmse / spread) if spread > 0 else ""]
+def _error_row(name: str, pair: Tensor, unit: str, other: str, spread: float | None = None) -> list[str]:
+    """Return the cells for labels and predictions; the spread is by default the labels' root mean square."""
+    errors = pair[1] - pair[0]
+    mae, rmse, largest = (float(x) for x in (errors.abs().mean(), rms(errors), errors.abs().max()))
+    spread = float(rms(pair[0])) if spread is None else spread
+    cells = [number(size / UNITS[unit]) for size in (mae, rmse, largest)]
+    others = [number(size / UNITS[other]) for size in (mae, rmse)] if other else ["", ""]
+    return [name, *cells, unit, percent(rmse / spread) if spread > 0 else "", *others, other]
 
 
 def _quantile_table(contents: Contents) -> Table:
@@ -152,8 +148,8 @@ def filters_section(contents: Contents) -> Section:
     """Return the filters that vary most."""
     caption = (
         "Rows: interactions. Left: values of the four filters that vary most over the distance of two atoms "
-        "in Å; gray: distances that occur in the data. Right: the same filters around an atom. Filters have "
-        "no unit."
+        "in Å; bars: how often distances occur in the data. Right: the same filters around an atom; gray: "
+        "distances that do not occur. Filters have no unit."
     )
     distances = contents.accuracy.distances
     figure = embed("filters", plot_filter_profiles(contents.model, distances=distances), caption)

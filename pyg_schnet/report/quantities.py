@@ -1,8 +1,10 @@
-"""Numbers as text: three significant digits and a unit."""
+"""Root mean squares, and numbers as text: three significant digits and a unit."""
 
 from __future__ import annotations
 
 import math
+
+from torch import Tensor
 
 from pyg_schnet.io.units import GPa, kcal_per_mol
 
@@ -56,3 +58,8 @@ def percent(share: float) -> str:
 def count(number_of: int, noun: str) -> str:
     """Return a number and a noun, in the plural where it must be."""
     return f"{number_of:,} {noun}{'' if number_of == 1 else 's'}"
+
+
+def rms(values: Tensor) -> Tensor:
+    """Compute the root mean square of all values."""
+    return values.square().mean().sqrt()

@@ -18,12 +18,17 @@ from pyg_schnet.plots import plot_data_set, plot_learning_curve
 from pyg_schnet.report.blocks import Block, Facts, Notes, Section, Table
 from pyg_schnet.report.contents import Contents, DataSet
 from pyg_schnet.report.figures import embed
-from pyg_schnet.report.quantities import count, number
+from pyg_schnet.report.quantities import count, number, with_unit
 from pyg_schnet.training import DataConfig, TrainerConfig
 
 _SECTIONS = {"data": DataConfig, "model": SchNetConfig, "trainer": TrainerConfig}
 _PATHS = ("path", "val_path", "root", "split")  # of which a reader needs the name, not the folder
 _PARTS = {"train": "training", "val": "validation", "test": "test"}
+_VALIDATED = (
+    ("energy", "val_energy_mae_eV", "meV"),
+    ("forces", "val_forces_mae_eV_per_A", "meV/Å"),
+    ("stress", "val_stress_mae_eV_per_A3", "GPa"),
+)
 _SHOWN = 200  # characters of a value
 _TIMESTEP = 0.5  # fs
 
@@ -51,7 +56,12 @@ def _data_blocks(data: DataSet, key: str) -> Iterator[Block]:
     facts |= {f"{name} read from": str(text) for name, text in labels.items()}
     if units is not None:
         facts["units of the file"] = units.sentence()
-    facts |= {name: text for name, text in summary_facts(summary).items() if name != "energies"}
+    stated = summary_facts(summary)
+    stated.pop("energies", None)
+    agreement = stated.pop("forces")
+    facts |= stated
+    if summary.work is not None:
+        facts["forces against energies"] = agreement
     if sizes := {part: len(numbers) for part, numbers in data.split.items() if len(numbers)}:
         facts["split"] = ", ".join(f"{size:,} {_PARTS.get(part, part)}" for part, size in sizes.items())
     yield Facts(facts)
@@ -126,8 +136,10 @@ def _options(config: type) -> Iterator[tuple[str, str, Any]]:
 def _value(name: str, value: Any) -> str:
     if name in _PATHS:
         paths = value if isinstance(value, list) else [value]
-        value = ", ".join(Path(path).name if isinstance(path, str) else str(path) for path in paths)
-    text = "none" if value in (None, "None") else str(value)
+        value = ", ".join("none" if path is None else Path(str(path)).name for path in paths)
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    text = str(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
@@ -145,6 +157,9 @@ def training_section(contents: Contents) -> Section:
     facts = {"length": f"{rows[-1]['step']:,} steps, {rows[-1].get('minutes', 0.0):,.1f} minutes"}
     if isinstance(validated, dict) and isinstance(validated.get("step"), int):
         facts["weights of"] = f"step {validated['step']:,}, which had the lowest validation loss"
+        for name, key, unit in _VALIDATED:
+            if isinstance(error := validated.get(key), float):
+                facts[f"{name}, MAE on validation"] = with_unit(error, unit)
     caption = (
         "Top: mean absolute errors of averaged weights on the validation structures. Middle: training loss, "
         "without unit. Bottom: learning rate."

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pyg_schnet.checks.result import LIMIT
 from pyg_schnet.report.contents import Accuracy, Contents, DataSet
-from pyg_schnet.report.quantities import count, percent, with_unit
+from pyg_schnet.report.quantities import count, percent, rms, with_unit
 
 _UNFINISHED = 0.1  # of the largest learning rate, at the end of a schedule that ends at zero
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
@@ -99,8 +99,8 @@ def _about_errors(contents: Contents) -> str:
     in_kcal = f" ({with_unit(energy, 'kcal/mol')})" if unit == "meV" else ""
     errors = [f"{with_unit(energy, unit)}{in_kcal} in the energy"]
     if evaluation.forces_mae is not None and evaluation.forces is not None:
-        rms = float(evaluation.forces[0].square().mean().sqrt())
-        share = f" ({percent(evaluation.forces_mae / rms)} of their root mean square)" if rms else ""
+        typical = float(rms(evaluation.forces[0]))
+        share = f" ({percent(evaluation.forces_mae / typical)} of their root mean square)" if typical else ""
         errors.append(f"{with_unit(evaluation.forces_mae, 'meV/Å')} in force components{share}")
     if evaluation.stress_mae is not None:
         errors.append(f"{with_unit(evaluation.stress_mae, 'GPa')} in stress components")
@@ -162,7 +162,7 @@ def _errors_and_spreads(contents: Contents) -> Iterator[tuple[str, float, float]
     accuracy, evaluation = contents.accuracy, contents.accuracy.evaluation
     yield "energies", evaluation.energy_rmse, accuracy.energy_spread(contents.potential)
     if evaluation.forces is not None and evaluation.forces_rmse is not None:
-        yield "forces", evaluation.forces_rmse, float(evaluation.forces[0].square().mean().sqrt())
+        yield "forces", evaluation.forces_rmse, float(rms(evaluation.forces[0]))
 
 
 def _warn_of_training(contents: Contents) -> Iterator[str]:
