@@ -53,7 +53,7 @@ test-ext: .venv-ext/installed-ext ## build torch-scatter and torch-cluster (17 C
 
 docs: $(VENV)/installed ## build the documentation into docs/_build/html; warnings are errors
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[docs]'
-	$(BIN)/python -m sphinx -W --keep-going -b html -d docs/_build/doctrees docs docs/_build/html
+	$(BIN)/python -m sphinx -j auto -W --keep-going -b html -d docs/_build/doctrees docs docs/_build/html
 
 dist: $(VENV)/installed ## build wheel and source distribution, and check their contents
 	rm -rf dist

@@ -29,7 +29,6 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
-    "sphinx-mathjax-offline",  # copies MathJax, which sets equations
     "cli_reference",  # of _ext, as the following: options of the commands
     "command_line",  # commands in pages that are executed
     "error_messages",  # all messages of the package
@@ -60,7 +59,8 @@ nb_execution_show_tb = True
 nb_merge_streams = True
 
 # Gallery
-EXECUTED: list[str] = []  # examples that take seconds on the shipped samples; the others are shown
+# Examples that take seconds on the shipped samples; the others are shown.
+EXECUTED = ["01_energy", "02_forces", "04_molecular", "05_cfconv", "08_relax", "12_many", "17_reaction"]
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",

@@ -10,6 +10,8 @@ from sphinx.application import Sphinx
 from sphinx.util.math import get_node_equation_number
 from sphinx.writers.html5 import HTML5Translator
 
+MATHJAX = "sphinx-mathjax-offline"
+
 
 def visit_math(translator: HTML5Translator, node: nodes.math) -> None:
     """Write an equation within a line."""
@@ -40,6 +42,8 @@ def add_script(
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the writer as ``html_math_renderer = "mathml"``."""
+    app.setup_extension(MATHJAX)
+    app.extensions[MATHJAX].parallel_read_safe = True  # it copies files at the end of a build
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_displaymath, None))
     app.connect("html-page-context", add_script)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
