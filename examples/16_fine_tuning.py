@@ -83,7 +83,7 @@ def fit(potential: Potential, lr: float) -> None:
 
 
 torch.manual_seed(0)
-potential = run.potential if options.model is None else pyg_schnet.load(Path(run))
+potential = pyg_schnet.load(run)
 potential.train().requires_grad_(True)
 errors = pyg_schnet.evaluate(potential, train)
 shift = (errors.energy[0] - errors.energy[1]).mean() / errors.sizes[0]

@@ -24,7 +24,7 @@ SAMPLE = Path(__file__).parents[1] / "datasets" / "md17" / "ethanol_gfn2_xtb.npz
 @pytest.fixture(scope="module")
 def ethanol(tmp_path_factory):
     """A run on the shipped frames of ethanol, good enough for minima."""
-    options = {"data": {"n_train": 300, "n_val": 50}, "trainer": {"max_steps": 300}}
+    options = {"data": {"n_train": 1000}, "trainer": {"max_steps": 800}}
     return str(pyg_schnet.train(SAMPLE, out=tmp_path_factory.mktemp("ethanol") / "run", **options).path)
 
 
@@ -201,7 +201,7 @@ def test_fine_tuning_lowers_the_errors(ethanol):
 def test_the_methyl_group_turns_over_a_barrier(ethanol):
     text = run("17_reaction_barrier.py", "--model", ethanol, "--images", "3", "--fmax", "0.2")
     barrier, difference = re.search(r"barrier (\d+) meV, end minus start (\S+) meV", text).groups()
-    assert 50 < float(barrier) < 400  # 140 meV by experiment
+    assert 60 < float(barrier) < 110  # GFN2-xTB, without relaxing at the top: 98 meV
     assert abs(float(difference)) < 5  # the same minimum with other names of the hydrogens
 
 

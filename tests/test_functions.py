@@ -76,6 +76,7 @@ class TestTrain:
         assert isinstance(run, RunDirectory)
         assert isinstance(run.potential, Potential)
         assert not run.potential.training
+        assert pyg_schnet.load(run).state_dict().keys() == run.potential.state_dict().keys()
         assert run.best["val_forces_mae_eV_per_A"] == min(
             row["val_forces_mae_eV_per_A"] for row in run.read_metrics()
         )

@@ -85,7 +85,8 @@ def load(
     """Load a potential from a file.
 
     Args:
-        path: A file written by ``pyg-schnet train`` or :func:`save`.
+        path: A file written by ``pyg-schnet train`` or :func:`save`, or the directory of a training run,
+            which means its ``model.safetensors``.
         device: Device of the weights: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ….
         model: Model to load the weights into if they are not those of a :class:`~pyg_schnet.SchNet`, the only
             class that files construct.
@@ -100,6 +101,8 @@ def load(
             finite, or if there is no such device.
     """
     device = check_device(device)
+    if Path(path).is_dir():
+        path = Path(path) / "model.safetensors"
     header, tensors = read(path, "potential", device)
     domain = _domain(path, header)
     if "class" in header or model is not None:
