@@ -277,6 +277,9 @@ def evaluation_copy(
         paths = resolve_models(potential, "potential")
         if len(paths) > 1:
             own = Ensemble.load(paths, load_device)
+        elif is_ensemble_file(paths[0]):
+            own = Ensemble.load(paths[0], load_device)
         else:
-            own = (Ensemble.load if is_ensemble_file(paths[0]) else load)(paths[0], load_device)
+            network = getattr(potential, "network", None)  # of a run that trained another model than SchNet
+            own = load(paths[0], load_device, copy.deepcopy(network))
     return own.to(dtype).eval().requires_grad_(False)

@@ -45,11 +45,11 @@ class RunDirectory:
 
     Args:
         path: The directory, which need not exist.
-        network: Model that was trained instead of a SchNet, into which :attr:`potential` loads the weights.
+        network: Model that was trained instead of a SchNet, into which the weights are loaded.
     """
 
     def __init__(self, path: str | os.PathLike, network: nn.Module | None = None):
-        self.path, self._network = Path(path), network
+        self.path, self.network = Path(path), network
         self.model = self.path / "model.safetensors"
         self.last = self.path / "last.safetensors"
         self.config = self.path / "config.yaml"
@@ -76,7 +76,7 @@ class RunDirectory:
         Raises:
             FileNotFoundError: If training has not validated yet.
         """
-        return checkpoint.load(self.model, model=copy.deepcopy(self._network))
+        return checkpoint.load(self.model, model=copy.deepcopy(self.network))
 
     @property
     def best(self) -> dict[str, float]:
