@@ -107,6 +107,8 @@ class TestTrain:
         trained = pyg_schnet.train(SAMPLE, **options)
         assert isinstance(trained.potential.model, Springs)
         assert trained.potential.model is not options["model"]
+        by_run, by_potential = (pyg_schnet.evaluate(one, SAMPLE) for one in (trained, trained.potential))
+        assert torch.equal(by_run.energy, by_potential.energy)
 
     @pytest.mark.process
     def test_print_receives_the_lines_of_the_command(self, tmp_path):
@@ -156,6 +158,13 @@ class TestTrain:
                 TypeError,
                 r'`trainer` must be a mapping .* got int; as in trainer=\{"max_minutes"',
             ),
+            ({"model": nn.Linear}, TypeError, r"`model` must be .* got the class Linear; call it"),
+            (
+                {"model": nn.Linear(3, 1)},
+                TypeError,
+                r"`model` must have forward\(z, pos, batch\), got Linear\.forward\(input\); wrap it",
+            ),
+            ({"trainer": {"epochs": 3}}, ValueError, r"Did you mean `trainer\.max_steps`"),
             ({"report": 3}, TypeError, r"`report` must be a function"),
             ({"recipe": "own_fiel"}, FileNotFoundError, r"own_fiel: no such recipe.*'own_file'"),
             ({"resume": True, "overwrite": True}, ValueError, r"exclude each other"),

@@ -36,7 +36,7 @@ def _plain(name: str) -> str:
 
 
 def _match(name: str, known: Sequence[str]) -> str | None:
-    for wanted in (name, *_SYNONYMS.get(name, ())):
+    for wanted in (name, *_SYNONYMS.get(name.rpartition(".")[2], ())):
         for key in known:
             if wanted in (key, key.rpartition(".")[2]):
                 return key

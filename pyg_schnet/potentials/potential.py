@@ -397,11 +397,22 @@ class Potential(DoubleBuffers):
 
 
 def _arguments_of(model: nn.Module) -> dict[str, bool]:
-    """Return the arguments of a model after elements, positions and batch, and whether each is required."""
+    """Return the arguments of a model after elements, positions and batch, and whether each is required.
+
+    Raises:
+        TypeError: If the model does not take these three.
+    """
     model = getattr(model, "_orig_mod", model)  # a model wrapped by torch.compile has no signature
-    named = list(inspect.signature(model.forward).parameters.values())[3:]
+    arguments = list(inspect.signature(model.forward).parameters.values())
+    by_position = [p for p in arguments if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(by_position) < 3 and all(p.kind != p.VAR_POSITIONAL for p in arguments):
+        taken = ", ".join(p.name for p in arguments)
+        raise TypeError(
+            f"`model` must have forward(z, pos, batch), got {type(model).__name__}.forward({taken}); wrap it "
+            "in a module that has one"
+        )
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {p.name: p.default is inspect.Parameter.empty for p in named if p.kind in kinds}
+    return {p.name: p.default is inspect.Parameter.empty for p in arguments[3:] if p.kind in kinds}
 
 
 def _fields_of(data: Data) -> Mapping[str, Any]:

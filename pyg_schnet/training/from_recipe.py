@@ -87,9 +87,13 @@ def _options(section: str, options: object) -> Iterator[tuple[str, Any]]:
     if options is None:
         return
     if not isinstance(options, Mapping):
-        kinds = "a mapping or a torch.nn.Module" if section == "model" else "a mapping"
+        kinds = "a mapping of options by name"
+        if section == "model":
+            kinds += ", or a torch.nn.Module"
+        if isinstance(options, type):
+            raise TypeError(f"`{section}` must be {kinds}, got the class {options.__name__}; call it")
         raise TypeError(
-            f"`{section}` must be {kinds} of options by name, got {type(options).__name__}; as in "
+            f"`{section}` must be {kinds}, got {type(options).__name__}; as in "
             f'{section}={{"{_EXAMPLES[section]}": …}}'
         )
     yield from options.items()
