@@ -20,7 +20,10 @@ _CHARGES = ("charge", "total_charge")  # names of the charge of a structure
 # Names by kind, in order of preference; a prefix may name the level of theory.
 NAMES = {
     "energy": ("energy", "total_energy", "totenergy", "tot_energy", "potential_energy", "energies"),
-    "forces": ("forces", "force", "atomic_forces", "total_forces", "total_force", "total_gradient"),
+    "forces": (
+        *("forces", "force", "atomic_forces", "total_forces", "total_force"),
+        *("total_gradient", "gradient", "gradients"),
+    ),
     "stress": ("stress", "virial_stress", "virial", "virials"),
 }
 SHORT_NAMES = {"energy": ("e", "u0"), "forces": ("f",), "stress": ()}
@@ -229,6 +232,7 @@ def _recognized(sections: Sections, kind: str, level: str | None, source: str) -
     found = list(_candidates(sections, kind))
     if kind != "energy":
         found = [label for label in found if level_of(label.name, kind) == level]
+        found = [label for label in found if not is_gradient(label.name)] or found
     if len(found) < 2:
         return found[0] if found else None
     values = [np.asarray(label.value(sections)) for label in found]

@@ -404,6 +404,19 @@ def test_a_gradient_is_minus_the_forces(write):
     assert frames.labels["forces"] == "'my_gradient' (eV/Å, sign changed)"
 
 
+@pytest.mark.parametrize("name", ["gradient", "Gradients"])
+def test_a_gradient_is_recognized_as_the_forces_of_its_energy(name, write):
+    forces = np.arange(12.0).reshape(2, 2, 3)
+    frames = read_npz(write(own(**{name: forces})), units=Units("eV"))
+    assert np.array_equal(frames.forces, -forces.reshape(-1, 3))
+
+
+def test_forces_are_read_where_there_is_a_gradient_too(write):
+    forces = np.arange(12.0).reshape(2, 2, 3)
+    frames = read_npz(write(own(gradient=-forces, force=forces)), units=Units("eV"))
+    assert frames.labels["forces"] == "'force' (eV/Å)"
+
+
 def test_symbols_are_atomic_numbers_too(write):
     frames = read_npz(write(own(numbers=np.array(["Cl", "H"]))), units=Units("eV"))
     assert frames.numbers.tolist() == [17, 1, 17, 1]
