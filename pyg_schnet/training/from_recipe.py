@@ -62,6 +62,7 @@ def train(
         FileExistsError: If ``out`` is not empty, and neither ``resume`` nor ``overwrite`` is set.
         FileNotFoundError: If there is no such file or recipe.
         KeyboardInterrupt: After Ctrl-C, when the state is saved; ``resume`` continues.
+        TypeError: If ``model`` has no ``forward(z, pos, batch)``, or an argument is of another type.
         ValueError: If an option, the recipe or the data are wrong; nothing is written then.
 
     Example:
