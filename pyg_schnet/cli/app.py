@@ -102,8 +102,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (*_INPUT_ERRORS, *_RUNTIME_ERRORS) as error:
         if os.environ.get("PYG_SCHNET_TRACEBACK"):
             raise
+        from pyg_schnet.cli.errors import name_options
+
         with printable_errors():
-            print(f"pyg-schnet: {_one_line(error)}", file=sys.stderr)
+            print(f"pyg-schnet: {name_options(_one_line(error), arguments[0])}", file=sys.stderr)
         return NOT_REACHED if isinstance(error, _RUNTIME_ERRORS) else WRONG
     except KeyboardInterrupt as end:
         terminated = isinstance(end, Terminated)

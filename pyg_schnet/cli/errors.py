@@ -13,6 +13,12 @@ from pyg_schnet.cli.help import display_name, usage_line
 from pyg_schnet.io.spelling import nearest
 
 _SHOWN = 200  # characters of a value in a message
+_OF_READERS = (
+    "units",
+    "energy_key",
+    "forces_key",
+    "stress_key",
+)  # arguments of Python and options of commands
 _TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", NoneType: "null"}
 
 
@@ -29,6 +35,14 @@ def check_options(parser: ArgumentParser, arguments: Sequence[str]) -> None:
             shown = [other for other in known if other.startswith("--") and not other.endswith("+")]
             hint = nearest(name, shown).replace("'", "`") or f" See {parser.prog} --help."
             raise ValueError(f"`{name}` is not an option.{hint}")
+
+
+def name_options(message: str, command: str) -> str:
+    """Return the message of a reader with the options of a command in place of arguments of Python."""
+    sections = {"train": "data.", **dict.fromkeys(("data", "evaluate", "plot", "report"), "")}
+    if command not in sections:
+        return message
+    return re.sub(rf"`({'|'.join(_OF_READERS)})`", rf"`--{sections[command]}\1`", message)
 
 
 def explain(error: ArgumentError, parser: ArgumentParser) -> str:

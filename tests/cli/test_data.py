@@ -182,7 +182,7 @@ def test_the_sample_of_md17_is_read_by_the_class(capsys, tmp_path):
         ([], r"`NAME\|FILE \.\.\.` must be given; usage: pyg-schnet data NAME\|FILE \.\.\. \["),
         (["qm99"], r"qm99: no such file, and none of the published data sets qm9, .* Did you mean 'qm9'\?"),
         (["nowhere.npz"], r"nowhere\.npz: no such file, and none of the published data sets"),
-        ([SAMPLE, "--units", "kcal"], r"`units` must name an energy unit .* Did you mean 'kcal/mol'"),
+        ([SAMPLE, "--units", "kcal"], r"`--units` must name an energy unit .* Did you mean 'kcal/mol'"),
         ([SAMPLE, "--plot", "no/a.png"], r"its folder does not exist"),
         ([SAMPLE, "--plot", "a.foo"], r"a\.foo: must be a picture with extension \.eps"),
     ],
@@ -191,3 +191,13 @@ def test_wrong_options_are_named(arguments, message, asked, capsys, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     assert re.search(message, fails(capsys, *arguments))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("command", "option"), [("data", "`--units`"), ("train", "`--data.units`")])
+def test_a_reader_that_lacks_the_unit_names_the_option_of_the_command(command, option, tmp_path, capsys):
+    with np.load(SAMPLE) as sample:
+        np.savez(tmp_path / "own.npz", numbers=sample["z"], positions=sample["R"], energy=sample["E"])
+    path = str(tmp_path / "own.npz")
+    train = ["own_file", "--data.path", path, "--out", str(tmp_path / "RUN")]
+    assert cli.main([command, *(train if command == "train" else [path])]) == 2
+    assert f"set {option}, for example" in capsys.readouterr().err
