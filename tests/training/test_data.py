@@ -3,7 +3,6 @@
 import hashlib
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from pyg_schnet.datasets.storage import processed_file as storage
 from pyg_schnet.datasets.storage.chunks import Chunk
 from pyg_schnet.training import DataConfig
 from pyg_schnet.training.data import hash_files, read_data
+from pyg_schnet.training.progress import LineReport
 
 EV = 0.0433641042418009  # eV in a kcal/mol
 
@@ -45,15 +45,14 @@ def processed(tmp_path):
     return str(path)
 
 
-def test_what_looks_wrong_with_the_data_is_told(tmp_path):
+def test_what_looks_wrong_with_the_data_is_reported(tmp_path):
     with np.load(Path(__file__).parents[2] / "datasets/md17/ethanol_gfn2_xtb.npz") as file:
         frames = {name: file[name][:200] if file[name].ndim > 1 else file[name] for name in ("z", "R", "F")}
         frames["E"] = file["E"][:200]
     np.savez(tmp_path / "gradients.npz", **{**frames, "F": -frames["F"]})
-    told = []
-    report = SimpleNamespace(line=told.append)
-    read_data(DataConfig(str(tmp_path / "gradients.npz")), torch.float32, report)
-    assert told[0].startswith("Warning: Forces have the wrong sign")
+    lines = []
+    read_data(DataConfig(str(tmp_path / "gradients.npz")), torch.float32, LineReport(lines.append))
+    assert lines[0].startswith("Warning: Forces have the wrong sign")
 
 
 def test_the_numbers_of_a_published_split_are_kept_as_they_are(read, processed):
