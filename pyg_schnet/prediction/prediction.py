@@ -162,7 +162,7 @@ def _predict_file(
 ) -> PredictionFile:
     """Predict the structures of a file that have no results yet, or join the shards of its results."""
     results, run = file_run.results, file_run.run
-    was_complete, earlier, seconds = results.is_complete, 0, 0.0
+    was_complete, earlier, seconds = results.is_complete, results.written, 0.0
     if not was_complete:
         with results:
             run.check_earlier()

@@ -212,9 +212,9 @@ class ResultFile:
         try:
             if self.is_shard:
                 with complete_shard(self.path) as shard:
-                    is_same = shard.settings() == self._settings
-            else:
-                is_same = _run_of(self.path, self.kind) == self.run
+                    is_same, self.written = shard.settings() == self._settings, shard.count()
+            elif is_same := _run_of(self.path, self.kind) == self.run:
+                self.written = _count(self.path)
         except FAILURES as error:
             raise ValueError(f"{self.path}: cannot be read ({error}); start again with --overwrite") from None
         if not is_same:
@@ -284,6 +284,13 @@ def run_name(settings: Mapping[str, Any], input_sha256: str) -> str:
     """Return the name of a run: a hash; a letter first, because ASE reads 12 digits as a number."""
     text = json.dumps([json.loads(json.dumps(settings)), input_sha256], sort_keys=True)
     return f"r{hashlib.sha256(text.encode()).hexdigest()[:11]}"
+
+
+def _count(path: Path) -> int:
+    """Count the frames of a complete file."""
+    source = StructureFile(str(path))
+    known = source.count()
+    return sum(1 for _ in source) if known is None else known
 
 
 def _run_of(path: Path, kind: str) -> str | None:

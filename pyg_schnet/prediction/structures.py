@@ -94,7 +94,7 @@ def read_structures(structures: Structures, index: int | str) -> tuple[list[Atom
 
 def is_number(index: int | str) -> bool:
     """Return whether an index is that of one structure."""
-    return isinstance(index, int) or ":" not in index
+    return not isinstance(index, str) or ":" not in index
 
 
 def write_structures(frames: Sequence[Atoms], out: str) -> None:

@@ -158,7 +158,7 @@ def md(
 def _parse(index: int | str) -> int | str:
     """Return the number of one structure, or the text of a slice."""
     try:
-        if isinstance(index, int) or ":" not in index:
+        if not isinstance(index, str) or ":" not in index:
             return int(index)
         slice(*(int(part) if part else None for part in index.split(":")))
     except (ValueError, TypeError):
