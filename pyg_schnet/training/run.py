@@ -74,8 +74,10 @@ def train(
         BrokenPipeError: If the reader of the output closed it; the run ended after its step, with a
             checkpoint.
         ImportError: If the package of a logger is not installed.
+        TypeError: If ``callbacks`` is not a sequence of callbacks.
         ValueError: If data or options are wrong; nothing is written then.
     """
+    _check_callbacks(callbacks)
     run = RunDirectory(config.out, model)
     processes = Processes.start(config.fabric)
     if not processes.is_rank_zero:
@@ -127,6 +129,19 @@ def train(
     finally:
         run.release()
     return run
+
+
+def _check_callbacks(callbacks: object) -> None:
+    """Raise before the work if an argument is not a sequence of callbacks."""
+    if isinstance(callbacks, Sequence):
+        wrong = [one for one in callbacks if not isinstance(one, Callback)]
+    else:
+        wrong = [callbacks]
+    if wrong:
+        raise TypeError(
+            "`callbacks` must be a list of instances of pyg_schnet.training.Callback, got "
+            f"{type(wrong[0]).__name__}; derive a class from Callback"
+        )
 
 
 def _sums_atoms(model: SchNetConfig) -> bool:
