@@ -22,7 +22,7 @@ import pyg_schnet
 from pyg_schnet import Ensemble, Potential, cli
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.potentials import Evaluation
-from pyg_schnet.training import RunDirectory
+from pyg_schnet.training import Callback, RunDirectory
 from pyg_schnet.transforms.ase_atoms import to_ase
 
 SAMPLE = Path(__file__).parents[1] / "datasets" / "md17" / "ethanol_gfn2_xtb.npz"
@@ -165,6 +165,8 @@ class TestTrain:
                 r"`model` must have forward\(z, pos, batch\), got Linear\.forward\(input\); wrap it",
             ),
             ({"trainer": {"epochs": 3}}, ValueError, r"Did you mean `trainer\.max_steps`"),
+            ({"callbacks": [print]}, TypeError, r"`callbacks` must be a list .* got builtin_function"),
+            ({"callbacks": Callback()}, TypeError, r"`callbacks` must be a list .* got Callback"),
             ({"report": 3}, TypeError, r"`report` must be a function"),
             ({"recipe": "own_fiel"}, FileNotFoundError, r"own_fiel: no such recipe.*'own_file'"),
             ({"resume": True, "overwrite": True}, ValueError, r"exclude each other"),
@@ -237,9 +239,11 @@ class TestEvaluate:
         [
             ({"part": "tset"}, ValueError, r"`part` must be one of train, val, test; got 'tset'"),
             ({"threads": 0}, ValueError, r"`threads` must be at least 1, got 0"),
+            ({"batch_size": 0}, ValueError, "`--batch_size` must be at least 1, got 0"),
             ({"calibrate": "e.json"}, ValueError, "two checkpoints or more"),
             ({"plot": "parity.txt"}, ValueError, "must be a picture"),
             ({"model": nn.Linear(1, 1)}, TypeError, r"`model` must be a Potential, .* got Linear"),
+            ({"model": []}, ValueError, "`model` must name at least one checkpoint"),
             ({"model": "nowhere"}, FileNotFoundError, "nowhere: no such checkpoint"),
             ({"data": "nowhere.xyz"}, FileNotFoundError, r"nowhere\.xyz: no such file"),
             ({"data": 3}, TypeError, r"`data` must be a file or a data set of PyG, got int"),
@@ -249,6 +253,11 @@ class TestEvaluate:
         arguments = {"model": run, "data": SAMPLE, **options}
         with pytest.raises(error, match=message):
             pyg_schnet.evaluate(arguments.pop("model"), arguments.pop("data"), **arguments)
+
+    def test_calibration_needs_the_paths_that_it_stores(self, run, tmp_path):
+        ensemble = Ensemble([run.potential, run.potential])
+        with pytest.raises(ValueError, match="`calibrate` needs the paths"):
+            pyg_schnet.evaluate(ensemble, SAMPLE, calibrate=tmp_path / "e.json")
 
     def test_a_part_needs_the_split_beside_the_model(self, run):
         with pytest.raises(ValueError, match="`part` needs the path of a run"):
@@ -286,6 +295,7 @@ class TestPredict:
     def test_one_structure_returns_one(self, run, file):
         last = pyg_schnet.predict(run, ase.io.read(file, 2))
         assert_same(pyg_schnet.predict(run, file, index=-1), last)
+        assert_same(pyg_schnet.predict(run, file, index=np.int64(2)), last)
         assert_same(pyg_schnet.predict(run, [ase.io.read(file, 2)])[0], last)
 
     def test_what_was_written_is_read_as_a_sequence(self, run, file, tmp_path):
@@ -296,6 +306,13 @@ class TestPredict:
         with pytest.raises(IndexError):
             written[3]
         assert repr(written) == f"PredictionFile('{written.path}', 3 structures)"
+
+    @pytest.mark.parametrize("options", [{}, {"shard": "1/1"}])
+    def test_a_complete_file_that_is_resumed_has_all_structures(self, options, run, file, tmp_path):
+        first = pyg_schnet.predict(run, file, tmp_path / "out.extxyz", **options)
+        again = pyg_schnet.predict(run, file, tmp_path / "out.extxyz", **options, resume=True)
+        assert (len(first), first.earlier) == (3, 0)
+        assert (len(again), again.earlier, again.was_complete) == (3, 3, True)
 
     def test_structures_in_memory_are_written_too(self, run, file, tmp_path):
         frame = pyg_schnet.predict(run, ase.io.read(file, 1), tmp_path / "out.traj")

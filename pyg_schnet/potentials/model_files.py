@@ -28,13 +28,15 @@ def resolve_models(model: Model, name: str = "model") -> list[str]:
 
     Raises:
         TypeError: If it is something else.
-        ValueError: If a directory holds no model.
+        ValueError: If a directory holds no model, or a list is empty.
     """
     if isinstance(model, Potential | Ensemble):
         return []
     if isinstance(model, str | os.PathLike):
         text = os.fspath(model)
         return [_resolve(name) for name in ([text] if Path(text).exists() else text.split(","))]
+    if isinstance(model, list | tuple) and not model:
+        raise ValueError(f"`{name}` must name at least one checkpoint or run, got an empty list")
     if isinstance(model, list | tuple) and all(isinstance(one, str | os.PathLike) for one in model):
         return [_resolve(os.fspath(name)) for name in model]
     kind = type(model).__name__

@@ -120,7 +120,9 @@ def evaluate(
     def check() -> None:
         inputs = {"MODEL": model_files(model), "FILE": [] if file is None else [file]}
         check_distinct(inputs, {f"--{name}": path for name, path in texts.items()})
-        _check(texts, part, overwrite, _size(model, paths))
+        if batch_size < 1:
+            raise ValueError(f"`--batch_size` must be at least 1, got {batch_size}")
+        _check(texts, part, overwrite, _size(model, paths), bool(paths))
 
     check()
     with locked(*texts.values()) if any(texts.values()) else nullcontext(), use_threads(threads):
@@ -191,7 +193,9 @@ def _calibrations(errors: Evaluation, needed: bool) -> dict[str, Calibration]:
     return calibrations(errors) if can_calibrate or needed else {}
 
 
-def _check(outputs: dict[str, str | None], part: str | None, overwrite: bool, potentials: int) -> None:
+def _check(
+    outputs: dict[str, str | None], part: str | None, overwrite: bool, potentials: int, has_files: bool
+) -> None:
     """Raise before the evaluation for options and outputs that would fail after it."""
     for name in ("plot", "plot_calibration"):
         if (picture := outputs[name]) is not None:
@@ -203,6 +207,11 @@ def _check(outputs: dict[str, str | None], part: str | None, overwrite: bool, po
         )
     if calibrate is None:
         return
+    if not has_files:
+        raise ValueError(
+            "`calibrate` needs the paths of the models, which it stores, got an ensemble in memory; pass a "
+            "list of checkpoints or runs"
+        )
     check_output(calibrate, overwrite, structures=False)
     if not calibrate.endswith(".json"):
         raise ValueError(f"`--calibrate` must end in .json, got {calibrate}")
