@@ -64,7 +64,7 @@ def with_tables(text: str, rows: Sequence[Row]) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Lay times out in Markdown, with the factors by which ours are shorter."""
+    """Format times in Markdown, with the factors by which ours are shorter."""
     lines = [
         "| batch of 32 | PyG | SchNetPack | compiled | pyg_schnet | faster (than compiled) |",
         "|---" * 6 + "|",

@@ -98,7 +98,7 @@ def check_wheel(path: Path, source: Path = ROOT) -> None:
 
 
 def _visible(folder: Path, *suffixes: str) -> list[Path]:
-    """Give the files with these endings, except in hidden folders, as of environments, and generated ones."""
+    """Find the files with these endings, except in hidden folders, as of environments, and generated ones."""
     found = []
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".") and name not in GENERATED]

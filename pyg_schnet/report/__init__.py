@@ -1,7 +1,7 @@
 """The report of a run as one self-contained HTML page: what it holds, and how it is drawn.
 
 :class:`~pyg_schnet.report.contents.Contents` holds everything that was measured,
-:func:`~pyg_schnet.report.sections.sections` turns it into tables, figures and sentences, and
+``run_sections.py`` and ``model_sections.py`` turn it into tables, figures and sentences, and
 :func:`~pyg_schnet.report.page.render_page` into HTML.
 """
 

@@ -73,7 +73,7 @@ def _about_model(contents: Contents) -> str:
     text = f"{text[:-1]}. It was trained on {labels} of {count(trained, 'structure')}{of}"
     if contents.rows and "minutes" in contents.rows[-1]:
         minutes = contents.rows[-1]["minutes"]
-        text += f", in {minutes:,.1f} minutes" if minutes >= 1 else f", in {60 * minutes:,.0f} seconds"
+        text += f", in {minutes:,.1f} minutes" if minutes >= 1 else f", in {60 * minutes:,.0f} s"
     return f"{text}."
 
 
