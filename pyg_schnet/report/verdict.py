@@ -22,7 +22,8 @@ def find_warnings(contents: Contents) -> Iterator[str]:
     checks = contents.checks
     if checks is not None:
         for finding in checks.failures:
-            yield f"The check “{finding.name}” failed: {finding.note or 'see the table of checks'}."
+            note = finding.note or "see the table of checks"
+            yield f"The check “{finding.name}” failed: {note}{'' if note.endswith(('.', '?')) else '.'}"
     for data in contents.data:
         for sentence in data.summary.warnings:
             yield f"Data, {data.name}: {sentence}"
