@@ -262,6 +262,6 @@ def test_data_that_moved_away_are_named(run, capsys):
 def test_several_models_and_models_of_others_are_refused(run, tmp_path, capsys):
     assert "`plot` takes one model, got " in fails(capsys, f"{run},{run}")
     assert "`plot` takes one model, got " in fails(capsys, run / "ensemble.json")
-    save(Potential(torch.nn.Linear(1, 1)), tmp_path / "other.safetensors")
+    save(Potential(torch.nn.MultiheadAttention(1, 1)), tmp_path / "other.safetensors")
     message = fails(capsys, tmp_path / "other.safetensors")
-    assert "is of Linear, which is not a SchNet and has no filters to draw" in message
+    assert "is of MultiheadAttention, which is not a SchNet and has no filters to draw" in message

@@ -103,7 +103,7 @@ def test_wrong_arguments_have_one_clear_line(trained, tmp_path, capsys):
         capsys, trained, "--out", page, "--md", trained / "metrics.csv"
     )
     assert "`--max_structures` must be at least 1" in fails(capsys, trained, "--max_structures", 0)
-    save(Potential(torch.nn.Linear(1, 1)), tmp_path / "other.safetensors")
+    save(Potential(torch.nn.MultiheadAttention(1, 1)), tmp_path / "other.safetensors")
     assert "not a SchNet" in fails(capsys, tmp_path / "other.safetensors", SAMPLE, "--out", page)
 
 

@@ -122,7 +122,7 @@ def test_the_potential_is_evaluated_without_gradients_and_handed_back_as_it_was(
 
 
 def test_the_potential_is_handed_back_as_it_was_after_an_error(dataset):
-    potential = Potential(nn.Linear(1, 1), elements=[6]).train()
+    potential = Potential(nn.MultiheadAttention(1, 1), elements=[6]).train()
     with pytest.raises(ValueError, match=r"`z`.*1.*absent.*training"):
         evaluate(potential, dataset)
     assert potential.training
