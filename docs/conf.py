@@ -33,6 +33,7 @@ extensions = [
     "command_line",  # commands in pages that are executed
     "error_messages",  # all messages of the package
     "layers",  # a picture of the layers of packages
+    "links",  # a check of the links within the built pages
     "mathml",  # equations without scripts
     "recognized",  # tables of the names that readers recognize
     "reexports",  # links by any name of an object
