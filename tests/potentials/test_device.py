@@ -14,7 +14,6 @@ from pyg_schnet.potentials.device import check_device
 from pyg_schnet.simulation import SchNetCalculator
 from pyg_schnet.training.config import FabricConfig
 from pyg_schnet.training.distributed import Processes
-from pyg_schnet.training.run_directory import RunDirectory
 
 
 @pytest.fixture
@@ -111,16 +110,16 @@ def test_a_device_without_kernels_is_one_line_of_a_command(checkpoint, tmp_path)
     )
 
 
-def test_one_gpu_of_several_is_trained_on(devices, monkeypatch, tmp_path):
+def test_one_gpu_of_several_is_trained_on(devices, monkeypatch):
     made = {}
     monkeypatch.setattr(Processes, "__init__", lambda self, fabric: None)
     monkeypatch.setattr("pyg_schnet.training.distributed.Fabric", _recorder(made))
-    Processes.start(FabricConfig("cuda:1"), RunDirectory(tmp_path))
+    Processes.start(FabricConfig("cuda:1"))
     assert (made["accelerator"], made["devices"]) == ("cuda", [1])
     with pytest.raises(ValueError, match=r"`fabric.accelerator` must be 'cuda' for 2 processes.*'cuda:1'"):
-        Processes.start(FabricConfig("cuda:1", devices=2), RunDirectory(tmp_path))
+        Processes.start(FabricConfig("cuda:1", devices=2))
     with pytest.raises(ValueError, match=r"`fabric.accelerator` must be from 'cuda:0' to 'cuda:1' here"):
-        Processes.start(FabricConfig("cuda:2"), RunDirectory(tmp_path))
+        Processes.start(FabricConfig("cuda:2"))
 
 
 def _recorder(made):
