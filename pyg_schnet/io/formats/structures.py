@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ase import Atoms
 
 
+@runtime_checkable
 class StructureReader(Protocol):
     """Reader of chosen structures of a file, without their labels.
 
