@@ -132,10 +132,11 @@ def _print_notes(findings: Sequence[CheckResult]) -> None:
 
 def _units_of_run(text: str, file: str) -> str | None:
     from pyg_schnet.potentials.model_files import checkpoint_paths, resolve_models
-    from pyg_schnet.training.trained_data import units_of_runs
+    from pyg_schnet.training.trained_data import options_of_runs
 
-    is_foreign = ":" in text and not Path(text).exists()
-    return None if is_foreign else units_of_runs(checkpoint_paths(resolve_models(text)), file)
+    if ":" in text and not Path(text).exists():  # a model of Python code
+        return None
+    return options_of_runs(checkpoint_paths(resolve_models(text)), file, ["units"]).get("units")
 
 
 def _model(text: str, device: str) -> Any:

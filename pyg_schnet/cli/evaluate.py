@@ -82,6 +82,9 @@ def _print(errors: ModelEvaluation, options: Namespace) -> None:
     if errors.units:
         sentence = Units.parse(errors.units).sentence()
         out.print(f"{options.file}: read in {sentence}, the units of the model's training data")
+    if errors.keys:
+        keys = ", ".join(f"{name} {key!r}" for name, key in errors.keys.items())
+        out.print(f"{options.file}: read with {keys}, as in training")
     if note := errors.note():
         out.print(f"{note}; --part test leaves them out")
     if errors.calibration:

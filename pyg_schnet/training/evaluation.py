@@ -23,7 +23,7 @@ from pyg_schnet.potentials.metrics import Evaluation
 from pyg_schnet.potentials.model_files import Model, checkpoint_paths, model_files, resolve_models
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.simulation.calculator import evaluation_copy
-from pyg_schnet.training.trained_data import count_trained, read_part, units_of_runs
+from pyg_schnet.training.trained_data import count_trained, options_of_runs, read_part
 
 
 @dataclass(frozen=True, repr=False)
@@ -33,19 +33,22 @@ class ModelEvaluation(Evaluation):
     Attributes:
         trained_on: Number of the structures that the model was trained on, by the split beside it.
         units: Units of the model's training data, if the file was read in them.
+        keys: Keys of the labels in the model's training data, if they were read, such as ``forces_key``.
         calibration: Deviations of an ensemble compared with its errors, by quantity.
         is_calibrated: Whether the deviations were calibrated before.
     """
 
     trained_on: int = 0
     units: str | None = None
+    keys: dict[str, str] = field(default_factory=dict)
     calibration: dict[str, Calibration] = field(default_factory=dict)
     is_calibrated: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return errors as :class:`~pyg_schnet.potentials.Evaluation` does, and the other attributes."""
         calibration = {name: one.as_dict() for name, one in self.calibration.items()}
-        optional = {"trained_on": self.trained_on, "units": self.units, "calibration": calibration}
+        optional = {"trained_on": self.trained_on, "units": self.units, "keys": self.keys}
+        optional["calibration"] = calibration
         return super().as_dict() | {name: value for name, value in optional.items() if value}
 
     def __str__(self) -> str:
@@ -85,7 +88,8 @@ def evaluate(
             ``stress`` in eV/Å³.
         part: ``"train"``, ``"val"`` or ``"test"``: part of the file by the split beside the model; all by
             default.
-        energy_key: Key of the energies in the file; detected by default.
+        energy_key: Key of the energies in the file. Without any key, those of the model's training data are
+            used for a file of the same format; else keys are detected.
         forces_key: Key of the forces, or ``"none"``.
         stress_key: Key of the stresses, or ``"none"``.
         units: Units of the file, such as ``"kcal/mol"``; by default those of the model's training data, for a
@@ -128,18 +132,15 @@ def evaluate(
     with locked(*texts.values()) if any(texts.values()) else nullcontext(), use_threads(threads):
         check()  # again: another process may just have written them
         potential = evaluation_copy(model, device)
-        run_units = units_of_runs(paths, file) if units is None and file is not None else None
+        of_runs: dict[str, str] = {}
         if file is None:
             dataset = _check_dataset(data, part)
         else:
-            dataset = AtomsDataset(
-                path=file,
-                energy_key=energy_key,
-                forces_key=forces_key,
-                stress_key=stress_key,
-                units=run_units or units,
-                memory_map=file.endswith(".safetensors"),
-            )
+            given = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key}
+            unset = [] if any(given.values()) else list(given)  # keys belong together
+            of_runs = options_of_runs(paths, file, unset + ["units"] * (units is None))
+            reading = {**given, "units": units, **of_runs}
+            dataset = AtomsDataset(path=file, **reading, memory_map=file.endswith(".safetensors"))
         if part is not None and file is not None:
             if not paths:
                 raise ValueError(
@@ -163,7 +164,8 @@ def evaluate(
     return ModelEvaluation(
         **vars(errors),
         trained_on=trained,
-        units=run_units,
+        units=of_runs.pop("units", None),
+        keys=of_runs,
         calibration=by_quantity,
         is_calibrated=getattr(potential, "is_calibrated", False),
     )

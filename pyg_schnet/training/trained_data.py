@@ -1,8 +1,10 @@
-"""Data that models were trained on: their units, and the parts of their splits."""
+"""Data that models were trained on: how they were read, and the parts of their splits."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -19,33 +21,34 @@ def count_trained(models: list[str], file: str, structures: int) -> int:
         return 0
 
 
-def units_of_runs(models: list[str], file: str) -> str | None:
-    """Return the units that the runs of models read their data in, if a file has the format of these data.
+def options_of_runs(models: list[str], file: str, names: Sequence[str]) -> dict[str, str]:
+    """Return how the runs of models read their data, if a file has the format of these data.
 
     Args:
         models: Checkpoints, which hold the options of their runs.
         file: Data, whose format is taken from the ending.
+        names: Options of ``data``, such as ``"units"`` or ``"forces_key"``.
 
     Returns:
-        The value of ``data.units``; ``None`` if no run was given units, or all have another format.
+        Those options that were set, labels that were left out aside; none if all runs have another format.
 
     Raises:
-        ValueError: If the runs had different units.
+        ValueError: If the runs had different ones.
     """
-    units_of = {}
-    for model in models:
-        data = provenance(model).get("data")
-        data = data if isinstance(data, dict) else {}
-        paths = [path for name in ("path", "val_path") for path in _as_list(data.get(name))]
-        units = data.get("units")
-        if isinstance(units, str) and any(_format(path) == _format(file) for path in paths):
-            units_of[model] = units
-    if len(set(units_of.values())) > 1 or 0 < len(units_of) < len(models):
-        listed = ", ".join(f"'{units_of.get(model)}' of {model}" for model in models)
-        raise ValueError(
-            f"`--units` must be given, because the runs of the models used different ones: {listed}"
-        )
-    return next(iter(units_of.values()), None)
+    sections = [provenance(model).get("data") for model in models]
+    options = [data if isinstance(data, dict) else {} for data in sections]
+    same = [any(_format(path) == _format(file) for path in _paths(data)) for data in options]
+    found = {}
+    for name in names:
+        values = [data.get(name) if is_same else None for data, is_same in zip(options, same, strict=True)]
+        if len(set(values)) > 1:
+            listed = ", ".join(f"{value!r} of {model}" for value, model in zip(values, models, strict=True))
+            raise ValueError(
+                f"`--{name}` must be given, because the runs of the models used different ones: {listed}"
+            )
+        if values and isinstance(values[0], str) and values[0] != "none":
+            found[name] = values[0]
+    return found
 
 
 def read_part(models: list[str], part: str, file: str, structures: int) -> Tensor:
@@ -70,8 +73,11 @@ def read_part(models: list[str], part: str, file: str, structures: int) -> Tenso
     return parts[0]
 
 
-def _as_list(paths: object) -> list[str]:
-    return [str(path) for path in (paths if isinstance(paths, list) else [paths]) if path is not None]
+def _paths(options: Mapping[str, Any]) -> list[str]:
+    """Return the files of the data of a run."""
+    of_runs = [options.get(name) for name in ("path", "val_path")]
+    lists = [paths if isinstance(paths, list) else [paths] for paths in of_runs]
+    return [str(path) for paths in lists for path in paths if path is not None]
 
 
 def _format(path: str) -> str:

@@ -595,6 +595,31 @@ def test_evaluate_reads_data_in_the_units_of_the_run(run, in_hartree, capsys):
     assert "units" not in errors(run.parent, str(SAMPLE))
 
 
+def test_evaluate_reads_the_labels_that_were_trained_on(tmp_path, capsys):
+    with np.load(SAMPLE) as file:
+        arrays = {"z": file["z"], "R": file["R"], "E": file["E"] + 100, "dft": file["E"], "slope": file["F"]}
+    np.savez(tmp_path / "frames.npz", **arrays)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(TINY))
+    data = ["--data.path", str(tmp_path / "frames.npz"), "--data.units", "kcal/mol"]
+    data += ["--data.energy_key", "dft", "--data.forces_key", "slope"]
+    run = tmp_path / "run"
+    assert cli.main(["train", str(tmp_path / "recipe.yaml"), *data, "--out", str(run), "--quiet"]) == 0
+
+    def errors(*arguments):
+        assert cli.main(["evaluate", str(run), *arguments, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    own = errors(str(tmp_path / "frames.npz"))
+    assert own["keys"] == {"energy_key": "dft", "forces_key": "slope"}
+    same = errors(str(SAMPLE), "--energy_key", "E", "--forces_key", "F", "--units", "kcal/mol")
+    assert "keys" not in same
+    for name in ("energy_mae", "forces_mae"):
+        assert own[name] == pytest.approx(same[name], rel=1e-6)
+    other = errors(str(tmp_path / "frames.npz"), "--energy_key", "E", "--forces_key", "none")
+    assert "forces_mae" not in other
+    assert other["energy_mae"] > 4  # eV: 100 kcal/mol
+
+
 def test_models_of_runs_with_different_units_need_one(run, in_hartree, capsys):
     models = f"{run / 'model.safetensors'},{in_hartree / 'run' / 'model.safetensors'}"
     message = fails(capsys, ["evaluate", models, str(SAMPLE)])
