@@ -50,6 +50,25 @@ def add_keys(parser: ArgumentParser, units: str) -> None:
     labels.add_argument("--units", type=str | None, help=units)
 
 
+def add_labeled_structures(parser: ArgumentParser) -> None:
+    """Add the run that a command shows, and the options for the structures that errors are measured on."""
+    parser.add_argument("source", metavar="RUN|MODEL", help="directory of a run, or a checkpoint")
+    parser.add_argument(
+        "file", metavar="FILE", nargs="?", help="labeled structures, instead of the run's own"
+    )
+    structures = group(parser, "structures")
+    structures.add_argument(
+        "--part",
+        type=str | None,
+        help="structures by the split.npz beside the model: 'train', 'val' or 'test'; 'test' by default",
+    )
+    structures.add_argument(
+        "--max_structures", type=int, default=5000, help="maximum number of structures for errors"
+    )
+    add_keys(parser, 'units of FILE, such as "kcal/mol"')
+    parser.add_argument("--labels", default="reference", help='name of the labels on axes, such as "PBE"')
+
+
 def prepare_device(device: str, threads: int) -> None:
     """Check the device, and set the number of PyTorch's threads."""
     import torch

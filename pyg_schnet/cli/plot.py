@@ -9,7 +9,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 from rich.table import Table
 
-from pyg_schnet.cli.options import add_device, add_keys, add_verbosity, group, make_parser
+from pyg_schnet.cli.options import add_device, add_labeled_structures, add_verbosity, group, make_parser
 from pyg_schnet.cli.pictures import PICTURES, Pictures
 from pyg_schnet.cli.plot_inputs import PlotTarget
 from pyg_schnet.io.console import out
@@ -29,10 +29,7 @@ def build() -> ArgumentParser:
         f"Pictures: {', '.join(PICTURES)}. "
         "Example: pyg-schnet plot RUN --only filters errors --format pdf",
     )
-    parser.add_argument("source", metavar="RUN|MODEL", help="directory of a run, or a checkpoint")
-    parser.add_argument(
-        "file", metavar="FILE", nargs="?", help="labeled structures, instead of the run's own"
-    )
+    add_labeled_structures(parser)
     parser.add_argument(
         "--only", nargs="+", type=str, metavar="NAME", help="pictures to draw; all by default"
     )
@@ -41,22 +38,11 @@ def build() -> ArgumentParser:
         "--out", type=str | None, metavar="FOLDER", help="directory of the pictures; RUN/plots by default"
     )
     output.add_argument("--format", default="png", help="format of the pictures: png, pdf or svg")
-    structures = group(parser, "structures")
-    structures.add_argument(
-        "--part",
-        type=str | None,
-        help="structures by the split.npz beside the model: 'train', 'val' or 'test'; 'test' by default",
-    )
-    structures.add_argument(
+    group(parser, "structures").add_argument(
         "--index",
         type=str | None,
         help="structures whose atoms are drawn: an index in the file from 0, or a slice such as ::100",
     )
-    structures.add_argument(
-        "--max_structures", type=int, default=5000, help="maximum number of structures for errors"
-    )
-    add_keys(parser, 'units of FILE, such as "kcal/mol"')
-    parser.add_argument("--labels", default="reference", help='name of the labels on axes, such as "PBE"')
     add_device(parser)
     output.add_argument("--overwrite", action="store_true", help="replace existing pictures")
     add_verbosity(parser)

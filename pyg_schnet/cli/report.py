@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyg_schnet.cli.options import add_device, add_keys, add_verbosity, group, make_parser
+from pyg_schnet.cli.options import add_device, add_labeled_structures, add_verbosity, group, make_parser
 from pyg_schnet.cli.plot_inputs import KEYS, PlotTarget, Structures, structures_of_file, structures_of_run
 from pyg_schnet.io.console import out
 from pyg_schnet.io.outputs import check_distinct, check_output
@@ -31,10 +31,7 @@ def build() -> ArgumentParser:
         "Example: pyg-schnet report RUN\n"
         "pyg-schnet report RUN --md path.csv --out report.html",
     )
-    parser.add_argument("source", metavar="RUN|MODEL", help="directory of a run, or a checkpoint")
-    parser.add_argument(
-        "file", metavar="FILE", nargs="?", help="labeled structures, instead of the run's own"
-    )
+    add_labeled_structures(parser)
     output = group(parser, "output")
     output.add_argument(
         "--out", type=str | None, metavar="HTML", help="file to write; report.html in RUN by default"
@@ -46,17 +43,6 @@ def build() -> ArgumentParser:
         help="log (.csv) or trajectory of a run of `pyg-schnet md`",
     )
     parser.add_argument("--skip_checks", action="store_true", help="leave out the checks of physics")
-    structures = group(parser, "structures")
-    structures.add_argument(
-        "--part",
-        type=str | None,
-        help="structures by the split.npz beside the model: 'train', 'val' or 'test'; 'test' by default",
-    )
-    structures.add_argument(
-        "--max_structures", type=int, default=5000, help="maximum number of structures for errors"
-    )
-    add_keys(parser, 'units of FILE, such as "kcal/mol"')
-    parser.add_argument("--labels", default="reference", help='name of the labels on axes, such as "PBE"')
     add_device(parser)
     output.add_argument("--overwrite", action="store_true", help="replace an existing report")
     add_verbosity(parser)

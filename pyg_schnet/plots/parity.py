@@ -210,4 +210,6 @@ def _describe(mae: float, rmse: float, unit: str, chemists_unit: str | None) -> 
 
 
 def _short(value: float) -> str:
-    return f"{value:.1f}" if value >= 10 else f"{value:.2g}"
+    if value >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"

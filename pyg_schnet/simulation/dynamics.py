@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from ase import Atoms
 
-from pyg_schnet.datasets.structure_file import StructureFile
+from pyg_schnet.datasets.structure_file import StructureFile, parse_index
 from pyg_schnet.io.outputs import check_distinct, check_replaceable
 from pyg_schnet.potentials.device import use_threads
 from pyg_schnet.potentials.model_files import Model, model_files, require_angstrom, resolve_models
@@ -102,7 +102,7 @@ def md(
     from_file = isinstance(structures, str | os.PathLike)
     if from_file:
         require_angstrom(model, structures)
-    is_single = isinstance(structures, Atoms) or (from_file and isinstance(_parse(index), int))
+    is_single = isinstance(structures, Atoms) or (from_file and isinstance(parse_index(str(index)), int))
     if overwrite and resume:
         raise ValueError("`--resume` and `--overwrite` exclude each other: continue, or begin again")
     if out is not None:
@@ -153,19 +153,6 @@ def md(
                 chosen = f" by --index {index}" if from_file else ""
                 raise ValueError(f"`--{name}` needs one structure, got {len(frames)}{chosen}; choose one")
         return run_md_batched(model, frames, **shared, device=device)
-
-
-def _parse(index: int | str) -> int | str:
-    """Return the number of one structure, or the text of a slice."""
-    try:
-        if not isinstance(index, str) or ":" not in index:
-            return int(index)
-        slice(*(int(part) if part else None for part in index.split(":")))
-    except (ValueError, TypeError):
-        raise ValueError(
-            f"`--index` must be a number or a slice such as ':' or '0:10', got {index!r}"
-        ) from None
-    return index
 
 
 def _frames(structures: object, index: int | str) -> list[Atoms]:
