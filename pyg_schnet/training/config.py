@@ -101,6 +101,8 @@ class TrainerConfig:
         warmup_steps: Steps of linear warm-up at the start.
         ema_decay: Decay per step of the exponential moving average of the weights, which is validated and
             kept.
+        weight_decay: Decoupled weight decay (AdamW's): each step multiplies all weights by 1 minus this times
+            the learning rate.
         energy_weight: Weight ρ of the energies in the loss, equation (5) of the paper; by default 0.01 with
             forces and 1 without.
         stress_weight: Weight of the errors of stress times volume per atom (in eV) in the loss.
@@ -138,6 +140,7 @@ class TrainerConfig:
     decay_steps: int = 100_000
     warmup_steps: int = 0
     ema_decay: float = 0.99
+    weight_decay: float = 0.0
     energy_weight: float | None = None
     stress_weight: float = 1.0
     loss: str = "squared"
@@ -162,7 +165,7 @@ class TrainerConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"`trainer.{name}` must be positive and finite, got {value}")
-        for name in ("warmup_steps", "energy_weight", "stress_weight"):
+        for name in ("warmup_steps", "weight_decay", "energy_weight", "stress_weight"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"`trainer.{name}` must be at least 0 and finite, got {value}")

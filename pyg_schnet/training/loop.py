@@ -143,7 +143,7 @@ def fit(
     choose_execution(
         potential, data.cut(first.tolist()), config, config.max_steps, report, processes.local_world_size
     )
-    state = TrainingState(potential, config.optimizer, config.lr, config.ema_decay)
+    state = TrainingState(potential, config.optimizer, config.lr, config.ema_decay, config.weight_decay)
     if resume:
         state.restore(run.last)
         report.line(f"Resuming at step {state.counters.step:,}.")

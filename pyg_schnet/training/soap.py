@@ -47,6 +47,8 @@ class Soap(torch.optim.Optimizer):
         eps: Added to the root of the mean squares.
         refresh_every: Steps between two updates of the bases.
         max_side: Longest side of a matrix that is rotated.
+        weight_decay: :math:`\lambda` of decoupled weight decay: each step multiplies all weights that have
+            gradients by :math:`1 - \eta\lambda`, as AdamW does.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -68,10 +70,11 @@ class Soap(torch.optim.Optimizer):
         eps: float = 1e-8,
         refresh_every: int = 10,
         max_side: int = 128,
+        weight_decay: float = 0.0,
     ):
         self._parts: list[_Part] = []  # from the first step on
         defaults = {"lr": lr, "betas": betas, "eps": eps, "refresh_every": refresh_every}
-        super().__init__(params, {**defaults, "max_side": max_side})
+        super().__init__(params, {**defaults, "max_side": max_side, "weight_decay": weight_decay})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add weights with their own options; matrices of the same shape in a group are one batch.
@@ -89,6 +92,8 @@ class Soap(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._parts = []
+        for group in self.param_groups:
+            group.setdefault("weight_decay", 0.0)  # absent in earlier versions
         for entry in self.state.values():
             if "step" in entry:
                 entry["step"] = float(entry["step"])  # a tensor in files
@@ -151,7 +156,7 @@ class Soap(torch.optim.Optimizer):
 
 
 def _check(options: dict[str, Any]) -> None:
-    for name in ("lr", "eps"):
+    for name in ("lr", "eps", "weight_decay"):
         if not 0 <= options[name] < math.inf:
             raise ValueError(f"`{name}` must be at least 0 and finite, got {options[name]}")
     if not all(0 <= beta < 1 for beta in options["betas"]):
@@ -182,14 +187,19 @@ class _Part:
     def __init__(self, group: dict[str, Any], batches: list[_Batch]):
         self.group, self.batches = group, batches
         first = batches[0].members[0]
-        # Reciprocal of the root's bias, and learning rate divided by the mean's bias. On the host, the biases
-        # are divisors, which round differently.
-        self.factors = first.new_zeros(2).unbind() if on_accelerator(first) else None
+        # Reciprocal of the root's bias, learning rate divided by the mean's bias, and decay. On the host, the
+        # biases are divisors, which round differently.
+        self.factors = first.new_zeros(3).unbind() if on_accelerator(first) else None
 
     def biases(self) -> tuple[float, float]:
         """Return the biases of the means and of the roots of mean squares after this step."""
         step, (beta1, beta2) = int(self.batches[0].state["step"]), self.group["betas"]
         return 1 - beta1**step, math.sqrt(1 - beta2**step)
+
+    @property
+    def decay(self) -> float:
+        """Factor of the weights by weight decay, 1 for none."""
+        return 1 - self.group["lr"] * self.group["weight_decay"]
 
     def advance(self) -> None:
         """Count a step; without waiting, write its factors to the device."""
@@ -199,6 +209,8 @@ class _Part:
             of_mean, of_root = self.biases()
             self.factors[0].fill_(1 / of_root)
             self.factors[1].fill_(self.group["lr"] / of_mean)
+            if self.group["weight_decay"]:
+                self.factors[2].fill_(self.decay)
 
     def update(self) -> None:
         """Update averages and weights by the gradients."""
@@ -235,7 +247,10 @@ class _Part:
             if param.grad is not None
         ]
         if moves:
-            _torch._foreach_sub_(*map(list, zip(*moves, strict=True)), alpha=rate)
+            params, moves = map(list, zip(*moves, strict=True))
+            if self.group["weight_decay"]:
+                _torch._foreach_mul_(params, self.decay if self.factors is None else self.factors[2])
+            _torch._foreach_sub_(params, moves, alpha=rate)
 
     def refresh(self) -> None:
         """Update the bases if it is due."""

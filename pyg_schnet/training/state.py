@@ -95,6 +95,7 @@ class TrainingState:
         optimizer: ``"soap"`` or ``"adam"``.
         lr: Initial learning rate.
         ema_decay: Decay of the exponential moving average of the weights.
+        weight_decay: Decoupled weight decay.
 
     Attributes:
         weights: The trained weights, in one tensor.
@@ -102,20 +103,23 @@ class TrainingState:
         losses: Losses of the steps since the last validation.
     """
 
-    def __init__(self, potential: Potential, optimizer: str, lr: float, ema_decay: float):
+    def __init__(
+        self, potential: Potential, optimizer: str, lr: float, ema_decay: float, weight_decay: float = 0.0
+    ):
         self.potential = potential
         self.average = AveragedModel(potential, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
         self.weights, self._averages = FlatParameters(potential), FlatParameters(self.average.module)
         self.optimizer: Optimizer
         values = self.weights.values
         if optimizer == "soap":
-            self.optimizer = Soap(self.weights.parameters, lr)
+            self.optimizer = Soap(self.weights.parameters, lr, weight_decay=weight_decay)
             self.optimizer.initialize()
         elif on_accelerator(values):  # learning rate and step are read there; fused Adam needs a float32
             rate = torch.full((), lr, dtype=torch.float32, device=values.device)
-            self.optimizer = torch.optim.Adam([values], rate, fused=True, capturable=True)
+            options = {"weight_decay": weight_decay, "fused": True, "capturable": True}
+            self.optimizer = torch.optim.AdamW([values], rate, **options)
         else:
-            self.optimizer = torch.optim.Adam([values], lr, fused=True)
+            self.optimizer = torch.optim.AdamW([values], lr, weight_decay=weight_decay, fused=True)
         self._optimizes_values = optimizer != "soap"
         shape = tuple(self.weights.values.shape)
         self._optimizer_shapes = _shapes(self.optimizer) or {0: dict.fromkeys(_ADAM_STATE, shape)}

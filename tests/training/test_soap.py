@@ -76,11 +76,12 @@ def test_batches_of_matrices_are_what_one_after_the_other_is():
 
 
 @pytest.mark.parametrize("index", [1, 5, 6], ids=["vector", "both sides too long", "three dimensions"])
-def test_what_has_no_basis_is_adams(index):
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_weights_without_a_basis_take_steps_of_adamw(index, decay):
     gradients = [random(seed) for seed in range(12)]
-    history = [step[index] for step in run(random(100), gradients)]
+    history = [step[index] for step in run(random(100), gradients, weight_decay=decay)]
     weight = random(100)[index].requires_grad_()
-    adam = torch.optim.Adam([weight], 0.1, betas=(0.95, 0.98))
+    adam = torch.optim.AdamW([weight], 0.1, betas=(0.95, 0.98), weight_decay=decay)
     before = weight.detach().clone()
     for number, (step, found) in enumerate(zip(gradients, history, strict=True)):
         weight.grad = step[index]
@@ -90,6 +91,18 @@ def test_what_has_no_basis_is_adams(index):
             with torch.no_grad():
                 weight.copy_(before)
         assert_close(found, weight.detach(), atol=1e-12, rtol=0)
+
+
+def test_weight_decay_shrinks_matrices_by_rate_times_decay():
+    gradients = [random(seed) for seed in range(6)]
+    plain, decayed = (run(random(100), gradients, weight_decay=decay) for decay in (0.0, 0.5))
+    for index in range(len(SHAPES)):
+        before = random(100)[index]
+        shrunk = before.clone()
+        for step in range(1, len(gradients)):  # the first step only initializes the bases
+            move = plain[step][index] - plain[step - 1][index]
+            shrunk = shrunk * (1 - 0.1 * 0.5) + move
+        assert_close(decayed[-1][index], shrunk, atol=1e-12, rtol=0)
 
 
 def test_a_rotation_of_rows_and_columns_rotates_the_steps():
@@ -174,6 +187,7 @@ def test_weights_without_a_gradient_stay():
         ({"refresh_every": 0}, "`refresh_every`.*at least 1.*0"),
         ({"max_side": 0}, "`max_side`.*at least 1.*0"),
         ({"eps": -1.0}, "`eps`.*at least 0.*finite.*-1.0"),
+        ({"weight_decay": -1.0}, "`weight_decay`.*at least 0.*finite.*-1.0"),
     ],
 )
 def test_wrong_options_are_told(options, message):
@@ -306,10 +320,10 @@ def test_operations_on_all_batches_at_once_have_the_bits_of_single_ones(dtype):
 
 
 def test_the_paths_of_accelerators_take_the_same_steps():
-    gradients = [random(seed) for seed in range(25)]
-    expected = run(random(100), gradients, refresh_every=4)
+    gradients, options = [random(seed) for seed in range(25)], {"refresh_every": 4, "weight_decay": 0.5}
+    expected = run(random(100), gradients, **options)
     with gpu_like():
-        found = run(random(100), gradients, refresh_every=4)
+        found = run(random(100), gradients, **options)
     # Products with reciprocals instead of quotients: some ulp a step, amplified by the decompositions.
     assert_close(found, expected, atol=1e-11, rtol=0)
 
