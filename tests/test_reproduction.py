@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import reproduce  # noqa: E402
 from benchmarks.reproduction import ledger, pages, plots, running  # noqa: E402
-from benchmarks.reproduction.cells import MOLECULES, Sources, cells, paper_value  # noqa: E402
+from benchmarks.reproduction.cells import MOLECULES, Sources, cells, other_value, paper_value  # noqa: E402
 from benchmarks.reproduction.ledger import Entry  # noqa: E402
 from pyg_schnet import Ensemble, load  # noqa: E402
 from pyg_schnet.datasets import AtomsDataset  # noqa: E402
@@ -58,6 +58,10 @@ def test_the_papers_numbers_are_those_of_its_tables():
     assert paper_value("table2", "benzene", "dtnn-50k-energy", "forces") is None
     assert paper_value("table3", "unknown", "schnet-both", "energy") == 2.40
     assert paper_value("table2-revised", "ethanol", "schnet-1k-both", "energy") is None
+    assert other_value("table2-revised", "aspirin", "forces") == 1.039
+    assert other_value("table2-revised", "aspirin", "energy") is None
+    assert other_value("table2", "aspirin", "forces") is None
+    assert other_value("qm9-targets", "zpve", "zpve") == 0.001616
 
 
 def test_a_ledger_keeps_the_last_number_of_each_cell(tmp_path):

@@ -100,6 +100,11 @@ def paper_value(table: str, row: str, column: str, quantity: str) -> float | Non
     return None if math.isnan(value) else value
 
 
+def other_value(table: str, row: str, quantity: str) -> float | None:
+    """Return the error of another published SchNet, for a table that the paper does not have."""
+    return paper()["others"].get(table, {}).get(row, {}).get(quantity)
+
+
 def cells(table: str, sources: Sources) -> list[Cell]:
     """List the cells of a table."""
     makers = {

@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.reproduction import ledger, plots
-from benchmarks.reproduction.cells import MOLECULES, QM9_SIZES, QM9_TARGETS, Sources, cells, paper_value
+from benchmarks.reproduction.cells import (
+    MOLECULES,
+    QM9_SIZES,
+    QM9_TARGETS,
+    Sources,
+    cells,
+    other_value,
+    paper_value,
+)
 from benchmarks.reproduction.ledger import ROOT, Entry
 
 PAGES = (ROOT / "docs" / "reproduction.md", ROOT / "README.md")
@@ -123,12 +131,15 @@ def _cell(found: dict, name: str, row: str, column: str, quantity: str) -> str:
     entry, published = found.get((name, row, column, quantity)), paper_value(name, row, column, quantity)
     if name == "table3":  # a stand-in: no number of the paper's is comparable
         published = None
+    digits, other = 2, other_value(name, row, quantity)
+    if other is not None:
+        digits, published = (3 if other > 0.005 else 4), other
+    brackets = "" if published is None else f"({published:.{digits}f})"
     if entry is None:
-        return "–" if published is None else f"– ({published:.2f})"
-    ours = f"{entry.mae:.3f}" if entry.mae < 1 else f"{entry.mae:.2f}"
-    if published is None:
-        return ours
-    return f"**{ours}** ({published:.2f})" if entry.mae <= published else f"{ours} ({published:.2f})"
+        return f"– {brackets}".rstrip()
+    ours = f"{entry.mae:.2f}" if entry.mae >= 1 else f"{entry.mae:.{max(digits, 3)}f}"
+    better = published is not None and entry.mae <= published
+    return f"{f'**{ours}**' if better else ours} {brackets}".rstrip()
 
 
 _TABLES = {
