@@ -25,6 +25,8 @@ _UNITS = (("energy", "kcal/mol"), ("forces", "kcal/mol/Å"))
 _COLUMNS = {
     "table1": {
         "schnet": "SchNet",
+        "schnet-wide": "SchNet, wide",
+        "schnet-wide-ens3": "three of them",
         "dtnn": "DTNN",
         "enn-s2s": "enn-s2s",
         "enn-s2s-ens5": "enn-s2s-ens5",
