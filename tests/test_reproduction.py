@@ -177,7 +177,7 @@ def short_cell(tmp_path, monkeypatch):
     """A cell of a checkout of its own, whose recipe is made by `recipe(steps)`."""
     write_parts(tmp_path, 20)
     monkeypatch.setattr(running, "ROOT", tmp_path / "checkout")
-    monkeypatch.setattr(running, "_commit", lambda: "abc")
+    monkeypatch.setattr(running, "commit", lambda: "abc")
     (tmp_path / "checkout").mkdir()
     model = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 1}
 

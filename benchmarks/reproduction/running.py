@@ -139,7 +139,7 @@ def _entries(cell: Cell, row: str, found: dict, about: dict) -> list[Entry]:
                     labels=cell.labels,
                     split=cell.split,
                     device=f"{platform.machine()}, {os.cpu_count()} cores",
-                    commit=_commit(),
+                    commit=commit(),
                     mae=error,
                     paper=paper_value(cell.table, row, cell.column, quantity),
                 )
@@ -194,7 +194,8 @@ def _call(command: list[str], folder: Path) -> str:
     return done.stdout
 
 
-def _commit() -> str:
+def commit() -> str:
+    """Name the commit of this repository, with "+" if files differ."""
     command = ["git", "describe", "--always", "--dirty=+", "--abbrev=7", "--exclude=*"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     return done.stdout.strip() or "unknown"

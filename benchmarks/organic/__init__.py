@@ -1,0 +1,1 @@
+"""Evaluation of the general potential of organic molecules against its teacher."""
