@@ -11,23 +11,17 @@ of the classes of this module: :class:`Card` at the top level; ``[splits]``, a s
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Group
 
-from pyg_schnet.datasets.cards.schema import from_table
 from pyg_schnet.datasets.report.rendering import render_card
 from pyg_schnet.io.remote.download import RemoteFile
 from pyg_schnet.io.spelling import nearest
+from pyg_schnet.io.toml_file import read_toml
 from pyg_schnet.io.units import conversion
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 _FOLDER = Path(__file__).parent
 
@@ -258,10 +252,7 @@ def read_card(name: str) -> Card:
 
 def read_card_file(path: Path) -> Card:
     """Read a card from a file; see :func:`read_card`."""
-    try:
-        return from_table(Card, tomllib.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:  # also of text that is not UTF-8 or TOML
-        raise ValueError(f"{path}: {error}") from None
+    return read_toml(Card, path)
 
 
 def _paths() -> dict[str, Path]:

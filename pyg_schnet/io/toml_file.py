@@ -1,16 +1,35 @@
-"""Dataclasses from TOML tables, with strict keys and types."""
+"""TOML files as dataclasses, with strict keys and types."""
 
 from __future__ import annotations
 
+import sys
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pyg_schnet.io.spelling import nearest
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 _T = TypeVar("_T")
 _NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def read_toml(cls: type[_T], path: Path) -> _T:
+    """Read a dataclass from a TOML file, as :func:`from_table` builds it.
+
+    Raises:
+        ValueError: If the file is not TOML, or a key or value is wrong, with file and key.
+    """
+    try:
+        return from_table(cls, tomllib.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:  # also of text that is not UTF-8
+        raise ValueError(f"{path}: {error}") from None
 
 
 def from_table(cls: type[_T], table: Mapping[str, Any]) -> _T:
