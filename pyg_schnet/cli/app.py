@@ -36,6 +36,7 @@ _GROUPS = {
         "report": "write everything about a run into one page",
     },
     "use of a potential": {
+        "models": "list the pretrained models, or show the card of one",
         "predict": "predict energies, forces and stresses",
         "relax": "relax structures",
         "md": "run molecular dynamics",
@@ -177,6 +178,8 @@ def _run(arguments: list[str]) -> int:
         from pyg_schnet.cli.options import prepare_device
 
         prepare_device(options.device, options.threads)
+    if name != "models" and not (options.get("quiet") or options.get("json")):
+        _print_limits(options.get("model") or options.get("source"))
     with _silence() if options.get("quiet") or options.get("json") else nullcontext():
         return command.run(options)
 
@@ -196,6 +199,16 @@ def _parse(name: str, command: ModuleType, arguments: list[str]) -> Namespace:
         return parser.parse_args(arguments)
     except ArgumentError as error:
         raise ValueError(explain(error, parser)) from None
+
+
+def _print_limits(model: object) -> None:
+    """Print what the pretrained models that a command uses are not for, a line each."""
+    if not isinstance(model, str):
+        return
+    from pyg_schnet.cli.models import limits
+
+    for line in limits(model):
+        print(f"pyg-schnet: {line}", file=sys.stderr)
 
 
 def _silence() -> AbstractContextManager[None]:

@@ -132,9 +132,10 @@ def _print_notes(findings: Sequence[CheckResult]) -> None:
 
 def _units_of_run(text: str, file: str) -> str | None:
     from pyg_schnet.potentials.model_files import checkpoint_paths, resolve_models
+    from pyg_schnet.potentials.pretrained import is_address
     from pyg_schnet.training.trained_data import options_of_runs
 
-    if ":" in text and not Path(text).exists():  # a model of Python code
+    if ":" in text and not Path(text).exists() and not is_address(text):  # a model of Python code
         return None
     return options_of_runs(checkpoint_paths(resolve_models(text)), file, ["units"]).get("units")
 
@@ -142,10 +143,11 @@ def _units_of_run(text: str, file: str) -> str | None:
 def _model(text: str, device: str) -> Any:
     """Load potentials, or a model from a Python file or module."""
     from pyg_schnet.potentials.model_files import resolve_models
+    from pyg_schnet.potentials.pretrained import is_address
     from pyg_schnet.simulation.calculator import evaluation_copy
 
     place, colon, name = text.rpartition(":")
-    if not colon or Path(text).exists():
+    if not colon or Path(text).exists() or is_address(text):
         return evaluation_copy(resolve_models(text), device)
     module = _module(place)
     if not hasattr(module, name):

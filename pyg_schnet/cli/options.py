@@ -14,7 +14,8 @@ def with_model(description: str) -> ArgumentParser:
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="directory of a run, or its model.safetensors; several, joined by commas; or ensemble.json",
+        help="directory of a run, or its model.safetensors; name of a pretrained model; several, joined by "
+        "commas; or ensemble.json",
     )
     add_device(parser)
     return parser
@@ -52,7 +53,9 @@ def add_keys(parser: ArgumentParser, units: str) -> None:
 
 def add_labeled_structures(parser: ArgumentParser) -> None:
     """Add the run that a command shows, and the options for the structures that errors are measured on."""
-    parser.add_argument("source", metavar="RUN|MODEL", help="directory of a run, or a checkpoint")
+    parser.add_argument(
+        "source", metavar="RUN|MODEL", help="directory of a run, a checkpoint, or a pretrained model"
+    )
     parser.add_argument(
         "file", metavar="FILE", nargs="?", help="labeled structures, instead of the run's own"
     )

@@ -43,10 +43,11 @@ class PlotTarget:
             command: Name of the command, for messages.
 
         Raises:
-            FileNotFoundError: If it does not exist.
+            FileNotFoundError: If it does not exist and no pretrained model has this name.
             ValueError: If it is a directory other than a run, or names several models.
         """
         from pyg_schnet.potentials.ensemble import is_ensemble_file
+        from pyg_schnet.potentials.pretrained import find_model
         from pyg_schnet.training import RunDirectory
 
         path = Path(target)
@@ -56,6 +57,7 @@ class PlotTarget:
                 f"`{command}` takes one model, got {target}; `pyg-schnet evaluate {target} FILE "
                 "--plot_calibration PICTURE` draws the errors of several"
             )
+        path = Path(find_model(target))
         if not path.exists():
             raise FileNotFoundError(f"{target}: no such run or checkpoint; `pyg-schnet train` makes both")
         if path.is_file():

@@ -29,7 +29,9 @@ from pyg_schnet.io.atomic import atomic_write
 from pyg_schnet.nn import SchNet, SchNetConfig
 from pyg_schnet.nn.snapshot import ModuleSnapshot
 from pyg_schnet.potentials.device import check_device
+from pyg_schnet.potentials.model_card import ModelCard
 from pyg_schnet.potentials.potential import Potential
+from pyg_schnet.potentials.pretrained import find_model
 from pyg_schnet.potentials.training_domain import TrainingDomain
 
 FORMAT = 1  # to be incremented when older versions of pyg_schnet could not read the file
@@ -82,11 +84,12 @@ def _customized_class(model: SchNet) -> str | None:
 def load(
     path: str | os.PathLike, device: str | torch.device = "cpu", model: nn.Module | None = None
 ) -> Potential:
-    """Load a potential from a file.
+    """Load a potential from a file, or a pretrained one by its name.
 
     Args:
-        path: A file written by ``pyg-schnet train`` or :func:`save`, or the directory of a training run,
-            which means its ``model.safetensors``.
+        path: A file written by ``pyg-schnet train`` or :func:`save`; the directory of a training run, which
+            means its ``model.safetensors``; or the name or address of a pretrained model, as for
+            :func:`~pyg_schnet.potentials.pretrained.find_model`. An existing path precedes a name.
         device: Device of the weights: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ….
         model: Model to load the weights into if they are not those of a :class:`~pyg_schnet.SchNet`, the only
             class that files construct.
@@ -95,20 +98,20 @@ def load(
         The potential, in evaluation mode.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If there is no such file and no such model.
         ValueError: If the file is truncated or was not written by pyg_schnet, or was written by a newer
             version, if it holds another model than SchNet and ``model`` is not given, if a weight is not
             finite, or if there is no such device.
     """
-    device = check_device(device)
+    device, path = check_device(device), find_model(path)
     if Path(path).is_dir():
         path = Path(path) / "model.safetensors"
     header, tensors = read(path, "potential", device)
-    domain = _domain(path, header)
+    domain, card = _domain(path, header), _card(path, header)
     if "class" in header or model is not None:
         own = _load_into(path, header.get("class", "SchNet"), tensors, model)
         _check_finite(path, {**dict(own.named_parameters()), "scale": own.scale, "atomref": own.atomref})
-        own.domain = domain
+        own.domain, own.card = domain, card
         return own.to(device).eval()
     config = header.get("model", {})
     if not isinstance(config, dict):
@@ -128,7 +131,7 @@ def load(
     except _LOADING_ERRORS as error:
         raise ValueError(f"{path}: weights do not fit the configuration beside them: {error}") from None
     _check_finite(path, potential.state_dict())
-    potential.domain = domain
+    potential.domain, potential.card = domain, card
     return potential.to(device).eval()
 
 
@@ -161,6 +164,14 @@ def _domain(path: str | os.PathLike, header: Mapping[str, Any]) -> TrainingDomai
     try:
         return None if entry is None else TrainingDomain.from_json(entry)
     except (KeyError, TypeError, ValueError, AttributeError):
+        raise _damaged(path) from None
+
+
+def _card(path: str | os.PathLike, header: Mapping[str, Any]) -> ModelCard | None:
+    entry = header.get("provenance", {}).get("card")
+    try:
+        return None if entry is None else ModelCard.from_json(entry)
+    except (ValueError, AttributeError):
         raise _damaged(path) from None
 
 

@@ -12,6 +12,7 @@ from pyg_schnet.io.units import Units
 from pyg_schnet.potentials.checkpoint import checksum, provenance
 from pyg_schnet.potentials.ensemble import Ensemble, is_ensemble_file, member_paths
 from pyg_schnet.potentials.potential import Potential
+from pyg_schnet.potentials.pretrained import find_model
 
 # A potential, an ensemble, or what names a file: a checkpoint, a run, an ensemble's JSON, or several of them.
 Model: TypeAlias = Potential | Ensemble | str | os.PathLike | Sequence[str | os.PathLike]
@@ -23,10 +24,12 @@ def resolve_models(model: Model, name: str = "model") -> list[str]:
     Args:
         model: Path of a checkpoint, of an ensemble's JSON file, or of the directory of a training run, which
             means its ``model.safetensors``; several of them, in a list or a text joined by commas; or a
-            potential or an ensemble.
+            potential or an ensemble. Pretrained models also by name or address, as for
+            :func:`~pyg_schnet.potentials.pretrained.find_model`.
         name: Name of the argument in error messages.
 
     Raises:
+        FileNotFoundError: If a name is neither a path nor a pretrained model.
         TypeError: If it is something else.
         ValueError: If a directory holds no model, or a list is empty.
     """
@@ -47,6 +50,7 @@ def resolve_models(model: Model, name: str = "model") -> list[str]:
 
 
 def _resolve(name: str) -> str:
+    name = find_model(name)
     if not Path(name).is_dir():
         return name
     model = Path(name) / "model.safetensors"

@@ -28,6 +28,7 @@ from pyg_schnet.kernels import without_weight_gradients
 from pyg_schnet.nn import SchNet
 from pyg_schnet.nn.readout import DoubleBuffers, element_table, sum_by_molecule
 from pyg_schnet.nn.snapshot import has_hooks
+from pyg_schnet.potentials.model_card import ModelCard
 from pyg_schnet.potentials.training_domain import TrainingDomain
 
 
@@ -87,6 +88,7 @@ class Potential(DoubleBuffers):
     Attributes:
         domain: Distances and forces that occurred in training, outside of which simulations stop; ``None``
             if they are unknown.
+        card: Card of a pretrained model, ``None`` for others.
         compiled: Backend that :meth:`compile` installed, or ``None``.
 
     Example:
@@ -117,6 +119,7 @@ class Potential(DoubleBuffers):
         self._fields = _arguments_of(model)
         self.compiled: Backend | None = None
         self.domain: TrainingDomain | None = None
+        self.card: ModelCard | None = None
         table = element_table(atomref)
         allowed = torch.ones(MAX_ATOMIC_NUMBER + 1, dtype=torch.bool)
         if elements is not None:
