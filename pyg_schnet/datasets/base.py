@@ -17,6 +17,7 @@ from torch_geometric.data import Data, InMemoryDataset
 from torch_geometric.data.data import BaseData
 from torch_geometric.data.separate import separate
 
+from pyg_schnet.datasets.label_statistics import LabelStatistics
 from pyg_schnet.datasets.references import Compositions, References
 from pyg_schnet.datasets.splits import Split, fingerprints
 from pyg_schnet.datasets.storage import processed_file as storage
@@ -139,6 +140,11 @@ class MoleculeDataset(InMemoryDataset):
         return self.splits[name]
 
     @property
+    def has_energy(self) -> bool:
+        """Return whether there are labels of energies."""
+        return "energy" in (self.slices or ())
+
+    @property
     def has_forces(self) -> bool:
         """Return whether there are labels of forces."""
         assert self._data is not None
@@ -150,14 +156,76 @@ class MoleculeDataset(InMemoryDataset):
         assert self._data is not None
         return "stress" in self._data and "pbc" in self._data and bool(self._data["pbc"].any())
 
-    def compositions(self) -> Compositions:
-        """Return the compositions that occur, with their mean energies."""
-        parts = (_compositions(batch) for _, batch in self._batches("energy"))
-        return functools.reduce(Compositions.merged, parts)
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """Names of the labels besides the energies, fields with a number for each structure or atom."""
+        slices, fields = self.slices or {}, cast(Data, self._data)
+        rows = (torch.arange(len(slices["z"])), slices["z"])
+        return tuple(
+            name
+            for name, offsets in slices.items()
+            if isinstance(fields[name], Tensor)
+            and fields[name].is_floating_point()
+            and fields[name].dim() == 1
+            and name != "energy"
+            and any(torch.equal(offsets, own) for own in rows)
+        )
 
-    def references(self) -> References:
-        """Fit atomic references to the energies, see :meth:`References.fit`."""
-        return References.fit(self.compositions())
+    def is_atomic(self, name: str) -> bool:
+        """Return whether a label has a value for each atom in place of each structure.
+
+        Args:
+            name: ``"energy"``, or one of :attr:`properties`.
+
+        Raises:
+            ValueError: If there is no such label.
+        """
+        self._require_label(name)
+        offsets = cast(dict[str, Tensor], self.slices)[name]
+        return not torch.equal(offsets, torch.arange(len(offsets)))
+
+    def statistics(self, name: str = "energy") -> LabelStatistics:
+        """Compute number, mean, standard deviation and range of a label where it is known.
+
+        Args:
+            name: ``"energy"``, or one of :attr:`properties`.
+
+        Raises:
+            ValueError: If there is no such label.
+        """
+        self._require_label(name)
+        return LabelStatistics.of(batch[name] for _, batch in self._batches(name))
+
+    def compositions(self, name: str = "energy") -> Compositions:
+        """Return the compositions that occur, with their mean energies or mean values of another label.
+
+        Structures whose label is missing are left out. For a label of atoms, each atom counts as a structure.
+
+        Args:
+            name: ``"energy"``, or one of :attr:`properties`.
+
+        Raises:
+            ValueError: If there is no such label, or it is missing in all structures.
+        """
+        atomic = self.is_atomic(name)
+        parts = (_compositions(batch, name, atomic) for _, batch in self._batches(name))
+        found = functools.reduce(Compositions.merged, parts)
+        if len(found.frames) == 0:
+            raise ValueError(f"`{name}` must be known for at least one structure, got none; check the file")
+        return found
+
+    def references(self, name: str = "energy") -> References:
+        """Fit atomic references to the energies or to another label, see :meth:`References.fit`.
+
+        For a label of atoms, these are the mean values of the elements.
+
+        Args:
+            name: ``"energy"``, or one of :attr:`properties`.
+
+        Raises:
+            ValueError: If there is no such label, or it is missing in all structures.
+        """
+        return References.fit(self.compositions(name))
 
     def atomref(self) -> Tensor:
         """Fit atomic references.
@@ -172,25 +240,35 @@ class MoleculeDataset(InMemoryDataset):
 
     def elements(self) -> list[int]:
         """Return the atomic numbers that occur, sorted."""
-        return self.compositions().elements()
+        counts = sum(torch.bincount(cast(Tensor, batch.z), minlength=256) for _, batch in self._batches("z"))
+        return cast(Tensor, counts).nonzero().flatten().tolist()
 
-    def scale(self, references: References | None = None) -> float:
+    def scale(self, references: References | None = None, name: str = "energy") -> float:
         """Compute the scale of a network's output.
 
         Args:
             references: Atomic references; fitted ones by default.
+            name: ``"energy"``, or one of :attr:`properties`.
 
         Returns:
             The RMS of the force components, in eV/Å. Without forces, the standard deviation of the energy per
-            atom relative to the references, in eV; 1 if all values are equal.
+            atom relative to the references, in eV. For another label, its RMS relative to the references, per
+            atom, in its unit. 1 if all values are equal.
+
+        Raises:
+            ValueError: If there is no such label, or it is missing in all structures.
         """
-        atomref = None if self.has_forces else (references or self.references()).energy
+        self._require_label(name)
+        if name == "energy" and self.has_forces:
+            parts = (batch.forces for _, batch in self._batches("forces"))
+        else:
+            atomref, atomic = (references or self.references(name)).energy, self.is_atomic(name)
+            parts = (_residual(batch, name, atomref, atomic) for _, batch in self._batches(name))
         squares, numbers = 0.0, 0
-        for _, batch in self._batches("forces" if atomref is None else "energy"):
-            values = cast(Tensor, batch.forces if atomref is None else _residual(batch, atomref))
+        for values in parts:
             squares += float(values.square().sum())
             numbers += values.numel()
-        spread = math.sqrt(squares / numbers)
+        spread = math.sqrt(squares / max(numbers, 1))
         return spread if spread > 1e-12 else 1.0
 
     def energy_std(self) -> float:
@@ -331,6 +409,14 @@ class MoleculeDataset(InMemoryDataset):
         other._take(*collate_items(items))
         return other
 
+    def _require_label(self, name: str) -> None:
+        """Raise if there is no label of this name."""
+        if name == "energy" and not self.has_energy:
+            raise ValueError("`energy` must be among the labels of the data, got none; set `energy_key`")
+        if name != "energy" and name not in self.properties:
+            known = ", ".join(map(repr, ("energy",) * self.has_energy + self.properties)) or "none"
+            raise ValueError(f"`name` must be a label of the data, one of {known}; got {name!r}")
+
     def _batches(self, field: str) -> Iterator[tuple[Tensor, Data]]:
         """Yield batches of all structures: their numbers, and a batch of ``z`` and one more field."""
         if len(self) == 0:
@@ -364,14 +450,22 @@ class MoleculeDataset(InMemoryDataset):
             self._open(self._path, memory_map=True)
 
 
-def _compositions(batch: Data) -> Compositions:
-    return Compositions.of(cast(Tensor, batch.z), cast(Tensor, batch.batch), batch.energy)
+def _compositions(batch: Data, name: str, atomic: bool) -> Compositions:
+    z = cast(Tensor, batch.z)
+    if atomic:
+        return Compositions.of_atoms(z, batch[name])
+    return Compositions.of(z, cast(Tensor, batch.batch), batch[name])
 
 
-def _residual(batch: Data, atomref: Tensor) -> Tensor:
-    """Compute energies per atom relative to references, in eV."""
-    references = torch.zeros_like(batch.energy).index_add_(0, cast(Tensor, batch.batch), atomref[batch.z])
-    return (batch.energy - references) / batch.ptr.diff()
+def _residual(batch: Data, name: str, atomref: Tensor, atomic: bool) -> Tensor:
+    """Compute known values relative to references, those of structures per atom."""
+    values = batch[name]
+    if atomic:
+        residual = values - atomref[batch.z]
+    else:
+        references = torch.zeros_like(values).index_add_(0, cast(Tensor, batch.batch), atomref[batch.z])
+        residual = (values - references) / batch.ptr.diff()
+    return residual[~residual.isnan()]
 
 
 def _version() -> str:

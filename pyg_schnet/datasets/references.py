@@ -22,12 +22,13 @@ _TOLERANCE = 1e-3  # eV, between isolated atoms of one element
 
 @dataclass(frozen=True)
 class Compositions:
-    """Compositions that occur in a data set, with their mean energies.
+    """Compositions that occur in a data set, with their mean energies or mean values of another label.
 
     Attributes:
         counts: Number of atoms of each element, shape ``(compositions, 100)``, float64; rows are unique.
         frames: Number of structures of each composition, shape ``(compositions,)``, float64.
-        energy: Mean energy of each composition in eV, shape ``(compositions,)``, float64.
+        energy: Mean energy of each composition in eV, or mean value of another label in its unit, shape
+            ``(compositions,)``, float64.
     """
 
     counts: Tensor
@@ -41,11 +42,31 @@ class Compositions:
         Args:
             z: Atomic numbers, shape ``(atoms,)``.
             molecule: Number of the structure of each atom, shape ``(atoms,)``.
-            energy: Energies in eV, shape ``(structures,)``.
+            energy: Energies in eV, or values of another label, shape ``(structures,)``; structures with NaN
+                are left out.
         """
         size = MAX_ATOMIC_NUMBER + 1
         flat = torch.bincount(molecule * size + z, minlength=len(energy) * size)
-        return cls._merged(flat.view(-1, size).double(), torch.ones_like(energy).double(), energy)
+        known = ~energy.isnan()
+        return cls._merged(
+            flat.view(-1, size)[known].double(), torch.ones_like(energy)[known].double(), energy[known]
+        )
+
+    @classmethod
+    def of_atoms(cls, z: Tensor, values: Tensor) -> Compositions:
+        """Count atoms as structures of one atom, for a label with a value for each atom.
+
+        Args:
+            z: Atomic numbers, shape ``(atoms,)``.
+            values: Values, shape ``(atoms,)``; atoms with NaN are left out.
+        """
+        size = MAX_ATOMIC_NUMBER + 1
+        known = ~values.isnan()
+        z, values = z[known], values[known].double()
+        atoms = torch.bincount(z, minlength=size).double()
+        occurs = atoms > 0
+        total = torch.zeros(size, dtype=torch.float64).index_add_(0, z, values)
+        return cls(torch.eye(size, dtype=torch.float64)[occurs], atoms[occurs], (total / atoms)[occurs])
 
     def merged(self, other: Compositions) -> Compositions:
         """Return the compositions of two sets together.

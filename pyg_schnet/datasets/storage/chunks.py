@@ -36,10 +36,13 @@ class Chunk:
         counts = torch.from_numpy(frames.counts)
         arrays = {"z": frames.numbers, "pos": frames.positions}
         arrays |= {name: getattr(frames, name) for name in ("energy", "forces", "stress", "cell", "pbc")}
+        arrays |= frames.properties
         fields: dict[str, Tensor | list[str]] = {
             name: torch.from_numpy(array) for name, array in arrays.items() if array is not None
         }
-        return cls(fields, {name: counts for name in ("z", "pos", "forces") if name in fields})
+        per_atom = [name for name in ("z", "pos", "forces") if name in fields]
+        per_atom += [name for name, array in frames.properties.items() if len(array) != len(frames)]
+        return cls(fields, dict.fromkeys(per_atom, counts))
 
     def __len__(self) -> int:
         name, value = next(iter(self.fields.items()))

@@ -9,6 +9,7 @@ import numpy as np
 
 from pyg_schnet.io.formats.frames import Frames, atomic_numbers, scaled
 from pyg_schnet.io.formats.labels import Keys, Labels, choose, describe, factors, is_virial
+from pyg_schnet.io.formats.properties import description, is_dipole, possible, values_of
 from pyg_schnet.io.formats.records import as_matrix
 from pyg_schnet.io.units import Units
 
@@ -60,11 +61,12 @@ class Layout:
         """Return the units that the names of the labels imply.
 
         Raises:
-            ValueError: If they imply none.
+            ValueError: If they imply none. Without labels, those of the positions are needed.
         """
         known = {*self.partners.keys(), *self.partners.values()}
         chosen = [label.name for label in labels[:2] if label is not None]
         if self.units is None or not known.issuperset(chosen):
+            chosen = chosen or [self.positions]
             foreign = next((name for name in chosen if name not in known), chosen[0])
             raise ValueError(
                 f"{source}: the unit of '{foreign}' is not known; set `units`, "
@@ -154,14 +156,16 @@ class ArrayConverter:
         layout: Names of atomic numbers and positions.
         labels: Names of the labels.
         units: Units of the arrays.
+        properties: Names of further arrays of structures or atoms, which may be absent.
     """
 
     layout: Layout
     labels: Labels
     units: Units
+    properties: tuple[str, ...] = ()
 
     def names(self, available: Iterable[str], source: str) -> list[str]:
-        """Return the names of the arrays to read.
+        """Return the names of the arrays to read, without properties.
 
         Raises:
             ValueError: If there is a lattice whose convention, vectors in rows or in columns, is not known.
@@ -186,6 +190,7 @@ class ArrayConverter:
                 Structures of different sizes are concatenated and come with ``n_atoms (frames,)`` or ``ptr
                 (frames + 1,)``. Energies are ``(frames,)`` or ``(frames, 1)``; stresses ``(frames, 3, 3)``,
                 ``(frames, 9)`` or, in ASE's order, ``(frames, 6)``; ``cell`` and ``pbc`` of one frame or all.
+                Properties have the shape of energies, or of positions without the last dimension.
             source: Name of the file, for error messages.
 
         Raises:
@@ -193,11 +198,10 @@ class ArrayConverter:
         """
         self.check_types(arrays, source)
         numbers, counts, real = self._structures(arrays, source)
-        positions, energy = arrays[self.layout.positions], arrays[self.labels.energy.name]
+        positions = arrays[self.layout.positions]
+        properties = self._properties(arrays, positions.shape[:-1], real, len(counts), source)
         length, factor = self.units.length_in_angstrom, factors(self.labels, self.units)
-        forces, stress = self.labels.forces, self.labels.stress
-        if energy.shape in ((len(counts), 1), ()):
-            energy = energy.reshape(-1)
+        energy, forces, stress = self.labels
         if forces is not None:
             forces = _check_shape(arrays[forces.name], positions.shape, forces.name, source)
             forces = scaled(_flat(forces, real), factor.forces)
@@ -209,16 +213,58 @@ class ArrayConverter:
             numbers=numbers,
             positions=scaled(_flat(positions, real), length),
             counts=counts,
-            energy=scaled(
-                _check_shape(energy, (len(counts),), self.labels.energy.name, source), factor.energy
-            ),
+            energy=None
+            if energy is None
+            else scaled(_energies(arrays[energy.name], energy.name, len(counts), source), factor.energy),
             forces=forces,
             stress=stress,
             cell=None if cell is None else scaled(cell, length),
             pbc=pbc,
             units=self.units,
-            labels=describe(self.labels, self.units),
+            labels=describe(self.labels, self.units)
+            | {name: self._source(arrays, name) for name in properties},
+            properties=properties,
         )
+
+    def available(
+        self, shapes: Mapping[str, tuple[int, ...]], sites: tuple[int, ...], frames: int
+    ) -> dict[str, str]:
+        """Return the names of arrays that could be properties, each with ``"structure"`` or ``"atom"``.
+
+        Args:
+            shapes: Shapes of the numeric arrays by name.
+            sites: Shape of the positions without the last dimension.
+            frames: Number of structures.
+        """
+        taken = {self.layout.numbers, self.layout.positions, *_LATTICE, *_SIZES}
+        taken |= {label.name for label in self.labels if label is not None}
+        return possible({name: x for name, x in shapes.items() if name not in taken}, sites, frames)
+
+    def _properties(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        sites: tuple[int, ...],
+        real: np.ndarray | None,
+        frames: int,
+        source: str,
+    ) -> dict[str, np.ndarray]:
+        found: dict[str, np.ndarray] = {}
+        for name in self.properties:
+            if name not in arrays:
+                continue
+            values = values_of(arrays[name], name, sites, real, frames)
+            if values is None:
+                raise ValueError(
+                    f"{_at(source, name)} must be numbers of shape ({frames},) or {sites}, a value for each "
+                    f"structure or atom, got {arrays[name].dtype} of shape {arrays[name].shape}; leave it "
+                    "out of `properties`"
+                )
+            found[name] = values
+        return found
+
+    def _source(self, arrays: Mapping[str, np.ndarray], name: str) -> str:
+        shape = arrays[name].shape
+        return description(name, "", is_dipole(name) and len(shape) > 1 and shape[-1] == 3)
 
     def check_types(self, arrays: dict[str, np.ndarray], source: str) -> None:
         """Raise if an array does not hold numbers, or element symbols in place of atomic numbers."""
@@ -304,6 +350,11 @@ def _stress(array: np.ndarray, name: str, cell: np.ndarray | None, frames: int, 
             "`stress_key` to 'none'"
         )
     return stress / volume[:, None, None]
+
+
+def _energies(array: np.ndarray, name: str, frames: int, source: str) -> np.ndarray:
+    array = array.reshape(-1) if array.shape in ((frames, 1), ()) else array
+    return _check_shape(array, (frames,), name, source)
 
 
 def _flat(array: np.ndarray, real: np.ndarray | None) -> np.ndarray:

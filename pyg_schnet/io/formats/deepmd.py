@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +108,7 @@ def keys_of(names: Sequence[str], keys: Keys) -> list[str]:
     numbers = () if {"type", "type_map", "coord"} <= known else NUMBERS if "coord" in names else None
     if numbers is None or (numbers and known.isdisjoint(numbers)):
         return []
-    own = {*_OF_DPDATA.values(), "nopbc", "real_atom_types", *numbers, *keys}
+    own = {*_OF_DPDATA.values(), "nopbc", "real_atom_types", *numbers, *keys[:3], *keys.properties}
     return [name for name in names if _OF_DPDATA.get(name, name) in own]
 
 
@@ -166,7 +167,8 @@ def _frames(
     if is_open:
         labels_of.pop("virial", None)  # there is no volume
     labels = DEEPMD.labels(labels_of, keys, source)
-    converter = ArrayConverter(DEEPMD, labels, units or UNITS)
+    properties = tuple(name for name in keys.properties if name in arrays)
+    converter = ArrayConverter(DEEPMD, labels, units or UNITS, properties)
     frames, atoms = len(arrays["coord"]) if arrays["coord"].ndim else 0, len(types)
     shapes: dict[str, tuple[int, ...]] = {
         "coord": (atoms, 3),
@@ -174,7 +176,9 @@ def _frames(
         "force": (atoms, 3),
         "virial": (3, 3),
     }
-    wanted = ["coord", *(label.name for label in labels if label is not None), *([] if is_open else ["box"])]
+    chosen = [label.name for label in labels if label is not None]
+    wanted = ["coord", *chosen, *([] if is_open else ["box"])]
+    wanted += [name for name in properties if name not in wanted]
     if labels.forces is not None:
         shapes[labels.forces.name] = (atoms, 3)
     if "real_atom_types" in arrays:
@@ -190,7 +194,9 @@ def _frames(
         if not is_open:
             rows["cell"] = rows.pop("box")
             rows["pbc"] = np.ones(3, dtype=bool)
-        yield converter.frames(rows, source).check(source, start)
+        own = converter.frames(rows, source).check(source, start)
+        sizes = {name: array.shape for name, array in arrays.items() if name not in _NOT_LABELS}
+        yield replace(own, available=converter.available(sizes, (frames, atoms), frames))
     if frames == 0:
         raise ValueError(f"{source}: must hold at least one structure, got none")
 

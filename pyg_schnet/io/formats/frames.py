@@ -24,7 +24,7 @@ class Frames:
         numbers: Atomic numbers, shape ``(atoms,)``; uint8 after :meth:`check`.
         positions: Shape ``(atoms, 3)``, in Å, float64.
         counts: Number of atoms of each structure, shape ``(frames,)``, int64.
-        energy: Shape ``(frames,)``, in eV, float64.
+        energy: Shape ``(frames,)``, in eV, float64, or ``None`` if no energies are read.
         forces: Shape ``(atoms, 3)``, in eV/Å, float64, or ``None``.
         stress: Shape ``(frames, 3, 3)``, in eV/Å³, float64, positive under tension (ASE's sign), or ``None``.
         cell: Lattice vectors as rows, shape ``(frames, 3, 3)``, in Å, float64, or ``None``.
@@ -33,12 +33,15 @@ class Frames:
         labels: Source of each label, for instance ``{"energy": "'E' (kcal/mol)"}``.
         skipped: Number of structures that the reader left out because a label is missing.
         charged: Number of structures with a total charge, which is ignored.
+        properties: Further labels by name, in the unit of the file, float64, NaN where a structure has none:
+            shape ``(frames,)``, or ``(atoms,)`` if there is a value for each atom.
+        available: Further values that could be properties, by name: ``"structure"`` or ``"atom"``.
     """
 
     numbers: np.ndarray
     positions: np.ndarray
     counts: np.ndarray
-    energy: np.ndarray
+    energy: np.ndarray | None = None
     forces: np.ndarray | None = None
     stress: np.ndarray | None = None
     cell: np.ndarray | None = None
@@ -47,6 +50,8 @@ class Frames:
     labels: dict[str, str] = field(default_factory=dict)
     skipped: int = 0
     charged: int = 0
+    properties: dict[str, np.ndarray] = field(default_factory=dict)
+    available: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -102,7 +107,12 @@ class Frames:
         atoms = slice(before, before + int(self.counts[start:stop].sum()))
         own = {name: atoms for name in PER_ATOM} | {name: slice(start, stop) for name in PER_FRAME}
         values = {name: getattr(self, name) for name in own}
-        return replace(self, **{name: x[own[name]] for name, x in values.items() if x is not None})
+        properties = {
+            name: x[slice(start, stop) if len(x) == len(self) else atoms]
+            for name, x in self.properties.items()
+        }
+        changed = {name: x[own[name]] for name, x in values.items() if x is not None}
+        return replace(self, **changed, properties=properties)
 
     def with_lattice(self) -> Frames:
         """Return frames with a cell and ``pbc``: zero and ``False`` where the source has none."""
@@ -122,6 +132,12 @@ class Frames:
                 frame = self._frame_of(row) if name in PER_ATOM else row
                 key = f" ({self.labels[name]})" if name in self.labels else ""
                 _raise_for_frame(source, f"have finite {name}{key}, got NaN or infinity", first + frame)
+        for name, value in self.properties.items():
+            infinite = np.isinf(value)
+            if infinite.any():
+                row = int(np.argmax(infinite))
+                frame = row if len(value) == len(self) else self._frame_of(row)
+                _raise_for_frame(source, f"have a finite '{name}' or NaN, got infinity", first + frame)
 
     def _check_distances(self, source: str, first: int) -> None:
         suspects = np.concatenate([frames[_has_equal_x(positions)] for frames, positions in self._by_size()])
@@ -165,7 +181,11 @@ def concatenate(parts: Sequence[Frames]) -> Frames:
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     labels = merge_labels([part.labels for part in parts])
     counts = {name: sum(getattr(part, name) for part in parts) for name in ("skipped", "charged")}
-    return replace(parts[0], **arrays, labels=labels, **counts)
+    properties = {
+        name: np.concatenate([part.properties[name] for part in parts]) for name in parts[0].properties
+    }
+    available = {name: kind for part in parts for name, kind in part.available.items()}
+    return replace(parts[0], **arrays, labels=labels, **counts, properties=properties, available=available)
 
 
 def merge_labels(parts: Sequence[dict[str, str]]) -> dict[str, str]:

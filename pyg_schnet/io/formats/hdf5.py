@@ -55,6 +55,7 @@ def read(path: Path, keys: Keys, units: Units | None) -> Iterator[Frames]:
         for node in nodes(path, file, _holds_structures):
             if reading is None:
                 reading = _Reading(path, *_recognize(node, keys, units), None if units else node)
+                reading.available = _available(node, reading.converter)
             for frames in reading.frames(node):
                 if held is not None:
                     yield held
@@ -92,6 +93,7 @@ class _Reading:
         skipped: Number of structures that were left out because a label is NaN.
         lacking: Molecules that lack an array, each with the name of the array.
         stated: Units that the first molecule's arrays state.
+        available: Arrays of the first molecule that could be properties.
     """
 
     path: Path
@@ -102,6 +104,7 @@ class _Reading:
     skipped: int = 0
     lacking: list[tuple[str, str]] = field(default_factory=list)
     stated: dict[str, str | None] = field(default_factory=dict)
+    available: dict[str, str] = field(default_factory=dict)
 
     def frames(self, node: Node) -> Iterator[Frames]:
         source = str(node)
@@ -111,7 +114,8 @@ class _Reading:
             self.lacking.append((node.name, missing))
         if self.lacking:  # molecules are only counted, for the error message
             return
-        arrays = {name: node.open(name) for name in self.names}
+        own = [name for name in self.converter.properties if name in node.members and name not in self.names]
+        arrays = {name: node.open(name) for name in (*self.names, *own)}
         self._check_units(node, arrays)
         if _SYSTEMS in node.members:
             arrays[_SYSTEMS] = node.open(_SYSTEMS)
@@ -126,7 +130,7 @@ class _Reading:
             if read[self.converter.layout.positions].size:
                 frames = self.converter.frames(read, source).check(source, first)
                 first += len(frames)
-                yield frames
+                yield replace(frames, available=self.available)
 
     def _check_units(self, node: Node, arrays: dict[str, h5py.Dataset]) -> None:
         """Raise if the arrays of a molecule state other units than those of the first one."""
@@ -187,10 +191,11 @@ class _Reading:
 
     def _without_gaps(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         labels = [label.name for label in self.converter.labels if label is not None]
-        per_frame = (self.converter.layout.positions, *labels)
+        properties = [name for name in self.converter.properties if name in arrays]
+        per_frame = dict.fromkeys((self.converter.layout.positions, *labels, *properties))
         counts = {array.shape[:1] for array in map(arrays.__getitem__, per_frame)}
-        if len(counts) > 1 or counts == {()}:
-            return arrays  # the conversion raises an error
+        if not labels or len(counts) > 1 or counts == {()}:
+            return arrays  # of different lengths: the conversion raises an error
         rows = [np.isnan(arrays[name]).reshape(len(arrays[name]), -1) for name in labels]
         gaps = np.hstack(rows).any(axis=1)
         self.skipped += int(gaps.sum())
@@ -212,13 +217,23 @@ def _recognize(node: Node, keys: Keys, units: Units | None) -> tuple[ArrayConver
     labels = layout.labels(available, keys, str(node))
     units = chosen_units(str(node.path), units, lambda: _stated_units(node, layout, labels))
     units = units or layout.units_of(labels, str(node))
-    converter = ArrayConverter(layout, labels, units)
+    converter = ArrayConverter(layout, labels, units, keys.properties)
     return converter, converter.names(available, str(node))
 
 
+def _available(node: Node, converter: ArrayConverter) -> dict[str, str]:
+    """Return the arrays of a molecule that could be properties."""
+    arrays = {name: node.open(name) for name in node.members if not node.is_group(name)}
+    shapes = {name: array.shape for name, array in arrays.items() if array.dtype.kind in "fiu"}
+    *sites, _ = arrays[converter.layout.positions].shape
+    frames = sites[0] if len(sites) > 1 else shapes.get("n_atoms", (1,))[0]
+    return converter.available(shapes, tuple(sites), frames)
+
+
 def _stated_units(node: Node, layout: Layout, labels: Labels) -> Units | None:
-    energy, length = (node.stated_unit(name) for name in (labels.energy.name, layout.positions))
-    if length is None and energy is not None and layout.units is None:
+    length = node.stated_unit(layout.positions)
+    energy = "eV" if labels.energy is None else node.stated_unit(labels.energy.name)
+    if labels.energy is not None and length is None and energy is not None and layout.units is None:
         raise ValueError(
             f"{node.path}: states that '{labels.energy.name}' is in {energy}, and no unit of "
             f'\'{layout.positions}\'; set `units`, for example "kcal/mol" or "Hartree, Bohr"'

@@ -36,15 +36,31 @@ class Keys(NamedTuple):
     """Names of the labels to read.
 
     Attributes:
-        energy: Name of the energies in the file; ``None`` for a recognized name.
+        energy: Name of the energies in the file; ``None`` for a recognized name, ``"none"`` to read no
+            energies, forces and stresses.
         forces: Name of the forces; ``None`` for those of the same level of theory as the energies, ``"none"``
             to read no forces.
         stress: Name of the stresses or virials; ``None`` and ``"none"`` as for forces.
+        properties: Names of further values of structures or atoms.
     """
 
     energy: str | None = None
     forces: str | None = None
     stress: str | None = None
+    properties: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Check that forces and stresses are read with energies only.
+
+        Raises:
+            ValueError: If they are named, and the energies are ``"none"``.
+        """
+        for kind in ("forces", "stress"):
+            if self.energy == "none" and (name := getattr(self, kind)) not in (None, "none"):
+                raise ValueError(
+                    f"`{kind}_key` must be left out where `energy_key` is 'none', got '{name}'; {kind} are "
+                    "read together with energies"
+                )
 
 
 @dataclass(frozen=True)
@@ -70,7 +86,7 @@ class Label:
 class Labels(NamedTuple):
     """The chosen labels; ``None`` for kinds that are not read."""
 
-    energy: Label
+    energy: Label | None
     forces: Label | None
     stress: Label | None
 
@@ -123,6 +139,9 @@ def choose(sections: Sections, keys: Keys, source: str) -> Labels:
     Raises:
         ValueError: If a requested name is missing, no energy is recognized, or the choice is ambiguous.
     """
+    keys.check()
+    if keys.energy == "none":
+        return Labels(None, None, None)
     energy = _requested(sections, keys.energy, "energy", source) or _recognized_energy(sections, source)
     level = level_of(energy.name, "energy")
     forces = _requested(sections, keys.forces, "forces", source)
@@ -208,7 +227,7 @@ def charge_of(values: Mapping[str, Any]) -> float:
 
 
 def _requested(sections: Sections, name: str | None, kind: str, source: str) -> Label | None:
-    if name is None or (name == "none" and kind != "energy"):
+    if name in (None, "none"):
         return None
     for section, values in sections.items():
         if name in values:
@@ -222,7 +241,8 @@ def _recognized_energy(sections: Sections, source: str) -> Label:
     energy = _recognized(sections, "energy", None, source)
     if energy is None:
         raise ValueError(
-            f"{source}: has no energy that is recognized, but {listing(sections)}; name it with `energy_key`"
+            f"{source}: has no energy that is recognized, but {listing(sections)}; name it with `energy_key` "
+            "('none' reads no energies)"
         )
     return energy
 

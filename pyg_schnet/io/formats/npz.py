@@ -10,7 +10,8 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from pyg_schnet.io.formats import deepmd
 from pyg_schnet.io.formats.arrays import MD17, REVISED_MD17, ArrayConverter, recognize
 from pyg_schnet.io.formats.frames import Frames
 from pyg_schnet.io.formats.labels import Keys
+from pyg_schnet.io.formats.properties import possible
 from pyg_schnet.io.formats.stated_units import chosen_units
 from pyg_schnet.io.units import Units
 
@@ -37,6 +39,7 @@ def read_npz(
     forces_key: str | None = None,
     units: Units | None = None,
     stress_key: str | None = None,
+    properties: tuple[str, ...] = (),
 ) -> Frames:
     """Read structures with their labels.
 
@@ -58,6 +61,7 @@ def read_npz(
             those of the layout.
         stress_key: Name of the stresses, in energy per length cubed, positive under tension; ``"none"`` for
             none.
+        properties: Names of further arrays of structures or atoms; those that the file lacks are left out.
 
     Returns:
         The frames in eV and Å. Arrays that need no conversion are views of an uncompressed file;
@@ -72,23 +76,30 @@ def read_npz(
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; an npz file of structures is needed")
     with open_npz(path) as file:
-        keys = Keys(energy_key, forces_key, stress_key)
+        keys = Keys(energy_key, forces_key, stress_key, properties)
         if system := deepmd.keys_of(file.files, keys):
             arrays = {name: read_array(path, file, name) for name in system}
-            return deepmd.read_arrays(arrays, str(path), keys, units)
+            frames = deepmd.read_arrays(arrays, str(path), keys, units)
+            others = {name: shape for name, shape in _shapes(file).items() if name not in arrays}
+            sites = len(frames), int(frames.counts.max())
+            return replace(frames, available=frames.available | possible(others, sites, len(frames)))
         layout = recognize(file.files, (MD17, REVISED_MD17), str(path))
         names = {name: f"'{name}'" for name in file.files}
         labels = layout.labels(names, keys, str(path))
         units = chosen_units(str(path), units, lambda: _own_units(path, file))
         units = units or layout.units_of(labels, str(path))
-        converter = ArrayConverter(layout, labels, units)
-        arrays = {name: read_array(path, file, name) for name in converter.names(names, str(path))}
-    return converter.frames(arrays, str(path)).check(str(path))
+        converter = ArrayConverter(layout, labels, units, properties)
+        wanted = [*converter.names(names, str(path)), *(name for name in properties if name in names)]
+        arrays = {name: read_array(path, file, name) for name in wanted}
+        sites = arrays[layout.positions].shape[:-1]
+        frames = converter.frames(arrays, str(path))
+        available = converter.available(_shapes(file), sites, len(frames))
+    return replace(frames, available=available).check(str(path))
 
 
 def read(path: Path, keys: Keys, units: Units | None) -> Iterator[Frames]:
     """Read an npz file as :func:`read_npz` does, as one piece."""
-    yield read_npz(path, keys.energy, keys.forces, units, keys.stress)
+    yield read_npz(path, keys.energy, keys.forces, units, keys.stress, keys.properties)
 
 
 def is_periodic(path: Path) -> bool:
@@ -109,6 +120,20 @@ def _own_units(path: Path, file: NpzFile) -> Units | None:
             f"{path}: states the units {' and '.join(names)}, which are not known; set `units`, "
             'for example "kcal/mol" or "Hartree, Bohr"'
         ) from None
+
+
+def _shapes(file: NpzFile) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the numeric arrays, without reading them; damaged ones are left out."""
+    assert file.zip is not None  # while it is open
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in file.files:
+        with suppress(*_DAMAGES, ValueError), file.zip.open(f"{name}.npy") as member:
+            version = np.lib.format.read_magic(member)
+            read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
+            shape, _, dtype = read_header(member)
+            if dtype.kind in "fiu":
+                shapes[name] = shape
+    return shapes
 
 
 @contextmanager

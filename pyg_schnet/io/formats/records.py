@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice, product
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from pyg_schnet.io.formats.labels import (
     factors,
     is_virial,
 )
+from pyg_schnet.io.formats.properties import ATOM, STRUCTURE, concatenated, description, is_vector, value_of
 from pyg_schnet.io.units import Units
 
 _ATOMS_AHEAD = 256  # isolated atoms at the start of a file
@@ -56,7 +58,7 @@ def collect(
     """Collect records into frames with labels.
 
     The first structure of several atoms, or the first one if there is none, determines the labels. Forces and
-    stress of isolated atoms are zero where a file omits them.
+    stress of isolated atoms are zero where a file omits them. Any structure may lack properties.
 
     Args:
         records: Structures of the file.
@@ -65,7 +67,8 @@ def collect(
         units: Units of the records, or a function that returns them for the chosen labels.
 
     Yields:
-        Up to 4,096 structures at a time, in eV and Å, all with the same labels.
+        Up to 4,096 structures at a time, in eV and Å, all with the same labels, and those properties that any
+        of them has.
 
     Raises:
         ValueError: If there is no structure, or a label is missing in some structures or has a wrong shape.
@@ -97,7 +100,8 @@ class _Collector:
     """Checks the labels of records, and concatenates them to frames.
 
     Attributes:
-        rows: Numbers, positions, cell, pbc, energy, forces, stress and whether charged, of each structure.
+        rows: Numbers, positions, cell, pbc, energy, forces, stress, properties and whether charged, of each
+            structure.
         atoms: Number of atoms in the rows.
     """
 
@@ -105,6 +109,11 @@ class _Collector:
         self._source, self._keys, self._labels, self._units = source, keys, labels, units
         self._total = self._first = 0  # structures so far, and those of earlier frames
         self._missing: dict[str, list[int]] = {}  # numbers of structures without a label
+        self._kinds: dict[str, str] = {}  # whether a property is of structures or of atoms
+        self._sources: dict[str, str] = {}  # descriptions of the properties
+        self._available: dict[str, str] = {}
+        chosen = [label.name for label in labels if label is not None]
+        self._examined = {"energy", "forces", "stress", *chosen}  # names that are no candidates any more
         self.rows: list[tuple] = []
         self.atoms = 0
 
@@ -116,27 +125,38 @@ class _Collector:
         if not self._missing:  # otherwise structures are only counted, for the error message
             lattice = record.cell, record.pbc
             labels = self._energy(record), self._forces(record), self._stress(record)
-            self.rows.append((record.numbers, record.positions, *lattice, *labels, _is_charged(record)))
+            properties = {name: self._property(record, name) for name in self._keys.properties}
+            self._find_candidates(record)
+            own = record.numbers, record.positions, *lattice, *labels, properties, _is_charged(record)
+            self.rows.append(own)
             self.atoms += len(record.numbers)
         self._total += 1
 
     def frames(self) -> Frames:
         rows, self.rows, self.atoms = self.rows, [], 0
-        numbers, positions, cells, pbc, energies, forces, stresses, charged = zip(*rows, strict=True)
+        columns = zip(*rows, strict=True)
+        numbers, positions, cells, pbc, energies, forces, stresses, properties, charged = columns
+        counts = np.array([len(own) for own in numbers])
         factor, length = factors(self._labels, self._units), self._units.length_in_angstrom
         has_lattice = bool(np.any(pbc))
         frames = Frames(
             numbers=np.concatenate(numbers),
             positions=scaled(np.concatenate(positions), length),
-            counts=np.array([len(own) for own in numbers]),
-            energy=scaled(np.array(energies), factor.energy),
+            counts=counts,
+            energy=scaled(np.array(energies), factor.energy) if self._labels.energy else None,
             forces=scaled(np.concatenate(forces), factor.forces) if self._labels.forces else None,
             stress=scaled(np.array(stresses), factor.stress) if self._labels.stress else None,
             cell=scaled(np.array(cells), length) if has_lattice else None,
             pbc=np.array(pbc, dtype=bool) if has_lattice else None,
             units=self._units,
-            labels=describe(self._labels, self._units),
+            labels=describe(self._labels, self._units) | self._sources,
             charged=sum(charged),
+            properties={
+                name: concatenated([own[name] for own in properties], counts)
+                for name in self._keys.properties
+                if any(own[name] is not None for own in properties)
+            },
+            available=dict(self._available),
         )
         first, self._first = self._first, self._total
         return frames.check(self._source, first)
@@ -160,7 +180,9 @@ class _Collector:
             return True
         if label is not None:
             return label.value(record.sections) is not None
-        return getattr(self._keys, kind) == "none" or not appears(record.sections, kind, self._labels.energy)
+        if self._labels.energy is None or getattr(self._keys, kind) == "none":
+            return True
+        return not appears(record.sections, kind, self._labels.energy)
 
     def _check_shapes(self, record: Record) -> None:
         atoms = np.size(record.numbers)
@@ -173,7 +195,40 @@ class _Collector:
                     f"{value.shape} in frame {self._total}"
                 )
 
+    def _property(self, record: Record, name: str) -> np.ndarray | None:
+        """Return the value of a property, from the first section that has one; ``None`` if it is missing."""
+        found = ((section, values.get(name)) for section, values in record.sections.items())
+        section, value = next(((section, value) for section, value in found if value is not None), ("", None))
+        if value is None:
+            return None
+        atoms = np.size(record.numbers)
+        converted = value_of(value, atoms, name)
+        kind = ATOM if converted is not None and converted.ndim else STRUCTURE
+        if converted is None or (atoms > 1 and self._kinds.setdefault(name, kind) != kind):
+            wanted = {None: f"shape () or ({atoms},)", STRUCTURE: "shape ()", ATOM: f"shape ({atoms},)"}
+            raise ValueError(
+                f"{self._source}: property '{name}' must be numbers of {wanted[self._kinds.get(name)]}, got "
+                f"{_shown(value)} in frame {self._total}; leave it out of `properties`, or repair it"
+            )
+        self._sources.setdefault(name, description(name, section, is_vector(value, name)))
+        return converted
+
+    def _find_candidates(self, record: Record) -> None:
+        """Collect the names of values that could be properties."""
+        atoms = np.size(record.numbers)
+        for section, values in record.sections.items():
+            for name in values:
+                if name in self._examined or not isinstance(name, str) or values[name] is None:
+                    continue
+                value = value_of(values[name], atoms, name)
+                if value is not None:
+                    self._available[name] = ATOM if value.ndim or section == "arrays" else STRUCTURE
+                if atoms > 1:
+                    self._examined.add(name)
+
     def _energy(self, record: Record) -> float:
+        if self._labels.energy is None:
+            return 0.0
         return float(self._label_array(record, "energy", [()]))
 
     def _forces(self, record: Record) -> np.ndarray | None:
@@ -216,6 +271,14 @@ class _Collector:
                 f"shape {value.shape} in frame {self._total}"
             )
         return value.astype(np.float64, copy=False)
+
+
+def _shown(value: Any) -> str:
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        return "lists of several lengths"
+    return f"{array.dtype} of shape {array.shape}"
 
 
 def _is_charged(record: Record) -> bool:

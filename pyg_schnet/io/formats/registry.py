@@ -19,6 +19,7 @@ from pyg_schnet.io.formats import deepmd, hdf5, npz
 from pyg_schnet.io.formats import pymatgen as pymatgen_json
 from pyg_schnet.io.formats.frames import Frames, concatenate
 from pyg_schnet.io.formats.labels import Keys, level_of
+from pyg_schnet.io.formats.properties import complete
 from pyg_schnet.io.formats.structures import SequentialReader, StructureReader
 from pyg_schnet.io.units import Units
 
@@ -67,6 +68,7 @@ def read_frames(
     forces_key: str | None = None,
     stress_key: str | None = None,
     units: Units | None = None,
+    properties: Sequence[str] = (),
 ) -> Iterator[Frames]:
     """Read structures with their labels.
 
@@ -84,12 +86,15 @@ def read_frames(
     Args:
         path: A file; a folder, of which all files with these suffixes except hidden ones are read in the
             order of their names, or, if there are none, all systems of DeePMD-kit; or a list of files.
-        energy_key: Name of the energies; a recognized name by default.
+        energy_key: Name of the energies; a recognized name by default, ``"none"`` to read no energies, forces
+            and stresses.
         forces_key: Name of the forces; those that belong to the energies by default, ``"none"`` for none.
         stress_key: Name of the stresses or virials; those that belong to the energies by default, ``"none"``
             for none.
         units: Units of all files; by default those that a file states or its layout implies, eV and Å for
             files of ASE.
+        properties: Names of further numbers of structures or atoms, which some structures may lack (NaN);
+            they are not converted. Of vectors whose name contains ``dipole``, the length is read.
 
     Yields:
         Frames in eV and Å, all with the same fields, so that all have ``cell`` and ``pbc`` if any structure
@@ -99,10 +104,16 @@ def read_frames(
     Raises:
         FileNotFoundError: If a file does not exist.
         ValueError: If a file does not hold the labels, or is damaged; the message names file and reason.
+            If no structure has one of the properties, it lists those that could be.
     """
     files = list_files(path)
-    keys = Keys(energy_key, forces_key, stress_key)
-    pieces = _joined(_consistent(files, keys, units))
+    keys = Keys(energy_key, forces_key, stress_key, tuple(properties))
+    keys.check()
+    pieces = _consistent(files, keys, units)
+    if properties:
+        source = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
+        pieces = complete(pieces, keys.properties, source)
+    pieces = _joined(pieces)
     first = next(pieces)
     second = next(pieces, None)
     if second is None:

@@ -210,7 +210,7 @@ def test_other_numbers_are_no_energy(text, other):
     reason = refused(text(FRAME.replace("energy=-1.5", other)))
     assert reason.startswith("frame 0: has no energy that is recognized, but calculator: ")
     assert f"'{other.split('=')[0]}'" in reason
-    assert reason.endswith("; name it with `energy_key`")
+    assert reason.endswith("; name it with `energy_key` ('none' reads no energies)")
 
 
 def test_a_free_energy_is_read_if_it_is_asked_for(text):
@@ -220,7 +220,8 @@ def test_a_free_energy_is_read_if_it_is_asked_for(text):
 
 def test_plain_xyz_has_no_energy(text):
     assert refused(text("1\nwater 5\nO 0 0 0\n")) == (
-        "frame 0: has no energy that is recognized, but info: '5', 'water'; name it with `energy_key`"
+        "frame 0: has no energy that is recognized, but info: '5', 'water'; name it with `energy_key` "
+        "('none' reads no energies)"
     )
 
 

@@ -279,7 +279,7 @@ def without(groups, group, key):
             {},
             "'/a': has no energy that is recognized, but 'atomic_numbers' (2,), 'forces' (1, 2, 3), "
             "'positions' (1, 2, 3); "
-            "name it with `energy_key`",
+            "name it with `energy_key` ('none' reads no energies)",
         ),
         (
             OWN,

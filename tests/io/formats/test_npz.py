@@ -172,7 +172,8 @@ def test_a_missing_key_is_named(md17, write, kind, keys):
 def test_a_file_without_energies_is_refused(md17, write):
     del md17["E"]
     assert refused(write(md17)) == (
-        "has no energy that is recognized, but 'F', 'R', 'theory', 'z'; name it with `energy_key`"
+        "has no energy that is recognized, but 'F', 'R', 'theory', 'z'; name it with `energy_key` "
+        "('none' reads no energies)"
     )
 
 
@@ -385,7 +386,8 @@ def test_an_energy_of_another_name_needs_its_key(write):
     arrays = own()
     arrays["b3lyp"] = arrays.pop("energy")
     assert refused(write(arrays, "b.npz"), units=Units("eV")) == (
-        "has no energy that is recognized, but 'b3lyp', 'numbers', 'positions'; name it with `energy_key`"
+        "has no energy that is recognized, but 'b3lyp', 'numbers', 'positions'; name it with `energy_key` "
+        "('none' reads no energies)"
     )
 
 
