@@ -83,18 +83,18 @@ def compare_frames(folder: Path, count: int, ani: Ani, teacher: Teacher) -> None
     rows: dict[str, list] = {kind: [] for kind in KINDS}
     times = {"GFN2-xTB": 0.0, "ANI-1ccx": 0.0}
     for index, (kind, numbers, positions, forces) in enumerate(frames_of(folder, count)):
-        start = time.perf_counter()
+        start = time.process_time()
         found = Atoms(numbers, positions, calculator=ani).get_forces()
-        times["ANI-1ccx"] += time.perf_counter() - start
+        times["ANI-1ccx"] += time.process_time() - start
         if index % 20 == 0:
-            start = time.perf_counter()
+            start = time.process_time()
             teacher.label(numbers, positions)
-            times["GFN2-xTB"] += 20 * (time.perf_counter() - start)
+            times["GFN2-xTB"] += 20 * (time.process_time() - start)
         squares = [(forces**2).mean(), (found**2).mean(), ((found - forces) ** 2).mean()]
         rows[kind].append([*squares, np.linalg.norm(found, axis=1).max(), ani.disagreement > DISAGREEMENT])
     total = sum(map(len, rows.values()))
     print(
-        f"{total} frames; time of one: "
+        f"{total} frames; processor time of one: "
         + ", ".join(f"{k} {t / total * 1e3:.1f} ms" for k, t in times.items())
     )
     print("| kind | frames | RMS force GFN2 | ANI | difference, eV/Å | largest of ANI | ANI uncertain |")
@@ -202,8 +202,10 @@ def main() -> None:
     warnings.simplefilter("ignore")
     teacher, ani = Teacher(), Ani()
     calculators = {"GFN2-xTB": teacher.calculator(), "ANI-1ccx": ani}
-    compare_contacts(calculators, args.scans, args.seed)
-    compare_geometries(calculators, args.molecules, args.seed)
+    if args.scans:
+        compare_contacts(calculators, args.scans, args.seed)
+    if args.molecules:
+        compare_geometries(calculators, args.molecules, args.seed)
     if args.frames:
         compare_frames(args.folder, args.frames, ani, teacher)
 

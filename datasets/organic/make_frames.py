@@ -10,10 +10,10 @@ A shard is a file ``FOLD/00000.npz`` with the frames of 100 molecules, about 1,2
 number alone, so that the same command adds the shards that are missing: a run that was killed goes on, and
 ``--shards 300`` doubles a set of 150. One process and one thread; run several with other ``--first``.
 
-A second round of active learning lets a potential drive dynamics and relaxations, and labels those frames
-on which an ensemble disagrees most::
+A second round of active learning labels those frames of a large pool on which an ensemble disagrees most.
+With ``--model RUN`` a potential drives dynamics and relaxations of the pool in place of the force field::
 
-    python datasets/organic/make_frames.py data/pool --shards 20 --seed 24 --model RUN --unlabeled
+    python datasets/organic/make_frames.py data/pool --shards 100 --seed 24 --unlabeled
     pyg-schnet select RUN,OTHER data/pool/train.xyz chosen.xyz --k 20000
     python datasets/organic/make_frames.py data/round2 --label chosen.xyz
 
@@ -94,14 +94,14 @@ def relaxation(numbers: np.ndarray, positions: np.ndarray, calculator: Calculato
 
 
 def geometries_of(
-    smiles: str, rng: np.random.Generator, driver: Calculator, drive_dynamics: bool
+    smiles: str, rng: np.random.Generator, driver: Calculator | None, drive_dynamics: bool
 ) -> Iterator[Geometry]:
     """Yield all geometries of a molecule.
 
     Args:
         smiles: The molecule.
         rng: Source of random numbers.
-        driver: Calculator of the relaxations.
+        driver: Calculator of the relaxations; ``None`` for no relaxations.
         drive_dynamics: Whether it drives dynamics, too, in place of the force field.
     """
     mol = embed(smiles, rng, conformers=2)
@@ -111,7 +111,7 @@ def geometries_of(
         return -Atoms(numbers, positions, calculator=driver).get_forces()
 
     yield from geometries(mol, rng, gradient if drive_dynamics else None)
-    if rng.random() < RELAXED_SHARE:
+    if driver is not None and rng.random() < RELAXED_SHARE:
         yield from relaxation(numbers, mol.GetConformer().GetPositions(), driver)
 
 
@@ -185,7 +185,11 @@ def make_shard(
 ) -> tuple[Frames, list[str], list[str]]:
     """Make the frames of a shard; return them with SMILES and origins of the molecules."""
     frames, all_smiles, origins = Frames(teacher if plan.labeled else None), [], []
-    driver = teacher.calculator() if plan.model is None else model_calculator(plan.model)
+    driver = None
+    if plan.model is not None:
+        driver = model_calculator(plan.model)
+    elif plan.labeled:  # a pool without labels costs no calculations of the teacher
+        driver = teacher.calculator()
     for index in range(plan.molecules):
         rng = np.random.default_rng([plan.seed, FOLDS.index(plan.fold), number, index])
         smiles, origin = draw(rng, qm9, plan.fold)

@@ -306,6 +306,15 @@ def test_forces_are_minus_the_gradient_of_the_energy(teacher, rng):
     assert (forces * way).sum() == pytest.approx(-(ends[0] - ends[1]) / (2 * step), abs=5e-4)
 
 
+def test_frames_of_other_elements_are_not_compared(script, tmp_path):
+    compare = load("compare_teachers")  # torchani is imported when ANI is needed
+    (tmp_path / "00000.npz").write_bytes((FOLDER / "sample.npz").read_bytes())
+    frames = list(compare.frames_of(tmp_path, 300))
+    assert 100 < len(frames) < 247
+    assert all(np.isin(numbers, [1, 6, 7, 8]).all() for _, numbers, _, _ in frames)
+    assert len(list(compare.frames_of(tmp_path, 20))) == 20
+
+
 @pytest.mark.process
 def test_the_sample_has_the_teacher_s_labels(teacher):
     with np.load(FOLDER / "sample.npz", allow_pickle=False) as file:
