@@ -11,7 +11,7 @@ OLD = -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning
 # Shapes and types are checked at each call, which takes half as long again: in one suite, which runs all the rest.
 SHAPES = pytest -q --jaxtyping-packages=pyg_schnet,beartype.beartype
 
-.PHONY: help demo test test-all test-nightly test-gpu-code test-min test-wheel test-ext lint format docs dist clean
+.PHONY: help demo test test-all test-nightly test-gpu-code test-min test-wheel test-ext lint format docs dist models clean
 
 demo: $(VENV)/installed ## train, test and run dynamics on the sample: about five minutes
 	$(BIN)/python examples/demo.py --out runs/demo --overwrite
@@ -58,6 +58,9 @@ docs: $(VENV)/installed ## build the documentation into docs/_build/html; warnin
 dist: $(VENV)/installed ## build wheel and source distribution, and check their contents
 	rm -rf dist
 	$(BIN)/python release/distribution.py dist
+
+models: $(VENV)/installed ## check the pretrained models and build their wheel, pyg-schnet-models
+	$(BIN)/python models/build.py dist
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile

@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 # What the source distribution contains beside the package: all that tests and examples read.
-COMPANIONS = ("benchmarks", "datasets", "docs", "examples", "release", "tests")
+COMPANIONS = ("benchmarks", "datasets", "docs", "examples", "models", "release", "tests")
 FILES = (
     *("pyproject.toml", "Makefile", "constraints.txt", "constraints-min.txt", "README.md", "LICENSE"),
     *("CHANGELOG.md", "CITATION.cff", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md"),

@@ -134,7 +134,7 @@ def _card_page(card: ModelCard, path: Path) -> Table:
 
     page = Table.grid(padding=(0, 2))
     page.add_column(no_wrap=True)
-    page.add_column()
+    page.add_column(overflow="fold")
     page.add_row("name", Text(card.name, style="bold"))
     page.add_row("purpose", card.title)
     page.add_row("limits", card.limits)

@@ -20,6 +20,11 @@ _T = TypeVar("_T")
 _NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
+def parse_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file; raise ValueError if it is none."""
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
 def read_toml(cls: type[_T], path: Path) -> _T:
     """Read a dataclass from a TOML file, as :func:`from_table` builds it.
 
@@ -27,7 +32,7 @@ def read_toml(cls: type[_T], path: Path) -> _T:
         ValueError: If the file is not TOML, or a key or value is wrong, with file and key.
     """
     try:
-        return from_table(cls, tomllib.loads(path.read_text(encoding="utf-8")))
+        return from_table(cls, parse_toml(path))
     except ValueError as error:  # also of text that is not UTF-8
         raise ValueError(f"{path}: {error}") from None
 

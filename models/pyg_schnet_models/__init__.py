@@ -1,0 +1,1 @@
+"""Pretrained models for pyg_schnet: weights and cards, no code."""
