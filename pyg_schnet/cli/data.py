@@ -59,6 +59,12 @@ def build() -> ArgumentParser:
         parser,
         'units of FILE, such as "kcal/mol", "Hartree, Bohr" or, for forces too, "Hartree, Hartree/Bohr"',
     )
+    group(parser, "structures").add_argument(
+        "--properties",
+        type=str | None,
+        metavar="NAMES",
+        help="further values of structures or atoms to show, joined by commas, such as 'gap,charges'",
+    )
     group(parser, "output").add_argument(
         "--plot",
         type=str | None,
@@ -83,7 +89,7 @@ def run(options: Namespace) -> int:
     picture = options.plot or (_picture(options) if published else None)
     if picture is not None:
         check_replaceable(picture)
-    summary = summarize(dataset)
+    summary = summarize(dataset, _properties(options))
     if picture is not None:
         with locked(picture, wait=True):
             plot_data_set(dataset, picture)
@@ -139,7 +145,12 @@ def _open_files(options: Namespace) -> MoleculeDataset:
         )
     _reject_options(options, _OF_FILES, "files")
     given = {key: options[key] for key in _OF_FILES if options[key] is not None}
-    return AtomsDataset(path=options.name_or_file if others else first, **given)
+    path = options.name_or_file if others else first
+    return AtomsDataset(path=path, properties=_properties(options), **given)
+
+
+def _properties(options: Namespace) -> list[str]:
+    return [] if options.properties is None else [name.strip() for name in options.properties.split(",")]
 
 
 def _reject_options(options: Namespace, allowed: tuple[str, ...], what: str) -> None:
@@ -184,7 +195,8 @@ def _recognized(dataset: Any) -> Table:
     table.add_row(Text(dataset.path, style="bold", overflow="fold"))
     grid = Table.grid(padding=(0, 2))
     for name, text in dataset.labels.items():
-        grid.add_row(Text(name, style="dim"), Text(text))
+        unit = ", in the unit of the file" if name in dataset.keys.properties else ""
+        grid.add_row(Text(name, style="dim"), Text(f"{text}{unit}"))
     units = dataset.units.sentence()
     if not dataset.is_processed:
         units += ", converted to eV and Å; set --units if this is wrong"

@@ -243,8 +243,11 @@ def isolated_atoms(dataset: MoleculeDataset) -> dict[int, float]:
     """Return the energies of isolated atoms among other structures.
 
     Returns:
-        Energies in eV by number of the structure; empty if all structures are single atoms.
+        Energies in eV by number of the structure; empty if all structures are single atoms, or without
+        energies.
     """
+    if not dataset.has_energy:
+        return {}
     counts = cast(dict[str, Tensor], dataset.slices)["z"].diff()[torch.tensor(list(dataset.indices()))]
     single = (counts == 1).nonzero().flatten().tolist()
     if len(single) == len(counts):

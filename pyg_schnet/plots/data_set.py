@@ -50,7 +50,8 @@ def plot_data_set(dataset: MoleculeDataset, path: str | os.PathLike | None = Non
     numbers of structures over the number of atoms; and the share of the structures of a size over their
     energy per atom relative to fitted atomic references. Structures of few and of many heavy atoms differ in
     color. With forces: the density of their components by element, on a logarithmic axis; components beyond
-    the axis are in the outer bins. Energies of molecules are also in kcal/mol.
+    the axis are in the outer bins. Energies of molecules are also in kcal/mol. Without energies: numbers of
+    structures over the number of atoms.
 
     Args:
         dataset: Data set with at least one structure; its ``transform`` is not applied.
@@ -63,8 +64,9 @@ def plot_data_set(dataset: MoleculeDataset, path: str | os.PathLike | None = Non
         ValueError: If the data set is empty.
     """
     statistics = compute_statistics(dataset)
-    few = len(statistics.counts) <= _FEW
-    panels = (1 if few else 2) + (statistics.forces_squares is not None)
+    few = len(statistics.counts) <= _FEW and statistics.energy is not None
+    both = not few and statistics.energy is not None
+    panels = 1 + both + (statistics.forces_squares is not None)
     with paper():
         figure = Figure(figsize=(COLUMN, _HEIGHT * panels), layout="constrained")
         axes = figure.subplots(panels, squeeze=False)[:, 0]
@@ -72,6 +74,7 @@ def plot_data_set(dataset: MoleculeDataset, path: str | os.PathLike | None = Non
             _draw_energies(axes[0], statistics)
         else:
             _draw_sizes(axes[0], statistics)
+        if both:
             _draw_relative_energies(axes[1], statistics)
         if statistics.forces_squares is not None:
             _draw_forces(axes[-1], dataset, statistics)
@@ -83,6 +86,7 @@ def plot_data_set(dataset: MoleculeDataset, path: str | os.PathLike | None = Non
 
 
 def _draw_energies(axes: Axes, statistics: StructureStatistics) -> None:
+    assert statistics.energy is not None
     frequencies = statistics.frequencies()
     mean = torch.zeros(len(frequencies), dtype=torch.float64).index_add_(
         0, statistics.composition, statistics.energy

@@ -12,10 +12,14 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write as ase_write
 from torch.testing import assert_close
 
+from pyg_schnet import cli
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.datasets import base as datasets
+from pyg_schnet.datasets.references import isolated_atoms
+from pyg_schnet.datasets.report.summary import summarize
 from pyg_schnet.io.formats import records
 from pyg_schnet.loader import collate
+from pyg_schnet.plots import plot_data_set
 
 NAN = float("nan")
 GAPS = [7.5, NAN, 6.25]
@@ -362,3 +366,42 @@ def test_an_unknown_or_empty_label_is_refused(tmp_path):
     with pytest.raises(ValueError, match="`gap` must be known for at least one structure"):
         dataset.references("gap")
     assert (dataset.statistics("gap").count, dataset.statistics("gap").missing) == (0, 1)
+
+
+def test_a_summary_without_energies_counts_properties(everywhere):
+    dataset = make(everywhere("extxyz"), energy_key="none")
+    summary = summarize(dataset, ("gap",))
+    assert (summary.energy, summary.forces, summary.energy_outliers, summary.read_as) == (None,) * 4
+    assert (summary.structures, summary.elements, summary.copies.number) == (3, ("H", "C", "O", "F"), 0)
+    assert summary.properties == {"gap": dataset.statistics("gap")}
+    assert summary.available == {"dipole": "structure", "charges": "atom"}
+    assert json.loads(json.dumps(summary.as_dict(), allow_nan=False))["properties"]["gap"]["missing"] == 1
+    assert isolated_atoms(dataset) == {}
+
+
+def test_copies_are_found_without_energies(tmp_path):
+    atoms = Atoms("OH", [[0, 0, 0], [0, 0, 1]], info={"gap": 1.0})
+    ase_write(tmp_path / "a.extxyz", [atoms, atoms])
+    summary = summarize(
+        AtomsDataset(path=tmp_path / "a.extxyz", energy_key="none", properties=("gap",)), ("gap",)
+    )
+    assert (summary.copies.example, summary.copies.energy_difference) == ((1, 0), 0.0)
+    assert "All values of 'gap' are 1: there is nothing to learn; check the key." in summary.warnings
+
+
+def test_a_picture_without_energies_shows_sizes(everywhere):
+    figure = plot_data_set(make(everywhere("extxyz"), energy_key="none"))
+    assert [axes.get_xlabel() for axes in figure.axes] == ["number of atoms"]
+
+
+def test_the_command_shows_properties(everywhere, capsys):
+    path = str(everywhere("extxyz"))
+    assert cli.main(["data", path, "--energy_key", "none", "--properties", "gap, charges"]) == 0
+    page = capsys.readouterr().out
+    assert re.search(r"gap +2 +6\.875 +0\.6250 +6\.250 +7\.500", page)
+    assert re.search(r"other values +dipole", page)
+    assert "'gap' (info), in the unit of the file" in page
+    assert cli.main(["data", path, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["summary"]
+    assert found["available"] == {"gap": "structure", "dipole": "structure", "charges": "atom"}
+    assert found["properties"] == {}

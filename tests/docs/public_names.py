@@ -30,6 +30,7 @@ OTHERS = (
     "pyg_schnet.datasets.base.MoleculeDataset",
     "pyg_schnet.datasets.references.Compositions",
     "pyg_schnet.datasets.references.References",
+    "pyg_schnet.datasets.label_statistics.LabelStatistics",
     "pyg_schnet.datasets.splits.Split",
     "pyg_schnet.datasets.storage.chunks.Chunk",
     "pyg_schnet.graph.csr.Csr",

@@ -58,6 +58,12 @@ def trained(tmp_path_factory) -> Path:
         energy, forces = kcal_per_mol * float(data["E"][number, 0]), kcal_per_mol * data["F"][number]
         frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
     write(folder / "frames.extxyz", frames)
+    molecules = [
+        Atoms(frame.numbers, frame.positions, info={"gap": 0.1 * n}) for n, frame in enumerate(frames)
+    ]
+    for molecule in molecules:
+        molecule.arrays["charges"] = np.full(len(molecule), 0.5)
+    write(folder / "molecules.extxyz", molecules)
     write(folder / "start.xyz", frames[0])
     write(folder / "pool.xyz", frames[:8])
     np.savez(

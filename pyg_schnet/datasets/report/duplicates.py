@@ -20,7 +20,8 @@ class Duplicates:
     Attributes:
         number: Number of duplicates.
         example: Indices of the first duplicate and of its original; ``None`` if there is none.
-        energy_difference: Largest difference of the energies of duplicate and original, in eV.
+        energy_difference: Largest difference of the energies of duplicate and original, in eV; 0 without
+            energies.
     """
 
     number: int
@@ -46,7 +47,8 @@ def find_duplicates(dataset: MoleculeDataset, fingerprint: Tensor) -> Duplicates
     for (numbers, copies), (_, originals) in pairs:
         same = _same(copies, originals)
         found.append(numbers[same])
-        differences.append((copies.energy - originals.energy)[same].double().abs())
+        difference = copies.energy - originals.energy if "energy" in copies else torch.zeros(len(same))
+        differences.append(difference[same].double().abs())
     copies, difference = torch.cat(found), torch.cat(differences)
     if len(copies) == 0:
         return Duplicates(0, None, 0.0)

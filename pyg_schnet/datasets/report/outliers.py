@@ -36,7 +36,9 @@ class Outliers:
 
 def find_energy_outliers(statistics: StructureStatistics) -> Outliers | None:
     """Find energies far from those of the same composition, or from fitted atomic references."""
-    deviation = _deviation_from_references(statistics)
+    if statistics.energy is None:
+        return None
+    deviation = _deviation_from_references(statistics, statistics.energy)
     order = statistics.composition.sort(stable=True).indices
     for own in order.split(statistics.frequencies().tolist()):
         if len(own) >= _FEWEST:
@@ -57,7 +59,7 @@ def find_force_outliers(statistics: StructureStatistics) -> Outliers | None:
     return _outliers(torch.where(far, largest, 0.0))
 
 
-def _deviation_from_references(statistics: StructureStatistics) -> Tensor:
+def _deviation_from_references(statistics: StructureStatistics, energy: Tensor) -> Tensor:
     """Return deviations from references fitted without outliers, in eV/atom; 0 for all but outliers."""
     kept = torch.ones(len(statistics), dtype=torch.bool)
     deviation = torch.zeros(len(statistics), dtype=torch.float64)
@@ -66,13 +68,11 @@ def _deviation_from_references(statistics: StructureStatistics) -> Tensor:
     counts = statistics.counts[:, : MAX_ATOMIC_NUMBER + 1].double()
     for _ in range(_ROUNDS):
         frequencies = torch.bincount(statistics.composition[kept], minlength=len(counts)).double()
-        total = torch.zeros_like(frequencies).index_add_(
-            0, statistics.composition[kept], statistics.energy[kept]
-        )
+        total = torch.zeros_like(frequencies).index_add_(0, statistics.composition[kept], energy[kept])
         occurs = frequencies > 0
         some = Compositions(counts[occurs], frequencies[occurs], (total / frequencies)[occurs])
         residual = (
-            statistics.energy - (counts @ References.fit(some).energy)[statistics.composition]
+            energy - (counts @ References.fit(some).energy)[statistics.composition]
         ) / statistics.atoms
         residual = residual - residual[kept].median()
         kept = residual.abs() <= max(_ENERGY_OF_ANY, _WIDTHS * _robust_deviation(residual[kept]))

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pyg_schnet.datasets.cards.card import Card, CardFile
     from pyg_schnet.datasets.report.summary import Summary
 
+_MOST_NAMES = 20  # values of a file that could be labels
+
 _Row = tuple[str, str, str, str, str]
 
 
@@ -108,12 +110,11 @@ def _mark(checked: bool) -> str:
 def render_summary(summary: Summary) -> Group:
     """Return the page of a summary."""
     footnote = "* RMS of the energy relative to fitted atomic references"
-    parts = [
-        _grid(summary_facts(summary).items()),
-        Text(""),
-        _numbers(summary),
-        Text(f"  {footnote}", style="dim"),
-    ]
+    parts: list[Padding | Text] = [_grid(summary_facts(summary).items())]
+    if summary.energy is not None:
+        parts += [Text(""), _numbers(summary), Text(f"  {footnote}", style="dim")]
+    if summary.properties:
+        parts += [_heading("Properties"), _labels(summary)]
     if summary.warnings:
         parts += [Text("\nWarnings", style="bold"), _grid(("*", sentence) for sentence in summary.warnings)]
     else:
@@ -130,10 +131,17 @@ def summary_facts(summary: Summary) -> dict[str, str]:
         "compositions": _compositions(summary),
         "distances": _distances(summary),
         "copies": f"{summary.copies.number:,}" if summary.copies.number else "none",
-        "forces": "none" if summary.forces is None else _consistency(summary),
     }
+    if summary.energy is not None:
+        facts["forces"] = "none" if summary.forces is None else _consistency(summary)
     if summary.read_as is not None:
         facts["energies"] = f"read as {summary.read_as}"
+    others = [
+        f"{name} (atoms)" if kind == "atom" else name for name, kind in sorted(summary.available.items())
+    ]
+    if others:
+        shown = ", ".join(others[:_MOST_NAMES])
+        facts["other values"] = f"{shown}, …" if len(others) > _MOST_NAMES else shown
     return facts
 
 
@@ -181,6 +189,14 @@ def _consistency(summary: Summary) -> str:
     )
 
 
+def _labels(summary: Summary) -> Padding:
+    rows = [
+        (name, f"{label.count:,}", *map(_number, (label.mean, label.std, label.min, label.max)))
+        for name, label in summary.properties.items()
+    ]
+    return _table(("label", "known", "mean", "std", "lowest", "highest"), rows)
+
+
 def _numbers(summary: Summary) -> Padding:
     table = Table(box=None, show_header=False, padding=(0, 1))
     for justify in ("left", "right", "left", "right", "left"):
@@ -193,6 +209,8 @@ def _numbers(summary: Summary) -> Padding:
 def summary_numbers(summary: Summary) -> Iterator[_Row]:
     """Yield name, value and unit, and value and unit for chemists, of each quantity of a summary."""
     energy, forces, stress = summary.energy, summary.forces, summary.stress
+    if energy is None:
+        return
     yield _energy("energy, lowest", energy.min)
     yield _energy("  mean", energy.mean)
     yield _energy("  highest", energy.max)
@@ -217,6 +235,8 @@ def _stress(name: str, value: float) -> _Row:
 
 def _number(value: float) -> str:
     size = abs(value)
+    if math.isnan(value):
+        return ""
     if size < 1e-3:
         return f"{value:.1e}" if value else "0"
     return f"{value:,.4f}" if size < 1 else f"{value:,.3f}" if size < 1e5 else f"{value:,.2f}"

@@ -26,8 +26,14 @@ def sanity_warnings(summary: Summary) -> Iterator[str]:
             f"Atomic number {summary.unknown_elements[0]} occurs; models accept 1 to 99: remove these "
             "structures."
         )
-    if summary.structures > 1 and summary.energy.min == summary.energy.max:
-        yield f"All energies are {summary.energy.min:.6g} eV: there is nothing to learn; check the key."
+    energy = summary.energy
+    if energy is not None and summary.structures > 1 and energy.min == energy.max:
+        yield f"All energies are {energy.min:.6g} eV: there is nothing to learn; check the key."
+    for name, label in summary.properties.items():
+        if label.count == 0:
+            yield f"No structure has a value of '{name}': there is nothing to learn; check the key."
+        elif label.count > 1 and label.min == label.max:
+            yield f"All values of '{name}' are {label.min:.6g}: there is nothing to learn; check the key."
     if summary.unit_doubt is not None:
         yield summary.unit_doubt
     yield from _outlier_warnings(summary)

@@ -27,7 +27,7 @@ class StructureStatistics:
         atoms: Number of atoms, int64.
         fingerprint: Hash that is equal for duplicates, int64.
         periodic: Whether any direction is periodic, bool.
-        energy: Energy in eV.
+        energy: Energy in eV; ``None`` without energies.
         forces_squares: Sum of the squares of all force components, in eV²/Å²; ``None`` without forces.
         forces_largest: Magnitude of the largest component, in eV/Å; ``None`` without forces.
         net_force_squares: Squared norm of the net force, in eV²/Å²; ``None`` without forces.
@@ -40,9 +40,9 @@ class StructureStatistics:
     atoms: Tensor
     fingerprint: Tensor
     periodic: Tensor
-    energy: Tensor
     composition: Tensor
     counts: Tensor
+    energy: Tensor | None = None
     forces_squares: Tensor | None = None
     forces_largest: Tensor | None = None
     net_force_squares: Tensor | None = None
@@ -50,7 +50,7 @@ class StructureStatistics:
     stress_largest: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.energy)
+        return len(self.atoms)
 
     def frequencies(self) -> Tensor:
         """Return the number of structures of each composition, shape ``(compositions,)``, int64."""
@@ -61,7 +61,13 @@ class StructureStatistics:
         return self.counts.sum(0).nonzero().flatten().tolist()
 
     def relative_energy(self) -> Tensor:
-        """Return energies relative to fitted atomic references, in eV per atom, shape ``(structures,)``."""
+        """Return energies relative to fitted atomic references, in eV per atom, shape ``(structures,)``.
+
+        Raises:
+            ValueError: If there are no energies.
+        """
+        if self.energy is None:
+            raise ValueError("`energy` must be among the labels of the data, got none; set `energy_key`")
         frequencies = self.frequencies().double()
         total = torch.zeros_like(frequencies).index_add_(0, self.composition, self.energy)
         counts = self.counts[:, : MAX_ATOMIC_NUMBER + 1].double()
@@ -100,8 +106,9 @@ def _columns(batch: Data) -> dict[str, Tensor]:
             0, molecule, _CODES[batch.z]
         ),
         "periodic": batch.pbc.any(1) if "pbc" in batch else torch.zeros(structures, dtype=torch.bool),
-        "energy": batch.energy.double(),
     }
+    if "energy" in batch:
+        columns["energy"] = batch.energy.double()
     if "forces" in batch:
         forces = batch.forces.double()
         net = torch.zeros(structures, 3, dtype=torch.float64).index_add_(0, molecule, forces)

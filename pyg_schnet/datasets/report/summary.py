@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ase.data import chemical_symbols
@@ -12,6 +12,7 @@ from rich.console import Group
 from torch import Tensor
 
 from pyg_schnet.datasets.base import MoleculeDataset
+from pyg_schnet.datasets.label_statistics import LabelStatistics
 from pyg_schnet.datasets.references import formula
 from pyg_schnet.datasets.report.bond_lengths import Bonding, measure_bonding
 from pyg_schnet.datasets.report.distances import Distances, measure_distances
@@ -94,7 +95,7 @@ class Summary:
         unknown_elements: Atomic numbers outside 1 to 99, which no model accepts.
         compositions: Number of compositions.
         frequent: Most frequent compositions, with their number of structures.
-        energy: Energies.
+        energy: Energies, if there are any.
         read_as: Unit in which the energies of a file were read; ``None`` for published sets.
         forces: Forces, if there are any.
         stress: Stress, if there is any.
@@ -105,6 +106,8 @@ class Summary:
         force_outliers: Structures with force components far beyond all others, if there are any.
         charged: Number of structures with a charge, which is ignored.
         bonding: Distances of nearest neighbors and stiffness of bonds, which depend on the units.
+        properties: Statistics of other labels, by name.
+        available: Further values that could be properties, by name: ``"structure"`` or ``"atom"``.
         unit_doubt: Why the units of a file cannot be those in which it was read, with likely ones.
         warnings: Warnings, a sentence each, including ``unit_doubt``.
     """
@@ -116,7 +119,7 @@ class Summary:
     unknown_elements: tuple[int, ...]
     compositions: int
     frequent: tuple[tuple[str, int], ...]
-    energy: Energies
+    energy: Energies | None
     read_as: str | None
     forces: Forces | None
     stress: Stress | None
@@ -127,13 +130,18 @@ class Summary:
     energy_outliers: Outliers | None = None
     force_outliers: Outliers | None = None
     charged: int = 0
+    properties: dict[str, LabelStatistics] = field(default_factory=dict)
+    available: dict[str, str] = field(default_factory=dict)
     unit_doubt: str | None = None
     warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return all values for JSON; energies and forces also in kcal/mol, with the suffix ``_kcal``."""
         table = asdict(self)
-        for name in ("min", "mean", "max", "std", "spread_per_atom"):
+        for name, label in self.properties.items():
+            known = {key: x for key, x in asdict(label).items() if x == x}  # JSON has no NaN
+            table["properties"][name] = known
+        for name in ("min", "mean", "max", "std", "spread_per_atom") if self.energy else ():
             table["energy"][f"{name}_kcal"] = table["energy"][name] / kcal_per_mol
         for name in ("rms", "largest", "net_rms") if self.forces else ():
             table["forces"][f"{name}_kcal"] = table["forces"][name] / kcal_per_mol
@@ -145,14 +153,15 @@ class Summary:
         return render_summary(self)
 
 
-def summarize(dataset: MoleculeDataset) -> Summary:
+def summarize(dataset: MoleculeDataset, properties: Sequence[str] = ()) -> Summary:
     """Compute the summary of a data set, in bounded memory and some seconds for 500,000 structures.
 
     Args:
         dataset: Data set with at least one structure; its ``transform`` is not applied.
+        properties: Names of labels besides the energies to count.
 
     Raises:
-        ValueError: If the data set is empty.
+        ValueError: If the data set is empty, or has no such label.
     """
     statistics = compute_statistics(dataset)
     elements = statistics.elements()
@@ -170,7 +179,7 @@ def summarize(dataset: MoleculeDataset) -> Summary:
         compositions=len(statistics.counts),
         frequent=_frequent(statistics),
         energy=_energies(statistics),
-        read_as=None if units is None else units.energy,
+        read_as=None if units is None or statistics.energy is None else units.energy,
         forces=_forces(statistics),
         stress=_stress(statistics),
         distances=measure_distances(dataset, statistics.periodic),
@@ -180,8 +189,10 @@ def summarize(dataset: MoleculeDataset) -> Summary:
         energy_outliers=find_energy_outliers(statistics),
         force_outliers=find_force_outliers(statistics),
         charged=getattr(dataset, "charged", 0),
+        properties={name: dataset.statistics(name) for name in properties},
+        available=_available(dataset, properties),
     )
-    atoms = summary.energy.ratio_to_free_atoms
+    atoms = None if summary.energy is None else summary.energy.ratio_to_free_atoms
     evidence = Evidence(units or Units("eV"), atoms, summary.bonding, summary.work)
     summary = _with_whole_indices(replace(summary, unit_doubt=evidence.warning()), dataset.indices())
     return replace(summary, warnings=tuple(sanity_warnings(summary)))
@@ -210,8 +221,17 @@ def _frequent(statistics: StructureStatistics) -> tuple[tuple[str, int], ...]:
     return tuple((formula(statistics.counts[row, :119]), count) for row, count in shown)
 
 
-def _energies(statistics: StructureStatistics) -> Energies:
+def _available(dataset: MoleculeDataset, properties: Sequence[str]) -> dict[str, str]:
+    """Return what else could be a label: fields of the data set, and values of the file that are not read."""
+    fields = {name: "atom" if dataset.is_atomic(name) else "structure" for name in dataset.properties}
+    found = fields | getattr(dataset, "available", {})
+    return {name: kind for name, kind in found.items() if name not in properties}
+
+
+def _energies(statistics: StructureStatistics) -> Energies | None:
     energy = statistics.energy
+    if energy is None:
+        return None
     return Energies(
         min=float(energy.min()),
         mean=float(energy.mean()),
