@@ -34,6 +34,7 @@ def build() -> ArgumentParser:
         "pyg-schnet recipes lists the recipes that come with the package. "
         "Example: pyg-schnet train own_file --data.path frames.extxyz --out RUN\n"
         'pyg-schnet train own_file --data.path FILE --data.units "Hartree, Bohr"\n'
+        "pyg-schnet train own_file --data.path FILE --init MODEL --out RUN\n"
         "pyg-schnet train RUN/config.yaml --out RUN --resume",
         usage="pyg-schnet train RECIPE [--key value …]",
     )
@@ -69,6 +70,7 @@ def run(options: Namespace) -> int:
         trainer=TrainerConfig(**options.trainer.as_dict()),
         out=options.out,
         fabric=FabricConfig(**options.fabric.as_dict()),
+        init=options.init,
     )
     report = Report() if options.quiet or options.json else ConsoleReport(out)
     run = train(config, report, options.resume, options.overwrite)
@@ -95,6 +97,8 @@ def with_recipe(arguments: Sequence[str]) -> list[str]:
     """Turn ``RECIPE --a.b c`` into ``--config RECIPE --a.b c``, and check all option names."""
     from pyg_schnet.training.options import check_names, read_recipe, section_names
 
+    entries: dict[str, Any] = {}
+    init, after = None, 0
     sections = section_names()
     arguments = list(arguments)
     if arguments and not arguments[0].startswith("-"):
@@ -108,9 +112,23 @@ def with_recipe(arguments: Sequence[str]) -> list[str]:
             raise ValueError(f"`--{name}` is a section; pass its options one by one, as --{name}.KEY VALUE")
         if name == "config" and (equals or number + 1 < len(arguments)):
             recipe = find_recipe(value if equals else arguments[number + 1])
-            read_recipe(recipe)
+            entries = read_recipe(recipe)
+            after = number + (1 if equals else 2)
             if equals:
                 arguments[number] = f"--config={recipe}"
             else:
                 arguments[number + 1] = str(recipe)
-    return arguments
+        if name == "init" and (equals or number + 1 < len(arguments)):
+            init = value if equals else arguments[number + 1]
+    return [*arguments[:after], *_options_of_init(init, entries), *arguments[after:]]
+
+
+def _options_of_init(init: str | None, recipe: dict[str, Any]) -> list[str]:
+    """Return arguments for the options that the model to start from defines."""
+    from pyg_schnet.training.initialization import options_beside
+
+    texts = {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in options_beside(init, recipe).items()
+    }
+    return [f"--{name}={text}" for name, text in texts.items() if name != "init" or init is None]

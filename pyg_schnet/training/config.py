@@ -47,10 +47,12 @@ class DataConfig:
         seed: Seed of the random split.
         split: "random", the name of a published split of a processed data set, or an npz file with the
             arrays train, val and test.
-        references: Atomic reference energies: "fit", energies of the isolated atoms in eV by element, or
-            published ones such as "qm9:U0". "fit" uses the energies of isolated atoms in the data, and fits
-            them if one is missing. For given references, the mean residual of the training structures, in eV
-            per atom, is added, so that the predicted energy of an isolated atom differs from its reference.
+        references: Atomic reference energies: "fit", energies of the isolated atoms in eV by element,
+            published ones such as "qm9:U0", or "keep" for those of init. "fit" uses the energies of isolated
+            atoms in the data, and fits them if one is missing; with init, the fit is to the differences
+            between labels and its energies. For given references, the mean residual of the training
+            structures, in eV per atom, is added, so that the predicted energy of an isolated atom differs
+            from its reference.
         root: Folder for a processed copy of the data, which is then read only once; none by default.
         memory_map: Keep the structures on disk, for data sets larger than the memory; needs root or a
             .safetensors file.
@@ -113,6 +115,8 @@ class TrainerConfig:
         save_minutes: Minutes between checkpoints if validations are rarer.
         patience: Stop after this number of validations without improvement; never by default.
         seed: Seed of the initial weights and of the order of the batches.
+        freeze: Weights that are not trained: names of weights or modules, with * for any text, such as
+            ["embedding", "interactions.0.*"].
         precision: Precision of the network, "float32" or "float64"; labels and energies are always float64.
         threads: CPU threads per process; by default the fastest number, found by timing a few steps at the
             start. In compiled runs the weights do not depend on it.
@@ -149,6 +153,7 @@ class TrainerConfig:
     save_minutes: float = 10.0
     patience: int | None = None
     seed: int = 0
+    freeze: list[str] | None = None
     precision: str = "float32"
     threads: int | None = None
     compile: bool | str = "auto"
@@ -227,9 +232,13 @@ class TrainConfig:
         trainer: Optimization, schedule and execution.
         out: Directory of the run, which must not exist yet.
         fabric: Devices and processes.
+        init: Trained model to start from (fine-tuning): a checkpoint, a run, the name of a pretrained model,
+            or a weight file of PyG's or SchNetPack's SchNet. Its architecture becomes that of the run, and
+            the learning rate is 5e-4 unless it is given beside init. A run stores the path with the
+            SHA-256 of the file.
 
     Raises:
-        ValueError: If ``out`` is empty.
+        ValueError: If ``out`` is empty, or references are to be kept without a model to start from.
     """
 
     data: DataConfig
@@ -237,8 +246,11 @@ class TrainConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     out: str = "run"
     fabric: FabricConfig = field(default_factory=FabricConfig)
+    init: str | None = None
 
     def __post_init__(self) -> None:
+        if self.init is None and self.data.references == "keep":
+            raise ValueError("`data.references` must not be 'keep' without `init`, whose references are kept")
         if not self.out.strip():
             raise ValueError(f"`out` must name a folder for the run, got {self.out!r}; use '.' for this one")
 

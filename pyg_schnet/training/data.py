@@ -163,7 +163,7 @@ def _read_split_file(path: str, structures: int) -> Split:
 
 
 def _references(given: str | dict[str, float], train: AtomsDataset) -> References:
-    if given == "fit":
+    if given in ("fit", "keep"):  # kept ones are those of the model to start from
         return train.references()
     if isinstance(given, str):
         name, _, prop = given.partition(":")

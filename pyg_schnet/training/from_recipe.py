@@ -10,6 +10,7 @@ from torch import nn
 
 from pyg_schnet.io.recipes import find_recipe
 from pyg_schnet.training.callbacks import Callback
+from pyg_schnet.training.initialization import options_beside
 from pyg_schnet.training.options import build_config, read_recipe
 from pyg_schnet.training.progress import LineReport, Report, WarningReport
 from pyg_schnet.training.run import train as train_config
@@ -27,6 +28,7 @@ def train(
     model: Mapping[str, Any] | nn.Module | None = None,
     trainer: Mapping[str, Any] | None = None,
     fabric: Mapping[str, Any] | None = None,
+    init: str | os.PathLike | None = None,
     resume: bool = False,
     overwrite: bool = False,
     report: Report | Callable[[str], object] | None = None,
@@ -48,6 +50,8 @@ def train(
             ``forward(z, pos, batch)`` to train instead of SchNet, see :class:`~pyg_schnet.Potential`.
         trainer: Options of :class:`~pyg_schnet.training.TrainerConfig`, such as ``max_minutes``.
         fabric: Options of :class:`~pyg_schnet.training.FabricConfig`: devices and processes.
+        init: Trained model to start from (fine-tuning): a checkpoint, a run, the name of a pretrained model,
+            or a weight file of PyG's or SchNetPack's SchNet.
         resume: Continue the run in ``out`` from its last checkpoint, or start it if there is none.
         overwrite: Replace the run in ``out``.
         report: Function that takes the lines that the command shows, such as ``print``, or a
@@ -72,6 +76,9 @@ def train(
     sections = {"data": data, "model": model, "trainer": trainer, "fabric": fabric}
     own_model = sections.pop("model") if isinstance(model, nn.Module) else None
     entries = read_recipe(find_recipe(os.fspath(recipe)))
+    if own_model is not None and (init is not None or entries.get("init") is not None):
+        raise ValueError("`init` must not be given with a `model` of your own; load its weights yourself")
+    entries |= options_beside(None if init is None else os.fspath(init), entries)
     for section, options in sections.items():
         for name, value in _options(section, options):
             entries[f"{section}.{name}"] = value

@@ -10,7 +10,7 @@ import errno
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from torch import nn
 from torch_geometric.data import Data, InMemoryDataset
 
 from pyg_schnet.datasets import AtomsDataset
+from pyg_schnet.datasets.references import References
 from pyg_schnet.datasets.splits import Split
 from pyg_schnet.datasets.streaming import sizes
 from pyg_schnet.io.units import kcal_per_mol
@@ -27,6 +28,8 @@ from pyg_schnet.io.yaml_file import read_yaml
 from pyg_schnet.nn import SchNet, SchNetConfig
 from pyg_schnet.plots import plot_learning_curve
 from pyg_schnet.potentials.checkpoint import load
+from pyg_schnet.potentials.checkpoint import provenance as provenance_of
+from pyg_schnet.potentials.checkpoint import read as read_checkpoint
 from pyg_schnet.potentials.device import use_threads
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.training.callbacks import Callback
@@ -34,6 +37,13 @@ from pyg_schnet.training.config import TrainConfig
 from pyg_schnet.training.data import TrainingData, hash_files, read_data
 from pyg_schnet.training.distributed import Processes
 from pyg_schnet.training.domain_statistics import measure_domain
+from pyg_schnet.training.initialization import (
+    Initialization,
+    freeze,
+    read_initialization,
+    split_hash,
+    with_hash,
+)
 from pyg_schnet.training.loggers import make_loggers
 from pyg_schnet.training.loop import fit, stop_on_signal
 from pyg_schnet.training.progress import Report
@@ -86,15 +96,31 @@ def train(
         with processes.collective_errors():
             loggers = make_loggers(config, run) if processes.is_rank_zero else []
             can_resume = resume and run.last.is_file()
+            initial = None
+            if config.init is not None:
+                config = replace(config, init=with_hash(config.init))
+                initial = None if can_resume else _initialization(config, model)
             data = read_data(config.data, getattr(torch, config.trainer.precision), report, not can_resume)
-            if data.references.is_given and (model is not None or _sums_atoms(config.model)):
+            if config.data.references == "keep":
+                data = data._replace(references=_kept_references(initial, run, data))
+            elif data.references.is_given and (model is not None or _sums_atoms(config.model)):
                 shifted = data.references.with_mean_residual(data.train.compositions())
                 data = data._replace(references=shifted)
             train_set, val_set = data.train, data.val
-            potential = _potential(config, data, model)
+            if initial is None:
+                potential = _potential(config, data, model)
+            else:
+                keep = config.data.references == "keep"
+                potential = initial.build(data.train, data.references, keep, config.trainer.seed)
+            if config.init is not None:
+                data = _with_references_of(potential, run if can_resume else None, data)
+            potential.domain = measure_domain(data.train)
+            frozen = freeze(potential.model, config.trainer.freeze or ())
             if model is None and (cutoff := config.model.cutoff) is not None:
                 train_set, val_set = (_with_edges(part, cutoff) for part in (train_set, val_set))
             provenance = _provenance(config, data)
+            if config.init is not None:
+                provenance["init"] = _origin(config, initial, run, data)
             if processes.is_rank_zero:
                 run.prepare(resume, overwrite)
             resume = resume and run.last.is_file()
@@ -103,6 +129,10 @@ def train(
         with processes.collective_errors():
             processes.require_identical(_fingerprint(config, run, data, provenance, resume))
         _describe(config, potential, data, report)
+        if config.init is not None:
+            _describe_init(config, provenance["init"], report)
+        if frozen:
+            report.line(f"Not trained: {', '.join(frozen)}.")
         if processes.world_size > 1:
             report.line(f"{processes.world_size} processes share each batch.")
         with stop_on_signal() as stop, use_threads(1):  # until the run chooses its number of threads
@@ -154,7 +184,7 @@ def _fingerprint(
 ) -> str:
     """Return a text of all that the processes of a run must agree on."""
     hashes = [data.split.sha256(), *_hashes(provenance), hash_files(str(run.last)) if resume else ""]
-    return repr([*hashes, config.model, config.trainer])
+    return repr([*hashes, config.model, config.trainer, split_hash(config.init or "")[1]])
 
 
 def _write_configuration(
@@ -213,9 +243,61 @@ def _potential(config: TrainConfig, data: TrainingData, model: nn.Module | None)
             torch.default_generator.manual_seed(config.trainer.seed)
             model = SchNet(**asdict(config.model))
     references = data.references
-    potential = Potential(model, data.train.scale(references), references.energy, references.elements)
-    potential.domain = measure_domain(data.train)
-    return potential
+    return Potential(model, data.train.scale(references), references.energy, references.elements)
+
+
+def _initialization(config: TrainConfig, model: nn.Module | None) -> Initialization:
+    if model is not None:
+        raise ValueError("`init` must not be given with a `model` of your own; load its weights yourself")
+    assert config.init is not None
+    initial = read_initialization(config.init)
+    initial.check(config.model)
+    cast(SchNet, initial.potential.model).filters = config.model.filters
+    return initial
+
+
+def _kept_references(initial: Initialization | None, run: RunDirectory, data: TrainingData) -> References:
+    if initial is not None:
+        return initial.kept_references(data.train)
+    return replace(data.references, span=None, shift=0.0, is_given=True)  # stored in the run's state
+
+
+def _with_references_of(potential: Potential, run: RunDirectory | None, data: TrainingData) -> TrainingData:
+    """Return the data with the references that a potential has; a resumed run has stored its own."""
+    if run is not None:
+        tensors = read_checkpoint(run.last, "training state")[1]
+        potential.scale.copy_(tensors["potential.scale"])
+        potential.atomref.copy_(tensors["potential.atomref"])
+    references = replace(data.references, energy=potential.atomref.clone(), shift=0.0)
+    return data._replace(references=references)
+
+
+def _origin(
+    config: TrainConfig, initial: Initialization | None, run: RunDirectory, data: TrainingData
+) -> dict[str, Any]:
+    """Return the provenance of the model to start from; a resumed run has stored it."""
+    if initial is None:
+        stored = provenance_of(run.model).get("init") if run.model.is_file() else None
+        path, sha256 = split_hash(config.init or "")
+        return stored or {"path": path, "sha256": sha256}
+    new = [chemical_symbols[z] for z in initial.new_elements(data.train)]
+    origin = {"path": initial.path, "sha256": initial.sha256, "new_elements": new}
+    return {**origin, "references": config.data.references, "provenance": dict(initial.provenance)}
+
+
+def _describe_init(config: TrainConfig, origin: dict[str, Any], report: Report) -> None:
+    """Report what is taken over from the model to start from, and what is new."""
+    report.line(
+        f"Starting from {origin['path']} (SHA-256 {origin['sha256'][:12]}…): architecture, weights and scale "
+        f"are taken over; learning rate {config.trainer.lr:g}"
+    )
+    kept = config.data.references == "keep"
+    text = "kept" if kept else "fitted to the differences between the labels and its energies"
+    report.line(f"Its atomic references are {text}; the training domain is that of the new data.")
+    if origin.get("new_elements"):
+        report.line(
+            f"Elements that it has not seen, with new embeddings: {', '.join(origin['new_elements'])}"
+        )
 
 
 def _describe(config: TrainConfig, potential: Potential, data: TrainingData, report: Report) -> None:
@@ -269,6 +351,12 @@ def _check_resumable(
                 raise ValueError(
                     f"`{section}.{name}` must be {old!r} as in {run.config} to resume that run, got {value!r}"
                 )
+    started, now = (split_hash(init or "")[1] for init in (before.get("init"), config.init))
+    if started != now:
+        raise ValueError(
+            f"`init` must be {before.get('init')!r} as in {run.config} to resume that run, got "
+            f"{config.init!r}"
+        )
     same = all(torch.equal(*parts) for parts in zip(run.read_split(), split, strict=True))
     if run.read_hashes() != _hashes(provenance) or not same:
         raise ValueError(
