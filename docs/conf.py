@@ -35,6 +35,7 @@ extensions = [
     "layers",  # a picture of the layers of packages
     "links",  # a check of the links within the built pages
     "mathml",  # equations without scripts
+    "pretrained",  # a table of the pretrained models
     "recognized",  # tables of the names that readers recognize
     "reexports",  # links by any name of an object
 ]

@@ -56,9 +56,7 @@ def run(options: Namespace) -> int:
     if options.json:
         print(json.dumps({name: _entry(card, path) for name, (card, path) in cards.items()}))
     elif not cards:
-        out.print(
-            "no models are installed; pip install pyg-schnet-models, or pip install ./models in a clone"
-        )
+        out.print("no models are installed; pip install ./models in a clone of pyg_schnet installs them")
     else:
         out.print(_table(list(cards.values())), soft_wrap=False)
         out.print(

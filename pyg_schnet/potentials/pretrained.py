@@ -18,7 +18,7 @@ from pyg_schnet.potentials.model_card import ModelCard
 GROUP = "pyg_schnet.models"  # entry points of packages with models
 _CHECKOUT = Path(__file__).parents[2] / "models" / "pyg_schnet_models"
 _REPOSITORY = re.compile(r"hf:([\w.-]+/[\w.-]+?)(?:@([\w.-]+))?(?:/([\w./-]+))?(?:#sha256=([0-9a-f]{64}))?")
-_INSTALL = "pip install pyg-schnet-models, or pip install ./models in a clone"
+_INSTALL = "pip install ./models in a clone of pyg_schnet"
 
 
 def model_folders() -> list[Path]:
@@ -99,7 +99,8 @@ def _unknown(name: str) -> FileNotFoundError:
     known = named_models()
     if not known:
         return FileNotFoundError(
-            f"{name}: no such checkpoint or run, and no pretrained models are installed; {_INSTALL}"
+            f"{name}: no such checkpoint or run, and no pretrained models are installed; {_INSTALL} "
+            "installs them"
         )
     return FileNotFoundError(
         f"{name}: no such checkpoint, run or pretrained model; `pyg-schnet models` lists the models."
@@ -111,7 +112,9 @@ def _verified(card: Path) -> str:
     """Return the path of the weights beside a card, whose hash it states."""
     weights = card.with_suffix(".safetensors")
     if not weights.is_file() or hash_file(weights) != read_toml(ModelCard, card).sha256:
-        raise ValueError(f"{weights}: must be the file of its card, got none or another; {_INSTALL}")
+        raise ValueError(
+            f"{weights}: must be the file of its card, got none or another; {_INSTALL} installs it"
+        )
     return str(weights)
 
 

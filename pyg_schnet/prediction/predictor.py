@@ -21,6 +21,7 @@ from pyg_schnet.graph.memory import (
 )
 from pyg_schnet.graph.validation import check_predictions
 from pyg_schnet.potentials.ensemble import Ensemble
+from pyg_schnet.potentials.intended_use import warn_of_other_molecules
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.potentials.training_domain import TrainingDomain
 from pyg_schnet.simulation.calculator import Model, evaluation_copy
@@ -190,6 +191,7 @@ def _evaluate_chunk(
 def _evaluate_together(
     potential: Potential | Ensemble, frames: list[Atoms], forces: bool, stress: bool
 ) -> list[Atoms]:
+    warn_of_other_molecules(potential, frames)
     batch = _collate(frames, potential.scale.device)
     have_volume = [has_volume(frame) for frame in frames]
     out = potential(batch, forces=forces, stress=stress and any(have_volume))

@@ -11,6 +11,7 @@ import torch
 from ase import Atoms
 
 from pyg_schnet.potentials.ensemble import Ensemble
+from pyg_schnet.potentials.intended_use import warn_of_motion, warn_of_other_molecules
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.potentials.training_domain import MIN_DISTANCE_RATIO
 from pyg_schnet.simulation.batched_integrator import BatchedIntegrator
@@ -117,6 +118,8 @@ def run_md_batched(
     own = evaluation_copy(potential, device)
     compile_copy(own)
     BatchedLimits(own.domain, closest, max_force)  # raises before the work
+    warn_of_motion(own)
+    warn_of_other_molecules(own, structures)
     for number, atoms in enumerate(structures):
         check_batched(own, atoms, number)
     for number, atoms in enumerate(structures):

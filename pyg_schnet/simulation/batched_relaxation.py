@@ -9,6 +9,7 @@ from ase import Atoms
 from ase.constraints import FixAtoms
 
 from pyg_schnet.potentials.ensemble import Ensemble
+from pyg_schnet.potentials.intended_use import warn_of_motion, warn_of_other_molecules
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.simulation.batched_system import BatchedSystem, check_batched, check_sequence, count_pairs
 from pyg_schnet.simulation.calculator import Model, compile_copy, evaluation_copy
@@ -99,6 +100,7 @@ def relax_stream(
     if max_pairs < 1:
         raise ValueError(f"`max_pairs` must be at least 1, got {max_pairs}")
     own = evaluation_copy(potential, device)
+    warn_of_motion(own)
     compile_copy(own)
     return _relax_in_order(_Queue(own, structures, max_pairs, on_refused), fmax, steps)
 
@@ -150,6 +152,7 @@ class _Queue:
         self._pairs = {number: self._pairs[number] for number in [*numbers, *added]}
         frames = [] if fire is None else fire.system.frames(kept)
         structures = dict(zip(numbers, frames, strict=True)) | added
+        warn_of_other_molecules(self.potential, added.values())
         while structures:
             try:
                 system = BatchedSystem(self.potential, list(structures.values()), list(structures))

@@ -21,6 +21,7 @@ from pyg_schnet.kernels import on_accelerator
 from pyg_schnet.potentials.checkpoint import load
 from pyg_schnet.potentials.device import check_device
 from pyg_schnet.potentials.ensemble import Ensemble, is_ensemble_file
+from pyg_schnet.potentials.intended_use import warn_of_other_molecules
 from pyg_schnet.potentials.model_files import Model as Model
 from pyg_schnet.potentials.model_files import resolve_models
 from pyg_schnet.potentials.potential import Potential
@@ -213,6 +214,7 @@ class SchNetCalculator(Calculator):
         """Return the structure on the accelerator; ``None`` for models that find their pairs themselves."""
         if self._resident is None or not self._resident.fits(self.potential, atoms):
             self._resident = None
+            warn_of_other_molecules(self.potential, [atoms])
             members = self.potential.potentials if isinstance(self.potential, Ensemble) else [self.potential]
             bounded = any(getattr(member.model, "max_num_neighbors", None) for member in members)
             if not bounded and self.potential.takes_graph(from_ase(atoms)):
@@ -234,6 +236,7 @@ class SchNetCalculator(Calculator):
         if data is not None and numbers == self._numbers and not atoms.pbc.any():
             data.pos.copy_(torch.from_numpy(atoms.positions))  # pyright: ignore[reportOptionalMemberAccess]
             return data
+        warn_of_other_molecules(self.potential, [atoms])
         data = from_ase(atoms).to(str(self.potential.scale.device))
         self._data, self._numbers = None if atoms.pbc.any() else data, numbers
         if self.neighbors is not None and atoms.pbc.any():

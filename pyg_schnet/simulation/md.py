@@ -12,6 +12,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.md.md import MolecularDynamics
 
+from pyg_schnet.potentials.intended_use import warn_of_motion
 from pyg_schnet.potentials.training_domain import MIN_DISTANCE_RATIO
 from pyg_schnet.simulation.integrators import (
     MDSettings,
@@ -170,6 +171,7 @@ def run_md(
     limits = Limits(system, closest, max_force, stop_if_uncertain)
     recorder = Recorder(system, settings, trajectory, log, overwrite, resume)
     domain, constraints = training_domain_of(system.calc), system.constraints
+    warn_of_motion(getattr(system.calc, "potential", None))
     if settings.has_barostat and domain is not None and not domain.stress:
         warnings.warn(_NO_STRESS, stacklevel=2)
     rotation = not settings.conserves_energy or bool(system.pbc.any())

@@ -15,6 +15,7 @@ from ase.optimize import BFGS, FIRE, LBFGS
 from torch import Tensor
 
 from pyg_schnet.io.units import GPa
+from pyg_schnet.potentials.intended_use import warn_of_motion
 from pyg_schnet.potentials.training_domain import TrainingDomain
 from pyg_schnet.simulation.limits import training_domain_of
 from pyg_schnet.simulation.structures import (
@@ -106,6 +107,7 @@ def relax(
         raise ValueError(
             f"`cell` needs a structure that is periodic in all directions, got pbc {system.pbc.tolist()}"
         )
+    warn_of_motion(getattr(system.calc, "potential", None))
     moving = FrechetCellFilter(system, scalar_pressure=pressure * GPa) if cell else system
     minimizer = _OPTIMIZERS[optimizer](moving, logfile=None)  # pyright: ignore[reportArgumentType]
     iterations = minimizer.irun(fmax=fmax, steps=steps)
