@@ -3,23 +3,21 @@ Fine-tuning on other labels
 ===========================
 
 A potential trained on many frames of one method is continued on fifty frames of another: here from GFN2-xTB
-to GFN1-xTB, which tblite computes. Beside it, the same training from random weights.
+to GFN1-xTB, which tblite computes. Beside it, a training from random weights on five hundred frames.
+Forces' errors on 100 other frames, of one seed: 27.9 meV/Å from 50 frames in 300 steps, 34.9 from random
+weights and 500 frames in 1,000 steps; before fine-tuning, 90.7.
 """
 
 import argparse
 import tempfile
 from pathlib import Path
 
-import torch
+import numpy as np
 from ase import Atoms
 from ase.io import write
 
 import pyg_schnet
-from pyg_schnet import Potential, SchNet
 from pyg_schnet.datasets import AtomsDataset
-from pyg_schnet.loader import DataLoader
-from pyg_schnet.training import potential_loss
-from pyg_schnet.transforms import to_ase
 
 try:
     from tblite.ase import TBLite
@@ -31,71 +29,55 @@ parser.add_argument(
     "--model", help="run or checkpoint of a potential for H, C and O; by default trained here"
 )
 parser.add_argument("--n_train", type=int, default=50, help="number of frames with the other labels")
+parser.add_argument("--n_scratch", type=int, default=500, help="number of frames without a trained model")
 parser.add_argument("--steps", type=int, default=300)
+parser.add_argument("--scratch_steps", type=int, default=1000)
 options = parser.parse_args()
 
 # %%
-# The trained potential.
+# The trained potential, from the first 800 of 1,500 frames.
 
-root = Path(pyg_schnet.__file__).parents[1]  # the clone
-sample = root / "datasets" / "md17" / "ethanol_gfn2_xtb.npz"
-run = options.model or pyg_schnet.train(
-    sample, out=root / "runs" / "ethanol", data={"n_train": 1000}, trainer={"max_steps": 800}, resume=True
+folder = Path(tempfile.mkdtemp())
+sample = np.load(Path(pyg_schnet.__file__).parents[1] / "datasets" / "md17" / "ethanol_gfn2_xtb.npz")
+many = folder / "gfn2_xtb.npz"
+np.savez(many, z=sample["z"], **{key: sample[key][:800] for key in "REF"})
+model = options.model or pyg_schnet.train(
+    many, out=folder / "ethanol", data={"n_val": 50}, trainer={"max_steps": 1000}
 )
 
 # %%
-# Frames with the other labels; 100 more to test.
+# Other frames with the other labels; 100 more to test.
 
 
-def label(atoms: Atoms) -> Atoms:
+def label(positions: np.ndarray) -> Atoms:
     """Compute energy (eV) and forces (eV/Å) by GFN1-xTB."""
-    copy = Atoms(atoms.numbers, atoms.positions)
-    copy.calc = TBLite(method="GFN1-xTB", verbosity=0)
-    copy.get_forces()
-    return copy
+    atoms = Atoms(sample["z"], positions)
+    atoms.calc = TBLite(method="GFN1-xTB", verbosity=0)
+    atoms.get_forces()
+    return atoms
 
 
-frames = AtomsDataset(path=sample)[-options.n_train - 100 :]
-file = Path(tempfile.mkdtemp()) / "gfn1_xtb.extxyz"
-write(file, [label(to_ase(frame)) for frame in frames])
-labelled = AtomsDataset(path=file)
-train, test = labelled[:-100], labelled[-100:]
-
-# %%
-# The other method has other energies of atoms: their mean difference goes into the references, so that the
-# network learns only what is left.
-
-
-def fit(potential: Potential, lr: float) -> None:
-    """Train a potential on the frames of the other method, and print its errors."""
-    optimizer = torch.optim.Adam(potential.parameters(), lr=lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.steps)
-    step = 0
-    while step < options.steps:
-        for batch in DataLoader(train, batch_size=10, shuffle=True):
-            loss = potential_loss(potential(batch), batch, energy_weight=0.1, scale=potential.scale)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            step += 1
-    print(pyg_schnet.evaluate(potential, test))
-
-
-torch.manual_seed(0)
-potential = pyg_schnet.load(run)
-potential.train().requires_grad_(True)
-errors = pyg_schnet.evaluate(potential, train)
-shift = (errors.energy[0] - errors.energy[1]).mean() / errors.sizes[0]
-potential.atomref[list(potential.elements)] += shift
-print(f"references shifted by {shift:.3f} eV per atom")
+most = max(options.n_train, options.n_scratch)
+frames = [label(positions) for positions in sample["R"][800 : 800 + most]]
+write(folder / "few.extxyz", frames[: options.n_train])
+write(folder / "scratch.extxyz", frames[: options.n_scratch])
+write(folder / "test.extxyz", [label(positions) for positions in sample["R"][-100:]])
+test = AtomsDataset(path=folder / "test.extxyz")
 
 # %%
-# Before, after, and from random weights.
+# Before, after, and from random weights. With ``init``, architecture and weights are those of the model,
+# and its references are fitted to the other method's energies.
 
+trainer = {"batch_size": 10, "val_every": 50, "max_steps": options.steps}
 print("\nbefore fine-tuning")
-print(pyg_schnet.evaluate(potential, test))
+print(pyg_schnet.evaluate(model, test))
 print("\nafter fine-tuning")
-fit(potential, lr=3e-4)
+few = pyg_schnet.train(folder / "few.extxyz", init=model, out=folder / "tuned", trainer=trainer)
+print(pyg_schnet.evaluate(few, test))
 print("\ntrained from random weights")
-fit(Potential(SchNet.paper(), train.scale(), train.atomref(), train.elements()), lr=1e-3)
+trainer["max_steps"] = options.scratch_steps
+print(
+    pyg_schnet.evaluate(
+        pyg_schnet.train(folder / "scratch.extxyz", out=folder / "new", trainer=trainer), test
+    )
+)

@@ -192,7 +192,8 @@ def test_scattered_measurements_are_interpolated_better_than_by_distance():
 
 def test_fine_tuning_lowers_the_errors(ethanol):
     pytest.importorskip("tblite", reason="needs tblite: pip install 'pyg-schnet[tblite]'")
-    text = run("16_fine_tuning.py", "--model", ethanol, "--n_train", "20", "--steps", "40")
+    few = ("--n_train", "20", "--steps", "40", "--n_scratch", "40", "--scratch_steps", "40")
+    text = run("16_fine_tuning.py", "--model", ethanol, *few)
     before, after, scratch = (float(error) for error in re.findall(r"^forces +(\S+)", text, re.M))
     assert after < before
     assert after < scratch
