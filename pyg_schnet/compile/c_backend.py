@@ -106,7 +106,7 @@ class CProgram:
         if self._library is None:
             raise Unsupported(str(reason))
         self._program = ctypes.addressof(ctypes.c_char.in_dll(self._library, "program"))
-        self._has_forces = trace.has_forces
+        self._rows = trace.rows
         self._inputs = len(arguments_of(trace))
         gradients = [None if g is None else g.meta["val"] for g in trace.gradients]
         self._gradients = [None if g is None else tuple(map(int, g.shape)) for g in gradients]
@@ -128,9 +128,15 @@ class CProgram:
         self, bound: BoundWeights, inputs: Inputs, keep: bool
     ) -> tuple[list[Tensor], list[Tensor], Execution]:
         """Compute energy and forces; see :class:`~pyg_schnet.compile.program.Program`."""
-        results = [torch.empty(inputs.graph.num_molecules, dtype=torch.float64, device="cpu")]
-        if self._has_forces:
-            results.append(torch.empty_like(inputs.graph.site_pos))
+        graph = inputs.graph
+        results = [
+            torch.empty_like(graph.site_pos)
+            if rows == "sites"
+            else torch.empty(
+                len(graph.z) if rows == "atoms" else graph.num_molecules, dtype=torch.float64, device="cpu"
+            )
+            for rows in self._rows
+        ]
         tensors = inputs.tensors()
         execution = self.execute(bound, tensors, results, inputs.sizes(), inputs.knots.start)
         if not keep:

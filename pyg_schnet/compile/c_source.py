@@ -267,9 +267,9 @@ class _Program:
         return forward.text(), self._function.text()
 
     def _write_results(self) -> None:
-        rows = ("molecules", self._divided(self._trace.inputs["pos"]))
-        for number, (node, along) in enumerate(zip(self._trace.results, rows, strict=False)):
-            value = self._use(self._value(node))
+        sites = self._divided(self._trace.inputs["pos"])
+        for number, (node, rows) in enumerate(zip(self._trace.results, self._trace.rows, strict=True)):
+            value, along = self._use(self._value(node)), sites if rows == "sites" else rows
             if str(value.rows) != along or not value.is_contiguous:
                 raise Unsupported(f"a result of the shape {value.comment}")
             to = f"({value.type} *)part->result[{number}] + part->first.{along} * {c_text(value.columns)}"

@@ -47,11 +47,12 @@ def difference(
     """
     tolerance = _TOLERANCE[next(potential.model.parameters()).dtype]
     graph = inputs.graph
-    none = expected["energy"].new_zeros(graph.num_molecules)
+    none = graph.pos.new_zeros(graph.num_molecules, dtype=torch.float64)
     references = potential.scaled(none, graph.z, graph.batch, graph.num_molecules)
     for name, value in expected.items():
         base = references if name == "energy" else torch.zeros_like(value)  # which would hide any difference
-        rounding = 1e-13 * base.abs().max() + 1e-3 * tolerance * largest_force * (name != "energy")
+        from_forces = name in ("forces", "stress")
+        rounding = 1e-13 * base.abs().max() + 1e-3 * tolerance * largest_force * from_forces
         if not _agree(found[name] - base, value - base, tolerance, rounding):
             return f"{name} differ" if name == "forces" else f"{name} differs"
     if not trained:
@@ -59,7 +60,10 @@ def difference(
     losses = []
     for results in (expected, found):
         generator = torch.Generator().manual_seed(0)
-        noise = {name: torch.randn(v.shape, generator=generator, device="cpu") for name, v in results.items()}
+        shapes = {name: results[name].shape for name in expected}  # in one order
+        noise = {
+            name: torch.randn(shape, generator=generator, device="cpu") for name, shape in shapes.items()
+        }
         losses.append([(value * noise[name].to(value)).sum() for name, value in results.items()])
     names, parameters = zip(
         *((n, p) for n, p in potential.named_parameters() if p.requires_grad), strict=True

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Hashable, MutableMapping
+from collections.abc import Hashable, MutableMapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pyg_schnet.compile.comparison import difference, with_nonzero_weights
 from pyg_schnet.compile.inputs import Inputs, find_inputs
-from pyg_schnet.compile.weights import Weights
+from pyg_schnet.compile.weights import Weights, result_names
 from pyg_schnet.graph.pair_graph import PairGraph
 from pyg_schnet.kernels import (
     WeightsVersion,
@@ -154,14 +154,14 @@ class CompiledPotential:
         if program is None:
             return None
         if trained:
-            out = _differentiable_results(program, weights, inputs)
+            out = _differentiable_results(program, potential, weights, inputs)
         else:
             changes = not self.constant or any(weight.requires_grad for weight in weights)
             # From an accelerator, reading weights takes longer than a call.
             if changes and not on_accelerator(weights[0]):
                 versions = [*versions, state.version.read(weights)]
             out = _frozen_results(program, state, potential, weights, versions, inputs)
-        return _with_stress(out, graph, forces, volume)
+        return potential.in_callers_order(_with_stress(out, graph, forces, volume), graph)
 
     def _current_state(self, potential: Potential, trained: bool) -> tuple[_State, list[Tensor], list[Any]]:
         """Return what is known of a potential, its tensors and their versions; update it after a change."""
@@ -255,10 +255,10 @@ def _compile(
     expected, state = own.evaluate(inputs.graph, forces, volume), _State(own)
     weights = state.weights.tensors()
     if trained:
-        raw = _differentiable_results(program, weights, inputs)
+        raw = _differentiable_results(program, own, weights, inputs)
     else:
         raw = _frozen_results(program, state, own, weights, [], inputs)
-    found = _with_stress(raw, inputs.graph, forces, volume)
+    found = own.in_callers_order(_with_stress(dict(raw), inputs.graph, forces, volume), inputs.graph)
     if "stress" in expected:  # molecules beside crystals have none
         known = ~expected["stress"].isnan()
         expected, found = ({**results, "stress": results["stress"][known]} for results in (expected, found))
@@ -269,9 +269,11 @@ def _compile(
     return (program, None) if other is None else (None, f"the compiled {other} from eager")
 
 
-def _differentiable_results(program: Program, weights: list[Tensor], inputs: Inputs) -> dict[str, Tensor]:
+def _differentiable_results(
+    program: Program, potential: Potential, weights: list[Tensor], inputs: Inputs
+) -> dict[str, Tensor]:
     """Compute results that are differentiable by the weights."""
-    return _named(_ProgramFunction.apply(program, inputs, *weights))
+    return _named(potential, _ProgramFunction.apply(program, inputs, *weights))
 
 
 def _frozen_results(
@@ -288,7 +290,7 @@ def _frozen_results(
     if kept is not frozen:
         bound = program.bind(frozen)
         state.bound[program] = frozen, bound
-    return _named(program.forward(bound, inputs, keep=False)[0])
+    return _named(potential, program.forward(bound, inputs, keep=False)[0])
 
 
 def _with_stress(
@@ -297,11 +299,13 @@ def _with_stress(
     """Compute forces and stresses from forces on sites."""
     if "forces" not in out:
         return out
-    return {"energy": out["energy"], **graph.forces_and_stress(out["forces"], forces, volume)}
+    site_forces = out.pop("forces")
+    return {**out, **graph.forces_and_stress(site_forces, forces, volume)}
 
 
-def _named(results: Any) -> dict[str, Tensor]:
-    return dict(zip(("energy", "forces"), results, strict=False))
+def _named(potential: Potential, results: Sequence[Tensor]) -> dict[str, Tensor]:
+    has_forces = len(results) > potential.has_energy + len(potential.properties)
+    return dict(zip(result_names(potential, has_forces), results, strict=True))
 
 
 def _frozen_weights(

@@ -18,7 +18,7 @@ from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 from torch.nn.utils.stateless import _reparametrize_module  # functional_call, but for any method
 
 from pyg_schnet.compile.inputs import Inputs
-from pyg_schnet.compile.weights import Weights
+from pyg_schnet.compile.weights import Weights, result_names
 from pyg_schnet.graph.csr import Csr
 from pyg_schnet.graph.pair_graph import PairGraph
 from pyg_schnet.kernels import (
@@ -52,8 +52,8 @@ class Trace:
         graph: The operations.
         weights: Placeholders of parameters, buffers and, for evaluation, tables of filters.
         inputs: Placeholders of a batch's tensors and numbers, by name, in the order of ``Inputs.values()``.
-        cotangents: Placeholders of the gradients of energy and forces, where weights are trained.
-        has_forces: Whether forces are computed.
+        cotangents: Placeholders of the gradients of the results, where weights are trained.
+        rows: What the rows of each result stand for, ``"molecules"``, ``"atoms"`` or, of forces, ``"sites"``.
         sizes: Names of the symbols in the shapes of the graph's values.
     """
 
@@ -61,18 +61,18 @@ class Trace:
     weights: list[Node]
     inputs: dict[str, Node]
     cotangents: list[Node]
-    has_forces: bool
+    rows: list[str]
     sizes: dict[sympy.Symbol, sympy.Symbol]
 
     @property
     def results(self) -> list[Node]:
-        """Energy and, if wanted, forces."""
-        return self._output[: 1 + self.has_forces]  # pyright: ignore
+        """Energy and, if wanted, forces; then properties."""
+        return self._output[: len(self.rows)]  # pyright: ignore
 
     @property
     def gradients(self) -> list[Node | None]:
         """Gradients of the weights, ``None`` for one on which the results do not depend."""
-        return self._output[1 + self.has_forces :]
+        return self._output[len(self.rows) :]
 
     @property
     def _output(self) -> list[Node | None]:
@@ -142,8 +142,12 @@ def trace(potential: Potential, like: Inputs, forces: bool, trained: bool) -> Tr
     if not trained:
         shape = (knots - _OUTER_KNOTS, config.num_filters)
         tables = [sizes.tensor(weights[0], *shape) for _ in splines]
-    cotangents = [sizes.tensor(pos.new_empty(0).double(), inputs["molecules"])] if trained else []
-    cotangents += [sizes.tensor(pos)] if trained and forces else []
+    rows = ["molecules"] * potential.has_energy + ["sites"] * forces
+    rows += ["atoms" if target.is_atomic else "molecules" for target in potential.properties]
+    extents = {"molecules": inputs["molecules"], "atoms": inputs["z"].size(0)}
+    double = pos.new_empty(0).double()
+    cotangents = [sizes.tensor(pos) if row == "sites" else sizes.tensor(double, extents[row]) for row in rows]
+    cotangents = cotangents if trained else []
 
     def evaluate(weights, tables, inputs, cotangents):
         weights = [tensor.detach() for tensor in weights]
@@ -166,14 +170,14 @@ def trace(potential: Potential, like: Inputs, forces: bool, trained: bool) -> Tr
         knots = knots._replace(distance=distance, layout=rows)
         named = dict(zip(found.names, weights, strict=True))
         with _reparametrize_module(potential, named), _given_tables(splines, tables):
-            relative = potential.model.predict(graph, pairs, knots)  # pyright: ignore
-            energy = potential.scaled(relative, z, graph.batch, molecules)
-        results = [energy]
+            features = potential.model.represent(graph, pairs, knots)  # pyright: ignore
+            results = list(potential.read_out(features, graph).values())
         if forces:
+            energy = results[0]
             with without_weight_gradients():
                 ones = torch.ones_like(energy)
                 (gradient,) = torch.autograd.grad(energy, pos, ones, create_graph=trained)
-            results.append(-gradient)
+            results.insert(1, -gradient)
         if not trained:
             return [result.detach() for result in results]
         with without_position_gradients():
@@ -188,7 +192,7 @@ def trace(potential: Potential, like: Inputs, forces: bool, trained: bool) -> Tr
     sizes.check_generality()
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     labels = [*found.names, *(f"table_{k}" for k in range(len(tables))), *names]
-    labels += ["energy_gradient", "forces_gradient"][: len(cotangents)]
+    labels += [f"{name}_gradient" for name in result_names(potential, forces)][: len(cotangents)]
     for node, label in zip(placeholders, labels, strict=True):
         node._rename(re.sub(r"\W", "_", label.removeprefix("model.")))
     held = len(weights) + len(tables)
@@ -198,7 +202,7 @@ def trace(potential: Potential, like: Inputs, forces: bool, trained: bool) -> Tr
         placeholders[:held],
         dict(zip(names, batch, strict=True)),
         placeholders[held + len(names) :],
-        forces,
+        rows,
         sizes.symbols,
     )
 

@@ -31,7 +31,8 @@ class Weights:
     """
 
     def __init__(self, potential: Potential):
-        self._snapshot = ModuleSnapshot({"model": potential.model}, around=[potential])
+        modules = {"model": potential.model, **({"heads": potential.heads} if potential.properties else {})}
+        self._snapshot = ModuleSnapshot(modules, around=[potential])
         self._root = potential._modules
         parameters = {name: True for name, _ in potential.named_parameters()}
         self.names = [*parameters, *(name for name, _ in potential.named_buffers())]
@@ -73,6 +74,12 @@ class Weights:
     def fit(self, tensors: list[Tensor]) -> bool:
         """Return whether tensors have the same types and shapes as at construction."""
         return [*map(_kind, tensors)] == self._kinds
+
+
+def result_names(potential: Potential, forces: bool) -> list[str]:
+    """Return the names of the results of a potential's programs, in order."""
+    energy = ["energy", *(["forces"] if forces else [])] if potential.has_energy else []
+    return [*energy, *(target.name for target in potential.properties)]
 
 
 def _kind(tensor: Tensor | None) -> tuple | None:

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from pyg_schnet.nn.radial import ShiftedSoftplus as ShiftedSoftplus
     from pyg_schnet.nn.readout import AtomicMean as AtomicMean
     from pyg_schnet.nn.readout import AtomicSum as AtomicSum
+    from pyg_schnet.nn.readout import AtomicValues as AtomicValues
     from pyg_schnet.nn.readout import AtomwiseNetwork as AtomwiseNetwork
     from pyg_schnet.nn.readout import DipoleMagnitude as DipoleMagnitude
+    from pyg_schnet.nn.readout import SpatialExtent as SpatialExtent
     from pyg_schnet.nn.schnet import SchNet as SchNet
 
 __getattr__, __dir__, __all__ = lazy_names(
@@ -32,8 +34,10 @@ __getattr__, __dir__, __all__ = lazy_names(
         "ShiftedSoftplus": "radial",
         "AtomicMean": "readout",
         "AtomicSum": "readout",
+        "AtomicValues": "readout",
         "AtomwiseNetwork": "readout",
         "DipoleMagnitude": "readout",
+        "SpatialExtent": "readout",
         "SchNet": "schnet",
     },
 )

@@ -25,7 +25,7 @@ class SchNetConfig:
         num_interactions: Number of interaction blocks.
         num_gaussians: Number of radial functions.
         cutoff: Cutoff in Å; null connects all pairs of a molecule.
-        readout: "add" for extensive, "mean" for intensive properties.
+        readout: "add" for extensive, "mean" for intensive properties; null for the features of atoms.
         dipole: Predict the length of the dipole moment.
         mean: Added to each atom's contribution.
         std: Factor of each atom's contribution.
@@ -48,7 +48,7 @@ class SchNetConfig:
     num_interactions: int = 6
     num_gaussians: int = 50
     cutoff: float | None = 10.0
-    readout: str = "add"
+    readout: str | None = "add"
     dipole: bool = False
     mean: float | None = None
     std: float | None = None
@@ -101,8 +101,8 @@ class SchNetConfig:
             raise ValueError(
                 f"`cutoff` must be positive, finite and in Å (None connects all pairs), got {self.cutoff}"
             )
-        if self.readout not in READOUTS:
-            raise ValueError(f"`readout` must be 'add' or 'mean', got {self.readout!r}")
+        if self.readout is not None and self.readout not in READOUTS:
+            raise ValueError(f"`readout` must be 'add', 'mean' or None, got {self.readout!r}")
         if self.envelope is not None and self.envelope not in ENVELOPES:
             raise ValueError(f"`envelope` must be 'cosine', 'polynomial' or None, got {self.envelope!r}")
         if self.dipole and self.zero_output:

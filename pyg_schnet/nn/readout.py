@@ -173,7 +173,41 @@ class AtomicMean(AtomicSum):
         return super().combine(out, z, pos, batch, molecules) / atoms
 
 
-class DipoleMagnitude(Readout):
+class CenteredReadout(Readout):
+    """Base class of readouts of positions relative to the center of mass.
+
+    Args:
+        network: Maps features to one number for each atom.
+    """
+
+    masses: Tensor  # (100,), u
+
+    def __init__(self, network: nn.Module):
+        super().__init__(network)
+        from ase.data import atomic_masses  # ASE is slow to import, and only these readouts need it
+
+        masses = torch.tensor(atomic_masses[: MAX_ATOMIC_NUMBER + 1], dtype=torch.float64)
+        self.register_buffer("masses", masses, persistent=False)
+
+    def relative_to_center(self, z: Tensor, pos: Tensor, batch: Tensor, molecules: int) -> Tensor:
+        """Compute positions relative to the center of mass of each molecule.
+
+        Args:
+            z: Atomic numbers, ``(atoms,)``.
+            pos: Positions in Å, ``(atoms, 3)``.
+            batch: Index of the molecule of each atom, ``(atoms,)``.
+            molecules: Number of molecules.
+
+        Returns:
+            ``(atoms, 3)``, in Å, in float64.
+        """
+        pos, mass = pos.double(), self.masses.index_select(0, z)[:, None]
+        total = sum_by_molecule(mass, batch, molecules).clamp(min=1e-300)
+        center = sum_by_molecule(mass * pos, batch, molecules) / total
+        return pos - center.index_select(0, batch)
+
+
+class DipoleMagnitude(CenteredReadout):
     r"""Length of the dipole moment of the atoms' learned charges.
 
     .. math::
@@ -189,23 +223,47 @@ class DipoleMagnitude(Readout):
         Schütt et al., J. Chem. Phys. 148, 241722 (2018); the center is PyG's and SchNetPack 1's.
     """
 
-    masses: Tensor  # (100,), u
-
-    def __init__(self, network: nn.Module):
-        super().__init__(network)
-        from ase.data import atomic_masses  # ASE is slow to import, and only dipoles need it
-
-        masses = torch.tensor(atomic_masses[: MAX_ATOMIC_NUMBER + 1], dtype=torch.float64)
-        self.register_buffer("masses", masses, persistent=False)
-
     def combine(self, out: Tensor, z: Tensor, pos: Tensor, batch: Tensor, molecules: int) -> Tensor:
-        pos, mass = pos.double(), self.masses.index_select(0, z)[:, None]
-        total = sum_by_molecule(mass, batch, molecules).clamp(min=1e-300)
-        center = sum_by_molecule(mass * pos, batch, molecules) / total
-        dipole = sum_by_molecule(out[:, None] * (pos - center.index_select(0, batch)), batch, molecules)
+        relative = self.relative_to_center(z, pos, batch, molecules)
+        dipole = sum_by_molecule(out[:, None] * relative, batch, molecules)
         square = dipole.square().sum(dim=-1)
         nonzero = square > 0
         return torch.where(nonzero, torch.where(nonzero, square, 1).sqrt(), 0)
+
+
+class SpatialExtent(CenteredReadout):
+    r"""Electronic spatial extent, from weights that the network learns for the atoms.
+
+    .. math::
+        \langle R^2 \rangle = \sum_i q_i \, |\mathbf{r}_i - \mathbf{c}|^2
+
+    The origin :math:`\mathbf{c}` is the center of mass.
+
+    Args:
+        network: Maps features to one weight for each atom.
+
+    Source:
+        Schütt et al., J. Chem. Theory Comput. 15, 448 (2019), SchNetPack's ``ElectronicSpatialExtent``.
+    """
+
+    def combine(self, out: Tensor, z: Tensor, pos: Tensor, batch: Tensor, molecules: int) -> Tensor:
+        square = self.relative_to_center(z, pos, batch, molecules).square().sum(dim=-1)
+        return sum_by_molecule(out * square, batch, molecules)
+
+
+class AtomicValues(AtomicSum):
+    r"""A value for each atom, such as its charge: :math:`\sigma e_i + \mu + a_{z_i}`.
+
+    Args:
+        network: Maps features to one number for each atom.
+        mean: Added to each atom's number.
+        std: Factor of each atom's number, the unit of the network's output.
+        atomref: Mean value of an element by atomic number, shape ``(100,)``, in the unit of the property;
+            fixed, not learned.
+    """
+
+    def combine(self, out: Tensor, z: Tensor, pos: Tensor, batch: Tensor, molecules: int) -> Tensor:
+        return out * self.std + self.mean + self.atomref.index_select(0, z)
 
 
 def element_table(atomref: Tensor | None) -> Tensor:

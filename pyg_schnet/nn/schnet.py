@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +17,7 @@ from pyg_schnet.nn.conversion import Convertible
 from pyg_schnet.nn.filter_table import FilterTables
 from pyg_schnet.nn.interaction import Interaction
 from pyg_schnet.nn.radial import CosineEnvelope, CutoffEnvelope, GaussianSmearing, PolynomialEnvelope
-from pyg_schnet.nn.readout import AtomicMean, AtomicSum, AtomwiseNetwork, DipoleMagnitude
+from pyg_schnet.nn.readout import AtomicMean, AtomicSum, AtomwiseNetwork, DipoleMagnitude, Readout
 from pyg_schnet.nn.spline import Knots
 
 _ENVELOPES = {"cosine": CosineEnvelope, "polynomial": PolynomialEnvelope}
@@ -66,7 +66,8 @@ class SchNet(Convertible, nn.Module):
         interaction_graph: Called with ``(pos, batch)``, returns ``(edge_index, distance)``, instead of
             the graph of all neighbors within the cutoff.
         max_num_neighbors: Raise if an atom has more neighbors; none are dropped.
-        readout: ``"add"`` for extensive, ``"mean"`` for intensive properties.
+        readout: ``"add"`` for extensive, ``"mean"`` for intensive properties; ``None`` to return the features
+            of the atoms, for readouts of your own.
         dipole: Predict the length of the dipole moment; ``readout``, ``mean``, ``std`` and ``atomref``
             have no effect on it.
         mean: Added to each atom's contribution.
@@ -109,7 +110,7 @@ class SchNet(Convertible, nn.Module):
         cutoff: float | None = 10.0,
         interaction_graph: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
         max_num_neighbors: int | None = None,
-        readout: str = "add",
+        readout: str | None = "add",
         dipole: bool = False,
         mean: float | None = None,
         std: float | None = None,
@@ -154,11 +155,13 @@ class SchNet(Convertible, nn.Module):
             Interaction(hidden_channels, num_filters, num_gaussians, final_activation)
             for _ in range(num_interactions)
         )
-        network = AtomwiseNetwork(hidden_channels, zero_output, readout_activation)
-        if dipole:
-            self.readout = DipoleMagnitude(network)
-        else:
-            self.readout = _READOUTS[readout](network, mean, std, atomref)
+        self.readout: Readout | None = None
+        if dipole or readout is not None:
+            network = AtomwiseNetwork(hidden_channels, zero_output, readout_activation)
+            if dipole:
+                self.readout = DipoleMagnitude(network)
+            else:
+                self.readout = _READOUTS[cast(str, readout)](network, mean, std, atomref)
         self.filter_tables = FilterTables()  # optional acceleration, see filter_table.py
 
     @classmethod
@@ -184,7 +187,8 @@ class SchNet(Convertible, nn.Module):
         self.embedding.reset_parameters()
         for interaction in self.interactions:
             interaction.reset_parameters()  # pyright: ignore[reportCallIssue]
-        self.readout.reset_parameters()
+        if self.readout is not None:
+            self.readout.reset_parameters()
 
     def forward(
         self,
@@ -198,8 +202,8 @@ class SchNet(Convertible, nn.Module):
         num_molecules: int | None = None,
         dtype: torch.dtype | None = None,
         graph: PairGraph | None = None,
-    ) -> Float[Tensor, "molecules 1"]:
-        """Predict one property of each molecule.
+    ) -> Float[Tensor, "molecules_or_atoms channels"]:
+        """Predict one property of each molecule, or features of atoms without a readout.
 
         Args:
             z: Atomic numbers, 1 to 99.
@@ -218,7 +222,8 @@ class SchNet(Convertible, nn.Module):
             graph: Result of :meth:`build_pairs`, in place of all arguments but ``dtype``.
 
         Returns:
-            The property in the unit of the training data, one row for each molecule.
+            The property in the unit of the training data, ``(molecules, 1)``; with ``readout=None``, the
+            features of the atoms after the last interaction, ``(atoms, hidden_channels)``.
 
         Raises:
             ValueError: If the input is not a set of molecules, with the field and its requirement.
@@ -226,7 +231,8 @@ class SchNet(Convertible, nn.Module):
         if graph is None:
             graph = self.build_pairs(z, pos, batch, edge_index, shift, cell, pbc, num_molecules)
         out = self.predict(graph, *self.edge_features(graph))
-        return out.to(dtype or self.embedding.weight.dtype)[:, None]
+        out = out.to(dtype or self.embedding.weight.dtype)
+        return out if self.readout is None else out[:, None]
 
     def build_pairs(
         self,
@@ -315,12 +321,38 @@ class SchNet(Convertible, nn.Module):
             pair: Pair of each edge, ``(edges,)``; ``None`` where each edge has a row of its own.
 
         Returns:
-            The property in the unit of the training data, ``(molecules,)``, in float64.
+            The property in the unit of the training data, ``(molecules,)``, in float64; with
+            ``readout=None``, the result of :meth:`represent`.
+        """
+        x = self.represent(graph, edge_index, expansion, envelope, pair)
+        if self.readout is None:
+            return x
+        return self.readout(x, graph.z, graph.pos, graph.batch, graph.num_molecules)
+
+    def represent(
+        self,
+        graph: PairGraph,
+        edge_index: Tensor,
+        expansion: Tensor | Knots,
+        envelope: Tensor | None = None,
+        pair: Tensor | None = None,
+    ) -> Tensor:
+        """Compute the features of the atoms, of which readouts make properties.
+
+        Args:
+            graph: Result of :meth:`build_pairs`.
+            edge_index: Edges, ``(2, edges)``; with knots, both atoms of each pair.
+            expansion: Radial expansion, ``(pairs, gaussians)``; or knots of filter tables.
+            envelope: Cutoff envelope of each pair, ``(pairs,)``.
+            pair: Pair of each edge, ``(edges,)``; ``None`` where each edge has a row of its own.
+
+        Returns:
+            Features after the last interaction, ``(atoms, hidden_channels)``.
         """
         x = self.embedding(graph.z)  # (atoms, channels), equation (3)
         for interaction in self.interactions:
             x = x + interaction(x, edge_index, expansion, envelope, pair)
-        return self.readout(x, graph.z, graph.pos, graph.batch, graph.num_molecules)
+        return x
 
     def __repr__(self) -> str:
         c = self.config

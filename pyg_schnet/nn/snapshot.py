@@ -26,6 +26,8 @@ _SETTINGS: dict[str | type, tuple[str, ...]] = {
     "AtomicSum": ("mean", "std"),
     "AtomicMean": ("mean", "std"),
     "DipoleMagnitude": (),
+    "SpatialExtent": (),
+    "AtomicValues": ("mean", "std"),
     "SchNet": ("config",),
     "Potential": (),
     nn.Linear: (),
@@ -39,7 +41,7 @@ _SETTINGS: dict[str | type, tuple[str, ...]] = {
 }
 # Methods that a subclass of these classes must not override; of the others, there must be no subclass.
 _METHODS = {
-    "SchNet": ("forward", "build_pairs", "edge_features", "_expand", "predict"),
+    "SchNet": ("forward", "build_pairs", "edge_features", "_expand", "predict", "represent"),
     "Potential": ("evaluate", "_energy", "scaled"),
 }
 _SIMPLE = (bool, int, float, str, type(None), SchNetConfig)

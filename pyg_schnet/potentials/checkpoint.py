@@ -5,7 +5,8 @@ Loading a file executes no code. Its JSON header holds one entry, ``pyg_schnet``
     {"format": 1, "kind": "potential", "version": "0.2.0",
      "model": {...}, "units": {...}, "domain": {...}, "provenance": {...}}
 
-``domain`` is absent or ``null`` if it is unknown, as in files of earlier versions. A second entry,
+``domain`` is absent or ``null`` if it is unknown, as in files of earlier versions. Files of format 2 have
+``properties``, a list of targets beside the energy with the settings of their readouts. A second entry,
 ``sha256``, is the checksum of this text and of all tensors; files of earlier versions lack it.
 """
 
@@ -27,15 +28,19 @@ from torch import Tensor, nn
 
 from pyg_schnet.io.atomic import atomic_write
 from pyg_schnet.nn import SchNet, SchNetConfig
+from pyg_schnet.nn.readout import Readout
 from pyg_schnet.nn.snapshot import ModuleSnapshot
 from pyg_schnet.potentials.device import check_device
 from pyg_schnet.potentials.model_card import ModelCard
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.potentials.pretrained import find_model
+from pyg_schnet.potentials.targets import Target
 from pyg_schnet.potentials.training_domain import TrainingDomain
 
-FORMAT = 1  # to be incremented when older versions of pyg_schnet could not read the file
+FORMAT = 2  # to be incremented when older versions of pyg_schnet could not read the file
+_WITHOUT_PROPERTIES = 1  # format of files that versions before 0.3 read
 _KEY, _CHECKSUM = "pyg_schnet", "sha256"
+_READOUT_SETTINGS = ("mean", "std")
 _UNITS = {"energy": "eV", "length": "Å"}
 # Raised by sizes and values of wrong types, or by valid ones that do not fit together.
 _LOADING_ERRORS = (RuntimeError, KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError)
@@ -57,6 +62,11 @@ def save(potential: Potential, path: str | os.PathLike, provenance: Mapping[str,
     model, domain = potential.model, potential.domain
     header: dict[str, Any] = {"units": _UNITS, "domain": domain.to_json() if domain else None}
     header["provenance"] = dict(provenance or {})
+    if potential.properties:
+        header |= {
+            "format": FORMAT,
+            "properties": [*map(_property_entry, potential.properties, potential.heads)],
+        }
     if not isinstance(model, SchNet):
         header |= {"class": type(model).__name__}
         return write(path, "potential", header, dict(potential.state_dict()))
@@ -67,6 +77,21 @@ def save(potential: Potential, path: str | os.PathLike, provenance: Mapping[str,
     changed = _customized_class(model)
     header |= {"model": asdict(model.config)} if changed is None else {"class": changed}
     return write(path, "potential", header, dict(potential.state_dict()))
+
+
+def _property_entry(target: Target, head: nn.Module) -> dict[str, Any]:
+    return {**target.as_dict(), **{name: getattr(head, name, None) for name in _READOUT_SETTINGS}}
+
+
+def _properties(config: SchNetConfig, entries: list[dict[str, Any]]) -> dict[Target, Readout]:
+    """Build the readouts of properties from their entries in a header."""
+    properties = {}
+    for entry in entries:
+        settings = {name: entry[name] for name in _READOUT_SETTINGS}
+        target = Target(**{name: value for name, value in entry.items() if name not in settings})
+        activation = config.readout_activation
+        properties[target] = target.readout(config.hidden_channels, **settings, activation=activation)
+    return properties
 
 
 def _customized_class(model: SchNet) -> str | None:
@@ -109,7 +134,7 @@ def load(
     header, tensors = read(path, "potential", device)
     domain, card = _domain(path, header), _card(path, header)
     if "class" in header or model is not None:
-        own = _load_into(path, header.get("class", "SchNet"), tensors, model)
+        own = _load_into(path, header, tensors, model)
         _check_finite(path, {**dict(own.named_parameters()), "scale": own.scale, "atomref": own.atomref})
         own.domain, own.card = domain, card
         return own.to(device).eval()
@@ -125,8 +150,9 @@ def load(
     try:
         _check_sizes(SchNetConfig(**config), tensors)
         with torch.random.fork_rng(devices=[]):  # keep the state: initial weights are discarded
-            potential = Potential(SchNet(**config))
-        potential.model.to(tensors["model.embedding.weight"].dtype)
+            properties = _properties(SchNetConfig(**config), header.get("properties", []))
+            potential = Potential(SchNet(**config), properties=properties)
+        potential.to(tensors["model.embedding.weight"].dtype)
         potential.load_state_dict(tensors)
     except _LOADING_ERRORS as error:
         raise ValueError(f"{path}: weights do not fit the configuration beside them: {error}") from None
@@ -176,17 +202,21 @@ def _card(path: str | os.PathLike, header: Mapping[str, Any]) -> ModelCard | Non
 
 
 def _load_into(
-    path: str | os.PathLike, name: str, tensors: dict[str, Tensor], model: nn.Module | None
+    path: str | os.PathLike, header: Mapping[str, Any], tensors: dict[str, Tensor], model: nn.Module | None
 ) -> Potential:
     """Load weights into a model of the caller."""
+    name = header.get("class", "SchNet")
     if model is None:
         raise ValueError(
             f"{path}: holds the weights of {name}, which a file cannot construct; call "
             f"load(path, model={name.split()[0]}(...)) with the model built as for training"
         )
-    potential = Potential(model)
     try:
-        potential.model.to(next(t.dtype for key, t in tensors.items() if key.startswith("model.")))
+        properties = None
+        if isinstance(model, SchNet):
+            properties = _properties(model.config, header.get("properties", []))
+        potential = Potential(model, properties=properties)
+        potential.to(next(t.dtype for key, t in tensors.items() if key.startswith("model.")))
         potential.load_state_dict(tensors)
     except (RuntimeError, StopIteration) as error:
         raise ValueError(
@@ -210,7 +240,7 @@ def write(
     """Write tensors and a header to a file, atomically."""
     from pyg_schnet import __version__  # pyg_schnet imports this module
 
-    entry = {"format": FORMAT, "kind": kind, "version": __version__, **header}
+    entry = {"format": _WITHOUT_PROPERTIES, "kind": kind, "version": __version__, **header}
     with atomic_write(path) as temporary:
         # Not save_file: it writes to a temporary file of its own, which a kill would leave behind.
         unshared, text = _without_shared_memory(tensors), json.dumps(entry)

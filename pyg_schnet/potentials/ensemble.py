@@ -21,6 +21,7 @@ from pyg_schnet.io.hashes import hash_file
 from pyg_schnet.nn import SchNet
 from pyg_schnet.potentials.checkpoint import load
 from pyg_schnet.potentials.potential import Potential
+from pyg_schnet.potentials.targets import Target
 from pyg_schnet.potentials.training_domain import TrainingDomain
 
 _FORMAT = 1  # increase it when older versions cannot read new files
@@ -74,6 +75,11 @@ class Ensemble(nn.Module):
                 raise ValueError(
                     "`potentials` must accept the same elements; number 0 accepts "
                     f"{potentials[0].elements}, number {number} {potential.elements}"
+                )
+            if getattr(potential, "properties", ()) != getattr(potentials[0], "properties", ()):
+                raise ValueError(
+                    "`potentials` must predict the same properties; number 0 predicts "
+                    f"{_names(potentials[0])}, number {number} {_names(potential)}"
                 )
         for name, factor in (factors or {}).items():
             if name not in _QUANTITIES or not 0 < factor < float("inf"):
@@ -182,6 +188,25 @@ class Ensemble(nn.Module):
         return self._members[0].scale
 
     @property
+    def properties(self) -> tuple[Target, ...]:
+        """Properties beside the energy, see :class:`~pyg_schnet.Potential`."""
+        return getattr(self._members[0], "properties", ())
+
+    @property
+    def has_energy(self) -> bool:
+        """Whether the potentials predict energies."""
+        return getattr(self._members[0], "has_energy", True)
+
+    def require_energy(self) -> None:
+        """Raise if the potentials predict no energies, see :meth:`Potential.require_energy`.
+
+        Raises:
+            ValueError: If they predict other properties only.
+        """
+        if not self.has_energy:
+            self._members[0].require_energy()
+
+    @property
     def elements(self) -> list[int]:
         """Atomic numbers that all potentials accept."""
         return self._members[0].elements
@@ -229,7 +254,8 @@ class Ensemble(nn.Module):
         Returns:
             ``energy`` and ``energy_deviation``, shape ``(molecules,)``, in eV; ``forces``, shape
             ``(atoms, 3)``, and ``forces_deviation``, shape ``(atoms,)``, in eV/Å; ``stress``, shape
-            ``(molecules, 3, 3)``, in eV/Å³. Deviations are multiplied by ``factors``.
+            ``(molecules, 3, 3)``, in eV/Å³. Deviations are multiplied by ``factors``. Each property and its
+            deviation, as ``gap`` and ``gap_deviation``, in its unit.
         """
         if graph is None:
             data = self._with_edges(data)
@@ -237,8 +263,10 @@ class Ensemble(nn.Module):
         results = [potential(data, forces, stress, **given) for potential in self.potentials]
         members = {name: torch.stack([result[name] for result in results]) for name in results[0]}
         out = {name: values.mean(0) for name, values in members.items()}
-        out["energy_deviation"] = self.factors["energy"] * members["energy"].std(0)
-        if forces:
+        for name in ("energy", *(target.name for target in self.properties)):
+            if name in members:
+                out[f"{name}_deviation"] = self.factors.get(name, 1.0) * members[name].std(0)
+        if "forces" in members:
             square = (members["forces"] - out["forces"]).square().sum(-1).sum(0)
             out["forces_deviation"] = self.factors["forces"] * (square / (len(results) - 1)).sqrt()
         return out
@@ -263,6 +291,10 @@ class Ensemble(nn.Module):
         if cell is not None and pbc is not None:
             data.shift = shift
         return data
+
+
+def _names(potential: Potential) -> str:
+    return ", ".join(target.name for target in potential.properties) or "none"
 
 
 def is_ensemble_file(path: str | os.PathLike) -> bool:

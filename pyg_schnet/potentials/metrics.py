@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -21,6 +21,25 @@ from pyg_schnet.loader import DataLoader
 from pyg_schnet.loader.sampler import EdgeBudgetSampler, bound_edges, count_edges, split_by_edges
 from pyg_schnet.potentials.ensemble import Ensemble
 from pyg_schnet.potentials.potential import Potential
+from pyg_schnet.potentials.targets import Target
+
+
+class PropertyErrors(NamedTuple):
+    """Errors of a property beside the energy, over structures or, if it is atomic, atoms with labels.
+
+    Attributes:
+        target: The property, with its unit.
+        mae: Mean absolute error; NaN without labels.
+        rmse: Root mean square error; NaN without labels.
+        values: Labels and predictions, shape ``(2, labels)``.
+        deviation: Deviations of an ensemble, shape ``(labels,)``; ``None`` for a single potential.
+    """
+
+    target: Target
+    mae: float
+    rmse: float
+    values: Tensor
+    deviation: Tensor | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,7 +51,7 @@ class Evaluation:
 
     Attributes:
         n: Number of structures.
-        energy_mae: Mean absolute error of the energies, in eV per structure.
+        energy_mae: Mean absolute error of the energies, in eV per structure; ``None`` if none are predicted.
         energy_rmse: Root mean square error of the energies, in eV per structure.
         forces_mae: Mean absolute error of the forces, in eV/Å; ``None`` without labels.
         forces_rmse: Root mean square error of the forces, in eV/Å.
@@ -50,11 +69,12 @@ class Evaluation:
         forces_deviation: Deviations of its forces in eV/Å, shape ``(atoms,)``.
         potentials: Number of potentials.
         periodic: Whether all structures are periodic.
+        properties: Errors of the other properties, by name.
     """
 
     n: int
-    energy_mae: float
-    energy_rmse: float
+    energy_mae: float | None
+    energy_rmse: float | None
     forces_mae: float | None
     forces_rmse: float | None
     energy: Tensor
@@ -70,6 +90,7 @@ class Evaluation:
     forces_deviation: Tensor | None = None
     potentials: int = 1
     periodic: bool = False
+    properties: dict[str, PropertyErrors] = field(default_factory=dict)
 
     def comparable_energy(self) -> tuple[Tensor, str]:
         """Return energies whose errors do not depend on the choice of the cell, and their unit.
@@ -83,12 +104,20 @@ class Evaluation:
         return self.energy, "eV"
 
     def as_dict(self) -> dict[str, float | int]:
-        """Return errors in eV and Å and, by suffix, in kcal/mol and Å (``_kcal``) and GPa (``_GPa``)."""
+        """Return errors in eV and Å and, by suffix, in kcal/mol and Å (``_kcal``) and GPa (``_GPa``).
+
+        Errors of properties are in their units.
+        """
         errors = self._errors("energy", "forces")
         in_kcal = {f"{name}_kcal": value / kcal_per_mol for name, value in errors.items()}
         stress = self._errors("stress")
         in_gigapascal = {f"{name}_GPa": value / GPa for name, value in stress.items()}
-        return {"n": self.n, **errors, **in_kcal, **stress, **in_gigapascal}
+        properties = {
+            f"{name}_{kind}": value
+            for name, own in self.properties.items()
+            for kind, value in (("mae", own.mae), ("rmse", own.rmse))
+        }
+        return {"n": self.n, **errors, **in_kcal, **stress, **in_gigapascal, **properties}
 
     def rows(self) -> list[tuple[str, float, float, str, float, float, str]]:
         """Return quantity, MAE, RMSE and unit, and both errors in another unit, of quantities with labels.
@@ -115,10 +144,16 @@ class Evaluation:
             f"{name:12}{mae:9.2f}{rmse:9.2f}  {unit:8}{other_mae:10.4f}{other_rmse:9.4f}  {other}"
             for name, mae, rmse, unit, other_mae, other_rmse, other in self.rows()
         ]
-        return "\n".join([f"Errors on {self.n:,} structures", head, *rows])
+        properties = [
+            f"{name:12}{own.mae:9.4g}{own.rmse:9.4g}  {own.target.unit or 'as labeled'}"
+            for name, own in self.properties.items()
+        ]
+        head = head if rows else f"{'':12}{'MAE':>9}{'RMSE':>9}  unit"
+        return "\n".join([f"Errors on {self.n:,} structures", head, *rows, *properties])
 
     def __repr__(self) -> str:
         errors = {"n": self.n, **self._errors("energy", "forces", "stress")}
+        errors |= {f"{name}_mae": own.mae for name, own in self.properties.items()}
         values = ", ".join(f"{name}={value:.6g}" for name, value in errors.items())
         return f"{type(self).__name__}({values})"
 
@@ -132,7 +167,7 @@ class Evaluation:
             ValueError: If one is not finite; the message has the quantity and the first structure.
         """
         structures = torch.arange(self.n)
-        owners = {"energy": structures}
+        owners = {} if self.energy_mae is None else {"energy": structures}
         if self.forces is not None and self.sizes is not None:
             owners["forces"] = structures.repeat_interleave(self.sizes)
         for name, owner in owners.items():
@@ -191,7 +226,7 @@ def evaluate(
         The errors, with the labels and predictions on the CPU.
 
     Raises:
-        ValueError: If the data set is empty.
+        ValueError: If the data set is empty, or has no labels of what the potential predicts.
     """
     if len(dataset) == 0:
         raise ValueError("`dataset` must hold at least one structure, got 0")
@@ -200,7 +235,9 @@ def evaluate(
         dataset = cast(InMemoryDataset, dataset[distributed.get_rank() :: distributed.get_world_size()])
     device = potential.atomref.device
     cutoff = getattr(potential, "cutoff", math.inf)  # models of the user may have none
-    metrics = {name: [_empty_metric(kind, shared, device) for kind in _METRICS] for name in _QUANTITIES}
+    properties = {target.name: target for target in getattr(potential, "properties", ())}
+    names = (*_QUANTITIES, *properties)
+    metrics = {name: [_empty_metric(kind, shared, device) for kind in _METRICS] for name in names}
     parts: list[dict[str, Tensor]] = []
     periodic = True
     with in_evaluation_mode(potential):
@@ -208,17 +245,18 @@ def evaluate(
             batch = batch.to(device)
             with describe_out_of_memory(partial(_too_large, batch, cutoff)), torch.no_grad():
                 out = potential(batch, **labeled_outputs(batch))
-            pairs = _pairs(out, batch)
+            pairs, known = _pairs(out, batch), _property_pairs(out, batch, properties)
             periodic = periodic and "pbc" in batch and bool(batch.pbc.view(-1, 3).any(1).all())
-            for name, pair in pairs.items():
+            for name, pair in (pairs | {name: known[name] for name in properties if name in known}).items():
                 label, prediction = pair.contiguous()
                 for metric in metrics[name]:
                     metric.update(prediction, label)
             deviations = {name: out[name].double() for name in _DEVIATIONS if name in out}
-            parts.append({**pairs, **deviations, "z": batch.z, "sizes": batch.ptr.diff()})
+            parts.append({**pairs, **known, **deviations, "z": batch.z, "sizes": batch.ptr.diff()})
+    labeled = _have_labels(parts, names, shared, device)
     errors = {
-        f"{name}_{kind}": float(metric.compute()) if has_labels else None
-        for name, has_labels in _have_labels(parts, shared, device).items()
+        f"{name}_{kind}": float(metric.compute()) if labeled[name] else None
+        for name in _QUANTITIES
         for kind, metric in zip(("mae", "rmse"), metrics[name], strict=True)
     }
     columns = {
@@ -226,9 +264,14 @@ def evaluate(
         for name in dict.fromkeys(name for part in parts for name in part)
     }
     columns = {"energy": torch.empty(2, 0), "z": torch.empty(0, dtype=torch.long), **columns}
+    if not any(labeled.values()):
+        predicted = ", ".join(["energy"] * getattr(potential, "has_energy", True) + [*properties])
+        raise ValueError(
+            f"`dataset` must have labels of what the potential predicts, {predicted}; got none of them"
+        )
     return Evaluation(
         len(whole),
-        **errors,  # pyright: ignore[reportArgumentType] - energies always have errors
+        **errors,
         energy=columns["energy"],
         forces=columns.get("forces"),
         stress=columns.get("stress"),
@@ -238,12 +281,25 @@ def evaluate(
         forces_deviation=columns.get("forces_deviation"),
         potentials=len(potential.potentials) if isinstance(potential, Ensemble) else 1,
         periodic=periodic,
+        properties={
+            name: PropertyErrors(
+                target,
+                float(metrics[name][0].compute()),
+                float(metrics[name][1].compute()),
+                columns[name],
+                columns.get(f"{name}_deviation"),
+            )
+            for name, target in properties.items()
+            if labeled[name]
+        },
     )
 
 
 def _pairs(out: dict[str, Tensor], batch: Data) -> dict[str, Tensor]:
     """Stack labels and predictions by quantity, shape ``(2, …)``."""
-    pairs = {"energy": torch.stack([batch.energy, out["energy"]])}
+    pairs = {}
+    if "energy" in out and "energy" in batch:
+        pairs["energy"] = torch.stack([batch.energy, out["energy"]])
     if "forces" in out:
         pairs["forces"] = torch.stack([batch.forces, out["forces"].double()])
     if "stress" in out:
@@ -251,6 +307,20 @@ def _pairs(out: dict[str, Tensor], batch: Data) -> dict[str, Tensor]:
         periodic = out["stress"][:, 0, 0].isfinite()  # NaN for molecules
         pairs["stress"] = both[:, periodic]
         pairs["virial"] = torch.stack([virial_per_atom(stress, batch) for stress in both])[:, periodic]
+    return pairs
+
+
+def _property_pairs(out: dict[str, Tensor], batch: Data, names: Iterable[str]) -> dict[str, Tensor]:
+    """Stack the known labels of properties and their predictions; add deviations, if there are any."""
+    pairs = {}
+    for name in names:
+        if name in batch:
+            label = batch[name].double()
+            known = label.isfinite()
+            if bool(known.any()):
+                pairs[name] = torch.stack([label[known], out[name][known]])
+                if f"{name}_deviation" in out:
+                    pairs[f"{name}_deviation"] = out[f"{name}_deviation"][known]
     return pairs
 
 
@@ -277,13 +347,15 @@ def _too_large(batch: Data, cutoff: float) -> str:
     return f"{named}: {too_large_reason(int(sizes[largest]), cutoff)}"
 
 
-def _have_labels(parts: list[dict[str, Tensor]], shared: bool, device: torch.device) -> dict[str, bool]:
+def _have_labels(
+    parts: list[dict[str, Tensor]], names: Sequence[str], shared: bool, device: torch.device
+) -> dict[str, bool]:
     """Return, by quantity, whether any structure has labels, on any rank."""
-    flags = [any(name in part for part in parts) for name in _QUANTITIES]
+    flags = [any(name in part for part in parts) for name in names]
     have_labels = torch.tensor(flags, dtype=torch.uint8, device=device)
     if shared:
         distributed.all_reduce(have_labels, distributed.ReduceOp.MAX)
-    return dict(zip(_QUANTITIES, have_labels.bool().tolist(), strict=True))
+    return dict(zip(names, have_labels.bool().tolist(), strict=True))
 
 
 def _empty_metric(kind: Callable[..., Metric], shared: bool, device: torch.device) -> Metric:

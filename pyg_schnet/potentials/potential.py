@@ -26,9 +26,10 @@ from pyg_schnet.graph.validation import (
 )
 from pyg_schnet.kernels import without_weight_gradients
 from pyg_schnet.nn import SchNet
-from pyg_schnet.nn.readout import DoubleBuffers, element_table, sum_by_molecule
+from pyg_schnet.nn.readout import CenteredReadout, DoubleBuffers, Readout, element_table, sum_by_molecule
 from pyg_schnet.nn.snapshot import has_hooks
 from pyg_schnet.potentials.model_card import ModelCard
+from pyg_schnet.potentials.targets import Target
 from pyg_schnet.potentials.training_domain import TrainingDomain
 
 
@@ -84,8 +85,12 @@ class Potential(DoubleBuffers):
         scale: :math:`\sigma`, the unit of the model's output in eV.
         atomref: :math:`a_z`, energy of an isolated atom in eV by atomic number, shape ``(100,)``.
         elements: Atomic numbers that occurred in training; others raise. All are allowed if ``None``.
+        properties: Readouts of further properties from the features of a SchNet. A ``SchNet(readout=None)``
+            has no energy, only these.
 
     Attributes:
+        properties: The further properties, in the order of ``heads``.
+        heads: Their readouts.
         domain: Distances and forces that occurred in training, outside of which simulations stop; ``None``
             if they are unknown.
         card: Card of a pretrained model, ``None`` for others.
@@ -113,9 +118,13 @@ class Potential(DoubleBuffers):
         scale: float = 1.0,
         atomref: Tensor | None = None,
         elements: Sequence[int] | None = None,
+        properties: Mapping[Target, Readout] | None = None,
     ):
         super().__init__()
         self.model = model
+        self.properties = tuple(properties or ())
+        self.heads = nn.ModuleList((properties or {}).values())
+        self._check_properties()
         self._fields = _arguments_of(model)
         self.compiled: Backend | None = None
         self.domain: TrainingDomain | None = None
@@ -129,6 +138,38 @@ class Potential(DoubleBuffers):
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float64))
         self.register_buffer("atomref", table)
         self.register_buffer("allowed", allowed)
+
+    def _check_properties(self) -> None:
+        if not self.properties and self.has_energy:
+            return
+        if not isinstance(self.model, SchNet) or type(self.model).predict is not SchNet.predict:
+            raise TypeError(
+                "`properties` need the features of a SchNet, got "
+                f"{type(self.model).__name__}; train a property of another model as its energy"
+            )
+        if not self.properties:
+            raise ValueError(
+                "`properties` must hold a readout where the model has none (readout=None), got none; use "
+                "SchNet(readout='add') for energies"
+            )
+
+    @property
+    def has_energy(self) -> bool:
+        """Whether the potential predicts energies; without them there are no forces."""
+        return not isinstance(self.model, SchNet) or self.model.readout is not None
+
+    def require_energy(self) -> None:
+        """Raise if the potential predicts no energies.
+
+        Raises:
+            ValueError: If it predicts other properties only.
+        """
+        if not self.has_energy:
+            names = ", ".join(target.name for target in self.properties)
+            raise ValueError(
+                f"`potential` must predict energies for this, got one that predicts {names}; `evaluate` and "
+                "`predict` take it, or train with `energy` among `data.targets`"
+            )
 
     @property
     def elements(self) -> list[int]:
@@ -161,7 +202,8 @@ class Potential(DoubleBuffers):
         Returns:
             ``energy``, shape ``(molecules,)``, in eV and float64; ``forces``, shape ``(atoms, 3)``, in
             eV/Å; ``stress``, shape ``(molecules, 3, 3)``, in eV/Å³, NaN for molecules of a batch that have no
-            cell with a volume.
+            cell with a volume. Each property under its name, ``(molecules,)`` or, for atomic ones,
+            ``(atoms,)``, in its unit and float64. Without energies there are only the properties.
 
         Raises:
             RuntimeError: If forces or stress are requested within :func:`torch.inference_mode`.
@@ -173,6 +215,10 @@ class Potential(DoubleBuffers):
                 f"`{'forces' if forces else 'stress'}` need gradients, which torch.inference_mode() disables "
                 "permanently; use torch.no_grad() instead"
             )
+        if not self.has_energy:
+            if stress:
+                self.require_energy()
+            forces = False
         checked = graph is not None
         if graph is None:
             check_data_device(_fields_of(data), self.scale.device)
@@ -222,15 +268,16 @@ class Potential(DoubleBuffers):
         """
         if not forces and volume is None:
             with torch.set_grad_enabled(self.training and torch.is_grad_enabled()):
-                return {"energy": self._energy(graph)}
+                return self._results(graph)
         with torch.enable_grad():
             graph = graph.with_gradient()
             with nullcontext() if self.training else without_weight_gradients():
-                energy = self._energy(graph)
+                out = self._results(graph)
             with without_weight_gradients():
-                ones = torch.ones_like(energy)
+                energy, ones = out["energy"], torch.ones_like(out["energy"])
                 (gradient,) = torch.autograd.grad(energy, graph.site_pos, ones, create_graph=self.training)
-        out = {"energy": energy if self.training else energy.detach()}
+        if not self.training:
+            out = {name: value.detach() for name, value in out.items()}
         return {**out, **graph.forces_and_stress(-gradient, forces, volume)}
 
     def takes_graph(self, data: Data) -> bool:
@@ -255,7 +302,7 @@ class Potential(DoubleBuffers):
             ValueError: As :meth:`forward`.
         """
         model = self.model
-        if not isinstance(model, SchNet) or model.config.dipole or model.config.readout == "mean":
+        if not isinstance(model, SchNet) or model.config.dipole or model.config.readout not in ("add", "sum"):
             raise TypeError(
                 "`atomic_energies` needs a SchNet with readout='add', whose energy is a sum over atoms; got "
                 f"{model}"
@@ -314,6 +361,12 @@ class Potential(DoubleBuffers):
             return False
         if model.interaction_graph is not None or type(model).build_pairs is not SchNet.build_pairs:
             return False
+        needs_center = any(isinstance(head, CenteredReadout) for head in self.heads)
+        if needs_center and is_periodic(fields.get("pbc")):
+            raise ValueError(
+                "`pbc` must be False for dipoles and spatial extents, which depend on the choice of the "
+                "cell; remove the cell, or use a model without them"
+            )
         return not (model.config.dipole and is_periodic(fields.get("pbc")))  # dipoles need positions of atoms
 
     def _build_pairs(self, data: Data, fields: Mapping[str, Any], sort_atoms: bool = True) -> PairGraph:
@@ -330,6 +383,49 @@ class Potential(DoubleBuffers):
             allowed=self.allowed.to(fields["z"].device),
             sort_atoms=large and _ignores_order(model),
         )
+
+    def _results(self, graph: PairGraph) -> dict[str, Tensor]:
+        """Compute the energy and the properties of a graph."""
+        if not self.properties:
+            return {"energy": self._energy(graph)}
+        model = cast(SchNet, self.model)
+        features = model.represent(graph, *model.edge_features(graph))
+        return self.in_callers_order(self.read_out(features, graph), graph)
+
+    def in_callers_order(self, results: dict[str, Tensor], graph: PairGraph) -> dict[str, Tensor]:
+        """Return results whose atomic properties are in the caller's order of atoms.
+
+        Args:
+            results: Results of a graph by name, ``(molecules,)`` or, for atomic properties, ``(atoms,)``.
+            graph: The graph, whose atoms may be sorted.
+
+        Returns:
+            The results, of the same shapes.
+        """
+        if graph.order is None or not any(target.is_atomic for target in self.properties):
+            return results
+        places = graph.order.argsort()
+        atomic = {t.name: results[t.name][places] for t in self.properties if t.is_atomic}
+        return {**results, **atomic}
+
+    def read_out(self, features: Tensor, graph: PairGraph) -> dict[str, Tensor]:
+        """Compute the energy and the properties from features of the atoms.
+
+        Args:
+            features: Result of :meth:`SchNet.represent <pyg_schnet.SchNet.represent>`.
+            graph: Its graph; atomic properties are in the order of its atoms.
+
+        Returns:
+            Results by name, ``(molecules,)`` or, for atomic properties, ``(atoms,)``, in float64.
+        """
+        model, results = cast(SchNet, self.model), {}
+        atoms = (graph.z, graph.pos, graph.batch, graph.num_molecules)
+        if model.readout is not None:
+            relative = model.readout(features, *atoms)
+            results["energy"] = self.scaled(relative, graph.z, graph.batch, graph.num_molecules)
+        for target, head in zip(self.properties, self.heads, strict=True):
+            results[target.name] = head(features, *atoms)
+        return results
 
     def _energy(self, graph: PairGraph) -> Tensor:
         out = self.model(graph.z, graph.pos, graph.batch, graph=graph, dtype=torch.float64)

@@ -124,7 +124,7 @@ def predict(
         frames, is_one = read_structures(structures, index)
         if out is not None:
             check_written(os.fspath(out), overwrite, not is_one)
-        own = evaluation_copy(model, device)
+        own = evaluation_copy(model, device, needs_energy=False)
         results = []
         rejected = (lambda error: None) if skip else None
         for frame in predictor.predict(own, frames, batch_size, stress=True, on_refused=rejected):

@@ -110,7 +110,7 @@ class Predictor:
         device: str | torch.device | None = None,
         stress: bool = False,
     ):
-        self._potential = evaluation_copy(potential, device)
+        self._potential = evaluation_copy(potential, device, needs_energy=False)
         self._forces, self._stress = forces, stress
 
     @property
@@ -197,27 +197,26 @@ def _evaluate_together(
     out = potential(batch, forces=forces, stress=stress and any(have_volume))
     check_predictions(out if "stress" not in out else {**out, "stress": out["stress"][have_volume]})
     sizes = [len(frame) for frame in frames]
-    energies = out["energy"].tolist()
-    rows: dict[str, Any] = {
-        name: [None] * len(frames) for name in ("forces", "stress", "energy_deviation", "forces_deviation")
-    }
-    if "forces" in out:
-        rows["forces"] = _by_structure(out["forces"], sizes)
+    atomic = {"forces", "forces_deviation"}
+    for target in potential.properties:
+        atomic |= {target.name, f"{target.name}_deviation"} if target.is_atomic else set()
+    voigt: list[Any] = [None] * len(frames)
     if "stress" in out:
-        rows["stress"] = [full_3x3_to_voigt_6_stress(value) for value in out["stress"].cpu().numpy()]
-    if "energy_deviation" in out:
-        rows["energy_deviation"] = out["energy_deviation"].tolist()
-    if "forces_deviation" in out:
-        rows["forces_deviation"] = _by_structure(out["forces_deviation"], sizes)
+        voigt = [full_3x3_to_voigt_6_stress(value) for value in out["stress"].cpu().numpy()]
+    rows: dict[str, list[Any]] = {
+        name: _by_structure(value, sizes) if name in atomic else value.tolist()
+        for name, value in out.items()
+        if name != "stress"
+    }
     results = []
     for k, frame in enumerate(frames):
-        voigt = rows["stress"][k] if have_volume[k] else None
-        result = with_results(frame, energies[k], rows["forces"][k], voigt)
-        if (deviation := rows["energy_deviation"][k]) is not None:
-            result.info["energy_deviation"] = deviation
-        if (deviation := rows["forces_deviation"][k]) is not None:
-            result.info["max_forces_deviation"] = float(deviation.max())
-            result.arrays["forces_deviation"] = deviation
+        own: dict[str, Any] = {name: values[k] for name, values in rows.items()}
+        energy, own_forces = own.pop("energy", None), own.pop("forces", None)
+        result = with_results(frame, energy, own_forces, voigt[k] if have_volume[k] else None)
+        if "forces_deviation" in own:
+            result.info["max_forces_deviation"] = float(own["forces_deviation"].max())
+        for name, value in own.items():
+            (result.arrays if name in atomic else result.info)[name] = value
         results.append(result)
     return results
 

@@ -258,6 +258,7 @@ def evaluation_copy(
     potential: Model,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
+    needs_energy: bool = True,
 ) -> Any:
     """Load or copy a potential or an ensemble, in evaluation mode and with frozen weights.
 
@@ -265,6 +266,7 @@ def evaluation_copy(
         potential: See :class:`SchNetCalculator`.
         device: Device of the copy.
         dtype: Precision of the network.
+        needs_energy: Whether to reject potentials that predict no energies.
 
     Returns:
         A ``Potential`` or an ``Ensemble``.
@@ -285,4 +287,6 @@ def evaluation_copy(
         else:
             network = getattr(potential, "network", None)  # of a run that trained another model than SchNet
             own = load(paths[0], load_device, copy.deepcopy(network))
+    if needs_energy:
+        own.require_energy()
     return own.to(dtype).eval().requires_grad_(False)

@@ -118,13 +118,13 @@ def has_volume(atoms: Atoms) -> bool:
 
 
 def with_results(
-    atoms: Atoms, energy: float, forces: np.ndarray | None = None, stress: np.ndarray | None = None
+    atoms: Atoms, energy: float | None, forces: np.ndarray | None = None, stress: np.ndarray | None = None
 ) -> Atoms:
     """Return a copy of a structure with its results, forces without constraints.
 
     Args:
         atoms: The structure.
-        energy: Energy in eV.
+        energy: Energy in eV; ``None`` if it is not predicted.
         forces: Forces in eV/Å, ``(atoms, 3)``.
         stress: Stress in eV/Å³, ``(6,)``, in Voigt's order.
     """

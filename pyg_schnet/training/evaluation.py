@@ -131,7 +131,7 @@ def evaluate(
     check()
     with locked(*texts.values()) if any(texts.values()) else nullcontext(), use_threads(threads):
         check()  # again: another process may just have written them
-        potential = evaluation_copy(model, device)
+        potential = evaluation_copy(model, device, needs_energy=False)
         of_runs: dict[str, str] = {}
         if file is None:
             dataset = _check_dataset(data, part)

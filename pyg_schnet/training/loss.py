@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
 from pyg_schnet.graph.strain import virial_per_atom
 from pyg_schnet.nn.readout import sum_by_molecule
+from pyg_schnet.potentials.targets import Target
 
 
 def potential_loss(
@@ -18,6 +21,7 @@ def potential_loss(
     errors: str = "squared",
     stress_weight: float = 1.0,
     weights: Tensor | None = None,
+    properties: Mapping[Target, Tensor] | None = None,
 ) -> Tensor:
     r"""Compute the mean over a batch of the squared errors of energy, forces and stress.
 
@@ -31,7 +35,8 @@ def potential_loss(
     the paper does not have, enter as energies per atom; structures without a stress have no such term.
     ``errors="absolute"`` uses the errors :math:`|E_m - \hat E_m|` and
     :math:`\| \mathbf F_{mi} - \hat{\mathbf F}_{mi} \|` instead of their squares, to minimize mean absolute
-    errors.
+    errors. Each property beside the energy adds its weight times the mean of its errors, divided by its own
+    scale, over the structures with labels (NaN is none), or over the atoms of each structure.
 
     Args:
         out: Predicted energies ``(structures,)`` in eV and, if they are trained, forces ``(atoms, 3)`` in
@@ -42,6 +47,7 @@ def potential_loss(
         errors: ``"squared"`` or ``"absolute"``.
         stress_weight: Weight :math:`\tau`, dimensionless.
         weights: Weight of each structure, ``(structures,)``, in place of :math:`1/B`.
+        properties: Properties beside the energy, each with its scale, shape ``()``, in its unit.
 
     Returns:
         The dimensionless loss, float64, shape ``()``.
@@ -53,8 +59,19 @@ def potential_loss(
     def total(per_structure: Tensor) -> Tensor:
         return per_structure.mean() if weights is None else (weights * per_structure).sum()
 
-    energy = (out["energy"] - batch.energy) / scale
-    loss = energy_weight * total(energy.square() if errors == "squared" else energy.abs())
+    loss = scale.new_zeros(())
+    if "energy" in out:
+        energy = (out["energy"] - batch.energy) / scale
+        loss = energy_weight * total(energy.square() if errors == "squared" else energy.abs())
+    for target, unit in (properties or {}).items():
+        label = batch[target.name]
+        known = label.isfinite()
+        difference = torch.where(known, out[target.name] - torch.where(known, label, 0.0), 0.0) / unit
+        error = difference.square() if errors == "squared" else difference.abs()
+        if target.is_atomic:
+            assert batch.batch is not None
+            error = sum_by_molecule(error, batch.batch, batch.num_graphs) / batch.ptr.diff()
+        loss = loss + target.weight * total(error)
     if "forces" in out:
         forces = (out["forces"] - batch.forces) / scale  # (atoms, 3)
         error = forces.square().sum(dim=1) if errors == "squared" else torch.linalg.vector_norm(forces, dim=1)

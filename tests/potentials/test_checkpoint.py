@@ -202,8 +202,8 @@ def test_a_damaged_header_is_refused(path, text):
 
 
 def test_a_newer_format_is_refused_with_the_version_that_wrote_it(saved):
-    rewrite(saved, lambda header, _: header.update(format=2, version="9.1.0"))
-    with pytest.raises(ValueError, match=r"pyg_schnet.*9.1.0.*format.*2.*1.*upgrade"):
+    rewrite(saved, lambda header, _: header.update(format=3, version="9.1.0"))
+    with pytest.raises(ValueError, match=r"pyg_schnet.*9.1.0.*format.*3.*2.*upgrade"):
         load(saved)
 
 
