@@ -145,5 +145,5 @@ def _card_page(card: ModelCard, path: Path) -> Table:
         page.add_row(error.quantity, f"{text}, on {error.structures:,} structures: {error.test_set}")
     for name in ("level_of_theory", "data", "data_license", "split", "recipe", "commit", "license", "sha256"):
         page.add_row(name.replace("_", " "), getattr(card, name))
-    page.add_row("file", f"{path}, {path.stat().st_size:,} bytes")
+    page.add_row("file", f"{path.name}, {path.stat().st_size:,} bytes")
     return page
