@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -19,7 +20,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from ase.data import chemical_symbols
 
 import pyg_schnet
@@ -65,7 +65,7 @@ def add(
         raise ValueError(f"{test}: must hold structures of the test set alone; {errors.note()}")
     card = _card(facts, potential, errors)
     weights = folder / f"{card.name}.safetensors"
-    potential.model.to(torch.float32)
+    potential.float()
     origin = provenance(path)
     origin["data"] = {key: _name(key, value) for key, value in origin.get("data", {}).items()}
     pyg_schnet.save(potential, weights, {**origin, "card": card.to_json()})
@@ -80,18 +80,26 @@ def add(
 def _card(facts: Mapping[str, Any], potential: pyg_schnet.Potential, errors: ModelEvaluation) -> ModelCard:
     facts = dict(facts)
     test_set = facts.pop("test_set")
-    units = {"energy": "eV"} if facts.get("equilibrium") else {"energy": "eV", "forces": "eV/Å"}
+    units = {target.name: target.unit for target in potential.properties}
+    found = {name: (errors.properties[name].mae, errors.properties[name].rmse) for name in units}
+    if potential.has_energy:
+        units |= {"energy": "eV"} if facts.get("equilibrium") else {"energy": "eV", "forces": "eV/Å"}
+    found |= {
+        name: (getattr(errors, f"{name}_mae"), getattr(errors, f"{name}_rmse"))
+        for name in ("energy", "forces")
+        if name in units
+    }
     measured = [
         {
             "quantity": name,
-            "mae": float(f"{getattr(errors, f'{name}_mae'):.5g}"),
-            "rmse": float(f"{getattr(errors, f'{name}_rmse'):.5g}"),
-            "unit": unit,
+            "mae": float(f"{mae:.5g}"),
+            "rmse": float(f"{rmse:.5g}"),
+            "unit": units[name],
             "structures": errors.n,
             "test_set": test_set,
         }
-        for name, unit in units.items()
-        if getattr(errors, f"{name}_mae") is not None
+        for name, (mae, rmse) in found.items()
+        if mae is not None and not math.isnan(mae)  # without labels
     ]
     others = [entry for entry in facts.pop("errors", []) if entry["test_set"] != test_set]
     filled = {

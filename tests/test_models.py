@@ -1,9 +1,11 @@
 """Pretrained models of the clone: files agree with their cards, load, and have the stated errors."""
 
 import importlib.util
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,8 +14,9 @@ from ase.build import molecule
 import pyg_schnet
 from pyg_schnet import Potential, SchNet
 from pyg_schnet.io.toml_file import read_toml
+from pyg_schnet.potentials import PropertyErrors, Target
 from pyg_schnet.potentials.checkpoint import provenance
-from pyg_schnet.potentials.model_card import ModelCard
+from pyg_schnet.potentials.model_card import Accuracy, ModelCard
 from pyg_schnet.potentials.pretrained import named_models
 from pyg_schnet.training.evaluation import evaluate
 
@@ -107,6 +110,25 @@ def test_a_run_becomes_a_model_with_measured_errors_by_one_call(run, facts, tmp_
     assert script("add").add(
         run, {**facts, "equilibrium": True}, tmp_path / "test.extxyz", folder=tmp_path
     ).predicts == {"energy": "eV"}
+
+
+def test_properties_have_their_units_and_errors_and_missing_labels_none(facts, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    targets = {target: target.readout(8) for target in (Target("mu"), Target("gap"))}
+    model = SchNet(hidden_channels=8, num_filters=8, num_interactions=1, readout=None)
+    pyg_schnet.save(Potential(model, elements=[1, 8], properties=targets), tmp_path / "run.safetensors")
+    labels = torch.zeros(2, 1)
+    found = {
+        "mu": PropertyErrors(Target("mu"), 0.02, 0.03, labels),
+        "gap": PropertyErrors(Target("gap"), math.nan, math.nan, labels[:, :0]),
+    }
+    module = script("add")
+    errors = SimpleNamespace(n=1, trained_on=0, properties=found)
+    monkeypatch.setattr(module, "evaluate", lambda *_, **__: errors)
+    card = module.add(tmp_path / "run.safetensors", facts, tmp_path / "test.xyz", folder=tmp_path)
+    assert card.predicts == {"mu": "D", "gap": "eV"}
+    assert card.errors == (Accuracy("mu", 0.02, 0.03, "D", 1, "the frame again"),)
+    assert script("build").check(tmp_path / "water.toml") == card
 
 
 def test_a_wrong_model_is_not_built(run, facts, tmp_path):
