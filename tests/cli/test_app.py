@@ -443,6 +443,8 @@ def test_every_recipe_is_a_configuration(path):
 def test_the_recipes_train_the_paper_s_network(path):
     if path.parts[-3] in ("silicon", "organic"):
         pytest.skip("all pairs of a molecule are none of a crystal, nor of molecules of any size")
+    if path.stem == "u0_wide":
+        pytest.skip("its network is wider than the paper's on purpose")
     config = SchNetConfig(**yaml.safe_load(path.read_text())["model"])
     expected = SchNetConfig.paper(readout=config.readout, dipole=config.dipole)
     assert config == expected

@@ -21,7 +21,7 @@ def compare_data(folder: Path, reference: Path) -> float:
     """Compare names and bytes of all files."""
     _compare_names(folder, reference)
     for path in sorted(reference.glob("root/**/*")):
-        if path.is_file() and path.suffix != ".lock":
+        if path.is_file() and not path.name.endswith(".lock"):
             _same((folder / path.relative_to(reference)).read_bytes(), path.read_bytes(), path.name)
     return 0.0
 
@@ -47,7 +47,7 @@ def compare_runs(folder: Path, reference: Path) -> float:
 def compare_results(folder: Path, reference: Path) -> float:
     """Compare each frame: once, in order, to the bit."""
     _compare_names(folder, reference)
-    (path,) = (path for path in reference.glob("out.*") if path.suffix != ".lock")
+    (path,) = (path for path in reference.glob("out.*") if not path.name.endswith(".lock"))
     return _compare_frames(
         ase.io.read(folder / path.name, ":"), ase.io.read(path, ":"), "input_frame", within=0.0
     )
@@ -70,7 +70,7 @@ def _compare_names(folder: Path, reference: Path) -> None:
         {
             str(path.relative_to(each))
             for path in each.glob("**/*")
-            if path.is_file() and path.suffix != ".lock" and "tensorboard" not in path.parts
+            if path.is_file() and not path.name.endswith(".lock") and "tensorboard" not in path.parts
         }
         for each in (folder, reference)
     )
