@@ -95,11 +95,21 @@ def _print(errors: ModelEvaluation, options: Namespace) -> None:
 
 
 def _table(errors: ModelEvaluation) -> Table:
+    from pyg_schnet.io.units import kcal_per_mol
+
     table = Table(title=f"Errors on {errors.n:,} structures", title_justify="left")
-    for name in ("", "MAE", "RMSE", "unit", "MAE", "RMSE", "unit"):
+    rows, properties = errors.rows(), errors.properties.values()
+    in_eV = any(own.target.unit == "eV" for own in properties)
+    columns = ("", "MAE", "RMSE", "unit", *(("MAE", "RMSE", "unit") if rows or in_eV else ()))
+    for name in columns:
         table.add_column(name, justify="left" if name in ("", "unit") else "right")
-    for name, mae, rmse, unit, other_mae, other_rmse, other in errors.rows():
+    for name, mae, rmse, unit, other_mae, other_rmse, other in rows:
         table.add_row(name, f"{mae:.2f}", f"{rmse:.2f}", unit, f"{other_mae:.4f}", f"{other_rmse:.4f}", other)
+    for own in properties:
+        in_kcal = [f"{error / kcal_per_mol:.4g}" for error in (own.mae, own.rmse)]
+        other = (*in_kcal, "kcal/mol") if own.target.unit == "eV" else ()
+        unit = own.target.unit or "as labeled"
+        table.add_row(own.target.name, f"{own.mae:.4g}", f"{own.rmse:.4g}", unit, *other)
     return table
 
 

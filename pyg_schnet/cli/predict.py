@@ -66,9 +66,7 @@ def run(options: Namespace) -> int:
         return 0
     print_reasons(options, found.rejected, found.outside)
     before = f", {found.earlier:,} of them before" if found.earlier else ""
-    print_line(
-        options, f"{len(found):,} structures with energies (eV) and forces (eV/Å){before}: {found.path}"
-    )
+    print_line(options, f"{len(found):,} structures with predictions (eV, Å){before}: {found.path}")
     return 0
 
 

@@ -235,20 +235,36 @@ class SpatialExtent(CenteredReadout):
     r"""Electronic spatial extent, from weights that the network learns for the atoms.
 
     .. math::
-        \langle R^2 \rangle = \sum_i q_i \, |\mathbf{r}_i - \mathbf{c}|^2
+        \langle R^2 \rangle = \sum_i \big( (q_i + n_{z_i}) \, |\mathbf{r}_i - \mathbf{c}|^2 + a_{z_i} \big)
 
-    The origin :math:`\mathbf{c}` is the center of mass.
+    The origin :math:`\mathbf{c}` is the center of mass. An atom with :math:`n` electrons contributes
+    :math:`n` times its squared distance, and its own extent :math:`a`.
 
     Args:
-        network: Maps features to one weight for each atom.
+        network: Maps features to one weight :math:`q_i` for each atom.
+
+    Attributes:
+        electrons: Number of electrons :math:`n_z` by atomic number, ``(100,)``; fixed, zero at first.
+        atomref: Extent :math:`a_z` of an atom by atomic number, ``(100,)``, in the unit of the property;
+            fixed, zero at first.
 
     Source:
-        Schütt et al., J. Chem. Theory Comput. 15, 448 (2019), SchNetPack's ``ElectronicSpatialExtent``.
+        Schütt et al., J. Chem. Theory Comput. 15, 448 (2019), SchNetPack's ``ElectronicSpatialExtent``,
+        which has :math:`q_i` alone.
     """
+
+    electrons: Tensor  # (100,)
+    atomref: Tensor  # (100,)
+
+    def __init__(self, network: nn.Module):
+        super().__init__(network)
+        self.register_buffer("electrons", element_table(None))
+        self.register_buffer("atomref", element_table(None))
 
     def combine(self, out: Tensor, z: Tensor, pos: Tensor, batch: Tensor, molecules: int) -> Tensor:
         square = self.relative_to_center(z, pos, batch, molecules).square().sum(dim=-1)
-        return sum_by_molecule(out * square, batch, molecules)
+        electrons = out + self.electrons.index_select(0, z)
+        return sum_by_molecule(electrons * square + self.atomref.index_select(0, z), batch, molecules)
 
 
 class AtomicValues(AtomicSum):

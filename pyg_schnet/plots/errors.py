@@ -100,6 +100,10 @@ def plot_errors(evaluation: Evaluation, path: str | os.PathLike | None = None) -
     Raises:
         ValueError: If predictions or labels are not finite.
     """
+    if evaluation.energy_mae is None:
+        raise ValueError(
+            "`evaluation` must have errors of energies, got none; `plot_parity` draws properties"
+        )
     for name, pair in (("energy", evaluation.energy), ("forces", evaluation.forces)):
         if pair is not None and not bool(pair.isfinite().all()):
             broken = int((~pair.isfinite()).sum())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -29,6 +30,8 @@ _ERRORS = {  # column: label, unit in eV and Å, color, marker
     "val_forces_mae_eV_per_A": ("force MAE\n(meV/Å)", 1e-3, VERMILION, "s"),
     "val_stress_mae_eV_per_A3": ("stress MAE\n(GPa)", GPa, GREEN, "^"),
 }
+_POWERS = {"": "", "2": "²", "3": "³"}
+_COLORS = (BLUE, VERMILION, GREEN, PURPLE)  # of properties
 _LINES = {"loss": ("training loss\n(no unit)", PURPLE), "lr": ("learning rate\n(no unit)", GRAY)}
 _MOST_MARKERS = 25  # more would merge into a thick line
 
@@ -37,9 +40,9 @@ def plot_learning_curve(rows: Sequence[dict[str, float]], path: str | os.PathLik
     """Draw errors, loss and learning rate over the training steps, one journal column wide.
 
     From top to bottom: mean absolute validation errors (MAE) of energies per structure, force components and
-    stress components, with averaged weights; training loss, averaged over the steps since the last validation
-    and without unit, because energies and forces enter it relative to their standard deviations; learning
-    rate. The lowest error of each panel is labeled. Panels without data are omitted.
+    stress components, and of properties, with averaged weights; training loss, averaged over the steps since
+    the last validation and without unit, because errors enter it relative to the spread of the labels;
+    learning rate. The lowest error of each panel is labeled. Panels without data are omitted.
 
     Args:
         rows: Rows of ``metrics.csv``, see :class:`~pyg_schnet.training.RunDirectory`.
@@ -53,12 +56,13 @@ def plot_learning_curve(rows: Sequence[dict[str, float]], path: str | os.PathLik
     """
     if not rows:
         raise ValueError("`rows` must hold at least one validation, got 0")
-    names = [name for name in (*_ERRORS, *_LINES) if name in rows[0]]
+    errors = _ERRORS | _property_errors(rows[0])
+    names = [name for name in (*errors, *_LINES) if name in rows[0]]
     with paper():
         figure = Figure(figsize=(COLUMN, _HEIGHT * len(names) + 0.25), layout="constrained")
         axes = figure.subplots(len(names), sharex=True, squeeze=False)[:, 0]
         for one, name in zip(axes, names, strict=True):
-            _draw_error(one, rows, name) if name in _ERRORS else _draw_line(one, rows, name)
+            _draw_error(one, rows, name, errors[name]) if name in errors else _draw_line(one, rows, name)
             tidy(one)
         axes[-1].set_xlabel("training step")
         axes[-1].xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=(1, 2, 5, 10)))
@@ -68,8 +72,37 @@ def plot_learning_curve(rows: Sequence[dict[str, float]], path: str | os.PathLik
         return finish(figure, path)
 
 
-def _draw_error(axes: Axes, rows: Sequence[dict[str, float]], name: str) -> None:
-    label, unit, color, marker = _ERRORS[name]
+def _property_errors(row: dict[str, float]) -> dict[str, tuple[str, float, str, str]]:
+    """Return label, unit, color and marker of the errors of properties, by column."""
+    found = {}
+    for column in row:
+        if (own := property_of(column)) is not None:
+            name, unit = own
+            label = f"{name} MAE\n({unit})" if unit else f"{name} MAE"
+            found[column] = label, 1.0, _COLORS[len(found) % len(_COLORS)], "o"
+    return found
+
+
+def property_of(column: str) -> tuple[str, str] | None:
+    """Return name and unit of the property whose mean absolute error a column of ``metrics.csv`` has.
+
+    Args:
+        column: Name of the column, such as ``"val_gap_mae_eV"``.
+
+    Returns:
+        ``None`` for other columns.
+    """
+    name, found, unit = column.removeprefix("val_").partition("_mae")
+    if not column.startswith("val_") or not found or column in _ERRORS:
+        return None
+    unit = unit.removeprefix("_").replace("_per_", "/")
+    return name, re.sub(r"\bA([23]?)\b", lambda match: f"Å{_POWERS[match[1]]}", unit)
+
+
+def _draw_error(
+    axes: Axes, rows: Sequence[dict[str, float]], name: str, look: tuple[str, float, str, str]
+) -> None:
+    label, unit, color, marker = look
     steps, values = [row["step"] for row in rows], [row[name] / unit for row in rows]
     every = -(-len(values) // _MOST_MARKERS)
     axes.plot(steps, values, color=color, marker=marker, markersize=3, markevery=every)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from string import ascii_lowercase
 from typing import Any, cast
 
 import numpy as np
@@ -32,6 +33,8 @@ from pyg_schnet.plots.style import (
 from pyg_schnet.potentials.metrics import Evaluation
 
 _ERRORS_ASPECT = 0.45  # height over width of the panels of errors
+_MOST_COLUMNS = 3
+_FAR = 10  # times the spread, beyond which values are relative to their mean
 _OUTLIERS = 4  # times the 99 % quantile; points beyond are drawn at the edge
 
 
@@ -60,12 +63,12 @@ def plot_parity(
     labels: str = "reference",
     atomref: Tensor | None = None,
 ) -> Figure:
-    """Draw predictions over labels, and below the errors over labels: energies, forces by element, stresses.
+    """Draw predictions over labels, and below the errors over labels: energies, forces, stresses, properties.
 
     Energies are relative to the mean of the labels, and per atom if all structures are periodic. For mixtures
     of molecules they differ mainly by the energies of their atoms, thousands of times more than by
     bonding: ``atomref`` removes these. Errors are predictions minus labels; those beyond four times the 99 %
-    quantile are triangles at the edge. Two journal columns wide, one for energies alone.
+    quantile are triangles at the edge. Two journal columns wide, one for one of them.
 
     Args:
         evaluation: Evaluation of a potential on a data set.
@@ -77,8 +80,10 @@ def plot_parity(
     Returns:
         The figure.
     """
-    panels = [_energy_panel(evaluation, atomref)]
-    notes = [_energy_note(evaluation)]
+    panels, notes = [], []
+    if evaluation.energy_mae is not None:
+        panels.append(_energy_panel(evaluation, atomref))
+        notes.append(_energy_note(evaluation))
     if evaluation.forces is not None:
         assert evaluation.forces_mae is not None
         assert evaluation.forces_rmse is not None
@@ -91,20 +96,34 @@ def plot_parity(
         panels.append(_stress_panel(evaluation))
         mae, rmse = evaluation.stress_mae / GPa, evaluation.stress_rmse / GPa
         notes.append(f"MAE {mae:.3f} GPa\nRMSE {rmse:.3f} GPa")
+    for name, own in evaluation.properties.items():
+        unit = own.target.unit or "as labeled"
+        panels.append(_property_panel(name, unit, own.values))
+        notes.append(f"MAE {_short(own.mae)} {unit}\nRMSE {_short(own.rmse)} {unit}")
     width = COLUMN if len(panels) == 1 else PAGE
-    height = (1 + _ERRORS_ASPECT) * (width / len(panels) - 0.55) + 0.65
+    columns = min(len(panels), _MOST_COLUMNS)
+    rows = -(-len(panels) // columns)
+    height = rows * ((1 + _ERRORS_ASPECT) * (width / columns - 0.55) + 0.65)
     with paper():
         figure = Figure(figsize=(width, height), layout="compressed")
-        axes = figure.subplots(2, len(panels), sharex="col", squeeze=False, height_ratios=[1, _ERRORS_ASPECT])
+        ratios = [1, _ERRORS_ASPECT] * rows
+        axes = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=ratios)
+        for unused in range(len(panels), rows * columns):
+            for one in axes[2 * (unused // columns) :, unused % columns]:
+                one.remove()
         for number, (panel, note) in enumerate(zip(panels, notes, strict=True)):
-            above, below = axes[:, number]
+            row, column = divmod(number, columns)
+            above, below = axes[2 * row : 2 * row + 2, column]
+            above.sharex(below)
+            above.tick_params(labelbottom=False)
             _draw_predictions(above, panel)
             _draw_errors(below, panel)
             below.set_xlabel(f"{labels} {panel.quantity} ({panel.unit})")
             above.text(0.04, 0.97, note, transform=above.transAxes, va="top", fontsize=SMALL)
             if len(panels) > 1:
-                letter(above, "abc"[number])
-        figure.align_ylabels(axes)
+                letter(above, ascii_lowercase[number % 26])
+        if rows == 1:
+            figure.align_ylabels(axes)
         return finish(figure, path)
 
 
@@ -136,6 +155,13 @@ def _stress_panel(evaluation: Evaluation) -> _Panel:
         "shear": (stress[:, :, ~diagonal].flatten(1), VERMILION),
     }
     return _Panel("stress", "GPa", "GPa", 1.0, points)
+
+
+def _property_panel(name: str, unit: str, values: Tensor) -> _Panel:
+    mean = values[0].mean()
+    if float(mean.abs()) > _FAR * float((values[0] - mean).abs().mean()):  # as total energies
+        name, values = f"{name} − mean", values - mean
+    return _Panel(name, unit, unit, 1.0, {"": (values, BLUE)})
 
 
 def _draw_predictions(axes: Axes, panel: _Panel) -> None:
@@ -191,7 +217,8 @@ def _energy_note(evaluation: Evaluation) -> str:
     energy, unit = evaluation.comparable_energy()
     if unit == "eV":
         in_kcal = _kcal(evaluation, "kcal/mol")
-        return _describe(evaluation.energy_mae, evaluation.energy_rmse, "meV", in_kcal)
+        mae, rmse = cast(float, evaluation.energy_mae), cast(float, evaluation.energy_rmse)
+        return _describe(mae, rmse, "meV", in_kcal)
     error = energy[1] - energy[0]
     return _describe(float(error.abs().mean()), float(error.square().mean().sqrt()), "meV/atom", None)
 

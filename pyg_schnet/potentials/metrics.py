@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -103,10 +103,10 @@ class Evaluation:
             return self.energy / self.sizes, "eV/atom"
         return self.energy, "eV"
 
-    def as_dict(self) -> dict[str, float | int]:
+    def as_dict(self) -> dict[str, Any]:
         """Return errors in eV and Å and, by suffix, in kcal/mol and Å (``_kcal``) and GPa (``_GPa``).
 
-        Errors of properties are in their units.
+        Errors of properties are in their units, which ``"units"`` holds by name.
         """
         errors = self._errors("energy", "forces")
         in_kcal = {f"{name}_kcal": value / kcal_per_mol for name, value in errors.items()}
@@ -117,7 +117,9 @@ class Evaluation:
             for name, own in self.properties.items()
             for kind, value in (("mae", own.mae), ("rmse", own.rmse))
         }
-        return {"n": self.n, **errors, **in_kcal, **stress, **in_gigapascal, **properties}
+        units = {name: own.target.unit for name, own in self.properties.items()}
+        table = {"n": self.n, **errors, **in_kcal, **stress, **in_gigapascal, **properties}
+        return table | ({"units": units} if units else {})
 
     def rows(self) -> list[tuple[str, float, float, str, float, float, str]]:
         """Return quantity, MAE, RMSE and unit, and both errors in another unit, of quantities with labels.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -51,6 +52,7 @@ _RESERVED = (
     "edge_index",
     "shift",
 )
+_ASCII = {"Å": "A", "μ": "u", "²": "2", "³": "3", "/": "_per_"}  # in names of columns
 _NEEDS_CENTER = ("dipole", "spatial_extent")
 
 
@@ -132,6 +134,17 @@ class Target:
     def is_atomic(self) -> bool:
         """Whether there is a value for each atom."""
         return self.kind == "atomic"
+
+    def column(self, error: str) -> str:
+        """Return the name of an error with the unit in ASCII, for tables: ``"gap_mae_eV"``.
+
+        Args:
+            error: ``"mae"`` or ``"rmse"``.
+        """
+        unit = "".join(_ASCII.get(letter, letter) for letter in self.unit or "")
+        return "_".join(
+            filter(None, (self.name, error, re.sub(r"\W+", "_", unit, flags=re.ASCII).strip("_")))
+        )
 
     @property
     def label(self) -> str:

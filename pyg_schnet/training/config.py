@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 from pyg_schnet.nn import SchNetConfig
+from pyg_schnet.potentials.targets import Target, parse_targets
 
 _MAX_SEED = 2**48  # of either sign; epochs are added to it
 _MAX_VALUES = {
@@ -35,6 +37,9 @@ class DataConfig:
         path: File, folder or list of files with structures and energies (and forces): npz, HDF5, any format
             that ASE reads, or a processed data set (.safetensors).
         val_path: The same for validation; by default validation structures are split off from path.
+        targets: What to learn, by one network with a readout each: "energy" (with forces and stresses), and
+            keys of other numbers of structures or atoms, as gap, or {name: gap, kind: intensive, unit: eV,
+            weight: 1}. kind is extensive, intensive, dipole, spatial_extent or atomic; known names need none.
         energy_key: Key of the energies in the file; detected by default.
         forces_key: Key of the forces; by default those that belong to the energies, "none" for no forces.
         stress_key: Key of the stresses or virials; by default those that belong to the energies, "none" for
@@ -63,6 +68,7 @@ class DataConfig:
 
     path: str | list[str]
     val_path: str | None = None
+    targets: list[str | dict[str, Any]] = field(default_factory=lambda: ["energy"])
     energy_key: str | None = None
     forces_key: str | None = None
     stress_key: str | None = None
@@ -77,11 +83,27 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _check_seed("data.seed", self.seed)
+        parse_targets(self.targets)
+        if not self.has_energy and (self.energy_key or self.forces_key or self.stress_key):
+            raise ValueError(
+                "`data.energy_key`, `data.forces_key` and `data.stress_key` must not be given without energy "
+                f"among `data.targets`, got {self.targets}; leave them out, or add energy"
+            )
         if self.split != "random" and (self.n_train is not None or self.n_val is not None):
             raise ValueError(
                 "`data.n_train` and `data.n_val` must not be given with a `data.split` that is not random, "
                 f"got {self.split!r}; such a split defines its own sizes"
             )
+
+    @property
+    def has_energy(self) -> bool:
+        """Whether energies are learned."""
+        return any(target.is_energy for target in parse_targets(self.targets))
+
+    @property
+    def properties(self) -> tuple[Target, ...]:
+        """Targets beside the energy."""
+        return tuple(target for target in parse_targets(self.targets) if not target.is_energy)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,9 @@ def read_data(
     split = _split(config, whole, atoms)
     train = _subset(whole, split.train)
     _warn(train, report, check_units)
-    if config.references == "fit" and atoms:
+    if not config.has_energy:
+        references = References(torch.zeros(100, dtype=torch.float64), None, tuple(train.elements()))
+    elif config.references == "fit" and atoms:
         references = _isolated_atom_references(train, energies_of(whole, atoms), report)
     else:
         references = _references(config.references, train)
@@ -79,7 +81,12 @@ def read_data(
         raise ValueError(
             "`data.n_val` must be at least 1, to select the best weights, got 0; or pass `data.val_path`"
         )
-    references.check(val.compositions(), source)
+    if config.has_energy:
+        references.check(val.compositions(), source)
+    elif foreign := set(val.elements()) - set(train.elements()):
+        raise ValueError(
+            f"{source}: has {chemical_symbols[min(foreign)]}, which no training structure has; train on some"
+        )
     return TrainingData(train, val, split, len(whole), references)
 
 
@@ -125,12 +132,13 @@ def _open(config: DataConfig, path: str | list[str], dtype: torch.dtype) -> Atom
     return AtomsDataset(
         config.root,
         path,
-        config.energy_key,
+        config.energy_key if config.has_energy else "none",
         config.forces_key,
         config.stress_key,
         units=config.units,
         dtype=dtype,
         memory_map=config.memory_map,
+        properties=[target.name for target in config.properties],
     )
 
 

@@ -226,6 +226,8 @@ def _why_collated(dataset: InMemoryDataset, potential: Potential) -> str | None:
     """Return why batches cannot be cut from stored structures, in a few words."""
     if dataset.transform is not None:
         return "the data set has a transform, whose results may differ from step to step"
+    if potential.properties:
+        return "only labels of energies, forces and stresses are stored"
     graph = potential.build_graph(collate(dataset, [0]).to(potential.scale.device))
     if graph is None:
         return f"{type(potential.model).__name__} finds its pairs itself"

@@ -139,7 +139,14 @@ def evaluate(
             given = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key}
             unset = [] if any(given.values()) else list(given)  # keys belong together
             of_runs = options_of_runs(paths, file, unset + ["units"] * (units is None))
-            reading = {**given, "units": units, **of_runs}
+            reading = {
+                **given,
+                "units": units,
+                **of_runs,
+                "properties": [p.name for p in potential.properties],
+            }
+            if not potential.has_energy:
+                reading |= {"energy_key": "none", "forces_key": None, "stress_key": None}
             dataset = AtomsDataset(path=file, **reading, memory_map=file.endswith(".safetensors"))
         if part is not None and file is not None:
             if not paths:

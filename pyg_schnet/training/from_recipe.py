@@ -28,6 +28,7 @@ def train(
     model: Mapping[str, Any] | nn.Module | None = None,
     trainer: Mapping[str, Any] | None = None,
     fabric: Mapping[str, Any] | None = None,
+    targets: Sequence[str | Mapping[str, Any]] | None = None,
     init: str | os.PathLike | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -50,6 +51,8 @@ def train(
             ``forward(z, pos, batch)`` to train instead of SchNet, see :class:`~pyg_schnet.Potential`.
         trainer: Options of :class:`~pyg_schnet.training.TrainerConfig`, such as ``max_minutes``.
         fabric: Options of :class:`~pyg_schnet.training.FabricConfig`: devices and processes.
+        targets: What to learn, such as ``["energy", "dipole"]`` or ``["gap", "homo"]``, see ``targets`` of
+            :class:`~pyg_schnet.training.DataConfig`; energies and forces by default.
         init: Trained model to start from (fine-tuning): a checkpoint, a run, the name of a pretrained model,
             or a weight file of PyG's or SchNetPack's SchNet.
         resume: Continue the run in ``out`` from its last checkpoint, or start it if there is none.
@@ -82,6 +85,10 @@ def train(
     for section, options in sections.items():
         for name, value in _options(section, options):
             entries[f"{section}.{name}"] = value
+    if targets is not None:
+        if "targets" in (data or {}):
+            raise ValueError("`targets` and the option `targets` in `data` are the same; pass one of them")
+        entries["data.targets"] = [targets] if isinstance(targets, str) else list(targets)
     if path is not None:
         if "path" in (data or {}):
             raise ValueError("`path` and the option `path` in `data` are the same; pass one of them")

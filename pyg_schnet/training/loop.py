@@ -25,6 +25,7 @@ from pyg_schnet.loader.sampler import BatchSequence, bound_edges, count_edges, s
 from pyg_schnet.nn import SchNet
 from pyg_schnet.potentials import checkpoint
 from pyg_schnet.potentials.potential import Potential
+from pyg_schnet.potentials.targets import Target
 from pyg_schnet.training.callbacks import Callback, Callbacks, Training
 from pyg_schnet.training.captured_step import choose_step
 from pyg_schnet.training.config import TrainerConfig
@@ -32,6 +33,7 @@ from pyg_schnet.training.device_data import choose_batches
 from pyg_schnet.training.distributed import Processes, ProcessLostError
 from pyg_schnet.training.execution import choose_execution
 from pyg_schnet.training.progress import Report
+from pyg_schnet.training.properties import LabelScale
 from pyg_schnet.training.run_directory import RunDirectory
 from pyg_schnet.training.schedule import completed_fraction, learning_rate
 from pyg_schnet.training.state import Counters, TrainingState
@@ -104,6 +106,7 @@ def fit(
     resume: bool = False,
     stop: StopRequest | None = None,
     callbacks: Sequence[Callback] = (),
+    scales: Mapping[Target, LabelScale] | None = None,
 ) -> Counters:
     """Train a potential on energies and, if there are labels, forces and stresses.
 
@@ -121,6 +124,7 @@ def fit(
             validation, the averaged weights of that step are also kept as ``run.model``; the first
             validation of a resumed run replaces them.
         callbacks: Callbacks, which rank 0 calls.
+        scales: Scales of the labels of the properties of the potential.
 
     Returns:
         Steps, best validation loss and time.
@@ -152,9 +156,9 @@ def fit(
     elif processes.is_rank_zero:
         state.save(run.last)  # so that the run can be resumed at any time
     counters, losses, stopped, ended = state.counters, state.losses, False, False
-    validate = Validation(processes, state, val, config, energy_weight, run, provenance)
+    validate = Validation(processes, state, val, config, energy_weight, run, provenance, scales or {})
     recent = RecentNumbers(run, train, on_accelerator(state.weights.values))
-    loss_of = StepLoss(potential, config, energy_weight, batches.mean_size)
+    loss_of = StepLoss(potential, config, energy_weight, batches.mean_size, scales or {})
     eager_step = TrainingStep(processes, state, loss_of, data, train, recent, config.clip_norm)
     step = choose_step(eager_step, config, report)
     saved = time.perf_counter()

@@ -11,6 +11,7 @@ from torch_geometric.data import Data
 from pyg_schnet.graph.strain import virial_per_atom
 from pyg_schnet.nn.readout import sum_by_molecule
 from pyg_schnet.potentials.targets import Target
+from pyg_schnet.training.properties import LabelScale
 
 
 def potential_loss(
@@ -21,7 +22,7 @@ def potential_loss(
     errors: str = "squared",
     stress_weight: float = 1.0,
     weights: Tensor | None = None,
-    properties: Mapping[Target, Tensor] | None = None,
+    properties: Mapping[Target, LabelScale] | None = None,
 ) -> Tensor:
     r"""Compute the mean over a batch of the squared errors of energy, forces and stress.
 
@@ -35,8 +36,10 @@ def potential_loss(
     the paper does not have, enter as energies per atom; structures without a stress have no such term.
     ``errors="absolute"`` uses the errors :math:`|E_m - \hat E_m|` and
     :math:`\| \mathbf F_{mi} - \hat{\mathbf F}_{mi} \|` instead of their squares, to minimize mean absolute
-    errors. Each property beside the energy adds its weight times the mean of its errors, divided by its own
-    scale, over the structures with labels (NaN is none), or over the atoms of each structure.
+    errors. Each property beside the energy adds its weight times the mean of its errors, divided by the
+    spread of its labels, over structures with a label (NaN is none); of values of atoms, the mean over the
+    atoms of a structure that have one. The number of structures with a label is their share in the training
+    set times :math:`B`, so that parts of a batch add up.
 
     Args:
         out: Predicted energies ``(structures,)`` in eV and, if they are trained, forces ``(atoms, 3)`` in
@@ -47,7 +50,7 @@ def potential_loss(
         errors: ``"squared"`` or ``"absolute"``.
         stress_weight: Weight :math:`\tau`, dimensionless.
         weights: Weight of each structure, ``(structures,)``, in place of :math:`1/B`.
-        properties: Properties beside the energy, each with its scale, shape ``()``, in its unit.
+        properties: Properties beside the energy, each with the scale of its labels.
 
     Returns:
         The dimensionless loss, float64, shape ``()``.
@@ -63,15 +66,17 @@ def potential_loss(
     if "energy" in out:
         energy = (out["energy"] - batch.energy) / scale
         loss = energy_weight * total(energy.square() if errors == "squared" else energy.abs())
-    for target, unit in (properties or {}).items():
+    for target, label_scale in (properties or {}).items():
         label = batch[target.name]
         known = label.isfinite()
-        difference = torch.where(known, out[target.name] - torch.where(known, label, 0.0), 0.0) / unit
+        difference = torch.where(known, out[target.name] - torch.where(known, label, 0.0), 0.0)
+        difference = difference / label_scale.spread
         error = difference.square() if errors == "squared" else difference.abs()
         if target.is_atomic:
             assert batch.batch is not None
-            error = sum_by_molecule(error, batch.batch, batch.num_graphs) / batch.ptr.diff()
-        loss = loss + target.weight * total(error)
+            numbers = sum_by_molecule(known.double(), batch.batch, batch.num_graphs).clamp(min=1)
+            error = sum_by_molecule(error, batch.batch, batch.num_graphs) / numbers
+        loss = loss + target.weight / label_scale.known * total(error)
     if "forces" in out:
         forces = (out["forces"] - batch.forces) / scale  # (atoms, 3)
         error = forces.square().sum(dim=1) if errors == "squared" else torch.linalg.vector_norm(forces, dim=1)

@@ -126,7 +126,7 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
     Raises:
         ValueError: If it is of another type.
     """
-    kinds = get_args(hint) or (hint,)
+    kinds = (hint,) if get_origin(hint) is list else get_args(hint) or (hint,)
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     for kind in kinds:
@@ -141,10 +141,10 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
         ):  # 1e-3, which YAML 1.1 reads as text
             return float(value)
         if get_origin(kind) is list and isinstance(value, list | tuple):
-            return [os.fspath(part) for part in value]
+            return [dict(part) if isinstance(part, Mapping) else os.fspath(part) for part in value]
         if get_origin(kind) is dict and isinstance(value, Mapping):
             return dict(value)
-    wanted = " or ".join(_TYPE_NAMES[kind] for kind in kinds if kind in _TYPE_NAMES)
+    wanted = " or ".join(_TYPE_NAMES[kind] for kind in kinds if kind in _TYPE_NAMES) or "a list"
     raise ValueError(f"`{name}` must be {wanted}, got {value!r}")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from pyg_schnet.io.units import GPa, kcal_per_mol
+from pyg_schnet.plots.learning_curve import property_of
 
 
 class Report:
@@ -102,12 +103,18 @@ def validation_line(row: Mapping[str, float]) -> str:
         row: Row of ``metrics.csv``, in eV and Å.
     """
     parts = [f"step {row['step']:>7,}", f"loss {row['loss']:.2e}"]
-    parts.append(f"validation: energy {_in_two_units(row['val_energy_mae_eV'], 'meV', 'kcal/mol')}")
+    if "val_energy_mae_eV" in row:
+        parts.append(f"validation: energy {_in_two_units(row['val_energy_mae_eV'], 'meV', 'kcal/mol')}")
+    else:
+        parts.append("validation:")
     if "val_forces_mae_eV_per_A" in row:
         parts.append(f"forces {_in_two_units(row['val_forces_mae_eV_per_A'], 'meV/Å', 'kcal/mol/Å')}")
     if "val_stress_mae_eV_per_A3" in row:
         stress = row["val_stress_mae_eV_per_A3"]
         parts.append(f"stress {stress * 1e3:.2f} meV/Å³ ({stress / GPa:.3f} GPa)")
+    for column, value in row.items():
+        if (own := property_of(column)) is not None:
+            parts.append(f"{own[0]} {value:.4g} {own[1]}".rstrip())
     return "  ".join(parts)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from typing import Any, cast
@@ -32,6 +32,7 @@ from pyg_schnet.potentials.checkpoint import provenance as provenance_of
 from pyg_schnet.potentials.checkpoint import read as read_checkpoint
 from pyg_schnet.potentials.device import use_threads
 from pyg_schnet.potentials.potential import Potential
+from pyg_schnet.potentials.targets import Target
 from pyg_schnet.training.callbacks import Callback
 from pyg_schnet.training.config import TrainConfig
 from pyg_schnet.training.data import TrainingData, hash_files, read_data
@@ -47,6 +48,7 @@ from pyg_schnet.training.initialization import (
 from pyg_schnet.training.loggers import make_loggers
 from pyg_schnet.training.loop import fit, stop_on_signal
 from pyg_schnet.training.progress import Report
+from pyg_schnet.training.properties import LabelScale, describe, fit_readouts
 from pyg_schnet.training.run_directory import RunDirectory
 from pyg_schnet.training.state import Counters
 from pyg_schnet.training.validation import spline_error
@@ -98,17 +100,26 @@ def train(
             can_resume = resume and run.last.is_file()
             initial = None
             if config.init is not None:
+                if config.data.properties or not config.data.has_energy:
+                    raise ValueError(
+                        "`targets` must be [energy] with `init`, got others; leave one of them out"
+                    )
                 config = replace(config, init=with_hash(config.init))
                 initial = None if can_resume else _initialization(config, model)
             data = read_data(config.data, getattr(torch, config.trainer.precision), report, not can_resume)
             if config.data.references == "keep":
                 data = data._replace(references=_kept_references(initial, run, data))
-            elif data.references.is_given and (model is not None or _sums_atoms(config.model)):
+            elif (
+                config.data.has_energy
+                and data.references.is_given
+                and (model is not None or _sums_atoms(config.model))
+            ):
                 shifted = data.references.with_mean_residual(data.train.compositions())
                 data = data._replace(references=shifted)
             train_set, val_set = data.train, data.val
+            scales: dict[Target, LabelScale] = {}
             if initial is None:
-                potential = _potential(config, data, model)
+                potential, scales = _potential(config, data, model)
             else:
                 keep = config.data.references == "keep"
                 potential = initial.build(data.train, data.references, keep, config.trainer.seed)
@@ -128,7 +139,7 @@ def train(
                 _write_configuration(config, run, data, provenance, resume)
         with processes.collective_errors():
             processes.require_identical(_fingerprint(config, run, data, provenance, resume))
-        _describe(config, potential, data, report)
+        _describe(config, potential, data, scales, report)
         if config.init is not None:
             _describe_init(config, provenance["init"], report)
         if frozen:
@@ -148,6 +159,7 @@ def train(
                 resume,
                 stop,
                 (*loggers, *callbacks),
+                scales,
             )
             if processes.is_rank_zero and not stop.is_set:
                 _finish(run, val_set if model is None else None, counters, report)
@@ -237,13 +249,26 @@ def _with_edges(part: AtomsDataset, cutoff: float) -> InMemoryDataset:
     return part.with_edges(cutoff)
 
 
-def _potential(config: TrainConfig, data: TrainingData, model: nn.Module | None) -> Potential:
-    if model is None:
-        with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU
-            torch.default_generator.manual_seed(config.trainer.seed)
-            model = SchNet(**asdict(config.model))
+def _potential(
+    config: TrainConfig, data: TrainingData, model: nn.Module | None
+) -> tuple[Potential, dict[Target, LabelScale]]:
+    """Build the potential to train, and measure the labels of its properties."""
+    own, has_energy = config.model, config.data.has_energy
+    if not has_energy:
+        own = replace(own, readout=None, dipole=False)
+    if model is not None and config.data.properties:
+        raise ValueError(
+            "`targets` must be ['energy'] for a model of your own, whose features are unknown; name a label "
+            "by `energy_key`"
+        )
+    with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU
+        torch.default_generator.manual_seed(config.trainer.seed)
+        if model is None:
+            model = SchNet(**asdict(own))
+        properties, scales = fit_readouts(config.data.properties, data.train, own)
     references = data.references
-    return Potential(model, data.train.scale(references), references.energy, references.elements)
+    scale = data.train.scale(references) if has_energy else 1.0
+    return Potential(model, scale, references.energy, references.elements, properties), scales
 
 
 def _initialization(config: TrainConfig, model: nn.Module | None) -> Initialization:
@@ -300,19 +325,38 @@ def _describe_init(config: TrainConfig, origin: dict[str, Any], report: Report) 
         )
 
 
-def _describe(config: TrainConfig, potential: Potential, data: TrainingData, report: Report) -> None:
+def _describe(
+    config: TrainConfig,
+    potential: Potential,
+    data: TrainingData,
+    scales: Mapping[Target, LabelScale],
+    report: Report,
+) -> None:
     """Report units, numbers of structures, spread of the labels, references and size of the model."""
     train_set = data.train
     has = {"forces": train_set.has_forces, "stresses": train_set.has_stress}
-    *first, last = ["energies", *(name for name, there in has.items() if there)]
+    has_energy = config.data.has_energy
+    names = ["energies"] * has_energy + [target.name for target in potential.properties]
+    *first, last = [*names[:has_energy], *(name for name, there in has.items() if there), *names[has_energy:]]
     labels = f"{', '.join(first)} and {last}" if first else last
     assumed = "" if config.data.units else " (assumed from the file; set --data.units otherwise)"
-    report.line(f"{train_set.path}: {labels} in {train_set.units.sentence()}{assumed}")
+    units = f" in {train_set.units.sentence()}{assumed}" if has_energy else ""
+    report.line(f"{train_set.path}: {labels}{units}")
     report.line(
         f"Training on {len(train_set):,} structures, validating on {len(data.val):,}, leaving "
         f"{len(data.split.test):,} to test; elements "
         f"{', '.join(chemical_symbols[z] for z in potential.elements)}"
     )
+    if has_energy:
+        _describe_energies(potential, data, report)
+    for line in describe(potential.properties, scales):
+        report.line(line)
+    weights = sum(p.numel() for p in potential.parameters())
+    report.line(f"{potential.model}, {weights:,} weights")
+
+
+def _describe_energies(potential: Potential, data: TrainingData, report: Report) -> None:
+    train_set = data.train
     spread = train_set.energy_std()
     text = f"Energies spread by {spread * 1e3:.1f} meV ({spread / kcal_per_mol:.2f} kcal/mol)"
     if train_set.has_forces:
@@ -322,14 +366,12 @@ def _describe(config: TrainConfig, potential: Potential, data: TrainingData, rep
         text += f", by {float(potential.scale) * 1e3:.1f} meV an atom relative to the references"
     report.line(text)
     report.line(data.references.report())
-    weights = sum(p.numel() for p in potential.parameters())
-    report.line(f"{potential.model}, {weights:,} weights")
 
 
 # Options that a resumed run may change: its length, its logs, and where it computes.
 _CHANGEABLE = ("max_steps", "max_minutes", "val_every", "patience", "threads", "compile", "save_minutes")
 _CHANGEABLE += ("root", "memory_map", "data_device", "loggers")
-_OLD_DEFAULTS = {"optimizer": "adam"}  # of versions without this option
+_OLD_DEFAULTS = {"optimizer": "adam", "targets": ["energy"]}  # of versions without this option
 _MAX_CONFIG_BYTES = 2**26  # it may name every file of a large data set
 _PATHS = ("path", "val_path", "split")  # compared by their content
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,10 +11,12 @@ from torch_geometric.data import InMemoryDataset
 from pyg_schnet.graph.memory import describe_out_of_memory, too_large_reason
 from pyg_schnet.loader import collate
 from pyg_schnet.potentials.potential import Potential
+from pyg_schnet.potentials.targets import Target
 from pyg_schnet.training.config import TrainerConfig
 from pyg_schnet.training.device_data import Batches, TrainingBatch
 from pyg_schnet.training.distributed import Processes
 from pyg_schnet.training.loss import potential_loss
+from pyg_schnet.training.properties import LabelScale
 from pyg_schnet.training.state import TrainingState
 from pyg_schnet.training.validation import RecentNumbers
 
@@ -27,12 +29,21 @@ class StepLoss:
         config: Options of the loss.
         energy_weight: Weight of the energies in the loss.
         mean_size: Mean number of structures of a step, by which sums over structures are divided.
+        scales: Scales of the labels of the potential's properties.
     """
 
-    def __init__(self, potential: Potential, config: TrainerConfig, energy_weight: float, mean_size: float):
+    def __init__(
+        self,
+        potential: Potential,
+        config: TrainerConfig,
+        energy_weight: float,
+        mean_size: float,
+        scales: Mapping[Target, LabelScale] | None = None,
+    ):
         self.potential, self.mean_size = potential, mean_size
         self._energy_weight = energy_weight
         self._options = {"errors": config.loss, "stress_weight": config.stress_weight}
+        self._scales = dict(scales or {})
 
     def __call__(self, part: TrainingBatch, weights: Tensor | None = None) -> Tensor:
         """Return the loss of structures, float64, shape ``()``.
@@ -44,8 +55,10 @@ class StepLoss:
         batch, graph, outputs = part
         out = self.potential(batch, graph=graph, **outputs)
         scale, options = self.potential.scale, self._options
-        loss = potential_loss(out, batch, self._energy_weight, scale, **options, weights=weights)
-        structures = len(out["energy"])
+        loss = potential_loss(
+            out, batch, self._energy_weight, scale, **options, weights=weights, properties=self._scales
+        )
+        structures = batch.num_graphs if self._scales else len(out["energy"])
         if weights is None and structures != self.mean_size:
             loss = loss * (structures / self.mean_size)
         return loss

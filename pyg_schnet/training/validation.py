@@ -17,8 +17,10 @@ from pyg_schnet.nn import SchNet
 from pyg_schnet.potentials import checkpoint
 from pyg_schnet.potentials.metrics import Evaluation, evaluate
 from pyg_schnet.potentials.potential import Potential
+from pyg_schnet.potentials.targets import Target
 from pyg_schnet.training.config import TrainerConfig
 from pyg_schnet.training.distributed import Processes
+from pyg_schnet.training.properties import LabelScale
 from pyg_schnet.training.run_directory import RunDirectory
 from pyg_schnet.training.schedule import learning_rate
 from pyg_schnet.training.state import Counters, TrainingState
@@ -39,6 +41,7 @@ class Validation:
         energy_weight: Weight of the energies in the loss.
         run: Directory for checkpoints and metrics.
         provenance: Provenance to store in the checkpoint.
+        scales: Scales of the labels of the potential's properties.
     """
 
     def __init__(
@@ -50,9 +53,11 @@ class Validation:
         energy_weight: float,
         run: RunDirectory,
         provenance: Mapping[str, Any],
+        scales: Mapping[Target, LabelScale] | None = None,
     ):
         self._processes, self._state, self._val, self._config = processes, state, val, config
         self._energy_weight, self._run, self._provenance = energy_weight, run, provenance
+        self._scales = scales or {}
 
     def __call__(self) -> tuple[dict[str, float], bool]:
         """Validate the averaged weights.
@@ -73,7 +78,8 @@ class Validation:
                 state.averaged, self._val, config.batch_size, config.batch_edges, processes.world_size > 1
             )
         row = metrics_row(counters, config, state.losses, errors)
-        loss = validation_loss(errors, self._energy_weight, config)
+        energy_scale = float(state.averaged.scale)
+        loss = validation_loss(errors, self._energy_weight, config, self._scales, energy_scale)
         require_finite("validation error", loss, counters.step, counters, run)
         improved = _update_best(counters, loss)
         state.losses.clear()
@@ -85,8 +91,40 @@ class Validation:
         return row, improved
 
 
-def validation_loss(errors: Evaluation, energy_weight: float, config: TrainerConfig) -> float:
-    """Return the loss that selects the best weights: nearly that of the training, in units of eV and Å."""
+def validation_loss(
+    errors: Evaluation,
+    energy_weight: float,
+    config: TrainerConfig,
+    scales: Mapping[Target, LabelScale] | None = None,
+    energy_scale: float = 1.0,
+) -> float:
+    """Return the loss that selects the best weights: nearly that of the training, in units of eV and Å.
+
+    With properties it has no unit: errors are divided by the scale of the energies, or the spread of a
+    property.
+
+    Args:
+        errors: Errors on the validation structures.
+        energy_weight: Weight of the energies.
+        config: Kind of errors, and weight of stresses.
+        scales: Scales of the labels of properties.
+        energy_scale: Scale of the energies in eV, and eV/Å, where there are properties.
+    """
+    loss = _energy_loss(errors, energy_weight, config)
+    if not scales:
+        return loss
+    power = 1 if config.loss == "absolute" else 2
+    loss /= energy_scale**power
+    for target, scale in scales.items():
+        if own := errors.properties.get(target.name):
+            error = own.mae if config.loss == "absolute" else own.rmse
+            loss += target.weight * (error / scale.spread) ** power
+    return loss
+
+
+def _energy_loss(errors: Evaluation, energy_weight: float, config: TrainerConfig) -> float:
+    if errors.energy_mae is None or errors.energy_rmse is None:
+        return 0.0
     if config.loss == "absolute":
         loss = energy_weight * errors.energy_mae
         if errors.forces_mae is not None:
@@ -122,15 +160,17 @@ def metrics_row(
         "minutes": minutes,
         "lr": learning_rate(config, counters.step - 1, minutes),
         "loss": float(torch.stack(losses).mean()),
-        "val_energy_mae_eV": errors.energy_mae,
-        "val_energy_rmse_eV": errors.energy_rmse,
     }
+    if errors.energy_mae is not None and errors.energy_rmse is not None:
+        row |= {"val_energy_mae_eV": errors.energy_mae, "val_energy_rmse_eV": errors.energy_rmse}
     if errors.forces_mae is not None and errors.forces_rmse is not None:
         row["val_forces_mae_eV_per_A"] = errors.forces_mae
         row["val_forces_rmse_eV_per_A"] = errors.forces_rmse
     if errors.stress_mae is not None and errors.stress_rmse is not None:
         row["val_stress_mae_eV_per_A3"] = errors.stress_mae
         row["val_stress_rmse_eV_per_A3"] = errors.stress_rmse
+    for own in errors.properties.values():
+        row |= {f"val_{own.target.column('mae')}": own.mae, f"val_{own.target.column('rmse')}": own.rmse}
     return row
 
 
@@ -253,6 +293,8 @@ def spline_error(potential: Potential, dataset: InMemoryDataset, batch_size: int
     Returns:
         The largest errors; ``None`` for models without splines.
     """
+    if not potential.has_energy:
+        return None
     if not isinstance(potential.model, SchNet) or potential.model.filters == "exact" or len(dataset) < 2:
         return None
     own = copy.deepcopy(potential).double().eval()

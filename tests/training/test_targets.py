@@ -1,0 +1,164 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from ase import Atoms
+from ase.build import molecule as ase_molecule
+from ase.io import read, write
+from torch.testing import assert_close
+from torch_geometric.data import Batch, Data
+
+import pyg_schnet
+from pyg_schnet import Potential, SchNet
+from pyg_schnet.cli.app import main
+from pyg_schnet.datasets import AtomsDataset
+from pyg_schnet.nn import SchNetConfig
+from pyg_schnet.potentials.targets import Target
+from pyg_schnet.training import DataConfig
+from pyg_schnet.training.loss import potential_loss
+from pyg_schnet.training.properties import LabelScale, fit_readouts
+
+TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 1, "num_gaussians": 10, "cutoff": 4.0}
+NAMES = ("H2O", "CH3OH", "NH3", "CH4", "C2H6", "CO2", "HCN", "H2CO")
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """Molecules with energies, forces, a gap that half of them lack, an extent, and charges."""
+    generator = torch.Generator().manual_seed(0)
+    frames = []
+    for number in range(24):
+        atoms: Atoms = ase_molecule(NAMES[number % len(NAMES)])
+        noise = torch.randn(len(atoms), 3, generator=generator, dtype=torch.float64).numpy()
+        atoms.positions += 0.05 * noise
+        own = Atoms(atoms.symbols, atoms.positions)
+        own.info |= {"energy": -10.0 * len(atoms) + float(noise[0, 0]), "r2": 3.0 * len(atoms) + number % 5}
+        if number % 2:
+            own.info["gap"] = 5.0 + 0.1 * number
+        own.arrays["forces"] = noise - noise.mean(0)
+        own.arrays["charges"] = 0.1 * own.numbers - 0.4 + 0.01 * noise[:, 0]
+        frames.append(own)
+    path = tmp_path_factory.mktemp("targets") / "frames.extxyz"
+    write(path, frames)
+    return str(path)
+
+
+def test_references_and_scales_follow_from_the_labels(file):
+    train = AtomsDataset(path=file, energy_key="none", properties=("gap", "charges", "r2"))
+    targets = [Target("gap"), Target("charges"), Target("r2")]
+    readouts, scales = fit_readouts(targets, train, SchNetConfig(**TINY))
+    gap = torch.cat([item.gap for item in train])
+    known = gap[gap.isfinite()]
+    assert readouts[targets[0]].mean == pytest.approx(float(known.mean()))
+    assert scales[targets[0]].spread == pytest.approx(float(known.std(correction=0)))
+    assert scales[targets[0]].known == 0.5
+    z, charges = torch.cat([item.z for item in train]), torch.cat([item.charges for item in train])
+    assert float(readouts[targets[1]].atomref[8]) == pytest.approx(float(charges[z == 8].mean()))
+    assert scales[targets[1]].known == 1
+    label = torch.cat([item.r2 for item in train])
+    assert scales[targets[2]].spread < 0.8 * float(label.std())
+
+
+def test_the_kind_must_fit_the_shape_of_the_labels(file):
+    train = AtomsDataset(path=file, energy_key="none", properties=("charges",))
+    with pytest.raises(ValueError, match=r"`kind`.*'charges'.*each atom.*'intensive'.*kind: atomic"):
+        fit_readouts([Target("charges", "intensive")], train, SchNetConfig(**TINY))
+
+
+def predicted(**labels):
+    data = [Data(z=torch.ones(2, dtype=torch.long), pos=torch.rand(2, 3), **own) for own in labels["items"]]
+    return Batch.from_data_list(data)
+
+
+@pytest.mark.parametrize("errors", ["squared", "absolute"])
+def test_the_loss_is_the_mean_over_known_labels_and_missing_ones_have_no_gradient(errors):
+    values = torch.tensor([[1.0], [float("nan")], [4.0], [float("nan")]], dtype=torch.float64)
+    batch = predicted(items=[{"gap": value} for value in values])
+    out = {"gap": torch.tensor([2.0, 7.0, 1.0, -3.0], dtype=torch.float64, requires_grad=True)}
+    scales = {Target("gap", weight=3.0): LabelScale(2.0, 0.5)}
+    loss = potential_loss(out, batch, 1.0, torch.ones(()), errors, properties=scales)
+    expected = 3 * (0.25 + 2.25) / 2 if errors == "squared" else 3 * (0.5 + 1.5) / 2
+    assert float(loss.detach()) == pytest.approx(expected)
+    (gradient,) = torch.autograd.grad(loss, out["gap"])
+    assert gradient[[1, 3]].tolist() == [0, 0]
+    assert bool((gradient[[0, 2]] != 0).all())
+
+
+def test_the_loss_of_atoms_is_the_mean_over_those_with_labels():
+    nan = float("nan")
+    items = [{"charges": torch.tensor(own, dtype=torch.float64)} for own in ([1.0, nan], [0.0, 0.0])]
+    batch = predicted(items=items)
+    out = {"charges": torch.tensor([2.0, 9.0, 1.0, 3.0], dtype=torch.float64, requires_grad=True)}
+    scales = {Target("charges"): LabelScale(1.0, 1.0)}
+    loss = potential_loss(out, batch, 1.0, torch.ones(()), properties=scales)
+    assert float(loss.detach()) == pytest.approx((1.0 + (1.0 + 9.0) / 2) / 2)
+    assert float(torch.autograd.grad(loss, out["charges"])[0][1]) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"targets": ["logP"]}, r"`kind`.*'logP'"),
+        ({"targets": []}, "`targets`.*one name or more"),
+        ({"targets": ["gap"], "energy_key": "U0"}, r"`data.energy_key`.*without energy"),
+    ],
+)
+def test_wrong_targets_are_refused_before_the_work(options, message):
+    with pytest.raises(ValueError, match=message):
+        DataConfig("frames.xyz", **options)
+
+
+OPTIONS = {"model": TINY, "data": {"n_val": 6}}
+QUICK = {"max_steps": 12, "val_every": 6, "compile": False, "threads": 1, "batch_size": 6}
+
+
+def test_one_network_learns_energies_forces_and_properties(file, tmp_path):
+    targets = ["energy", "gap", "charges"]
+    run = pyg_schnet.train(file, targets=targets, out=tmp_path / "run", trainer=QUICK, **OPTIONS)
+    potential = run.potential.double()
+    assert [target.name for target in potential.properties] == ["gap", "charges"]
+    assert {"val_energy_mae_eV", "val_gap_mae_eV", "val_charges_mae_e"} <= run.best.keys()
+    atoms = ase_molecule("CH3OH")
+    data = Data(z=torch.tensor(atoms.numbers), pos=torch.tensor(atoms.positions))
+    out, step = potential(data), 1e-4
+    moved = [data.clone(), data.clone()]
+    for own, sign in zip(moved, (1, -1), strict=True):
+        own.pos[1, 2] += sign * step
+    plus, minus = (float(potential(own)["energy"]) for own in moved)
+    assert float(out["forces"][1, 2]) == pytest.approx((minus - plus) / (2 * step), abs=1e-5)
+
+
+def test_properties_alone_are_trained_evaluated_and_predicted_by_commands(file, tmp_path, capsys):
+    run, options = tmp_path / "run", tmp_path / "recipe.yaml"
+    recipe = {"data": {"path": file, "n_val": 6, "targets": ["gap", {"name": "r2", "weight": 0.5}]}}
+    options.write_text(json.dumps(recipe | {"model": TINY, "trainer": QUICK, "out": str(run)}))
+    assert main(["train", str(options)]) == 0
+    text = capsys.readouterr().out
+    assert "known for" in text
+    assert "gap (intensive): spread" in text
+    assert main(["evaluate", str(run), file, "--plot", str(tmp_path / "parity.png")]) == 0
+    table = capsys.readouterr().out
+    assert "eV" in table
+    assert "Å²" in table
+    assert main(["evaluate", str(run), file, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["units"] == {"gap": "eV", "r2": "Å²"}
+    out = tmp_path / "out.extxyz"
+    assert main(["predict", str(run), file, str(out)]) == 0
+    assert {"gap", "r2"} <= read(out, 0).info.keys()
+    assert main(["relax", str(run), file, str(tmp_path / "relaxed.extxyz")]) != 0
+    assert "must predict energies" in capsys.readouterr().err
+    assert list(Path(run).glob("learning_curve*"))
+
+
+def test_a_checkpoint_keeps_the_references_of_properties(file, tmp_path):
+    train = AtomsDataset(path=file, energy_key="none", properties=("r2", "charges"))
+    config = SchNetConfig(**TINY, readout=None)
+    readouts, _ = fit_readouts([Target("r2"), Target("charges")], train, config)
+    potential = Potential(SchNet(**TINY, readout=None), properties=readouts).eval()
+    pyg_schnet.save(potential, tmp_path / "model.safetensors")
+    atoms = ase_molecule("H2O")
+    data = Data(z=torch.tensor(atoms.numbers), pos=torch.tensor(atoms.positions))
+    found = pyg_schnet.load(tmp_path / "model.safetensors")(data)
+    assert_close(found, potential(data), rtol=0, atol=0)
