@@ -265,7 +265,7 @@ def _without_statistics(potential: Potential) -> Potential:
         return potential
     built = SchNet(**asdict(replace(model.config, mean=None, std=None)))
     built.to(model.embedding.weight.dtype)
-    buffers = {f"readout.{name}" for name, _ in built.readout.named_buffers(recurse=False)}
+    buffers = {f"readout.{name}" for name, _ in cast(nn.Module, built.readout).named_buffers(recurse=False)}
     state = {name: tensor for name, tensor in model.state_dict().items() if name not in buffers}
     built.load_state_dict(
         {**built.state_dict(), **{n: t for n, t in state.items() if n in built.state_dict()}}
