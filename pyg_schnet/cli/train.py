@@ -125,6 +125,8 @@ def with_recipe(arguments: Sequence[str]) -> list[str]:
 
 def _options_of_init(init: str | None, recipe: dict[str, Any]) -> list[str]:
     """Return arguments for the options that the model to start from defines."""
+    if init is None and recipe.get("init") is None:
+        return []  # without importing torch
     from pyg_schnet.training.initialization import options_beside
 
     texts = {

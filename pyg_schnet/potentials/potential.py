@@ -123,7 +123,8 @@ class Potential(DoubleBuffers):
         super().__init__()
         self.model = model
         self.properties = tuple(properties or ())
-        self.heads = nn.ModuleList((properties or {}).values())
+        # No module without properties: names of modules are in the hash by which runs are resumed.
+        self.heads = nn.ModuleList(properties.values()) if properties else ()
         self._check_properties()
         self._fields = _arguments_of(model)
         self.compiled: Backend | None = None

@@ -6,26 +6,22 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from pyg_schnet import nn
 
-from pyg_schnet.nn.readout import (
-    AtomicMean,
-    AtomicSum,
-    AtomicValues,
-    AtomwiseNetwork,
-    DipoleMagnitude,
-    Readout,
-    SpatialExtent,
-)
+if TYPE_CHECKING:
+    from torch import Tensor
 
+    from pyg_schnet.nn.readout import Readout
+
+# Names in pyg_schnet.nn, which imports torch at the first use: recipes are checked without.
 KINDS = {
-    "extensive": AtomicSum,
-    "intensive": AtomicMean,
-    "dipole": DipoleMagnitude,
-    "spatial_extent": SpatialExtent,
-    "atomic": AtomicValues,
+    "extensive": "AtomicSum",
+    "intensive": "AtomicMean",
+    "dipole": "DipoleMagnitude",
+    "spatial_extent": "SpatialExtent",
+    "atomic": "AtomicValues",
 }
 # Kind and unit of properties by name: QM9's as this package stores them, and usual names of others.
 _KNOWN = {
@@ -175,8 +171,8 @@ class Target:
         Returns:
             A readout with new weights.
         """
-        kind: Any = KINDS[str(self.kind)]
-        network = AtomwiseNetwork(hidden_channels, zero_output and self.kind != "dipole", activation)
+        kind: Any = getattr(nn, KINDS[str(self.kind)])
+        network = nn.AtomwiseNetwork(hidden_channels, zero_output and self.kind != "dipole", activation)
         return kind(network) if self.kind in _NEEDS_CENTER else kind(network, mean, std, atomref)
 
     def as_dict(self) -> dict[str, Any]:

@@ -161,7 +161,8 @@ def _warn_of_accuracy(contents: Contents) -> Iterator[str]:
 def _errors_and_spreads(contents: Contents) -> Iterator[tuple[str, float, float]]:
     """Yield name, root mean square error and spread of energies and forces, in eV and Å."""
     accuracy, evaluation = contents.accuracy, contents.accuracy.evaluation
-    yield "energies", evaluation.energy_rmse, accuracy.energy_spread(contents.potential)
+    if evaluation.energy_rmse is not None:
+        yield "energies", evaluation.energy_rmse, accuracy.energy_spread(contents.potential)
     if evaluation.forces is not None and evaluation.forces_rmse is not None:
         yield "forces", evaluation.forces_rmse, float(rms(evaluation.forces[0]))
 
