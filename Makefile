@@ -51,9 +51,10 @@ test-wheel: dist ## install the wheel into an empty environment elsewhere; its c
 test-ext: .venv-ext/installed-ext ## build torch-scatter and torch-cluster (17 CPU-minutes once); test with them
 	.venv-ext/bin/pytest
 
+# 16 jobs, so that pages that are executed, neighbors in the alphabet, are not in one job.
 docs: $(VENV)/installed ## build the documentation into docs/_build/html; warnings are errors
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[docs]'
-	$(BIN)/python -m sphinx -j auto -W --keep-going -b html -d docs/_build/doctrees docs docs/_build/html
+	$(BIN)/python -m sphinx -j 16 -W --keep-going -b html -d docs/_build/doctrees docs docs/_build/html
 
 dist: $(VENV)/installed ## build wheel and source distribution, and check their contents
 	rm -rf dist

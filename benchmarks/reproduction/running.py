@@ -126,7 +126,8 @@ def _entries(cell: Cell, row: str, found: dict, about: dict) -> list[Entry]:
     for quantity, name, unit in zip(
         (cell.quantity, "forces"), ("energy_mae", "forces_mae"), cell.units, strict=True
     ):
-        error = found.get(f"{name}_kcal" if unit.startswith("kcal") else name)
+        own = f"{quantity}_mae"  # of a property
+        error = found.get(f"{name}_kcal" if unit.startswith("kcal") else own if own in found else name)
         if error is not None:
             entries.append(
                 Entry(
