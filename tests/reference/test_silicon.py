@@ -20,7 +20,10 @@ ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data" / "periodic" / "Si"
 BULK, SMALLER, LARGER = 213, 162, 163  # of the training structures: at rest, and strained by 2 % along x
 
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"needs the silicon of mlearn in {DATA}")
+pytestmark = [
+    pytest.mark.process,  # it trains for 40 s
+    pytest.mark.skipif(not DATA.is_dir(), reason=f"needs the silicon of mlearn in {DATA}"),
+]
 
 
 @pytest.fixture(scope="module")
