@@ -1,4 +1,5 @@
 # Each target creates its own environment; only Python 3.10 to 3.13 must be installed before.
+# --no-compile: Python compiles the modules that it imports, a small part of those that pip would compile in 40 s.
 PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
@@ -29,7 +30,7 @@ test-nightly: $(VENV)/installed ## tests that `make test` omits: faults, fuzzing
 	$(BIN)/$(SHAPES) tests/nn
 
 test-gpu-code: $(VENV)/installed ## kernels for GPUs without a GPU: in Triton's interpreter, and compiled for three architectures
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -e '.[gpu-code]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(PIP_ARGS) -e '.[gpu-code]'
 	$(BIN)/pytest -s -m "not network" tests/kernels/test_triton.py tests/compile/test_inductor.py -k "triton or cuda"
 
 lint: $(VENV)/installed ## formatting, style, types, layers of packages
@@ -51,10 +52,11 @@ test-wheel: dist ## install the wheel into an empty environment elsewhere; its c
 test-ext: .venv-ext/installed-ext ## build torch-scatter and torch-cluster (17 CPU-minutes once); test with them
 	.venv-ext/bin/pytest
 
-# 16 jobs, so that pages that are executed, neighbors in the alphabet, are not in one job.
-docs: $(VENV)/installed ## build the documentation into docs/_build/html; warnings are errors
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[docs]'
-	$(BIN)/python -m sphinx -j 16 -W --keep-going -b html -d docs/_build/doctrees docs docs/_build/html
+# More jobs than pages, so that no page that is executed waits for another one. In a fresh clone, the packages
+# of the documentation are installed with all others.
+docs: EXTRAS := $(EXTRAS),docs
+docs: $(VENV)/installed-docs ## build the documentation into docs/_build/html; warnings are errors
+	$(BIN)/python -m sphinx -j 128 -W --keep-going -b html -d docs/_build/doctrees docs docs/_build/html
 
 dist: $(VENV)/installed ## build wheel and source distribution, and check their contents
 	rm -rf dist
@@ -73,13 +75,18 @@ clean: ## remove environments and caches
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; (3, 10) <= sys.version_info < (3, 14) or sys.exit("Python 3.10 to 3.13 is needed, this is " + sys.version.split()[0] + "; say make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev,$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(PIP_ARGS) -c constraints.txt -e '.[dev,$(EXTRAS)]'
+	@touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -c 'import sphinx_gallery, joblib' 2> /dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(PIP_ARGS) -c constraints.txt -e '.[docs]'
 	@touch $@
 
 .venv-min/installed-min: pyproject.toml constraints-min.txt
 	@$(PYTHON) -c 'import sys; (3, 10) <= sys.version_info < (3, 12) or sys.exit("Python 3.10 or 3.11 is needed, this is " + sys.version.split()[0] + ": the oldest versions have no wheels for newer ones; say make test-min PYTHON=python3.10")'
 	$(PYTHON) -m venv .venv-min
-	.venv-min/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints-min.txt -e '.[test,$(EXTRAS)]'
+	.venv-min/bin/python -m pip install --quiet --disable-pip-version-check --no-compile $(PIP_ARGS) -c constraints-min.txt -e '.[test,$(EXTRAS)]'
 	@touch $@
 
 .venv-ext/installed-ext: pyproject.toml constraints.txt

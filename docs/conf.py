@@ -73,6 +73,7 @@ sphinx_gallery_conf = {
     "default_thumb_file": str(HERE / "_static" / "filter.png"),
     "show_memory": False,
     "abort_on_example_error": True,
+    "parallel": 2,
     "within_subsection_order": "FileNameSortKey",
 }
 

@@ -2,39 +2,32 @@
 Energy and forces of a molecule
 ===============================
 
-From a file of energies and forces to the energy of a molecule, in one minute: train a potential on the
-shipped frames of ethanol, build a structure from its SMILES, and predict. ``--model`` takes a trained
-potential instead.
+A structure from its SMILES, and its energy and forces from a pretrained potential. ``--model`` takes one of
+your own instead: a run, a checkpoint, or its name.
 """
 
 import argparse
-from pathlib import Path
 
 import pyg_schnet
 from pyg_schnet.transforms import from_smiles, to_ase
 
 parser = argparse.ArgumentParser()
-parser.add_argument("smiles", nargs="?", default="CCO", help="a conformer of ethanol, or other H, C and O")
-parser.add_argument("--model", help="run or checkpoint of a potential; by default it is trained here")
+parser.add_argument("smiles", nargs="?", default="CCO", help="a molecule that the potential knows")
+parser.add_argument("--model", default="rmd17-ethanol", help="pretrained model, run or checkpoint")
 options = parser.parse_args()
 
 # %%
-# A trained model --------------- :func:`pyg_schnet.train` reads energies (eV) and forces (eV/Å), splits off
-# validation structures, and keeps the best weights in a folder. 800 steps take a quarter of a minute; the
-# default is half an hour, for smaller errors. With ``resume=True`` a finished run is used again.
+# A trained model
+# ---------------
+# Its card says for which structures it is made, and how far to trust it; ``pyg-schnet models`` lists all. To
+# train one on your own file takes minutes: :func:`pyg_schnet.train`.
 
-root = Path(pyg_schnet.__file__).parents[1]  # the clone
-model = options.model
-if model is None:
-    model = pyg_schnet.train(
-        root / "datasets" / "md17" / "ethanol_gfn2_xtb.npz",
-        out=root / "runs" / "ethanol",
-        data={"n_train": 1000},
-        trainer={"max_steps": 800},
-        resume=True,
-    )
-    print(f"validation: energy {1e3 * model.best['val_energy_mae_eV']:.1f} meV, ", end="")
-    print(f"forces {1e3 * model.best['val_forces_mae_eV_per_A']:.1f} meV/Å, mean absolute errors")
+potential = pyg_schnet.load(options.model)
+if potential.card is not None:
+    print(f"{potential.card.title} ({potential.card.level_of_theory})")
+    print(f"for {potential.card.limits}")
+    for error in potential.card.errors:
+        print(f"  {error.quantity}: mean absolute error {error.mae:.4f} {error.unit}")
 
 # %%
 # A structure
@@ -46,9 +39,9 @@ atoms = to_ase(from_smiles(options.smiles))
 # %%
 # Energy and forces
 # -----------------
-# A model is named by its run, its file, or a :class:`~pyg_schnet.Potential` in memory.
+# A model is a :class:`~pyg_schnet.Potential` in memory as here, or the name of a run or file.
 
-atoms = pyg_schnet.predict(model, atoms)
+atoms = pyg_schnet.predict(potential, atoms)
 print(f"{options.smiles}: {len(atoms)} atoms, energy {atoms.get_potential_energy():.4f} eV")
 for symbol, force in zip(atoms.symbols, atoms.get_forces(), strict=True):
     print(f"  {symbol:2}" + "".join(f"{component:9.3f}" for component in force) + "  eV/Å")

@@ -21,28 +21,14 @@ import pyg_schnet
 from pyg_schnet.simulation import SchNetCalculator
 
 parser = argparse.ArgumentParser()
-parser.add_argument(
-    "--model", help="run or checkpoint of a potential for H, C and O; by default trained here"
-)
+parser.add_argument("--model", default="rmd17-ethanol", help="pretrained model, run or checkpoint")
 parser.add_argument("--duration", type=float, default=1.0, help="duration of the dynamics in ps")
 options = parser.parse_args()
 
 # %%
-# A potential for ethanol, trained for a quarter of a minute (or taken from the run of an earlier example).
-
-root = Path(pyg_schnet.__file__).parents[1]  # the clone
-model = options.model or pyg_schnet.train(
-    root / "datasets" / "md17" / "ethanol_gfn2_xtb.npz",
-    out=root / "runs" / "ethanol",
-    data={"n_train": 1000},
-    trainer={"max_steps": 800},
-    resume=True,
-)
-
-# %%
 # The nearest minimum, to forces below 0.01 eV/Å.
 
-relaxed = pyg_schnet.relax(model, molecule("CH3CH2OH"))
+relaxed = pyg_schnet.relax(options.model, molecule("CH3CH2OH"))
 print(f"relaxed: {relaxed.get_potential_energy():.4f} eV after {relaxed.info['steps']} steps")
 
 # %%
@@ -51,7 +37,7 @@ print(f"relaxed: {relaxed.get_potential_energy():.4f} eV after {relaxed.info['st
 
 folder = Path(tempfile.mkdtemp())
 result = pyg_schnet.md(
-    *(model, relaxed, folder / "path.extxyz"),
+    *(options.model, relaxed, folder / "path.extxyz"),
     thermostat="langevin",
     temperature=300,
     duration=options.duration,
@@ -75,7 +61,7 @@ plt.show()
 # The same potential as a calculator, in an integrator of ASE: constant energy from the last frame.
 
 atoms = result.atoms
-atoms.calc = SchNetCalculator(model)
+atoms.calc = SchNetCalculator(options.model)
 dynamics = VelocityVerlet(atoms, timestep=0.5 * units.fs)
 for _ in range(5):
     dynamics.run(max(1, round(100 * options.duration)))

@@ -6,7 +6,6 @@ Ethanol at constant energy and with a thermostat, with the same energies and for
 """
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 from ase import units
@@ -23,25 +22,15 @@ except ImportError:
 kJ_per_mol = units.kJ / units.mol  # eV; OpenMM computes in nm, ps and kJ/mol
 
 parser = argparse.ArgumentParser()
-parser.add_argument(
-    "--model", help="run or checkpoint of a potential for H, C and O; by default trained here"
-)
+parser.add_argument("--model", default="rmd17-ethanol", help="pretrained model, run or checkpoint")
 parser.add_argument("--steps", type=int, default=2000, help="number of steps of 0.5 fs")
 parser.add_argument("--temperature", type=float, default=300.0, help="temperature in K")
 options = parser.parse_args()
 
 # %%
-# A potential for ethanol, and a minimum.
+# A minimum.
 
-root = Path(pyg_schnet.__file__).parents[1]  # the clone
-model = options.model or pyg_schnet.train(
-    root / "datasets" / "md17" / "ethanol_gfn2_xtb.npz",
-    out=root / "runs" / "ethanol",
-    data={"n_train": 1000},
-    trainer={"max_steps": 800},
-    resume=True,
-)
-atoms = pyg_schnet.relax(model, molecule("CH3CH2OH"))
+atoms = pyg_schnet.relax(options.model, molecule("CH3CH2OH"))
 
 # %%
 # Half of the kinetic energy becomes potential energy: without a thermostat, start with twice the temperature.
@@ -50,7 +39,7 @@ runs = {
     "Langevin": (openmm.LangevinMiddleIntegrator(options.temperature, 10.0, 0.0005), options.temperature),
 }
 for name, (integrator, start) in runs.items():
-    system = openmm_system(model, atoms)
+    system = openmm_system(options.model, atoms)
     context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
     context.setPositions(atoms.positions / 10)
     context.setVelocitiesToTemperature(start, 0)
@@ -71,6 +60,6 @@ for name, (integrator, start) in runs.items():
 # The same frame in ASE.
 
 atoms.positions = 10 * state.getPositions(asNumpy=True)._value
-atoms.calc = SchNetCalculator(model)
+atoms.calc = SchNetCalculator(options.model)
 difference = state.getPotentialEnergy()._value * kJ_per_mol - atoms.get_potential_energy()
 print(f"last frame: OpenMM's energy minus ASE's {1e6 * difference:+.3f} µeV")

@@ -8,7 +8,6 @@ whose elements the potential knows may be mixed: give several SMILES.
 
 import argparse
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -17,32 +16,22 @@ from pyg_schnet.transforms import from_smiles, to_ase
 
 parser = argparse.ArgumentParser()
 parser.add_argument("smiles", nargs="*", default=["CCO"])
-parser.add_argument(
-    "--model", help="run or checkpoint of a potential for H, C and O; by default trained here"
-)
+parser.add_argument("--model", default="rmd17-ethanol", help="pretrained model, run or checkpoint")
 parser.add_argument("--n", type=int, default=32, help="conformers of each molecule")
 parser.add_argument("--duration", type=float, default=0.2, help="duration of the dynamics in ps")
 parser.add_argument("--temperature", type=float, default=300.0, help="temperature of the dynamics in K")
 options = parser.parse_args()
 
 # %%
-# A potential, and starts from RDKit.
+# Starts from RDKit.
 
-root = Path(pyg_schnet.__file__).parents[1]  # the clone
-model = options.model or pyg_schnet.train(
-    root / "datasets" / "md17" / "ethanol_gfn2_xtb.npz",
-    out=root / "runs" / "ethanol",
-    data={"n_train": 1000},
-    trainer={"max_steps": 800},
-    resume=True,
-)
 names = [smiles for smiles in options.smiles for _ in range(options.n)]
 starts = [to_ase(from_smiles(name, seed=number)) for number, name in enumerate(names)]
 
 # %%
 # The nearest minima, and how often each was found.
 
-minima = pyg_schnet.relax(model, starts)
+minima = pyg_schnet.relax(options.model, starts)
 converged = sum(atoms.info["converged"] for atoms in minima)
 steps = max(atoms.info["steps"] for atoms in minima)
 print(f"{converged} of {len(starts)} converged, in {steps} steps at most")
@@ -59,12 +48,12 @@ for smiles in dict.fromkeys(names):
 
 settings = {"temperature": options.temperature, "duration": options.duration}
 begin = time.perf_counter()
-many = pyg_schnet.md(model, minima, **settings)
+many = pyg_schnet.md(options.model, minima, **settings)
 batched = len(minima) * many.steps / (time.perf_counter() - begin)
 print(f"dynamics of {len(minima)}: {np.mean(many.temperature):.0f} K, {batched:,.0f} molecules' steps/s")
 
 begin = time.perf_counter()
-alone = pyg_schnet.md(model, minima[0], **settings)
+alone = pyg_schnet.md(options.model, minima[0], **settings)
 single = alone.steps / (time.perf_counter() - begin)
 print(f"dynamics of one: {single:,.0f} steps/s; batched {batched / single:.1f} times as many")
 print("Both include compilation, which is negligible for a longer --duration.")

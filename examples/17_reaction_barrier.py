@@ -7,7 +7,6 @@ turns by 120°. The potential is a calculator, as any of ASE's.
 """
 
 import argparse
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,25 +18,15 @@ import pyg_schnet
 from pyg_schnet.simulation import SchNetCalculator
 
 parser = argparse.ArgumentParser()
-parser.add_argument(
-    "--model", help="run or checkpoint of a potential for H, C and O; by default trained here"
-)
+parser.add_argument("--model", default="rmd17-ethanol", help="pretrained model, run or checkpoint")
 parser.add_argument("--images", type=int, default=7, help="number of images between the minima")
 parser.add_argument("--fmax", type=float, default=0.05, help="longest force at convergence in eV/Å")
 options = parser.parse_args()
 
 # %%
-# A potential for ethanol, and a minimum.
+# A minimum.
 
-root = Path(pyg_schnet.__file__).parents[1]  # the clone
-model = options.model or pyg_schnet.train(
-    root / "datasets" / "md17" / "ethanol_gfn2_xtb.npz",
-    out=root / "runs" / "ethanol",
-    data={"n_train": 1000},
-    trainer={"max_steps": 800},
-    resume=True,
-)
-start = pyg_schnet.relax(model, molecule("CH3CH2OH"))
+start = pyg_schnet.relax(options.model, molecule("CH3CH2OH"))
 
 # %%
 # The first path turns the three hydrogens of the methyl group in equal steps about the bond of both carbons.
@@ -50,7 +39,7 @@ methyl = [atom.index for atom in start if atom.symbol == "H" and near[atom.index
 images = []
 for angle in np.linspace(0, 120, options.images + 2):
     image = start.copy()
-    image.calc = SchNetCalculator(model)
+    image.calc = SchNetCalculator(options.model)
     image.rotate_dihedral(oxygen, inner, outer, methyl[0], angle, indices=methyl)
     images.append(image)
 
