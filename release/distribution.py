@@ -70,7 +70,7 @@ def unpack(path: Path, folder: Path) -> Path:
 def sources(source: Path = ROOT) -> dict[str, bytes]:
     """Read the files of the package as the wheel should have them: modules, kernels, cards, page, recipes."""
     package = source / "pyg_schnet"
-    kinds = (".py", ".c", ".h", ".toml", ".typed", ".html", ".css", ".js")
+    kinds = (".py", ".c", ".cpp", ".h", ".toml", ".typed", ".html", ".css", ".js")
     files = [file for file in package.rglob("*") if file.suffix in kinds]
     wanted = {file.relative_to(source).as_posix(): file.read_bytes() for file in files}
     for recipe in source.glob("datasets/*/recipes/*.yaml"):
@@ -114,7 +114,9 @@ def check_sdist(path: Path, source: Path = ROOT) -> None:
     """
     found = contents(path)
     tracked = [source / name for name in FILES]
-    tracked += [file for name in ("pyg_schnet", *COMPANIONS) for file in _visible(source / name, ".py", ".c")]
+    tracked += [
+        file for name in ("pyg_schnet", *COMPANIONS) for file in _visible(source / name, ".py", ".c", ".cpp")
+    ]
     tracked += _visible(source / "docs", ".md")
     tracked += _visible(source / "datasets", ".toml", ".yaml", ".npz")
     tracked += _visible(source / "tests", ".npz", ".model", ".ckpt", ".safetensors", ".toml")

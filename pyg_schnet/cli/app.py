@@ -40,6 +40,7 @@ _GROUPS = {
         "predict": "predict energies, forces and stresses",
         "relax": "relax structures",
         "md": "run molecular dynamics",
+        "lammps": "write a model for LAMMPS, or compile its pair style",
         "select": "select the structures to label next, by several potentials",
     },
 }

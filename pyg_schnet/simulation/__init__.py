@@ -9,6 +9,9 @@ from pyg_schnet.simulation.batched_relaxation import relax_batched as relax_batc
 from pyg_schnet.simulation.batched_relaxation import relax_stream as relax_stream
 from pyg_schnet.simulation.calculator import SchNetCalculator as SchNetCalculator
 from pyg_schnet.simulation.engines.lammps import attach_to_lammps as attach_to_lammps
+from pyg_schnet.simulation.engines.lammps import build_lammps_plugin as build_lammps_plugin
+from pyg_schnet.simulation.engines.lammps import export_to_lammps as export_to_lammps
+from pyg_schnet.simulation.engines.lammps import set_lammps_pair_style as set_lammps_pair_style
 from pyg_schnet.simulation.engines.lammps import start_lammps as start_lammps
 from pyg_schnet.simulation.engines.openmm import openmm_force as openmm_force
 from pyg_schnet.simulation.engines.openmm import openmm_system as openmm_system

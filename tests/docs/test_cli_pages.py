@@ -50,7 +50,7 @@ def run(line: str, *more: str) -> int:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """A folder with the files that the pages name, and two trained runs."""
+    """A folder with the files that the pages name, and trained runs."""
     folder = tmp_path_factory.mktemp("cli")
     data = np.load(ROOT / "datasets" / "md17" / "ethanol_gfn2_xtb.npz")
     frames = [Atoms(data["z"], positions) for positions in data["R"][:100]]
@@ -69,8 +69,11 @@ def trained(tmp_path_factory) -> Path:
     np.savez(
         folder / "orca.npz", atomic_numbers=data["z"], coordinates=data["R"], E=data["E"].ravel(), F=data["F"]
     )
-    for name, seed in (("RUN", 0), ("OTHER", 1)):
-        options = ["--out", str(folder / name), "--trainer.seed", str(seed), "--quiet", *SHORT]
+    cutoff = shlex.split(
+        "--model.cutoff 5 --model.envelope polynomial --model.last_center null --model.gamma null"
+    )
+    for name, seed, model in (("RUN", 0, []), ("OTHER", 1, []), ("RUN_WITH_CUTOFF", 0, cutoff)):
+        options = [*model, "--out", str(folder / name), "--trainer.seed", str(seed), "--quiet", *SHORT]
         assert main(["train", "own_file", "--data.path", str(folder / "frames.extxyz"), *options]) == 0
     return folder
 

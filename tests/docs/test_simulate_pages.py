@@ -1,4 +1,4 @@
-"""Pages of ``docs/simulate/``: their scripts run, with two barely trained models."""
+"""Pages of ``docs/simulate/``: their scripts run, with barely trained models."""
 
 import re
 import runpy
@@ -28,10 +28,18 @@ def scripts() -> list:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("simulate")
-    for name, seed in (("RUN", 0), ("OTHER", 1)):
+    cutoff = {
+        "cutoff": 5.0,
+        "envelope": "polynomial",
+        "num_gaussians": 50,
+        "last_center": None,
+        "gamma": None,
+    }
+    for name, seed, model in (("RUN", 0, {}), ("OTHER", 1, {}), ("RUN_WITH_CUTOFF", 0, cutoff)):
         pyg_schnet.train(
             ROOT / "datasets" / "md17" / "ethanol_gfn2_xtb.npz",
             out=folder / name,
+            model=model,
             data={"n_train": 200, "n_val": 20},
             trainer={"max_steps": 150, "val_every": 75, "threads": 1, "seed": seed},
         )
@@ -43,8 +51,7 @@ def trained(tmp_path_factory) -> Path:
 def test_a_script_runs(trained, tmp_path, monkeypatch, library, text):
     if library and find_spec(library) is None:
         pytest.skip(f"{library} is not installed")
-    for name in ("RUN", "OTHER"):
-        shutil.copytree(trained / name, tmp_path / name)
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "script.py").write_text(text, encoding="utf-8")
     runpy.run_path(str(tmp_path / "script.py"))

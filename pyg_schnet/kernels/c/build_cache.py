@@ -52,7 +52,7 @@ def writable_folder() -> Path:
     return _temporary_folder()
 
 
-def store(library: Path, stem: str) -> None:
+def store(library: Path, stem: str) -> Path:
     """Rename a new library in :func:`writable_folder` to its final name, once its content is on the disk.
 
     Only the newest generated programs are kept, as a user may have many.
@@ -60,11 +60,13 @@ def store(library: Path, stem: str) -> None:
     os.chmod(library, 0o700)  # compilers write as the umask says, which may let others change it
     with library.open("rb+") as file:
         os.fsync(file.fileno())  # otherwise a power cut may leave the name without the content
-    os.replace(library, library.with_name(f"{stem}-{_digest(library)}.so"))
+    stored = library.with_name(f"{stem}-{_digest(library)}.so")
+    os.replace(library, stored)
     with suppress(OSError):  # another process may remove the same
         programs = sorted(library.parent.glob("program-*.so"), key=lambda path: path.stat().st_mtime)
         for path in programs[:-_MAX_PROGRAMS]:
             path.unlink()
+    return stored
 
 
 def _digest(path: Path) -> str:

