@@ -108,8 +108,7 @@ def _table(errors: ModelEvaluation) -> Table:
     for own in properties:
         in_kcal = [f"{error / kcal_per_mol:.4g}" for error in (own.mae, own.rmse)]
         other = (*in_kcal, "kcal/mol") if own.target.unit == "eV" else ()
-        unit = own.target.unit or "as labeled"
-        table.add_row(own.target.name, f"{own.mae:.4g}", f"{own.rmse:.4g}", unit, *other)
+        table.add_row(own.target.name, f"{own.mae:.4g}", f"{own.rmse:.4g}", own.target.shown_unit, *other)
     return table
 
 

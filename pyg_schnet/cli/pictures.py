@@ -76,10 +76,11 @@ class Pictures:
             reason = "a checkpoint alone has no structures; pass FILE"
             left_out |= dict.fromkeys(_names_with("structures", "labels"), reason)
         elif any(PICTURES[name].uses_structures for name in names if name not in left_out):
-            structures = _structures(options, target).at_most(options.max_structures)
+            assert potential is not None
+            structures = _structures(options, target, potential).at_most(options.max_structures)
             if structures.unlabeled is not None:
                 left_out |= dict.fromkeys(_names_with("labels"), structures.unlabeled)
-            if options.file is None and not options.only and len(structures.drawn.compositions().counts) == 1:
+            if options.file is None and not options.only and not structures.drawn.is_mixture():
                 left_out.setdefault("elements", _ONE_COMPOSITION)
         for name in names:
             if options.only and name in left_out:
@@ -104,13 +105,12 @@ class Pictures:
 
         assert self.structures is not None
         assert self.potential is not None
-        several = len(self.structures.drawn.compositions().counts) > 1
+        several = self.structures.drawn.is_mixture()
         plot_parity(self._evaluate(), path, self.labels, self.potential.atomref if several else None)
         evaluation = self._evaluate()
-        others = {"forces": evaluation.forces, "stresses": evaluation.stress}
-        return (
-            f"{', '.join(['energies', *(name for name in others if others[name] is not None)])} over labels"
-        )
+        of = {"energies": evaluation.energy_mae, "forces": evaluation.forces, "stresses": evaluation.stress}
+        names = [*(name for name, errors in of.items() if errors is not None), *evaluation.properties]
+        return f"predictions over labels: {', '.join(names)}"
 
     def draw_errors(self, path: str) -> str:
         from pyg_schnet.plots import plot_errors
@@ -229,10 +229,11 @@ def _names_with(*needs: str) -> list[str]:
     return [name for name, picture in PICTURES.items() if picture.needs in needs]
 
 
-def _structures(options: Namespace, target: PlotTarget) -> Structures:
+def _structures(options: Namespace, target: PlotTarget, potential: Potential) -> Structures:
     if options.file is None:
-        return structures_of_run(target, options.part)
-    return structures_of_file(target, options.file, options.part, {key: options[key] for key in KEYS})
+        return structures_of_run(target, options.part, potential)
+    keys = {key: options[key] for key in KEYS}
+    return structures_of_file(target, options.file, options.part, keys, potential)
 
 
 def _load(target: PlotTarget, device: str) -> Potential:
@@ -250,7 +251,7 @@ def _load(target: PlotTarget, device: str) -> Potential:
             f"{target.model}: is of {header['class']}, which is not a SchNet and has no filters to draw; "
             "draw its learning curve with --only learning_curve"
         )
-    return evaluation_copy(target.model, device)
+    return evaluation_copy(target.model, device, needs_energy=False)
 
 
 def _impossible(potential: Potential) -> dict[str, str]:
@@ -261,6 +262,8 @@ def _impossible(potential: Potential) -> dict[str, str]:
     if config.dipole or config.readout == "mean":
         kind = "a dipole moment" if config.dipole else "a mean over atoms"
         found["atoms"] = f"the model predicts {kind}, which is not a sum over atoms"
+    if not potential.has_energy:
+        found["atoms"] = "the model predicts no energies"
     if len(potential.elements) == 1:
         found["elements"] = "the model has one element only, so there is nothing to compare"
     if len(potential.elements) == MAX_ATOMIC_NUMBER:

@@ -147,19 +147,21 @@ def _print_tables(pictures: Pictures, drawn: dict[Path, str], folder: Path) -> N
         out.print(f"structures: {pictures.structures.name}", markup=False, highlight=False)
     if pictures.evaluation is None:
         return
+    from pyg_schnet.plots.errors import QUANTILES, shown_unit
+
     quantiles, worst = _error_sizes(pictures)
-    shares = [f"{100 * share:g} %" for share in quantiles["energy"]]
-    table = Table("absolute errors below", *shares, "unit")
+    table = Table("absolute errors below", *(f"{100 * share:g} %" for share in QUANTILES), "unit")
     for name, values in quantiles.items():
-        unit = {"energy": "meV", "energy per atom": "meV/atom"}.get(name, "meV/Å")
-        table.add_row(name, *(_short(value) for value in values.values()), unit)
+        unit, factor = shown_unit(name, pictures.evaluation)
+        table.add_row(name, *(_short(factor * value) for value in values.values()), unit)
     out.print(table, soft_wrap=False)
     for name, values in worst.items():
-        unit, what = ("meV", "energies") if name == "energy" else ("meV/Å", "forces on an atom")
-        text = ", ".join(f"{number} ({_short(error)})" for number, error in values)
+        unit, factor = shown_unit(name, pictures.evaluation)
+        what = {"energy": "energies", "forces": "forces on an atom"}.get(name, name)
+        text = ", ".join(f"{number} ({_short(factor * error)})" for number, error in values)
         out.print(f"worst {what}: structures {text} {unit}", markup=False, highlight=False)
 
 
 def _short(error: float) -> str:
-    """Format an error in thousandths with three significant digits."""
-    return f"{1e3 * error:,.0f}" if error >= 0.1 else f"{1e3 * error:.3g}"
+    """Format an error with three significant digits, or all digits before the decimal point."""
+    return f"{error:,.0f}" if error >= 100 else f"{error:.3g}"

@@ -149,8 +149,13 @@ class Structures:
         return replace(self, numbers=self.numbers[places], name=f"{count:,} of {self.name}")
 
 
-def structures_of_run(target: PlotTarget, part: str | None) -> Structures:
+def structures_of_run(target: PlotTarget, part: str | None, potential: Potential) -> Structures:
     """Open the test structures of a run or, without any, its validation structures.
+
+    Args:
+        target: The run.
+        part: "train", "val" or "test" instead.
+        potential: Its model, which determines the labels.
 
     Raises:
         FileNotFoundError: If the data do not exist any more.
@@ -171,12 +176,12 @@ def structures_of_run(target: PlotTarget, part: str | None) -> Structures:
                 f"`pyg-schnet {target.command} {target.run.path} FILE`"
                 + (", or select pictures without data by --only" if target.command == "plot" else "")
             )
-    whole = _open(options, options["path"], options["root"])
+    whole = _open(options, options["path"], options["root"], potential)
     split = target.run.read_split()
     if part is None and len(split.test) == 0:
         part = "val"
         if options["val_path"] is not None:
-            other = _open(options, options["val_path"], options["root"])
+            other = _open(options, options["val_path"], options["root"], potential)
             numbers = torch.arange(len(other))
             return Structures(other, numbers, _description(other, options["val_path"]), part="val")
     part = part or "test"
@@ -185,8 +190,17 @@ def structures_of_run(target: PlotTarget, part: str | None) -> Structures:
     return Structures(whole, numbers, name, part=part)
 
 
-def structures_of_file(target: PlotTarget, path: str, part: str | None, keys: dict[str, Any]) -> Structures:
+def structures_of_file(
+    target: PlotTarget, path: str, part: str | None, keys: dict[str, Any], potential: Potential
+) -> Structures:
     """Open a file; if the model was trained on it, select only its test structures, if there are any.
+
+    Args:
+        target: Run or checkpoint of the model.
+        path: The file.
+        part: "train", "val" or "test" of the split beside the model.
+        keys: Options of the command that name labels and units.
+        potential: The model, which determines the labels.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -203,7 +217,7 @@ def structures_of_file(target: PlotTarget, path: str, part: str | None, keys: di
     if is_trained_on:  # with the options of the run
         keys = {**(target.data_options() or {}), **{key: value for key, value in keys.items() if value}}
     try:
-        whole = _open(keys, path, None)
+        whole = _open(keys, path, None, potential)
     except ValueError as error:
         if part is not None or any(keys.values()):
             raise
@@ -216,8 +230,14 @@ def structures_of_file(target: PlotTarget, path: str, part: str | None, keys: di
     return Structures(whole, numbers, f"the {part} part of {_description(numbers, path)}", part=part)
 
 
-def open_training_data(target: PlotTarget) -> tuple[AtomsDataset, dict[str, Tensor], str | None] | None:
+def open_training_data(
+    target: PlotTarget, potential: Potential
+) -> tuple[AtomsDataset, dict[str, Tensor], str | None] | None:
     """Open the data that a model was trained on.
+
+    Args:
+        target: Run or checkpoint of the model.
+        potential: The model, which determines the labels.
 
     Returns:
         The data, the indices of each part of the split, and the SHA-256 of the file as it was; ``None`` if
@@ -234,7 +254,8 @@ def open_training_data(target: PlotTarget) -> tuple[AtomsDataset, dict[str, Tens
     run = RunDirectory(target.model.parent)
     split = run.read_split()._asdict() if run.split.is_file() else {}
     hashes = run.read_hashes() if run.split.is_file() else []
-    return _open(options, options["path"], options["root"]), split, next(iter(hashes), None) or None
+    whole = _open(options, options["path"], options["root"], potential)
+    return whole, split, next(iter(hashes), None) or None
 
 
 def choose(index: str | None, structures: Structures) -> list[int]:
@@ -274,10 +295,14 @@ def atomic_energies(
     return [cast("Atoms", to_ase(item, with_results=False)) for item in items], energies
 
 
-def _open(options: dict[str, Any], path: str | list[str], root: str | None) -> AtomsDataset:
+def _open(
+    options: dict[str, Any], path: str | list[str], root: str | None, potential: Potential
+) -> AtomsDataset:
     from pyg_schnet.datasets import AtomsDataset
+    from pyg_schnet.training.trained_data import label_options
 
     keys: dict[str, Any] = {name: options.get(name) for name in KEYS}
+    keys |= label_options(potential)
     on_disk = isinstance(path, str) and path.endswith(".safetensors")
     return AtomsDataset(None if on_disk else root, path, **keys, memory_map=on_disk)
 

@@ -93,18 +93,19 @@ def _contents(options: Namespace, target: PlotTarget, on_step: Any) -> Contents:
 
     potential = _load(target, options.device)
     simulation = None if options.md is None else Simulation.read(Path(options.md), potential)
-    structures = _structures(options, target)
+    structures = _structures(options, target, potential)
     origin = provenance(target.model)
     settings = {"model": asdict(cast(Any, potential.model).config)}
     settings |= {name: origin[name] for name in ("data", "trainer") if isinstance(origin.get(name), dict)}
-    data = _data_sets(target, structures)
+    data = _data_sets(target, structures, potential)
     on_step("measuring errors")
     chosen = structures.at_most(options.max_structures)
     name = Path(structures.whole.path).name  # pyright: ignore[reportAttributeAccessIssue] - it has labels
     accuracy = Accuracy.of_structures(
         potential, chosen.drawn, name, structures.part, len(structures.numbers), data[0]
     )
-    checks = None if options.skip_checks else _check(potential, structures, on_step)
+    has_checks = potential.has_energy and not options.skip_checks
+    checks = _check(potential, structures, on_step) if has_checks else None
     rows = target.run.read_metrics() if target.run is not None else []
     title = target.model.absolute().parent.name if target.run is not None else target.model.name
     return Contents(
@@ -126,15 +127,15 @@ def _load(target: PlotTarget, device: str) -> Potential:
             f"{target.model}: is of {header['class']}, which is not a SchNet and cannot be reported; "
             "`pyg-schnet evaluate` and `check` measure other models"
         )
-    potential = evaluation_copy(target.model, device)
+    potential = evaluation_copy(target.model, device, needs_energy=False)
     return cast("Potential", potential)
 
 
-def _structures(options: Namespace, target: PlotTarget) -> Structures:
+def _structures(options: Namespace, target: PlotTarget, potential: Potential) -> Structures:
     """Return the labeled structures that errors are measured on."""
     if options.file is not None:
         keys = {key: options[key] for key in KEYS}
-        structures = structures_of_file(target, options.file, options.part, keys)
+        structures = structures_of_file(target, options.file, options.part, keys, potential)
         if structures.unlabeled is not None:
             raise ValueError(structures.unlabeled)
         return structures
@@ -143,22 +144,22 @@ def _structures(options: Namespace, target: PlotTarget) -> Structures:
             f"`FILE` must be given with the checkpoint {target.model}, labeled structures to measure errors "
             "on; or pass the folder of its run"
         )
-    return structures_of_run(target, options.part)
+    return structures_of_run(target, options.part, potential)
 
 
-def _data_sets(target: PlotTarget, structures: Structures) -> list[DataSet]:
+def _data_sets(target: PlotTarget, structures: Structures, potential: Potential) -> list[DataSet]:
     """Summarize the data of the training, if they still exist, and the file that errors are measured on."""
     from pyg_schnet.cli.plot_inputs import open_training_data
     from pyg_schnet.report.contents import DataSet
 
-    trained = open_training_data(target)
-    measured = cast(Any, structures.whole)
+    trained = open_training_data(target, potential)
+    measured, names = cast(Any, structures.whole), [own.name for own in potential.properties]
     if trained is None:
-        return [DataSet.of(Path(measured.path).name, measured)]
+        return [DataSet.of(Path(measured.path).name, measured, properties=names)]
     dataset, split, sha256 = trained
-    data = [DataSet.of(Path(dataset.path).name, dataset, split, sha256)]
+    data = [DataSet.of(Path(dataset.path).name, dataset, split, sha256, names)]
     if [file.resolve() for file in measured.files] != [file.resolve() for file in dataset.files]:
-        data.append(DataSet.of(Path(measured.path).name, measured))
+        data.append(DataSet.of(Path(measured.path).name, measured, properties=names))
     return data
 
 

@@ -196,6 +196,14 @@ class MoleculeDataset(InMemoryDataset):
         self._require_label(name)
         return LabelStatistics.of(batch[name] for _, batch in self._batches(name))
 
+    def is_mixture(self) -> bool:
+        """Return whether structures have different compositions."""
+        parts = (
+            Compositions.of(batch.z, cast(Tensor, batch.batch), torch.zeros(batch.num_graphs))
+            for _, batch in self._batches("z")
+        )
+        return len(functools.reduce(Compositions.merged, parts).counts) > 1
+
     def compositions(self, name: str = "energy") -> Compositions:
         """Return the compositions that occur, with their mean energies or mean values of another label.
 

@@ -16,6 +16,7 @@ from pyg_schnet.plots.style import (
     COLUMN,
     GRAY,
     GREEN,
+    PAGE,
     PURPLE,
     SMALL,
     VERMILION,
@@ -25,6 +26,7 @@ from pyg_schnet.plots.style import (
 )
 
 _HEIGHT = 1.15  # inches per panel
+_MOST_ROWS = 6  # in one column
 _ERRORS = {  # column: label, unit in eV and Å, color, marker
     "val_energy_mae_eV": ("energy MAE\n(meV)", 1e-3, BLUE, "o"),
     "val_forces_mae_eV_per_A": ("force MAE\n(meV/Å)", 1e-3, VERMILION, "s"),
@@ -37,12 +39,13 @@ _MOST_MARKERS = 25  # more would merge into a thick line
 
 
 def plot_learning_curve(rows: Sequence[dict[str, float]], path: str | os.PathLike | None = None) -> Figure:
-    """Draw errors, loss and learning rate over the training steps, one journal column wide.
+    """Draw errors, loss and learning rate over the training steps.
 
     From top to bottom: mean absolute validation errors (MAE) of energies per structure, force components and
     stress components, and of properties, with averaged weights; training loss, averaged over the steps since
     the last validation and without unit, because errors enter it relative to the spread of the labels;
-    learning rate. The lowest error of each panel is labeled. Panels without data are omitted.
+    learning rate. The lowest error of each panel is labeled. Panels without data are omitted. One journal
+    column wide; two for more than six panels, in two columns.
 
     Args:
         rows: Rows of ``metrics.csv``, see :class:`~pyg_schnet.training.RunDirectory`.
@@ -59,16 +62,23 @@ def plot_learning_curve(rows: Sequence[dict[str, float]], path: str | os.PathLik
     errors = _ERRORS | _property_errors(rows[0])
     names = [name for name in (*errors, *_LINES) if name in rows[0]]
     with paper():
-        figure = Figure(figsize=(COLUMN, _HEIGHT * len(names) + 0.25), layout="constrained")
-        axes = figure.subplots(len(names), sharex=True, squeeze=False)[:, 0]
-        for one, name in zip(axes, names, strict=True):
+        columns = 1 if len(names) <= _MOST_ROWS else 2
+        height = -(-len(names) // columns)
+        size = (COLUMN if columns == 1 else PAGE, _HEIGHT * height + 0.25)
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(height, columns, sharex=True, squeeze=False).T.flatten()
+        for one, name in zip(axes, names, strict=False):
             _draw_error(one, rows, name, errors[name]) if name in errors else _draw_line(one, rows, name)
             tidy(one)
-        axes[-1].set_xlabel("training step")
-        axes[-1].xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=(1, 2, 5, 10)))
-        axes[-1].xaxis.set_major_formatter("{x:,.0f}" if rows[-1]["step"] < 1e5 else EngFormatter(sep=""))
-        axes[-1].set_xlim(0, 1.06 * rows[-1]["step"])
-        figure.align_ylabels(axes)
+        for unused in axes[len(names) :]:
+            unused.remove()
+        for last in (axes[height - 1], axes[len(names) - 1]):
+            last.set_xlabel("training step")
+            last.tick_params(labelbottom=True)
+        axes[0].xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=(1, 2, 5, 10)))
+        axes[0].xaxis.set_major_formatter("{x:,.0f}" if rows[-1]["step"] < 1e5 else EngFormatter(sep=""))
+        axes[0].set_xlim(0, 1.06 * rows[-1]["step"])
+        figure.align_ylabels(axes[: len(names)])
         return finish(figure, path)
 
 

@@ -97,7 +97,7 @@ def plot_parity(
         mae, rmse = evaluation.stress_mae / GPa, evaluation.stress_rmse / GPa
         notes.append(f"MAE {mae:.3f} GPa\nRMSE {rmse:.3f} GPa")
     for name, own in evaluation.properties.items():
-        unit = own.target.unit or "as labeled"
+        unit = own.target.shown_unit
         panels.append(_property_panel(name, unit, own.values))
         notes.append(f"MAE {_short(own.mae)} {unit}\nRMSE {_short(own.rmse)} {unit}")
     width = COLUMN if len(panels) == 1 else PAGE

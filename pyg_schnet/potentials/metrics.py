@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,6 +33,7 @@ class PropertyErrors(NamedTuple):
         rmse: Root mean square error; NaN without labels.
         values: Labels and predictions, shape ``(2, labels)``.
         deviation: Deviations of an ensemble, shape ``(labels,)``; ``None`` for a single potential.
+        structures: Place in the data set of the structure of each label, shape ``(labels,)``.
     """
 
     target: Target
@@ -40,6 +41,7 @@ class PropertyErrors(NamedTuple):
     rmse: float
     values: Tensor
     deviation: Tensor | None = None
+    structures: Tensor | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -147,7 +149,7 @@ class Evaluation:
             for name, mae, rmse, unit, other_mae, other_rmse, other in self.rows()
         ]
         properties = [
-            f"{name:12}{own.mae:9.4g}{own.rmse:9.4g}  {own.target.unit or 'as labeled'}"
+            f"{name:12}{own.mae:9.4g}{own.rmse:9.4g}  {own.target.shown_unit}"
             for name, own in self.properties.items()
         ]
         head = head if rows else f"{'':12}{'MAE':>9}{'RMSE':>9}  unit"
@@ -160,7 +162,7 @@ class Evaluation:
         return f"{type(self).__name__}({values})"
 
     def require_finite(self, numbers: Sequence[int] | None = None) -> None:
-        """Raise if a predicted energy or force is not finite.
+        """Raise if a predicted energy, force or property is not finite.
 
         Args:
             numbers: Numbers of the structures for the message, from 0 by default.
@@ -172,8 +174,12 @@ class Evaluation:
         owners = {} if self.energy_mae is None else {"energy": structures}
         if self.forces is not None and self.sizes is not None:
             owners["forces"] = structures.repeat_interleave(self.sizes)
+        for name, own in self.properties.items():
+            if own.structures is not None:
+                owners[name] = own.structures
         for name, owner in owners.items():
-            wrong = ~getattr(self, name)[1].isfinite().reshape(len(owner), -1).all(1)
+            predicted = (self.properties[name].values if name in self.properties else getattr(self, name))[1]
+            wrong = ~predicted.isfinite().reshape(len(owner), -1).all(1)
             if bool(wrong.any()):
                 indices = owner[wrong].unique().tolist()
                 first = indices[0] if numbers is None else numbers[indices[0]]
@@ -241,13 +247,14 @@ def evaluate(
     names = (*_QUANTITIES, *properties)
     metrics = {name: [_empty_metric(kind, shared, device) for kind in _METRICS] for name in names}
     parts: list[dict[str, Tensor]] = []
-    periodic = True
+    evaluated, periodic = 0, True
     with in_evaluation_mode(potential):
         for batch in _batches(dataset, cutoff, batch_size, batch_edges):
             batch = batch.to(device)
             with describe_out_of_memory(partial(_too_large, batch, cutoff)), torch.no_grad():
                 out = potential(batch, **labeled_outputs(batch))
-            pairs, known = _pairs(out, batch), _property_pairs(out, batch, properties)
+            pairs, known = _pairs(out, batch), _property_pairs(out, batch, properties, evaluated)
+            evaluated += batch.num_graphs
             periodic = periodic and "pbc" in batch and bool(batch.pbc.view(-1, 3).any(1).all())
             for name, pair in (pairs | {name: known[name] for name in properties if name in known}).items():
                 label, prediction = pair.contiguous()
@@ -288,8 +295,9 @@ def evaluate(
                 target,
                 float(metrics[name][0].compute()),
                 float(metrics[name][1].compute()),
-                columns[name],
+                columns.get(name, torch.empty(2, 0)),  # a shard may have no labels
                 columns.get(f"{name}_deviation"),
+                columns.get(f"{name}_structures", torch.empty(0, dtype=torch.long)),
             )
             for name, target in properties.items()
             if labeled[name]
@@ -312,15 +320,27 @@ def _pairs(out: dict[str, Tensor], batch: Data) -> dict[str, Tensor]:
     return pairs
 
 
-def _property_pairs(out: dict[str, Tensor], batch: Data, names: Iterable[str]) -> dict[str, Tensor]:
-    """Stack the known labels of properties and their predictions; add deviations, if there are any."""
+def _property_pairs(
+    out: dict[str, Tensor], batch: Data, properties: Mapping[str, Target], first: int
+) -> dict[str, Tensor]:
+    """Stack the known labels of properties and their predictions; add deviations and places of structures.
+
+    Args:
+        out: Output of a potential.
+        batch: Structures.
+        properties: Properties by name.
+        first: Place of the first structure in the data set.
+    """
     pairs = {}
-    for name in names:
+    for name, target in properties.items():
         if name in batch:
             label = batch[name].double()
             known = label.isfinite()
             if bool(known.any()):
                 pairs[name] = torch.stack([label[known], out[name][known]])
+                places = known.nonzero()[:, 0]
+                structures = cast(Tensor, batch.batch)[places] if target.is_atomic else places
+                pairs[f"{name}_structures"] = first + structures
                 if f"{name}_deviation" in out:
                     pairs[f"{name}_deviation"] = out[f"{name}_deviation"][known]
     return pairs

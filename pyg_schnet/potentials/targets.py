@@ -143,6 +143,11 @@ class Target:
         )
 
     @property
+    def shown_unit(self) -> str:
+        """Unit for tables and axes, ``"as labeled"`` if it is unknown."""
+        return self.unit or "as labeled"
+
+    @property
     def label(self) -> str:
         """Name and unit, for tables and axes."""
         return f"{self.name} ({self.unit})" if self.unit else self.name

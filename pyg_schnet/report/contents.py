@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,13 +17,14 @@ from pyg_schnet.checks import Report
 from pyg_schnet.datasets.base import MoleculeDataset
 from pyg_schnet.datasets.report.summary import Summary, summarize
 from pyg_schnet.nn import SchNet
-from pyg_schnet.nn.readout import sum_by_molecule
+from pyg_schnet.nn.readout import Readout, sum_by_molecule
 from pyg_schnet.plots.distances import pair_distances
-from pyg_schnet.potentials.metrics import Evaluation, evaluate
+from pyg_schnet.potentials.metrics import Evaluation, evaluate, labeled_outputs
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.simulation.calculator import SchNetCalculator
 from pyg_schnet.simulation.recorder import read_log
 from pyg_schnet.simulation.restart import RecordedRun, hash_potential, read_recorded_run
+from pyg_schnet.training.properties import label_spread
 from pyg_schnet.transforms.ase_atoms import to_ase
 
 _SAMPLED = 100  # structures, for distances
@@ -54,9 +56,10 @@ class DataSet:
         dataset: MoleculeDataset,
         split: Mapping[str, Tensor] | None = None,
         sha256: str | None = None,
+        properties: Sequence[str] = (),
     ) -> DataSet:
-        """Summarize a file of structures."""
-        return cls(name, dataset, summarize(dataset), split or {}, sha256)
+        """Summarize a file of structures, with the labels of some properties."""
+        return cls(name, dataset, summarize(dataset, properties), split or {}, sha256)
 
     def count_trained(self, dataset: MoleculeDataset) -> int:
         """Count the structures of another data set, or of a part of this one, that were trained on, too."""
@@ -80,7 +83,8 @@ class Accuracy:
         outside: Reasons by index in the file of structures outside of the training domain.
         trained_on: Number of structures that occur in the training set.
         seconds: Time of the evaluation, in s.
-        step: Time of energy and forces of the first structure alone, in s.
+        step: Time of energy and forces of the first structure alone, in s; ``None`` without energies.
+        spreads: Standard deviations of the labels of properties relative to their references, by name.
     """
 
     name: str
@@ -92,7 +96,8 @@ class Accuracy:
     outside: Mapping[int, str]
     trained_on: int
     seconds: float
-    step: float
+    step: float | None
+    spreads: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of_structures(
@@ -109,7 +114,7 @@ class Accuracy:
         Raises:
             ValueError: If a prediction is not finite.
         """
-        evaluate(potential, cast(MoleculeDataset, dataset[: min(2, len(dataset))]))  # compiles and warms up
+        _warm_up(potential, dataset)
         began = time.perf_counter()
         evaluation = evaluate(potential, dataset)
         seconds = time.perf_counter() - began
@@ -117,9 +122,10 @@ class Accuracy:
         cutoff = cast(SchNet, potential.model).config.cutoff
         distances = pair_distances(_some(dataset, _SAMPLED), cutoff)
         outside = _outside(potential, dataset)
-        step = _time_step(potential, cast(Data, dataset[0]))
+        step = _time_step(potential, cast(Data, dataset[0])) if potential.has_energy else None
         known = trained.count_trained(dataset) if trained is not None else 0
-        return cls(name, part, dataset, of, evaluation, distances, outside, known, seconds, step)
+        spreads = _property_spreads(potential, evaluation, dataset)
+        return cls(name, part, dataset, of, evaluation, distances, outside, known, seconds, step, spreads)
 
     @property
     def energy_mae(self) -> tuple[float, str]:
@@ -139,7 +145,7 @@ class Accuracy:
         energy, z, sizes = self.evaluation.energy[0], self.evaluation.z, self.evaluation.sizes
         if sizes is None or self.evaluation.n < 2:
             return 0.0
-        if len(self.dataset.compositions().counts) > 1:
+        if self.dataset.is_mixture():
             structure = torch.arange(len(sizes)).repeat_interleave(sizes)
             energy = energy - sum_by_molecule(potential.atomref.cpu()[z], structure, len(sizes))
         return float((energy / sizes if per_atom else energy).std())
@@ -238,6 +244,25 @@ def _outside(potential: Potential, dataset: MoleculeDataset) -> dict[int, str]:
         int(numbers[place]): reasons[0]
         for place in range(len(dataset))
         if (reasons := potential.domain.violations(cast(Data, dataset[place])))
+    }
+
+
+def _warm_up(potential: Potential, dataset: MoleculeDataset) -> None:
+    """Evaluate two structures, so that kernels are compiled before times are measured."""
+    batch = _some(dataset, 2).to(str(potential.scale.device))
+    with torch.no_grad():
+        potential(batch, **labeled_outputs(batch))
+
+
+def _property_spreads(
+    potential: Potential, evaluation: Evaluation, dataset: MoleculeDataset
+) -> dict[str, float]:
+    """Compute the standard deviations of the labels of properties relative to their references."""
+    heads = zip(potential.properties, potential.heads, strict=True)
+    known = [(target, head) for target, head in heads if target.name in evaluation.properties]
+    return {
+        target.name: label_spread(cast(Readout, copy.deepcopy(head).cpu()), target, dataset)[0]
+        for target, head in known
     }
 
 

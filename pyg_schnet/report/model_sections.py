@@ -10,12 +10,13 @@ from torch import Tensor
 
 from pyg_schnet.checks.descriptions import DESCRIPTIONS
 from pyg_schnet.plots import plot_dynamics, plot_errors, plot_filter_profiles, plot_parity
-from pyg_schnet.plots.errors import error_quantiles, worst_structures
+from pyg_schnet.plots.errors import QUANTILES, error_quantiles, shown_unit, worst_structures
+from pyg_schnet.potentials.metrics import Evaluation
 from pyg_schnet.report.blocks import Block, Facts, Notes, Section, Structures, Table
 from pyg_schnet.report.contents import Contents, Simulation
 from pyg_schnet.report.figures import embed
 from pyg_schnet.report.molecule_view import structure_views
-from pyg_schnet.report.quantities import UNITS, number, percent, rms, two_digits
+from pyg_schnet.report.quantities import UNITS, join_words, number, percent, rms, two_digits
 from pyg_schnet.report.verdict import describe_structures
 
 _MARKS = {"pass": "passed", "fail": "failed", "limit": "limit", "skip": "skipped"}
@@ -24,15 +25,15 @@ _MARKS = {"pass": "passed", "fail": "failed", "limit": "limit", "skip": "skipped
 def errors_section(contents: Contents) -> Section:
     """Return errors as tables and figures."""
     accuracy, evaluation = contents.accuracy, contents.accuracy.evaluation
-    several = len(accuracy.dataset.compositions().counts) > 1
+    several = accuracy.dataset.is_mixture()
     atomref = contents.potential.atomref if several else None
     relative = " relative to atomic references" if several else ""
     blocks: list[Block] = [
         _error_table(
             contents,
             "MAE: mean absolute error; RMSE: root mean square error, both on these structures. Spread: that "
-            f"of the labels, which is the standard deviation of energies{relative} and the root mean square "
-            "of force and stress components; a model that always predicts the mean has 100 %.",
+            f"of the labels, which is {_spread_words(evaluation, relative)}; a model that always predicts "
+            "the mean has 100 %.",
         ),
         embed(
             "parity",
@@ -43,8 +44,8 @@ def errors_section(contents: Contents) -> Section:
         embed(
             "errors",
             plot_errors(evaluation),
-            "Left: distribution of the errors. Right: percentage of errors below a size; circles: quantiles "
-            "of 50, 90, 95 and 99 %.",
+            "Histograms: distribution of the errors. Curves: percentage of errors below a size; circles: "
+            "quantiles of 50, 90, 95 and 99 %.",
         ),
         _quantile_table(contents),
         _worst_table(contents),
@@ -53,21 +54,35 @@ def errors_section(contents: Contents) -> Section:
     return Section("errors", "Errors", shows, blocks)
 
 
+def _spread_words(evaluation: Evaluation, relative: str) -> str:
+    """Return what the spread of the labels is; ``relative`` is what energies are relative to."""
+    words = []
+    if evaluation.energy_mae is not None:
+        words.append(f"the standard deviation of energies{relative}")
+        if evaluation.forces is not None:
+            words.append("the root mean square of force and stress components")
+    if evaluation.properties:
+        words.append("the standard deviation of properties relative to references of the elements")
+    return join_words(words)
+
+
 def _error_table(contents: Contents, caption: str) -> Table:
     """Return errors by quantity; those of molecules in two units."""
     header = ["quantity", "MAE", "RMSE", "largest", "unit", "RMSE / spread", "MAE", "RMSE", "unit"]
     rows = list(_error_rows(contents))
-    shown = 6 if contents.accuracy.evaluation.periodic else len(header)
+    has_other_unit = not contents.accuracy.evaluation.periodic and any(row[-1] for row in rows)
+    shown = len(header) if has_other_unit else 6
     return Table(header[:shown], [row[:shown] for row in rows], (1, 2, 3, 5, 6, 7), caption)
 
 
 def _error_rows(contents: Contents) -> Iterator[list[str]]:
     accuracy, evaluation, potential = contents.accuracy, contents.accuracy.evaluation, contents.potential
-    spread = accuracy.energy_spread(potential)
-    yield _error_row("energy of a structure", evaluation.energy, "meV", "kcal/mol", spread)
-    if evaluation.periodic and evaluation.sizes is not None:
-        spread = accuracy.energy_spread(potential, per_atom=True)
-        yield _error_row("energy per atom", evaluation.energy / evaluation.sizes, "meV/atom", "", spread)
+    if evaluation.energy_mae is not None:
+        spread = accuracy.energy_spread(potential)
+        yield _error_row("energy of a structure", evaluation.energy, "meV", "kcal/mol", spread)
+        if evaluation.periodic and evaluation.sizes is not None:
+            spread = accuracy.energy_spread(potential, per_atom=True)
+            yield _error_row("energy per atom", evaluation.energy / evaluation.sizes, "meV/atom", "", spread)
     if evaluation.forces is not None:
         yield _error_row("force component", evaluation.forces, "meV/Å", "kcal/mol/Å")
         elements = evaluation.z.unique().tolist()
@@ -76,6 +91,9 @@ def _error_rows(contents: Contents) -> Iterator[list[str]]:
             yield _error_row(f"  on {chemical_symbols[z]}", own, "meV/Å", "kcal/mol/Å")
     if evaluation.stress is not None:
         yield _error_row("stress component", evaluation.stress, "GPa", "")
+    for name, own in evaluation.properties.items():
+        unit, other = own.target.shown_unit, "kcal/mol" if own.target.unit == "eV" else ""
+        yield _error_row(name, own.values, unit, other, accuracy.spreads.get(name, 0.0))
 
 
 def _error_row(name: str, pair: Tensor, unit: str, other: str, spread: float | None = None) -> list[str]:
@@ -83,31 +101,30 @@ def _error_row(name: str, pair: Tensor, unit: str, other: str, spread: float | N
     errors = pair[1] - pair[0]
     mae, rmse, largest = (float(x) for x in (errors.abs().mean(), rms(errors), errors.abs().max()))
     spread = float(rms(pair[0])) if spread is None else spread
-    cells = [number(size / UNITS[unit]) for size in (mae, rmse, largest)]
+    cells = [number(size / UNITS.get(unit, 1.0)) for size in (mae, rmse, largest)]
     others = [number(size / UNITS[other]) for size in (mae, rmse)] if other else ["", ""]
     return [name, *cells, unit, percent(rmse / spread) if spread > 0 else "", *others, other]
 
 
 def _quantile_table(contents: Contents) -> Table:
-    quantiles = error_quantiles(contents.accuracy.evaluation)
-    units = {"energy": "meV", "energy per atom": "meV/atom"}
-    shares = [f"{100 * share:g} %" for share in quantiles["energy"]]
-    rows = [
-        [name, *(number(1e3 * value) for value in values.values()), units.get(name, "meV/Å")]
-        for name, values in quantiles.items()
-    ]
+    evaluation = contents.accuracy.evaluation
+    shares = [f"{100 * share:g} %" for share in QUANTILES]
+    rows = []
+    for name, values in error_quantiles(evaluation).items():
+        unit, factor = shown_unit(name, evaluation)
+        rows.append([name, *(number(factor * value) for value in values.values()), unit])
     folded = "Quantiles of the absolute errors"
     return Table(("below which are", *shares, "unit"), rows, range(1, len(shares) + 1), folded=folded)
 
 
 def _worst_table(contents: Contents) -> Table:
-    worst, numbers = worst_structures(contents.accuracy.evaluation), contents.accuracy.numbers
-    names = {"energy": ("energy", "meV"), "forces": ("force on an atom", "meV/Å")}
-    rows = [
-        [names[name][0], str(rank), str(numbers[place]), number(1e3 * error), names[name][1]]
-        for name, values in worst.items()
-        for rank, (place, error) in enumerate(values, start=1)
-    ]
+    evaluation, numbers = contents.accuracy.evaluation, contents.accuracy.numbers
+    rows = []
+    for name, values in worst_structures(evaluation).items():
+        unit, factor = shown_unit(name, evaluation)
+        quantity = "force on an atom" if name == "forces" else name
+        for rank, (place, error) in enumerate(values, start=1):
+            rows.append([quantity, str(rank), str(numbers[place]), number(factor * error), unit])
     header = ("quantity", "rank", "structure", "error", "unit")
     return Table(
         header, rows, (1, 2, 3), "Structures are counted from 0.", "Structures with the largest errors"

@@ -23,9 +23,11 @@ from pyg_schnet.report.model_sections import (
     filters_section,
     structures_section,
 )
-from pyg_schnet.report.quantities import with_unit
+from pyg_schnet.report.quantities import number, with_unit
 from pyg_schnet.report.run_sections import data_sections, settings_section, timings_section, training_section
 from pyg_schnet.report.verdict import find_warnings, verdict
+
+_MOST_TILES = 6  # of properties; a table has the errors of more
 
 
 def render_page(contents: Contents, date: datetime | None = None) -> str:
@@ -69,11 +71,10 @@ def write_page(contents: Contents, path: str | os.PathLike) -> None:
 
 def _sections(contents: Contents) -> list[Section]:
     """Return the sections in the order of a reader's questions: how good is it, on what, made how."""
+    of_energies = [structures_section, checks_section, dynamics_section]
     return [
         errors_section(contents),
-        structures_section(contents),
-        checks_section(contents),
-        dynamics_section(contents),
+        *(section(contents) for section in of_energies if contents.potential.has_energy),
         *data_sections(contents),
         settings_section(contents),
         training_section(contents),
@@ -85,11 +86,16 @@ def _sections(contents: Contents) -> list[Section]:
 def _tiles(contents: Contents, warnings: int) -> Sequence[tuple[str, str, str]]:
     """Return label, value and mark of the numbers at the top."""
     evaluation, checks = contents.accuracy.evaluation, contents.checks
-    tiles = [("energy, MAE", with_unit(*contents.accuracy.energy_mae), "")]
+    tiles = []
+    if evaluation.energy_mae is not None:
+        tiles.append(("energy, MAE", with_unit(*contents.accuracy.energy_mae), ""))
     if evaluation.forces_mae is not None:
         tiles.append(("forces, MAE", with_unit(evaluation.forces_mae, "meV/Å"), ""))
     if evaluation.stress_mae is not None:
         tiles.append(("stress, MAE", with_unit(evaluation.stress_mae, "GPa"), ""))
+    properties = evaluation.properties if len(evaluation.properties) <= _MOST_TILES else {}
+    for name, own in properties.items():
+        tiles.append((f"{name}, MAE", f"{number(own.mae)} {own.target.unit or ''}".rstrip(), ""))
     if checks is not None:
         counts = checks.as_dict()["counts"]
         made = counts["pass"] + counts["fail"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -58,6 +59,11 @@ def percent(share: float) -> str:
 def count(number_of: int, noun: str) -> str:
     """Return a number and a noun, in the plural where it must be."""
     return f"{number_of:,} {noun}{'' if number_of == 1 else 's'}"
+
+
+def join_words(words: Sequence[str]) -> str:
+    """Return words joined by commas and "and"."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
 def rms(values: Tensor) -> Tensor:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import inspect
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pyg_schnet.datasets.label_statistics import LabelStatistics
 from pyg_schnet.datasets.report.rendering import summary_facts, summary_numbers
 from pyg_schnet.nn import SchNetConfig
 from pyg_schnet.plots import plot_data_set, plot_learning_curve
+from pyg_schnet.plots.learning_curve import property_of
+from pyg_schnet.potentials.targets import Target
 from pyg_schnet.report.blocks import Block, Facts, Notes, Section, Table
 from pyg_schnet.report.contents import Contents, DataSet
 from pyg_schnet.report.figures import embed
@@ -39,15 +42,16 @@ def data_sections(contents: Contents) -> Iterator[Section]:
         "The structures that the model was trained and tested on, their labels as read from the file, and "
         "suspicious values among them."
     )
+    targets = contents.potential.properties
     for place, data in enumerate(contents.data):
         if place == 0:
-            yield Section("data", "Data", shows, list(_data_blocks(data, "data")))
+            yield Section("data", "Data", shows, list(_data_blocks(data, "data", targets)))
         else:
             shows = "Structures of another file, on which the errors were measured."
-            yield Section("test-data", "Test data", shows, list(_data_blocks(data, "test-data")))
+            yield Section("test-data", "Test data", shows, list(_data_blocks(data, "test-data", targets)))
 
 
-def _data_blocks(data: DataSet, key: str) -> Iterator[Block]:
+def _data_blocks(data: DataSet, key: str, targets: Sequence[Target]) -> Iterator[Block]:
     summary = data.summary
     facts = {"file": data.name}
     if data.sha256:
@@ -58,7 +62,7 @@ def _data_blocks(data: DataSet, key: str) -> Iterator[Block]:
         facts["units of the file"] = units.sentence()
     stated = summary_facts(summary)
     stated.pop("energies", None)
-    agreement = stated.pop("forces")
+    agreement = stated.pop("forces", "")
     facts |= stated
     if summary.work is not None:
         facts["forces against energies"] = agreement
@@ -69,12 +73,29 @@ def _data_blocks(data: DataSet, key: str) -> Iterator[Block]:
         yield Notes(summary.warnings, "warning")
     else:
         yield Notes(["No suspicious values were found."], "good")
-    header = ("quantity", "value", "unit", "value", "unit")
-    caption = "Labels. Spread: root mean square of the energies relative to fitted atomic references."
-    rows = [[cell.replace("*", "").replace("-", "−") for cell in row] for row in summary_numbers(summary)]
-    yield Table(header, rows, (1, 3), caption)
-    what = "Distribution of energies" + (" and of force components" if summary.forces is not None else "")
+    if summary.energy is not None:
+        header = ("quantity", "value", "unit", "value", "unit")
+        caption = "Labels. Spread: root mean square of the energies relative to fitted atomic references."
+        rows = [[cell.replace("*", "").replace("-", "−") for cell in row] for row in summary_numbers(summary)]
+        yield Table(header, rows, (1, 3), caption)
+    if summary.properties:
+        yield _label_table(summary.properties, targets)
+    what = "Numbers of atoms" if summary.energy is None else "Distribution of energies"
+    if summary.forces is not None:
+        what += " and of force components"
     yield embed(key, plot_data_set(data.dataset), f"{what} in {data.name}.")
+
+
+def _label_table(labels: Mapping[str, LabelStatistics], targets: Sequence[Target]) -> Table:
+    """Return statistics of the labels of properties."""
+    units = {target.name: target.shown_unit for target in targets}
+    header = ("property", "known", "mean", "std", "lowest", "highest", "unit")
+    rows = [
+        [name, f"{own.count:,}", *map(number, (own.mean, own.std, own.min, own.max)), units.get(name, "")]
+        for name, own in labels.items()
+    ]
+    caption = "Labels of properties. Known: structures, or atoms, with a label; std: standard deviation."
+    return Table(header, rows, range(1, 6), caption)
 
 
 def settings_section(contents: Contents) -> Section:
@@ -139,7 +160,7 @@ def _value(name: str, value: Any) -> str:
         value = ", ".join("none" if path is None else Path(str(path)).name for path in paths)
     if value is None or isinstance(value, bool):
         return str(value).lower()
-    text = str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
@@ -160,9 +181,12 @@ def training_section(contents: Contents) -> Section:
         for name, key, unit in _VALIDATED:
             if isinstance(error := validated.get(key), float):
                 facts[f"{name}, MAE on validation"] = with_unit(error, unit)
+        for column, error in validated.items():
+            if (own := property_of(column)) is not None and isinstance(error, float):
+                facts[f"{own[0]}, MAE on validation"] = f"{number(error)} {own[1]}".rstrip()
     caption = (
-        "Top: mean absolute errors of averaged weights on the validation structures. Middle: training loss, "
-        "without unit. Bottom: learning rate."
+        "Mean absolute errors of averaged weights on the validation structures; training loss, without unit; "
+        "learning rate."
     )
     figure = embed("learning", plot_learning_curve(rows), caption)
     return Section("learning", title, shows, [Facts(facts), figure])
@@ -177,17 +201,20 @@ def timings_section(contents: Contents) -> Section:
         table.append(["training", number(minutes), "minutes"])
         table.append(["training step", number(60_000 * minutes / steps), "ms"])
     structures = accuracy.evaluation.n
-    table.append([f"energies and forces of {count(structures, 'structure')}", number(accuracy.seconds), "s"])
+    what = "properties" if accuracy.step is None else "energies and forces"
+    table.append([f"{what} of {count(structures, 'structure')}", number(accuracy.seconds), "s"])
     table.append(["the same, for one structure", number(1e3 * accuracy.seconds / structures), "ms"])
-    atoms = len(accuracy.structure(0).z)
-    table.append([f"step of dynamics, {count(atoms, 'atom')}", number(1e3 * accuracy.step), "ms"])
-    table.append([f"dynamics in a day, with steps of {_TIMESTEP} fs", number(_per_day(accuracy.step)), "ns"])
+    if (step := accuracy.step) is not None:
+        atoms = len(accuracy.structure(0).z)
+        table.append([f"step of dynamics, {count(atoms, 'atom')}", number(1e3 * step), "ms"])
+        table.append([f"dynamics in a day, with steps of {_TIMESTEP} fs", number(_per_day(step)), "ns"])
     device = str(contents.potential.scale.device)
     where = f"{_processor()}, {count(torch.get_num_threads(), 'thread')}" if device == "cpu" else device
     if device != "cpu":
         where = torch.cuda.get_device_name(device)
+    uses = "evaluation takes" if accuracy.step is None else "evaluation and dynamics take"
     shows = (
-        f"How long training took, and evaluation and dynamics take on this machine: {where}, PyTorch "
+        f"How long training took, and {uses} on this machine: {where}, PyTorch "
         f"{torch.__version__}; measured once, while the report was made."
     )
     return Section("timings", "Timings", shows, [Table(("", "time", "unit"), table, (1,))])

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from pyg_schnet.checks.result import LIMIT
 from pyg_schnet.report.contents import Accuracy, Contents, DataSet
-from pyg_schnet.report.quantities import count, percent, rms, with_unit
+from pyg_schnet.report.quantities import count, join_words, number, percent, rms, with_unit
 
+_FEW_PROPERTIES = 4  # whose errors are named one by one
 _UNFINISHED = 0.1  # of the largest learning rate, at the end of a schedule that ends at zero
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
@@ -51,7 +52,7 @@ def describe_structures(accuracy: Accuracy) -> str:
 def model_words(contents: Contents) -> str:
     """Return the network in words."""
     config = contents.model.config
-    weights = sum(parameter.numel() for parameter in contents.model.parameters())
+    weights = sum(parameter.numel() for parameter in contents.potential.parameters())
     reach = (
         "all atoms of a structure interact"
         if config.cutoff is None
@@ -69,7 +70,7 @@ def _about_model(contents: Contents) -> str:
     if not isinstance(trained, int):
         return text
     data = contents.data[0] if contents.data else None
-    labels = "energies" if data is None else _labels(data)
+    labels = join_words(_labels(contents, data))
     of = "" if data is None else f" of {_substance(data)}"
     text = f"{text[:-1]}. It was trained on {labels} of {count(trained, 'structure')}{of}"
     if contents.rows and "minutes" in contents.rows[-1]:
@@ -78,11 +79,12 @@ def _about_model(contents: Contents) -> str:
     return f"{text}."
 
 
-def _labels(data: DataSet) -> str:
-    names = ["energies"]
-    names += ["forces"] if data.summary.forces is not None else []
-    names += ["stresses"] if data.summary.stress is not None else []
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def _labels(contents: Contents, data: DataSet | None) -> list[str]:
+    names = ["energies"] if contents.potential.has_energy else []
+    if data is not None:
+        names += ["forces"] if data.summary.forces is not None else []
+        names += ["stresses"] if data.summary.stress is not None else []
+    return names + [target.name for target in contents.potential.properties]
 
 
 def _substance(data: DataSet) -> str:
@@ -95,18 +97,37 @@ def _substance(data: DataSet) -> str:
 
 
 def _about_errors(contents: Contents) -> str:
-    evaluation = contents.accuracy.evaluation
-    energy, unit = contents.accuracy.energy_mae
-    in_kcal = f" ({with_unit(energy, 'kcal/mol')})" if unit == "meV" else ""
-    errors = [f"{with_unit(energy, unit)}{in_kcal} in the energy"]
+    evaluation, errors = contents.accuracy.evaluation, []
+    if evaluation.energy_mae is not None:
+        energy, unit = contents.accuracy.energy_mae
+        in_kcal = f" ({with_unit(energy, 'kcal/mol')})" if unit == "meV" else ""
+        errors.append(f"{with_unit(energy, unit)}{in_kcal} in the energy")
     if evaluation.forces_mae is not None and evaluation.forces is not None:
         typical = float(rms(evaluation.forces[0]))
         share = f" ({percent(evaluation.forces_mae / typical)} of their root mean square)" if typical else ""
         errors.append(f"{with_unit(evaluation.forces_mae, 'meV/Å')} in force components{share}")
     if evaluation.stress_mae is not None:
         errors.append(f"{with_unit(evaluation.stress_mae, 'GPa')} in stress components")
-    listed = " and ".join([", ".join(errors[:-1]), errors[-1]] if errors[1:] else errors)
-    return f"On {describe_structures(contents.accuracy)}, the mean absolute errors are {listed}."
+    errors += _property_errors(contents.accuracy)
+    return f"On {describe_structures(contents.accuracy)}, the mean absolute errors are {join_words(errors)}."
+
+
+def _property_errors(accuracy: Accuracy) -> list[str]:
+    """Return the errors of properties; of many of them, the range relative to the spread of the labels."""
+    properties, spreads = accuracy.evaluation.properties, accuracy.spreads
+    shares = {name: own.mae / spreads[name] for name, own in properties.items() if spreads.get(name)}
+    if len(properties) > _FEW_PROPERTIES and shares:
+        low, high = min(shares, key=shares.__getitem__), max(shares, key=shares.__getitem__)
+        return [
+            f"{percent(shares[low])} ({low}) to {percent(shares[high])} ({high}) of the spread of the labels "
+            f"in {len(properties)} properties"
+        ]
+    return [
+        f"{number(own.mae)} {own.target.unit or ''}".rstrip()
+        + f" in {name}"
+        + (f" ({percent(shares[name])} of the spread of the labels)" if name in shares else "")
+        for name, own in properties.items()
+    ]
 
 
 def _about_checks(contents: Contents) -> str:
@@ -117,6 +138,8 @@ def _about_checks(contents: Contents) -> str:
         else f"there {'is' if number_of_warnings == 1 else 'are'} {count(number_of_warnings, 'warning')}, "
         "listed below"
     )
+    if not contents.potential.has_energy:
+        return f"It predicts no energies, so that there is nothing to check against physics; {end}."
     if contents.checks is None:
         return f"It was not checked against physics; {end}."
     counts = contents.checks.as_dict()["counts"]
@@ -159,12 +182,14 @@ def _warn_of_accuracy(contents: Contents) -> Iterator[str]:
 
 
 def _errors_and_spreads(contents: Contents) -> Iterator[tuple[str, float, float]]:
-    """Yield name, root mean square error and spread of energies and forces, in eV and Å."""
+    """Yield name, root mean square error and spread of energies, forces and properties."""
     accuracy, evaluation = contents.accuracy, contents.accuracy.evaluation
     if evaluation.energy_rmse is not None:
         yield "energies", evaluation.energy_rmse, accuracy.energy_spread(contents.potential)
     if evaluation.forces is not None and evaluation.forces_rmse is not None:
         yield "forces", evaluation.forces_rmse, float(rms(evaluation.forces[0]))
+    for name, own in evaluation.properties.items():
+        yield name, own.rmse, accuracy.spreads.get(name, 0.0)
 
 
 def _warn_of_training(contents: Contents) -> Iterator[str]:

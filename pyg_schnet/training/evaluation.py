@@ -23,7 +23,7 @@ from pyg_schnet.potentials.metrics import Evaluation
 from pyg_schnet.potentials.model_files import Model, checkpoint_paths, model_files, resolve_models
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.simulation.calculator import evaluation_copy
-from pyg_schnet.training.trained_data import count_trained, options_of_runs, read_part
+from pyg_schnet.training.trained_data import count_trained, label_options, options_of_runs, read_part
 
 
 @dataclass(frozen=True, repr=False)
@@ -139,14 +139,7 @@ def evaluate(
             given = {"energy_key": energy_key, "forces_key": forces_key, "stress_key": stress_key}
             unset = [] if any(given.values()) else list(given)  # keys belong together
             of_runs = options_of_runs(paths, file, unset + ["units"] * (units is None))
-            reading = {
-                **given,
-                "units": units,
-                **of_runs,
-                "properties": [p.name for p in potential.properties],
-            }
-            if not potential.has_energy:
-                reading |= {"energy_key": "none", "forces_key": None, "stress_key": None}
+            reading = {**given, "units": units, **of_runs, **label_options(potential)}
             dataset = AtomsDataset(path=file, **reading, memory_map=file.endswith(".safetensors"))
         if part is not None and file is not None:
             if not paths:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyg_schnet.datasets import AtomsDataset
+from pyg_schnet.datasets.base import MoleculeDataset
 from pyg_schnet.datasets.streaming import stream
 from pyg_schnet.nn import SchNetConfig, SpatialExtent
 from pyg_schnet.nn.readout import Readout, sum_by_molecule
@@ -94,10 +95,30 @@ def _check(target: Target, train: AtomsDataset) -> None:
         )
 
 
-def _residuals(readout: Readout, target: Target, train: AtomsDataset) -> tuple[Tensor, int]:
+def label_spread(readout: Readout, target: Target, dataset: MoleculeDataset) -> tuple[float, int]:
+    """Compute the standard deviation of the labels of a property relative to its references.
+
+    Args:
+        readout: Readout of the property, with its references.
+        target: The property.
+        dataset: Structures with labels, NaN where they are missing.
+
+    Returns:
+        Standard deviation in the unit of the property, and the number of structures with labels.
+
+    Raises:
+        ValueError: If there are no labels.
+    """
+    residual, structures = _residuals(readout, target, dataset)
+    if len(residual) == 0:
+        raise ValueError(f"`{target.name}` must be known for at least one structure, got none")
+    return math.sqrt(float((residual - residual.mean()).square().mean())), structures
+
+
+def _residuals(readout: Readout, target: Target, dataset: MoleculeDataset) -> tuple[Tensor, int]:
     """Return known labels relative to a network with zero output, and the number of structures with some."""
     found, structures = [], 0
-    for _, batch in stream(train, ("pos", target.name)):
+    for _, batch in stream(dataset, ("pos", target.name)):
         atoms = (batch.z, cast(Tensor, batch.pos).double(), cast(Tensor, batch.batch), batch.num_graphs)
         zero = torch.zeros(len(atoms[0]), dtype=torch.float64)
         residual = batch[target.name] - readout.combine(zero, *atoms)
@@ -108,10 +129,7 @@ def _residuals(readout: Readout, target: Target, train: AtomsDataset) -> tuple[T
 
 
 def _scale(readout: Readout, target: Target, train: AtomsDataset) -> LabelScale:
-    residual, structures = _residuals(readout, target, train)
-    if len(residual) == 0:
-        raise ValueError(f"`{target.name}` must be known for at least one structure, got none")
-    spread = math.sqrt(float((residual - residual.mean()).square().mean()))
+    spread, structures = label_spread(readout, target, train)
     return LabelScale(spread if spread > 1e-12 else 1.0, structures / len(train))
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from pyg_schnet.potentials.checkpoint import provenance
+from pyg_schnet.potentials.ensemble import Ensemble
+from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.training.data import hash_files
 from pyg_schnet.training.run_directory import RunDirectory
 
@@ -49,6 +51,17 @@ def options_of_runs(models: list[str], file: str, names: Sequence[str]) -> dict[
         if values and isinstance(values[0], str) and values[0] != "none":
             found[name] = values[0]
     return found
+
+
+def label_options(potential: Potential | Ensemble) -> dict[str, Any]:
+    """Return options of :class:`~pyg_schnet.datasets.AtomsDataset` that read what a potential predicts.
+
+    Args:
+        potential: Potential or ensemble, with energies, properties or both.
+    """
+    properties: dict[str, Any] = {"properties": [target.name for target in potential.properties]}
+    without = {"energy_key": "none", "forces_key": None, "stress_key": None}
+    return properties if potential.has_energy else {**properties, **without}
 
 
 def read_part(models: list[str], part: str, file: str, structures: int) -> Tensor:

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from pyg_schnet.plots import plot_errors, plot_parity
-from pyg_schnet.plots.errors import error_quantiles, worst_structures
-from pyg_schnet.potentials.metrics import Evaluation
+from pyg_schnet.plots.errors import error_quantiles, shown_unit, worst_structures
+from pyg_schnet.potentials.metrics import Evaluation, PropertyErrors
+from pyg_schnet.potentials.targets import Target
 
 
 def evaluation(energy_errors, force_errors=None, z=(8, 1, 1)):
@@ -31,6 +32,18 @@ def evaluation(energy_errors, force_errors=None, z=(8, 1, 1)):
         z=torch.tensor(z).repeat(n),
         sizes=torch.full((n,), len(z)),
     )
+
+
+def of_properties(**errors):
+    """Errors of four structures without energies; `structures` of each label follow its errors."""
+    properties = {}
+    for name, (own, structures) in errors.items():
+        own = torch.tensor(own, dtype=torch.float64)
+        values, target = torch.stack([torch.zeros_like(own), own]), Target(name)
+        mae, rmse = float(own.abs().mean()), float(own.square().mean().sqrt())
+        properties[name] = PropertyErrors(target, mae, rmse, values, None, torch.tensor(structures))
+    empty = torch.empty(2, 0, dtype=torch.float64)
+    return Evaluation(4, None, None, None, None, empty, None, torch.empty(0), properties=properties)
 
 
 def noise(*shape):
@@ -171,3 +184,39 @@ def test_what_is_not_finite_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"`evaluation.forces`.*finite.*45.*90"):
         plot_errors(evaluation(noise(5), float("inf")), tmp_path / "errors.png")
     assert not (tmp_path / "errors.png").exists()
+
+
+def test_errors_of_properties_have_their_units(figures):
+    result = of_properties(gap=([0.1, -0.3], [1, 3]), mu=([1.0, -2.0, 0.5, 0.0], [0, 1, 2, 3]))
+    assert error_quantiles(result)["gap"][0.5] == pytest.approx(0.2)
+    assert error_quantiles(result).keys() == {"gap", "mu"}
+    assert [shown_unit(name, result) for name in ("gap", "mu", "energy")] == [
+        ("eV", 1.0),
+        ("D", 1.0),
+        ("meV", 1e3),
+    ]
+    plot_errors(result, "errors.png")
+    labels = [axes.get_xlabel() for axes in figures[0].axes]
+    assert labels == ["gap error (eV)", "absolute gap error (eV)", "mu error (D)", "absolute mu error (D)"]
+
+
+def test_the_worst_structures_are_found_where_labels_are_missing_or_of_atoms():
+    charges = ([0.1, -0.4, 0.2, 0.3], [0, 0, 2, 2])
+    result = of_properties(gap=([0.1, -0.3], [1, 3]), charges=charges)
+    worst = worst_structures(result)
+    assert worst["gap"] == [(3, pytest.approx(0.3)), (1, pytest.approx(0.1))]
+    assert worst["charges"] == [(0, pytest.approx(0.4)), (2, pytest.approx(0.3))]
+
+
+def test_of_many_properties_the_cumulative_distributions_are_drawn(figures):
+    names = ("homo", "lumo", "gap", "U0", "alpha")
+    result = of_properties(**dict.fromkeys(names, ([0.1, -0.3], [0, 1])))
+    plot_errors(result, "errors.png")
+    units = ["eV"] * 4 + ["Å³"]
+    labels = [axes.get_xlabel() for axes in figures[0].axes]
+    assert labels == [f"absolute {name} error ({unit})" for name, unit in zip(names, units, strict=True)]
+
+
+def test_without_errors_there_is_nothing_to_draw():
+    with pytest.raises(ValueError, match="must have errors of energies or properties"):
+        plot_errors(of_properties())

@@ -44,3 +44,14 @@ def test_the_lowest_error_is_labeled(figures):
     (label,) = figures[0].axes[0].texts
     assert label.get_text() == "12.5"
     assert label.xy == (40, 12.5)
+
+
+def test_more_than_six_panels_are_in_two_columns(figures):
+    names = ("mu", "gap", "homo", "lumo", "U0", "Cv")
+    others = {f"val_{name}_mae_eV": 0.1 for name in names}
+    plot_learning_curve([row(10, **others)], "curve.png")
+    assert len(figures[0].axes) == 9
+    places = [axes.get_position() for axes in figures[0].axes]
+    assert len({round(place.x0, 6) for place in places}) == 2
+    with_steps = {axes.get_ylabel() for axes in figures[0].axes if axes.get_xlabel() == "training step"}
+    assert with_steps == {"lumo MAE\n(eV)", "learning rate\n(no unit)"}

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from datetime import datetime, timezone
 from html.parser import HTMLParser
 
@@ -23,6 +24,7 @@ from pyg_schnet import Potential, SchNet
 from pyg_schnet.checks import CHECKS, CheckResult, Report
 from pyg_schnet.checks.descriptions import DESCRIPTIONS
 from pyg_schnet.datasets import AtomsDataset
+from pyg_schnet.potentials.targets import Target
 from pyg_schnet.report import Accuracy, Contents, DataSet, model_sections, render_page, run_sections
 from pyg_schnet.report.contents import Simulation
 from pyg_schnet.report.figures import embed
@@ -138,6 +140,68 @@ def contents(folder, structures: list[Atoms], file: str = "frames.extxyz", **cha
 @pytest.fixture(scope="module")
 def water(tmp_path_factory):
     return contents(tmp_path_factory.mktemp("water"), frames(molecule("H2O")))
+
+
+@pytest.fixture(scope="module")
+def properties(tmp_path_factory):
+    """Contents of a model of a gap and a dipole moment, without energies."""
+    folder, structures = tmp_path_factory.mktemp("properties"), frames(molecule("H2O"))
+    for number, atoms in enumerate(structures):
+        atoms.info |= {"mu": 1.5 + 0.1 * number} | ({"gap": 7.0 + number % 3} if number != 4 else {})
+        atoms.calc = None
+    ase.io.write(folder / "frames.extxyz", structures)
+    names = ["gap", "mu"]
+    dataset = AtomsDataset(path=folder / "frames.extxyz", energy_key="none", properties=names)
+    torch.manual_seed(0)
+    model = SchNet(
+        hidden_channels=4, num_filters=4, num_interactions=1, num_gaussians=8, cutoff=3.0, readout=None
+    )
+    targets = [Target(name) for name in names]
+    heads = {target: target.readout(4, mean=7.0 if target.name == "gap" else None) for target in targets}
+    potential = Potential(model.eval(), elements=[1, 8], properties=heads)
+    split = {"train": torch.tensor([0, 1]), "test": torch.tensor([2, 3, 4, 5])}
+    data = DataSet.of("frames.extxyz", dataset, split, properties=names)
+    accuracy = Accuracy.of_structures(potential, dataset[split["test"]], "frames.extxyz", "test", 4, data)
+    rows = [{"step": 10, "minutes": 1.0, "lr": 1e-3, "loss": 1.0, "val_gap_mae_eV": 0.5, "val_mu_mae_D": 0.2}]
+    origin = {"n_train": 2, "validation": rows[0]}
+    settings = {"data": {"targets": names}}
+    return Contents("properties", potential, origin, settings, rows, [data], accuracy)
+
+
+def test_a_model_without_energies_is_reported_by_its_properties(properties):
+    page = Page(render_page(properties, DATE))
+    keys = ["errors", "data", "settings", "learning", "filters", "timings"]
+    assert [section["id"] for section in page.all("section")] == keys
+    cells = page.said("td")
+    assert "gap" in cells
+    assert "kcal/mol" in cells
+    assert "mu" in cells
+    assert "dynamics" not in cells
+    assert "0.500 eV" in page.said("dd")  # of the validation
+    first, second, third = verdict(properties)
+    assert "It was trained on gap and mu of 2 structures" in first
+    assert re.search(r"errors are \S+ eV in gap \(\S+ % of the spread.*\) and \S+ D in mu", second)
+    assert "no energies" in third
+    assert properties.accuracy.step is None
+
+
+def test_the_spread_of_a_property_is_relative_to_its_references(properties):
+    gaps = np.array([9.0, 7.0, 9.0])  # of the test structures that have one
+    assert properties.accuracy.spreads["gap"] == pytest.approx(gaps.std())
+    sentences = list(find_warnings(properties))
+    assert any(
+        "error of mu is" in sentence and "always predicts the mean" in sentence for sentence in sentences
+    )
+
+
+def test_of_many_properties_the_range_of_errors_is_stated(properties):
+    own = properties.accuracy.evaluation.properties
+    many = {f"gap{number}": own["gap"] for number in range(4)} | own
+    spreads = {name: 2.0 if name == "mu" else 100.0 for name in many}
+    evaluation = replace(properties.accuracy.evaluation, properties=many)
+    accuracy = replace(properties.accuracy, evaluation=evaluation, spreads=spreads)
+    _, sentence, _ = verdict(replace(properties, accuracy=accuracy))
+    assert re.search(r"% \(gap\d?\) to .* % \(mu\) of the spread of the labels in 6 properties", sentence)
 
 
 def test_each_section_has_a_title_and_a_sentence(html):

@@ -6,15 +6,18 @@ import torch
 from ase import Atoms
 from ase.build import molecule as ase_molecule
 from ase.io import read, write
+from matplotlib.figure import Figure
 from torch.testing import assert_close
 from torch_geometric.data import Batch, Data
 
 import pyg_schnet
-from pyg_schnet import Potential, SchNet
+from pyg_schnet import Potential, SchNet, plots
 from pyg_schnet.cli.app import main
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.nn import SchNetConfig
+from pyg_schnet.potentials.metrics import evaluate
 from pyg_schnet.potentials.targets import Target
+from pyg_schnet.report import model_sections, run_sections
 from pyg_schnet.training import DataConfig
 from pyg_schnet.training.loss import potential_loss
 from pyg_schnet.training.properties import LabelScale, fit_readouts
@@ -109,6 +112,14 @@ def test_wrong_targets_are_refused_before_the_work(options, message):
         DataConfig("frames.xyz", **options)
 
 
+@pytest.fixture
+def blank(monkeypatch):
+    """Pictures that are empty."""
+    for module in (plots, model_sections, run_sections):
+        for name in [name for name in vars(module) if name.startswith("plot_")]:
+            monkeypatch.setattr(module, name, lambda *arguments, **options: Figure((1, 1)))
+
+
 OPTIONS = {"model": TINY, "data": {"n_val": 6}}
 QUICK = {"max_steps": 12, "val_every": 6, "compile": False, "threads": 1, "batch_size": 6}
 
@@ -129,7 +140,7 @@ def test_one_network_learns_energies_forces_and_properties(file, tmp_path):
     assert float(out["forces"][1, 2]) == pytest.approx((minus - plus) / (2 * step), abs=1e-5)
 
 
-def test_properties_alone_are_trained_evaluated_and_predicted_by_commands(file, tmp_path, capsys):
+def test_properties_alone_are_trained_evaluated_and_predicted_by_commands(file, tmp_path, capsys, blank):
     run, options = tmp_path / "run", tmp_path / "recipe.yaml"
     recipe = {"data": {"path": file, "n_val": 6, "targets": ["gap", {"name": "r2", "weight": 0.5}]}}
     options.write_text(json.dumps(recipe | {"model": TINY, "trainer": QUICK, "out": str(run)}))
@@ -150,6 +161,16 @@ def test_properties_alone_are_trained_evaluated_and_predicted_by_commands(file, 
     assert main(["relax", str(run), file, str(tmp_path / "relaxed.extxyz")]) != 0
     assert "must predict energies" in capsys.readouterr().err
     assert list(Path(run).glob("learning_curve*"))
+    assert main(["plot", str(run), "--only", "parity,errors", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["quantiles"].keys() == found["worst"].keys() == {"gap", "r2"}
+    assert found["pictures"]["parity"]["shows"] == "predictions over labels: gap, r2"
+    assert main(["plot", str(run), "--only", "atoms"]) == 2
+    assert "predicts no energies" in capsys.readouterr().err
+    assert main(["report", str(run), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["errors"]["units"] == {"gap": "eV", "r2": "Å²"}
+    assert found["checks"] is None
 
 
 def test_a_checkpoint_keeps_the_references_of_properties(file, tmp_path):
@@ -162,3 +183,16 @@ def test_a_checkpoint_keeps_the_references_of_properties(file, tmp_path):
     data = Data(z=torch.tensor(atoms.numbers), pos=torch.tensor(atoms.positions))
     found = pyg_schnet.load(tmp_path / "model.safetensors")(data)
     assert_close(found, potential(data), rtol=0, atol=0)
+
+
+def test_errors_of_properties_name_the_structures_of_their_labels(file):
+    dataset = AtomsDataset(path=file, energy_key="none", properties=("gap", "charges"))
+    heads = {Target(name): Target(name).readout(8) for name in ("gap", "charges")}
+    potential = Potential(SchNet(**TINY, readout=None), properties=heads).eval()
+    errors = evaluate(potential, dataset, batch_size=5)
+    assert errors.properties["gap"].structures.tolist() == list(range(1, 24, 2))
+    assert errors.properties["charges"].structures.bincount().tolist() == errors.sizes.tolist()
+    errors.require_finite()
+    potential.heads[0].mean = float("nan")
+    with pytest.raises(ValueError, match=r"`gap` predicted.*12 of 24 structures, the first is 1"):
+        evaluate(potential, dataset, batch_size=5).require_finite()
