@@ -66,8 +66,14 @@ def run(options: Namespace) -> int:
         return 0
     print_reasons(options, found.rejected, found.outside)
     before = f", {found.earlier:,} of them before" if found.earlier else ""
-    print_line(options, f"{len(found):,} structures with predictions (eV, Å){before}: {found.path}")
+    print_line(options, f"{len(found):,} structures with predictions ({_units(found)}){before}: {found.path}")
     return 0
+
+
+def _units(found: PredictionFile) -> str:
+    if found.units.keys() <= {"energy", "forces"}:
+        return "eV, Å"
+    return ", ".join(f"{name} in {unit}" if unit else name for name, unit in found.units.items())
 
 
 def _as_dict(found: PredictionFile) -> dict[str, Any]:
@@ -78,5 +84,6 @@ def _as_dict(found: PredictionFile) -> dict[str, Any]:
         **reasons_as_dict(found.rejected, found.outside),
         "refused_count": found.rejected.total,
         "outside_count": found.outside.total,
+        "units": found.units,
         "out": str(found.path),
     }

@@ -34,7 +34,7 @@ from pyg_schnet.potentials.device import check_device
 from pyg_schnet.potentials.model_card import ModelCard
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.potentials.pretrained import find_model
-from pyg_schnet.potentials.targets import Target
+from pyg_schnet.potentials.targets import Target, predicted_units
 from pyg_schnet.potentials.training_domain import TrainingDomain
 
 FORMAT = 2  # to be incremented when older versions of pyg_schnet could not read the file
@@ -232,6 +232,24 @@ def provenance(path: str | os.PathLike) -> dict[str, Any]:
     if not isinstance(entry, dict):
         raise _damaged(path)
     return entry
+
+
+def units_of(path: str | os.PathLike) -> dict[str, str]:
+    """Read what the potential of a checkpoint predicts, without its weights: units by name.
+
+    Args:
+        path: A checkpoint.
+    """
+    with _open(path) as file:
+        header = _header(path, file)
+    try:
+        properties = [
+            Target(entry["name"], entry["kind"], entry["unit"]) for entry in header.get("properties", [])
+        ]
+        has_energy = "class" in header or header["model"].get("readout", "add") is not None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise _damaged(path) from None
+    return predicted_units(properties, has_energy)
 
 
 def write(

@@ -9,10 +9,12 @@ from typing import TypeAlias
 
 from pyg_schnet.io.hashes import hash_file
 from pyg_schnet.io.units import Units
+from pyg_schnet.potentials import checkpoint
 from pyg_schnet.potentials.checkpoint import checksum, provenance
 from pyg_schnet.potentials.ensemble import Ensemble, is_ensemble_file, member_paths
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.potentials.pretrained import find_model
+from pyg_schnet.potentials.targets import predicted_units
 
 # A potential, an ensemble, or what names a file: a checkpoint, a run, an ensemble's JSON, or several of them.
 Model: TypeAlias = Potential | Ensemble | str | os.PathLike | Sequence[str | os.PathLike]
@@ -97,6 +99,17 @@ def hash_models(model: Model) -> list[str]:
     if missing := next((file for file in files if not Path(file).is_file()), None):
         raise FileNotFoundError(f"{missing}: no such checkpoint; `pyg-schnet train` writes model.safetensors")
     return [hash_file(file)[:16] for file in files]
+
+
+def units_of(model: Model) -> dict[str, str]:
+    """Return what a model predicts, with its unit: ``{"energy": "eV", "forces": "eV/Å", "gap": "eV"}``.
+
+    Args:
+        model: As for :func:`resolve_models`.
+    """
+    if isinstance(model, Potential | Ensemble):
+        return predicted_units(model.properties, model.has_energy)
+    return checkpoint.units_of(checkpoint_paths(resolve_models(model))[0])
 
 
 def require_angstrom(model: Model, file: str | os.PathLike) -> None:

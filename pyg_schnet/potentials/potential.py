@@ -29,7 +29,7 @@ from pyg_schnet.nn import SchNet
 from pyg_schnet.nn.readout import CenteredReadout, DoubleBuffers, Readout, element_table, sum_by_molecule
 from pyg_schnet.nn.snapshot import has_hooks
 from pyg_schnet.potentials.model_card import ModelCard
-from pyg_schnet.potentials.targets import Target
+from pyg_schnet.potentials.targets import Target, predicted_units
 from pyg_schnet.potentials.training_domain import TrainingDomain
 
 
@@ -153,6 +153,13 @@ class Potential(DoubleBuffers):
                 "`properties` must hold a readout where the model has none (readout=None), got none; use "
                 "SchNet(readout='add') for energies"
             )
+
+    def extra_repr(self) -> str:
+        """Return what is predicted, with units, where there are properties beside the energy."""
+        if not self.properties:
+            return ""
+        units = predicted_units(self.properties, self.has_energy)
+        return f"predicts={', '.join(f'{name} ({unit})' if unit else name for name, unit in units.items())}"
 
     @property
     def has_energy(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -186,6 +186,17 @@ class Target:
 
 
 ENERGY = Target("energy")
+
+
+def predicted_units(properties: Iterable[Target], has_energy: bool) -> dict[str, str]:
+    """Return what a potential predicts, with its unit: energies with forces, and properties by name.
+
+    Args:
+        properties: Properties beside the energy.
+        has_energy: Whether energies are predicted.
+    """
+    energy = {"energy": "eV", "forces": "eV/Å"} if has_energy else {}
+    return energy | {target.name: target.unit or "" for target in properties}
 
 
 def parse_targets(entries: Any) -> tuple[Target, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import ase.db
+import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import jsonio, write
@@ -27,7 +28,10 @@ _KEYS = (  # entries of `info` that ASE's databases hold as key-value pairs
     "run",
     "energy_deviation",
     "max_forces_deviation",
+    "property_units",
 )
+
+_COLUMNS = ("numbers", "positions", "tags", "momenta", "masses", "initial_magmoms", "initial_charges")
 
 
 def encode(frame: Atoms, kind: str) -> str:
@@ -93,13 +97,21 @@ def export(frames: Iterable[str], path: Path, kind: str) -> None:
 
 
 def _write_database(structures: Iterable[Atoms], path: Path, kind: str) -> None:
-    """Write one of ASE's databases, with entries of ``info`` as key-value pairs."""
+    """Write one of ASE's databases: own entries of ``info`` as key-value pairs, other numbers as data."""
     try:
         with cast(Any, ase.db.connect(path, type=kind, use_lock_file=False)) as database:
             for atoms in structures:
-                database.write(atoms, {key: atoms.info[key] for key in _KEYS if key in atoms.info})
+                pairs = {key: atoms.info[key] for key in _KEYS if key in atoms.info}
+                others = {**atoms.info, **atoms.arrays}
+                names = [key for key in others if key not in (*pairs, *_COLUMNS) and _is_number(others[key])]
+                database.write(atoms, pairs, data={name: others[name] for name in names})
     except sqlite3.Error as error:  # how SQLite reports a full disk
         raise OSError(str(error)) from None
+
+
+def _is_number(value: object) -> bool:
+    """Return whether a value is a number or an array of numbers; ASE's databases read no others exactly."""
+    return isinstance(value, int | float) or (isinstance(value, np.ndarray) and value.dtype.kind in "biuf")
 
 
 def _is_json(value: object) -> bool:

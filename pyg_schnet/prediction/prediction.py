@@ -13,7 +13,7 @@ from ase import Atoms
 from pyg_schnet.io.outputs import check_output, check_stores_results
 from pyg_schnet.potentials.device import use_threads
 from pyg_schnet.potentials.ensemble import Ensemble
-from pyg_schnet.potentials.model_files import Model, require_angstrom, resolve_models
+from pyg_schnet.potentials.model_files import Model, require_angstrom, resolve_models, units_of
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.prediction import predictor
 from pyg_schnet.prediction.file_run import FileRun
@@ -75,7 +75,8 @@ def predict(
     Returns:
         A copy of the structure with energy (eV), forces (eV/Å) and, if its cell has a volume, stress (eV/Å³);
         a list of copies for a list or a file; what was written if a file is written from a file. An ensemble
-        adds ``info["energy_deviation"]`` in eV and ``arrays["forces_deviation"]`` in eV/Å.
+        adds ``info["energy_deviation"]`` in eV and ``arrays["forces_deviation"]`` in eV/Å. Properties are
+        entries of ``info``, those of atoms of ``arrays``, with their units in ``info["property_units"]``.
 
     Raises:
         FileExistsError: If ``out`` exists.
@@ -179,7 +180,8 @@ def _predict_file(
             seconds = time.perf_counter() - start
             results.finish()
     reasons = results.rejected, results.outside
-    return PredictionFile(results.path, results.written, earlier, seconds, *reasons, was_complete)
+    done = results.path, results.written, earlier, seconds
+    return PredictionFile(*done, *reasons, was_complete, units_of(model))
 
 
 def _join(file_run: FileRun, batch_size: int) -> Iterator[int]:

@@ -57,7 +57,9 @@ def predict(
     Returns:
         Copies in the same order, ``info`` and ``arrays`` included; a predicted energy is
         ``frame.get_potential_energy()``. An ensemble adds ``info["energy_deviation"]`` in eV,
-        ``arrays["forces_deviation"]`` in eV/Å and its maximum, ``info["max_forces_deviation"]``.
+        ``arrays["forces_deviation"]`` in eV/Å and its maximum, ``info["max_forces_deviation"]``. Properties
+        are entries of ``info``, those of atoms of ``arrays``; ``info["property_units"]`` is a text such as
+        ``"gap (eV), mu (D)"``.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
@@ -208,6 +210,7 @@ def _evaluate_together(
         for name, value in out.items()
         if name != "stress"
     }
+    units = {"property_units": ", ".join(target.label for target in potential.properties)}
     results = []
     for k, frame in enumerate(frames):
         own: dict[str, Any] = {name: values[k] for name, values in rows.items()}
@@ -217,6 +220,7 @@ def _evaluate_together(
             result.info["max_forces_deviation"] = float(own["forces_deviation"].max())
         for name, value in own.items():
             (result.arrays if name in atomic else result.info)[name] = value
+        result.info |= units if potential.properties else {}
         results.append(result)
     return results
 

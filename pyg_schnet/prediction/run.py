@@ -28,6 +28,7 @@ _STALE_INFO = (
     "stopped",
     "energy_deviation",
     "max_forces_deviation",
+    "property_units",
 )
 _STALE_ARRAYS = ("forces_deviation",)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias, overload
 
@@ -32,6 +32,7 @@ class PredictionFile(Sequence[Atoms]):
         rejected: Structures of the input without results, with reasons.
         outside: Structures outside the training domain of the model, with reasons.
         was_complete: Whether all structures had results before.
+        units: Units of what the model predicts, by name.
     """
 
     def __init__(
@@ -43,10 +44,11 @@ class PredictionFile(Sequence[Atoms]):
         rejected: Reasons,
         outside: Reasons,
         was_complete: bool,
+        units: Mapping[str, str],
     ):
         self.path, self.earlier, self.seconds = path, earlier, seconds
         self.rejected, self.outside, self.was_complete = rejected, outside, was_complete
-        self._count = count
+        self.units, self._count = dict(units), count
 
     def __len__(self) -> int:
         return self._count

@@ -5,6 +5,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import molecule as ase_molecule
+from ase.db import connect
 from ase.io import read, write
 from matplotlib.figure import Figure
 from torch.testing import assert_close
@@ -157,7 +158,9 @@ def test_properties_alone_are_trained_evaluated_and_predicted_by_commands(file, 
     assert found["units"] == {"gap": "eV", "r2": "Å²"}
     out = tmp_path / "out.extxyz"
     assert main(["predict", str(run), file, str(out)]) == 0
+    assert "predictions (gap in eV, r2 in Å²)" in capsys.readouterr().out
     assert {"gap", "r2"} <= read(out, 0).info.keys()
+    assert read(out, 0).info["property_units"] == "gap (eV), r2 (Å²)"
     assert main(["relax", str(run), file, str(tmp_path / "relaxed.extxyz")]) != 0
     assert "must predict energies" in capsys.readouterr().err
     assert list(Path(run).glob("learning_curve*"))
@@ -196,3 +199,28 @@ def test_errors_of_properties_name_the_structures_of_their_labels(file):
     potential.heads[0].mean = float("nan")
     with pytest.raises(ValueError, match=r"`gap` predicted.*12 of 24 structures, the first is 1"):
         evaluate(potential, dataset, batch_size=5).require_finite()
+
+
+@pytest.mark.parametrize("ending", ["extxyz", "db", "traj"])
+def test_predicted_properties_are_written_with_their_units(file, tmp_path, capsys, ending):
+    heads = {
+        target: target.readout(8)
+        for target in (Target("gap"), Target("charges"), Target("logP", "intensive"))
+    }
+    potential = Potential(SchNet(**TINY), properties=heads).eval()
+    pyg_schnet.save(potential, tmp_path / "model.safetensors")
+    assert "predicts=energy (eV), forces (eV/Å), gap (eV), charges (e), logP\n" in repr(potential)
+    out = tmp_path / f"out.{ending}"
+    assert main(["predict", str(tmp_path / "model.safetensors"), file, str(out), "--json"]) == 0
+    units = {"energy": "eV", "forces": "eV/Å", "gap": "eV", "charges": "e", "logP": ""}
+    assert json.loads(capsys.readouterr().out)["units"] == units
+    dataset = AtomsDataset(path=out, properties=("gap",))
+    atoms = read(file, 0)
+    expected = potential(Data(z=torch.tensor(atoms.numbers), pos=torch.tensor(atoms.positions)))
+    assert float(dataset[0].gap) == pytest.approx(float(expected["gap"].detach()), abs=1e-6)
+    if ending == "db":
+        (row,) = connect(out).select(limit=1)
+        assert row.property_units == "gap (eV), charges (e), logP"
+        assert_close(torch.tensor(row.data["charges"]), expected["charges"].detach(), rtol=1e-6, atol=1e-6)
+    else:
+        assert read(out, 0).info["property_units"] == "gap (eV), charges (e), logP"
