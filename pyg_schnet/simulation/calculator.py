@@ -81,14 +81,12 @@ class SchNetCalculator(Calculator):
         skin: float = 0.75,
         **kwargs,
     ):
-        if compile not in (True, False, "auto"):
-            raise ValueError(f"`compile` must be 'auto', True or False, got {compile!r}")
+        self._until_compiled = evaluations_to_compile_after(compile)
         super().__init__(**kwargs)
         self.potential = evaluation_copy(potential, device, dtype)
         neighbors = VerletList(self.potential.cutoff, skin)
         self.neighbors = neighbors if neighbors.cutoff < math.inf else None  # of periodic systems
         self._computes_stress = False
-        self._until_compiled = {True: 0, False: -1, "auto": _EVALUATIONS_TO_COMPILE_AFTER}[compile]
         self._last: Atoms | None = None  # the structure of the last evaluation, kept when ASE resets
         self._skin = skin
         self._resident: ResidentStructure | None = None  # the structure on an accelerator
@@ -242,6 +240,17 @@ class SchNetCalculator(Calculator):
         if self.neighbors is not None and atoms.pbc.any():
             self.neighbors.add_to(data)
         return data
+
+
+def evaluations_to_compile_after(compile: bool | str) -> int:
+    """Return the number of evaluations before a potential is compiled; -1 for never.
+
+    Args:
+        compile: See :class:`SchNetCalculator`.
+    """
+    if compile not in (True, False, "auto"):
+        raise ValueError(f"`compile` must be 'auto', True or False, got {compile!r}")
+    return {True: 0, False: -1, "auto": _EVALUATIONS_TO_COMPILE_AFTER}[compile]
 
 
 def compile_copy(own: Potential | Ensemble) -> None:

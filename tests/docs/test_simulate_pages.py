@@ -58,7 +58,13 @@ def test_a_script_runs(trained, tmp_path, monkeypatch, library, text):
 
 
 def test_every_engine_has_a_script():
-    assert {case.id.partition("-")[0] for case in scripts()} == {"ase", "batched", "lammps", "openmm"}
+    assert {case.id.partition("-")[0] for case in scripts()} == {
+        "ase",
+        "batched",
+        "lammps",
+        "openmm",
+        "torchsim",
+    }
 
 
 def test_every_script_of_a_page_is_run():
