@@ -37,6 +37,7 @@ SYNONYMS = {
 # Of those that do not say it, or not exactly: read in the files that they carry or on their pages.
 READ = {
     "cycler": "BSD-3-Clause",
+    "ipi": "GPL-3.0-only OR MIT",  # not installed by `make`
     "jinja2": "BSD-3-Clause",
     "kiwisolver": "BSD-3-Clause",
     "matplotlib": "LicenseRef-matplotlib",  # its own, after Python's: permissive
@@ -60,7 +61,7 @@ WEAK = {
     "LGPL-3.0-or-later",
     "MPL-2.0",
 }  # bind changes to them, not those who import them
-STRONG = {"GPL-2.0-only"}  # binds what is distributed together with it: in extras only
+STRONG = {"GPL-2.0-only", "GPL-3.0-only"}  # binds what is distributed together with it: in extras only
 
 HEAD = """# Licenses of the dependencies of pyg_schnet
 

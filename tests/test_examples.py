@@ -161,6 +161,13 @@ def test_openmm_and_ase_agree(model):
     assert abs(float(re.search(r"OpenMM's energy minus ASE's (\S+) µeV", text)[1])) < 100
 
 
+def test_quantum_nuclei_have_more_kinetic_energy_than_classical_ones():
+    pytest.importorskip("ipi", reason="needs i-PI: pip install 'pyg-schnet[ipi]'")
+    text = run("23_path_integrals.py", "--steps", "200", "--beads", "8")
+    kinetic = {symbol: int(value) for symbol, value in re.findall(r"^([HCO]): (\d+) meV$", text, re.M)}
+    assert kinetic["H"] > kinetic["C"] > 39  # classical at 300 K
+
+
 def test_torchsim_relaxes_and_heats_conformers():
     pytest.importorskip("torch_sim", reason="needs TorchSim: pip install 'pyg-schnet[torchsim]'")
     text = run("22_torchsim.py", "--n", "3", "--steps", "20")

@@ -12,7 +12,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.jsonio import encode
 
 from pyg_schnet.graph.neighbors import neighbor_list
-from pyg_schnet.transforms.ase_atoms import from_ase
+from pyg_schnet.transforms.ase_atoms import check_lattice, from_ase
 
 _OVERLAP = 0.1  # Å; an error of the input with any calculator: the shortest bond, of H2, has 0.74
 
@@ -110,6 +110,26 @@ def check_initial_structure(atoms: Atoms) -> None:
             f"`atoms` must not overlap, got atoms {int(target[0])} and {int(source[0])} closer than "
             f"{_OVERLAP} Å; check positions and cell"
         )
+
+
+def check_all_or_none_periodic(atoms: Atoms, engine: str) -> None:
+    """Raise if an engine that is periodic in all directions or in none cannot hold a structure.
+
+    Args:
+        atoms: The structure.
+        engine: Name of the engine.
+
+    Raises:
+        ValueError: If there are no atoms, only some directions are periodic, or lattice vectors are absent.
+    """
+    if len(atoms) == 0:
+        raise ValueError("`atoms` must hold at least one atom, got none")
+    if atoms.pbc.any() and not atoms.pbc.all():
+        raise ValueError(
+            f"`atoms.pbc` must be true or false in all directions for {engine}, got {atoms.pbc.tolist()}; "
+            "use ASE for slabs and wires"
+        )
+    check_lattice(atoms)
 
 
 def has_volume(atoms: Atoms) -> bool:

@@ -61,6 +61,7 @@ def test_every_engine_has_a_script():
     assert {case.id.partition("-")[0] for case in scripts()} == {
         "ase",
         "batched",
+        "ipi",
         "lammps",
         "openmm",
         "torchsim",
