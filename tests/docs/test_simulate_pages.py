@@ -52,6 +52,7 @@ def test_a_script_runs(trained, tmp_path, monkeypatch, library, text):
     if library and find_spec(library) is None:
         pytest.skip(f"{library} is not installed")
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    shutil.copy(ROOT / "examples" / "ethanol_opls.xml", tmp_path)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "script.py").write_text(text, encoding="utf-8")
     runpy.run_path(str(tmp_path / "script.py"))
@@ -64,6 +65,7 @@ def test_every_engine_has_a_script():
         "ipi",
         "lammps",
         "openmm",
+        "openmm_ml",
         "torchsim",
     }
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from ase import Atoms, units
+from ase.geometry import find_mic
 
-from pyg_schnet.potentials.potential import Potential
-from pyg_schnet.simulation.calculator import SchNetCalculator
-from pyg_schnet.transforms.ase_atoms import check_lattice
+from pyg_schnet.simulation.calculator import Model, SchNetCalculator
+from pyg_schnet.simulation.structures import check_all_or_none_periodic
 
 if TYPE_CHECKING:
     import openmm
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 _kJ_per_mol = units.kJ / units.mol  # eV
 
 
-def openmm_force(potential: Potential | str | os.PathLike, atoms: Atoms, **options) -> openmm.PythonForce:
+def openmm_force(potential: Model, atoms: Atoms, make_whole: bool = False, **options) -> openmm.PythonForce:
     """Build a force of OpenMM 8.5 or later from a potential.
 
     Add it to a system whose particles are these atoms in this order. OpenMM's units are converted both ways:
@@ -28,6 +27,8 @@ def openmm_force(potential: Potential | str | os.PathLike, atoms: Atoms, **optio
     Args:
         potential: A potential or the path of a checkpoint; a copy is evaluated.
         atoms: Structure with elements and periodicity; positions and lattice vectors come from OpenMM.
+        make_whole: Whether to evaluate a molecule of a periodic system with its atoms at their images nearest
+            to its first atom, from which none may be further than half a lattice vector.
         **options: Options of :class:`~pyg_schnet.simulation.SchNetCalculator`: ``device``, ``dtype``,
             ``compile`` and ``skin``.
 
@@ -45,21 +46,14 @@ def openmm_force(potential: Potential | str | os.PathLike, atoms: Atoms, **optio
         3
     """
     openmm = _openmm()
-    if len(atoms) == 0:
-        raise ValueError("`atoms` must hold at least one atom, got none")
-    if atoms.pbc.any() and not atoms.pbc.all():
-        raise ValueError(
-            f"`atoms.pbc` must be true or false in all directions for OpenMM, got {atoms.pbc.tolist()}; use "
-            "ASE for slabs and wires"
-        )
-    check_lattice(atoms)
-    force = openmm.PythonForce(_Callback(potential, atoms, options))
+    check_all_or_none_periodic(atoms, "OpenMM")
+    force = openmm.PythonForce(_Callback(potential, atoms, make_whole, options))
     force.setName("SchNet")
-    force.setUsesPeriodicBoundaryConditions(bool(atoms.pbc.all()))
+    force.setUsesPeriodicBoundaryConditions(make_whole or bool(atoms.pbc.all()))
     return force
 
 
-def openmm_system(potential: Potential | str | os.PathLike, atoms: Atoms, **options) -> openmm.System:
+def openmm_system(potential: Model, atoms: Atoms, **options) -> openmm.System:
     """Build a system of OpenMM with masses, lattice vectors and the force of a potential.
 
     Args:
@@ -87,7 +81,10 @@ def openmm_system(potential: Potential | str | os.PathLike, atoms: Atoms, **opti
 class _Callback:
     """Callback of OpenMM, which pickles it when a system is written to a file."""
 
-    def __init__(self, potential: Potential | str | os.PathLike, atoms: Atoms, options: dict[str, Any]):
+    make_whole = False  # of files from before it was an attribute
+
+    def __init__(self, potential: Model, atoms: Atoms, make_whole: bool, options: dict[str, Any]):
+        self.make_whole = make_whole
         self.atoms = Atoms(atoms.numbers, cell=atoms.cell, pbc=atoms.pbc)
         self.atoms.calc = SchNetCalculator(potential, **options)
 
@@ -99,9 +96,13 @@ class _Callback:
                 f"the system must have the {len(atoms)} particles for which the force was built, got "
                 f"{len(positions)}; build the force for all of them"
             )
+        if self.make_whole or atoms.pbc.all():
+            cell = 10 * state.getPeriodicBoxVectors(asNumpy=True)._value
+            if self.make_whole:
+                positions = positions[0] + find_mic(positions - positions[0], cell)[0]
+            else:
+                atoms.set_cell(cell)
         atoms.positions = positions
-        if atoms.pbc.all():
-            atoms.set_cell(10 * state.getPeriodicBoxVectors(asNumpy=True)._value)
         with torch.enable_grad():  # OpenMM's threads have their own mode
             forces = atoms.get_forces()
         return atoms.get_potential_energy() / _kJ_per_mol, forces * (10 / _kJ_per_mol)
