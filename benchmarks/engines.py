@@ -1,9 +1,9 @@
-"""One potential in four engines: is energy conserved, and is the mean potential energy the same?
+"""One potential in all engines: is energy conserved, and is the mean potential energy the same?
 
     python benchmarks/engines.py [runs/demo/model.safetensors] [--duration 20] [--json FILE]
 
-Ethanol at 300 K, steps of 0.5 fs: at constant energy through ASE, OpenMM and LAMMPS and in `run_md_batched`,
-and again with each engine's Langevin bath. Drifts are slopes of total energies; mean potential energies are
+Ethanol at 300 K, steps of 0.5 fs: at constant energy through each engine that is installed and in
+`run_md_batched`, and again with each engine's Langevin bath. Drifts are slopes of total energies; mean potential energies are
 those of the baths, above the minimum, with the deviation of the mean of blocks of 2 ps. The exit status is 1
 if a drift is beyond 0.05 meV/atom/ps, or two means are further apart than four of their deviations. Steps a
 second are those of a molecule. The model is `make demo`'s.
@@ -14,11 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +98,7 @@ def through_ase(model: str, atoms: Atoms, steps: int, bath: bool, seed: int) -> 
     return Run(potential, total, (time.perf_counter() - began) / steps)
 
 
-def in_openmm(model: str, atoms: Atoms, steps: int, bath: bool, seed: int) -> Run:
+def in_openmm(model: str, atoms: Atoms, steps: int, bath: bool, seed: int, build=openmm_system) -> Run:
     """Run OpenMM's Verlet or Langevin integrator, in double precision."""
     import openmm
 
@@ -104,7 +107,7 @@ def in_openmm(model: str, atoms: Atoms, steps: int, bath: bool, seed: int) -> Ru
     if bath:
         integrator = openmm.LangevinMiddleIntegrator(TEMPERATURE, 1e3 * FRICTION, dt)
         integrator.setRandomNumberSeed(seed + 1)
-    system = openmm_system(model, atoms)
+    system = build(model, atoms)
     context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
     context.setPositions(atoms.positions / 10)
     context.setVelocities(atoms.get_velocities() * 1e3 * units.fs / 10)  # nm/ps
@@ -115,6 +118,87 @@ def in_openmm(model: str, atoms: Atoms, steps: int, bath: bool, seed: int) -> Ru
         return potential, potential + state.getKineticEnergy()._value * kJ_per_mol
 
     return _run(steps, look, integrator.step)
+
+
+def in_openmm_ml(model: str, atoms: Atoms, steps: int, bath: bool, seed: int) -> Run:
+    """Run OpenMM with a system of OpenMM-ML."""
+    from openmm import app
+    from openmmml import MLPotential
+
+    topology = app.Topology()
+    residue = topology.addResidue("ETH", topology.addChain())
+    for symbol in atoms.symbols:
+        topology.addAtom(symbol, app.Element.getBySymbol(symbol), residue)
+
+    def build(model: str, atoms: Atoms):
+        return MLPotential("schnet", model=model).createSystem(topology, removeCMMotion=False)
+
+    return in_openmm(model, atoms, steps, bath, seed, build)
+
+
+def in_torchsim(model: str, atoms: Atoms, steps: int, bath: bool, seed: int) -> Run:
+    """Run TorchSim's velocity Verlet, or its Langevin integrator."""
+    import torch_sim as ts
+
+    from pyg_schnet.simulation import SchNetModel
+
+    network, unit = SchNetModel(model, compile=True), ts.units.MetalUnits
+    options = {
+        "kT": torch.tensor(TEMPERATURE * unit.temperature),
+        "dt": torch.tensor(1e-3 * TIMESTEP * unit.time),
+    }
+    if bath:
+        options["gamma"] = torch.tensor(1e3 * FRICTION / unit.time)
+    start, step = (ts.nvt_langevin if bath else ts.nve)(model=network, **options)
+    torch.manual_seed(seed)
+    state = start(ts.io.atoms_to_state([atoms], torch.device("cpu"), torch.float64), seed=seed)
+    state.momenta = torch.from_numpy(atoms.get_momenta())  # of the same units as ASE's
+
+    def move(count: int) -> None:
+        nonlocal state
+        for _ in range(count):
+            state = step(state)
+
+    def look() -> tuple[float, float]:
+        kinetic = ts.calc_kinetic_energy(masses=state.masses, momenta=state.momenta)
+        return state.energy.item(), state.energy.item() + kinetic.item()
+
+    return _run(steps, look, move)
+
+
+def in_ipi(model: str, atoms: Atoms, steps: int, bath: bool, seed: int) -> Run:
+    """Run i-PI's velocity Verlet of one bead in this process, or with its Langevin thermostat."""
+    from ase.io import write
+    from ipi.scripting import InteractiveSimulation, simulation_xml
+
+    from pyg_schnet.simulation.engines import ipi_driver
+
+    model = os.path.abspath(model) if os.path.exists(model) else model
+    before, start = os.getcwd(), atoms.copy()
+    start.center(vacuum=50.0)
+    thermostat = f"<thermostat mode='langevin'><tau units='femtosecond'>{1 / FRICTION}</tau></thermostat>"
+    motion = (
+        f"<motion mode='dynamics'><fixcom>False</fixcom><dynamics mode='{'nvt' if bath else 'nve'}'>"
+        f"<timestep units='femtosecond'>{TIMESTEP}</timestep>{thermostat if bath else ''}</dynamics></motion>"
+    )
+    forces = (
+        f"<ffdirect name='schnet'><pes>custom</pes><pes_path>{ipi_driver.__file__}</pes_path>"
+        f"<parameters>{{model: {model}, template: start.extxyz}}</parameters></ffdirect>"
+    )
+    output = "<output prefix='none'><checkpoint stride='1000000'/></output>"
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)  # where i-PI writes its files
+        write("start.extxyz", start)
+        simulation = InteractiveSimulation(simulation_xml(start, forces, motion, TEMPERATURE, output))
+        simulation.set_structures(start)
+
+        def look() -> tuple[float, float]:
+            potential = simulation.properties("potential")
+            return potential, potential + simulation.properties("kinetic_md")
+
+        run = _run(steps, look, lambda count: simulation.run(count, write_outputs=False))
+        os.chdir(before)
+        return run
 
 
 def in_lammps(model: str, atoms: Atoms, steps: int, bath: bool, seed: int) -> Run:
@@ -197,10 +281,22 @@ def measure(model: str, duration: float, replicas: int) -> list[Line]:
     start.calc = None
     draw_momenta(start, TEMPERATURE, np.random.default_rng(2), rotation=False)
     lines = []
-    for name, engine in (("ASE", through_ase), ("OpenMM", in_openmm), ("LAMMPS", in_lammps)):
+    for name, (library, engine) in ENGINES.items():
+        if find_spec(library) is None:
+            continue
         runs = [engine(model, start.copy(), steps, bath, seed=3) for bath in (False, True)]
         lines.append(line(name, len(atoms), *runs, lowest))
     return [*lines, batched(model, start, steps, replicas, lowest)]
+
+
+ENGINES: dict[str, tuple[str, Callable[..., Run]]] = {  # with their libraries
+    "ASE": ("ase", through_ase),
+    "OpenMM": ("openmm", in_openmm),
+    "OpenMM-ML": ("openmmml", in_openmm_ml),
+    "LAMMPS": ("lammps", in_lammps),
+    "TorchSim": ("torch_sim", in_torchsim),
+    "i-PI": ("ipi", in_ipi),
+}
 
 
 def agree(lines: list[Line]) -> bool:
