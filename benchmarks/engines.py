@@ -3,10 +3,10 @@
     python benchmarks/engines.py [runs/demo/model.safetensors] [--duration 20] [--json FILE]
 
 Ethanol at 300 K, steps of 0.5 fs: at constant energy through each engine that is installed and in
-`run_md_batched`, and again with each engine's Langevin bath. Drifts are slopes of total energies; mean potential energies are
-those of the baths, above the minimum, with the deviation of the mean of blocks of 2 ps. The exit status is 1
-if a drift is beyond 0.05 meV/atom/ps, or two means are further apart than four of their deviations. Steps a
-second are those of a molecule. The model is `make demo`'s.
+`run_md_batched`, and again with each engine's Langevin bath. Drifts are slopes of total energies; mean
+potential energies are those of the baths, above the minimum, with the deviation of the mean of blocks of
+2 ps. The exit status is 1 if a drift is beyond 0.05 meV/atom/ps, or two means are further apart than four of
+their deviations. Steps a second are those of a molecule. The model is `make demo`'s.
 """
 
 from __future__ import annotations
