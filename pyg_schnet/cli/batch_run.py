@@ -80,10 +80,13 @@ def print_reasons(options: Namespace, rejected: Reasons, outside: Reasons) -> No
         print_line(options, f"left out: {rejected.total - _MAX_LISTED:,} more")
     if outside.total:
         number, reason = outside.first[0]
+        one = outside.total == 1
+        which = "1 structure is" if one else f"{outside.total:,} structures are"
+        what = "its energy" if one else "their energies"
         print_line(
             options,
-            f"{outside.total:,} structures are outside the training domain, and their energies may be "
-            f"far off; the first is frame {number}: {reason}",
+            f"{which} outside the training domain, and {what} may be far off; the first is frame {number}: "
+            f"{reason}",
         )
 
 

@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 
 
 _MAX_ROWS = 20  # of the table of structures
+_MAX_STARTS = 5  # listed that are outside of the training domain
 
 
 def build() -> ArgumentParser:
     """Return the parser of the command."""
     parser = with_model(
         "Relax structures, and optionally cells, to the nearest minimum of the energy. Several structures "
-        "are relaxed at once, by FIRE. The exit code is 1 if some did not converge. --resume continues a run "
-        "that was killed. "
+        "are relaxed at once, by FIRE. The exit code is 1 if some did not converge, or ended outside of the "
+        "training data: with atoms too close, or in fragments. --resume continues a run that was killed. "
         "Example: pyg-schnet relax RUN in.xyz out.extxyz --fmax 0.01\n"
         "pyg-schnet relax RUN crystal.cif out.extxyz --cell --pressure 0",
     )
@@ -92,8 +93,9 @@ def _row(frame: Atoms) -> dict[str, Any]:
         "converged": bool(info.get("converged", False)),
         "steps": int(info.get("steps", 0)),
         "energy": float(frame.get_potential_energy()),
-        "fmax": float(np.linalg.norm(forces, axis=1).max()),
+        "fmax": float(info.get("fmax", np.linalg.norm(forces, axis=1).max())),
         "stopped": info.get("stopped"),
+        "start_outside": info.get("start_outside"),
     }
 
 
@@ -125,6 +127,14 @@ def _print(rows: list[dict[str, Any]], options: Namespace) -> None:
         )
     for row in [row for row in shown if row["stopped"]][:_MAX_ROWS]:
         print_line(options, f"stopped: frame {row['frame']} at step {row['steps']}: {row['stopped']}")
+    starts = [row for row in rows if row["start_outside"]]
+    for row in starts[:_MAX_STARTS]:
+        print_line(
+            options,
+            f"the start of frame {row['frame']} is outside of the training domain: {row['start_outside']}",
+        )
+    if len(starts) > _MAX_STARTS:
+        print_line(options, f"and {len(starts) - _MAX_STARTS:,} more starts")
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

@@ -28,6 +28,7 @@ from pyg_schnet.prediction.structures import (
 from pyg_schnet.simulation import SchNetCalculator, StructureError, relax_stream
 from pyg_schnet.simulation import relax as relax_one
 from pyg_schnet.simulation.calculator import evaluation_copy
+from pyg_schnet.simulation.limits import outside_of_domain
 from pyg_schnet.simulation.relaxation import Relaxation, check_goal, check_method
 
 _MAX_PAIRS = 20_000  # pairs of neighbors at once: as fast as ten times more, and a kill loses less work
@@ -53,7 +54,7 @@ def relax(
 ) -> Atoms | list[Atoms]:
     """Relax structures to the nearest minimum of the energy: ``pyg-schnet relax`` from Python.
 
-    Warns of minima outside the training domain of the model.
+    Warns of minima outside the training domain of the model; they are not converged.
 
     Args:
         model: A potential or an ensemble, or the path of a checkpoint, a run or an ``ensemble.json``; a list
@@ -76,7 +77,9 @@ def relax(
 
     Returns:
         A relaxed copy of the structure with energy and forces; a list of copies for a list or a file. In
-        ``info`` are ``"converged"``, the number of ``"steps"`` and, if it ended early, why it ``"stopped"``.
+        ``info`` are ``"converged"``, the number of ``"steps"``, the longest force, ``"fmax"``, why it
+        ``"stopped"`` if it ended early or outside of the training domain, and ``"start_outside"``, how the
+        start was outside of it, if it was.
 
     Raises:
         FileExistsError: If ``out`` or ``trajectory`` exists.
@@ -114,7 +117,7 @@ def relax(
         reject = rejected.append if skip else _raise
         for result in _relax(own, starts, len(starts) > 1, settings, writing, reject):
             frames.append(_frame(result))
-        warn_outside(reasons_outside(frames, own.domain))
+        warn_outside(reasons_outside(frames, own.domain, outside_of_domain))
         if out is not None:
             write_structures(frames, os.fspath(out))
     return frames[0] if is_one and frames else frames
@@ -224,9 +227,10 @@ def _relax(
 def _frame(result: Relaxation) -> Atoms:
     """Return the relaxed structure, with its convergence in ``info``."""
     frame = result.atoms
-    frame.info |= {"converged": result.converged, "steps": result.steps}
-    if result.stopped is not None:
-        frame.info["stopped"] = result.stopped
+    frame.info |= {"converged": result.converged, "steps": result.steps, "fmax": result.fmax}
+    for name in ("stopped", "start_outside"):
+        if (reason := getattr(result, name)) is not None:
+            frame.info[name] = reason
     return frame
 
 

@@ -15,6 +15,7 @@ from pyg_schnet.prediction.export import encode
 from pyg_schnet.prediction.partial_output import DamagedRowError, PredictionResult
 from pyg_schnet.prediction.results import ResultFile
 from pyg_schnet.prediction.shards import ShardSpec
+from pyg_schnet.simulation.limits import outside_of_domain
 from pyg_schnet.simulation.structures import StructureError, hash_structure
 from pyg_schnet.transforms.ase_atoms import from_ase
 
@@ -25,7 +26,9 @@ _STALE_INFO = (
     "input_frame",
     "converged",
     "steps",
+    "fmax",
     "stopped",
+    "start_outside",
     "energy_deviation",
     "max_forces_deviation",
     "property_units",
@@ -133,8 +136,8 @@ class BatchRun:
         return self.results.written - before
 
     def write(self, frame: Atoms) -> None:
-        """Store one structure with its results."""
-        outside = out_of_domain_reason(frame, self.domain)
+        """Store one relaxed structure with its results."""
+        outside = outside_of_domain(frame, self.domain)
         frame.info["run"] = self.results.run
         number = frame.info["input_frame"]
         self.add([PredictionResult(number, encode(frame, self.results.kind), None, outside)])

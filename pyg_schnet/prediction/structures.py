@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias, overload
 
@@ -130,10 +130,20 @@ def warn_outside(reasons: Reasons) -> None:
         )
 
 
-def reasons_outside(frames: Sequence[Atoms], domain: TrainingDomain | None) -> Reasons:
-    """Return which structures are outside a training domain, and why."""
+def reasons_outside(
+    frames: Sequence[Atoms],
+    domain: TrainingDomain | None,
+    reason_of: Callable[[Atoms, TrainingDomain | None], str | None] = out_of_domain_reason,
+) -> Reasons:
+    """Return which structures are outside a training domain, and why.
+
+    Args:
+        frames: The structures.
+        domain: The domain; ``None`` if it is unknown.
+        reason_of: Returns how a structure is outside, if it is.
+    """
     outside = []
     for number, frame in enumerate(frames):
-        if reason := out_of_domain_reason(frame, domain):
+        if reason := reason_of(frame, domain):
             outside.append((frame.info.get("input_frame", number), reason))
     return Reasons(outside, len(outside))

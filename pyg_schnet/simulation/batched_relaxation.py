@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from ase import Atoms
@@ -14,6 +15,7 @@ from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.simulation.batched_system import BatchedSystem, check_batched, check_sequence, count_pairs
 from pyg_schnet.simulation.calculator import Model, compile_copy, evaluation_copy
 from pyg_schnet.simulation.fire import Fire
+from pyg_schnet.simulation.limits import outside_of_domain
 from pyg_schnet.simulation.relaxation import Relaxation, check_goal
 from pyg_schnet.simulation.structures import StructureError
 
@@ -32,7 +34,8 @@ def relax_batched(
     """Minimize the energies of several structures by FIRE, each as if it were alone, at constant cells.
 
     A structure whose energy or forces are not finite, whose energy falls by 20 eV per atom, or whose
-    positions the potential rejects stops there without converging; the others continue.
+    positions the potential rejects stops there without converging; the others continue. Starts and minima
+    outside the training domain are reported as by :func:`relax`.
 
     Args:
         potential: A potential or an ensemble, which is copied and compiled, or paths of checkpoints.
@@ -114,7 +117,8 @@ def _relax_in_order(queue: _Queue, fmax: float, steps: int) -> Iterator[Relaxati
             finished |= fire.finish(fmax, steps)
             while number in finished or number in queue.rejected:
                 if number in finished:
-                    yield finished.pop(number)
+                    outside = queue.starts_outside.pop(number)
+                    yield replace(finished.pop(number), start_outside=outside)
                 number += 1
             if fire.fraction_finished() >= _REFILL_FRACTION:
                 break
@@ -140,6 +144,7 @@ class _Queue:
     ):
         self.potential, self.max_pairs, self.on_rejected = potential, max_pairs, on_rejected
         self.rejected: set[int] = set()
+        self.starts_outside: dict[int, str | None] = {}  # of structures that are not finished
         self._structures = enumerate(structures)
         self._next: tuple[int, Atoms] | None = None  # which did not fit into the batch before
         self._pairs: dict[int, int] = {}
@@ -184,6 +189,7 @@ class _Queue:
             self._next = None
             pairs += added
             self._pairs[number], taken[number] = added, atoms
+            self.starts_outside[number] = outside_of_domain(atoms, self.potential.domain)
         return taken
 
     def _count(self, atoms: Atoms, number: int) -> int:

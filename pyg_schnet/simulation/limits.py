@@ -240,6 +240,19 @@ def training_domain_of(calculator: BaseCalculator | None) -> TrainingDomain | No
     return getattr(getattr(calculator, "potential", None), "domain", None)
 
 
+def outside_of_domain(frame: Atoms, domain: TrainingDomain | None) -> str | None:
+    """Return how a structure is outside of a training domain: by short distances, or by its fragments.
+
+    Args:
+        frame: The structure.
+        domain: Training domain of the potential, if it is known.
+    """
+    if domain is None:
+        return None
+    data = from_ase(frame)
+    return domain.violations(data).get(0) or domain.fragmentation(data)
+
+
 def _force_limit(
     domain: TrainingDomain | None, closest: float | None, max_force: float | str | None
 ) -> tuple[float | None, str]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from pyg_schnet.io.units import GPa
 from pyg_schnet.potentials.intended_use import warn_of_motion
 from pyg_schnet.potentials.training_domain import TrainingDomain
-from pyg_schnet.simulation.limits import training_domain_of
+from pyg_schnet.simulation.limits import outside_of_domain, training_domain_of
 from pyg_schnet.simulation.structures import (
     check_initial_structure,
     check_structure,
@@ -25,7 +25,6 @@ from pyg_schnet.simulation.structures import (
     snapshot,
 )
 from pyg_schnet.simulation.trajectory import TrajectoryFile
-from pyg_schnet.transforms.ase_atoms import from_ase
 
 _OPTIMIZERS = {"BFGS": BFGS, "LBFGS": LBFGS, "FIRE": FIRE}
 # eV per atom below the start. No crystal is bound by more than the 9 eV per atom of tungsten: an energy that
@@ -46,6 +45,7 @@ class Relaxation:
         trajectory: Path of the trajectory, if one was written.
         stopped: Reason for an early end, or for which the result is no minimum; ``atoms`` then are the last
             that could be computed.
+        start_outside: How the start is outside the training domain of the potential, if it is.
     """
 
     atoms: Atoms
@@ -55,6 +55,7 @@ class Relaxation:
     energy: float
     trajectory: Path | None
     stopped: str | None = None
+    start_outside: str | None = None
 
 
 def relax(
@@ -72,9 +73,10 @@ def relax(
     """Minimize the energy by moving the atoms and, with ``cell``, the lattice vectors.
 
     The relaxation stops without converging if energy or forces are not finite, if the energy fell by 20 eV
-    per atom, or if the potential rejects the positions. A minimum whose atoms are closer than
-    :class:`~pyg_schnet.potentials.training_domain.TrainingDomain` allows is not converged, either. See
-    ``stopped``.
+    per atom, or if the potential rejects the positions. A minimum outside the
+    :class:`~pyg_schnet.potentials.training_domain.TrainingDomain`, whose atoms are closer than in training or
+    which fell into more fragments, is not converged, either. See ``stopped``. A start outside of it is
+    relaxed, and ``start_outside`` is the reason.
 
     Args:
         atoms: Structure with a calculator; not modified. Constraints are respected.
@@ -113,6 +115,8 @@ def relax(
     iterations = minimizer.irun(fmax=fmax, steps=steps)
     converged = bool(next(iterations))  # before the first step; the potential may reject the start
     first = last = snapshot(system)
+    domain = training_domain_of(system.calc)
+    start_outside = outside_of_domain(first, domain)
     step, stopped = 0, _invalid_frame(first, first)
     with file:
         while True:
@@ -134,7 +138,7 @@ def relax(
                 break
             last, step, converged = frame, minimizer.nsteps, bool(has_converged)
     if converged and not stopped:
-        stopped = invalid_minimum(training_domain_of(system.calc), last)
+        stopped = invalid_minimum(domain, last)
     last.info = system.info
     return Relaxation(
         atoms=last,
@@ -144,6 +148,7 @@ def relax(
         energy=float(last.get_potential_energy()),
         trajectory=file.path,
         stopped=stopped,
+        start_outside=start_outside,
     )
 
 
@@ -196,14 +201,14 @@ def invalid_results(energy: Tensor, longest: Tensor, depth: Tensor, mask: Tensor
 
 
 def invalid_minimum(domain: TrainingDomain | None, frame: Atoms) -> str | None:
-    """Return why a structure without forces is no minimum, if its atoms are closer than in training.
+    """Return why a structure without forces is no minimum, if it is outside the training domain.
 
     Args:
         domain: Training domain of the potential, if it is known.
         frame: The structure.
     """
-    found = {} if domain is None else domain.violations(from_ase(frame))
-    return f"no minimum, but outside of the training domain of the potential: {found[0]}" if found else None
+    found = outside_of_domain(frame, domain)
+    return f"no minimum, but outside of the training domain of the potential: {found}" if found else None
 
 
 def _invalid_frame(frame: Atoms, first: Atoms) -> str | None:

@@ -12,6 +12,7 @@ from torch_geometric.data import Data
 
 from pyg_schnet.datasets.base import MoleculeDataset
 from pyg_schnet.datasets.streaming import sizes, stream
+from pyg_schnet.graph.fragments import COVALENT_RADII, separation
 from pyg_schnet.graph.neighbors import neighbor_list
 from pyg_schnet.graph.validation import MAX_ATOMIC_NUMBER
 from pyg_schnet.potentials.training_domain import TrainingDomain
@@ -25,23 +26,30 @@ _NUM_ELEMENTS = MAX_ATOMIC_NUMBER + 1
 
 
 def measure_domain(dataset: MoleculeDataset) -> TrainingDomain:
-    """Measure the shortest distance of each pair of elements, and the largest force.
+    """Measure shortest distances of pairs of elements, the largest force, and separations of parts.
 
     Args:
         dataset: Training structures; of a very large data set, an even sample of structures is measured.
     """
     shortest = torch.full((_NUM_ELEMENTS * _NUM_ELEMENTS,), math.inf, dtype=torch.float64)
-    for pair, distance in _distances(dataset):
+    separations = []
+    for pair, distance, largest in _distances(dataset):
         shortest.scatter_reduce_(0, pair, distance.double(), "amin")
+        separations += [] if largest is None else [largest]
     table = shortest.view(_NUM_ELEMENTS, _NUM_ELEMENTS)
     table = torch.minimum(table, table.T).triu()
     pairs = (table.isfinite() & (table > 0)).nonzero().tolist()
     has_stress = "stress" in cast(Data, dataset._data)
-    return TrainingDomain({(a, b): float(table[a, b]) for a, b in pairs}, _largest_force(dataset), has_stress)
+    distances = {(a, b): float(table[a, b]) for a, b in pairs}
+    largest = max(separations, default=None)
+    return TrainingDomain(distances, _largest_force(dataset), has_stress, largest)
 
 
-def _distances(dataset: MoleculeDataset) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield pairs of elements, each encoded as one integer, and their distances in Å."""
+def _distances(dataset: MoleculeDataset) -> Iterator[tuple[Tensor, Tensor, float | None]]:
+    """Yield pairs of elements, each encoded as one integer, and their distances in Å.
+
+    The third item is the largest separation of a part of the molecules, ``None`` of periodic structures.
+    """
     fields = cast(Data, dataset._data).to_dict()
     size = sizes(dataset)
     periodic = torch.zeros(len(dataset), dtype=torch.bool)
@@ -52,7 +60,7 @@ def _distances(dataset: MoleculeDataset) -> Iterator[tuple[Tensor, Tensor]]:
         yield from _molecular(batch)
     for number in _sample(size, fits & periodic, _MAX_PERIODIC_PAIRS):
         for _, batch in stream(dataset, ("z", "pos", "cell", "pbc"), number[None]):
-            yield _periodic(batch)
+            yield *_periodic(batch), None
 
 
 def _sample(size: Tensor, wanted: Tensor, max_pairs: int) -> Tensor:
@@ -62,7 +70,7 @@ def _sample(size: Tensor, wanted: Tensor, max_pairs: int) -> Tensor:
     return numbers[:: max(1, -(-pairs // max_pairs))]
 
 
-def _molecular(batch: Data) -> Iterator[tuple[Tensor, Tensor]]:
+def _molecular(batch: Data) -> Iterator[tuple[Tensor, Tensor, float]]:
     ptr, pos, z = cast(Tensor, batch.ptr), cast(Tensor, batch.pos), cast(Tensor, batch.z)
     counts = ptr.diff()
     for size in counts.unique().tolist():
@@ -74,9 +82,10 @@ def _molecular(batch: Data) -> Iterator[tuple[Tensor, Tensor]]:
             points, own = pos[atoms], z[atoms]
             distance = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
             distance.diagonal(dim1=1, dim2=2).fill_(math.inf)
+            largest = float(separation(distance, COVALENT_RADII[own].to(pos.dtype)).max())
             if bool((own == own[0]).all()):  # frames of one molecule: the shortest of each pair is enough
                 distance, own = distance.amin(0, keepdim=True), own[:1]
-            yield (own[:, :, None] * _NUM_ELEMENTS + own[:, None, :]).flatten(), distance.flatten()
+            yield (own[:, :, None] * _NUM_ELEMENTS + own[:, None, :]).flatten(), distance.flatten(), largest
 
 
 def _periodic(batch: Data) -> tuple[Tensor, Tensor]:

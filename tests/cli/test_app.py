@@ -285,6 +285,26 @@ def test_relax_lowers_the_force_and_its_exit_code_tells_convergence(run, ethanol
     assert "converged after 0 steps" in capsys.readouterr().out
 
 
+def test_relax_reports_fragments_and_exits_with_1(run, ethanol, tmp_path, capsys):
+    start, out = tmp_path / "apart.xyz", tmp_path / "relaxed.extxyz"
+    atoms = ase.io.read(ethanol)
+    atoms.positions *= 3
+    ase.io.write(start, atoms)
+    arguments = ["relax", str(run / "model.safetensors"), str(start), str(out), "--fmax", "100"]
+    assert cli.main([*arguments, "--json"]) == 1
+    row = json.loads(capsys.readouterr().out)["results"][0]
+    assert not row["converged"]
+    assert row["fmax"] < 100
+    for name in ("stopped", "start_outside"):
+        assert "fragments" in row[name]
+        assert ase.io.read(out).info[name] == row[name]
+    assert ase.io.read(out).info["fmax"] == pytest.approx(row["fmax"])
+    assert cli.main([*arguments, "--overwrite"]) == 1
+    text = capsys.readouterr().out
+    assert "NOT converged after 0 steps" in text
+    assert "the start of frame 0 is outside of the training domain: it is in" in text
+
+
 def test_md_writes_a_trajectory_and_tells_the_drift(run, ethanol, tmp_path, capsys):
     out = tmp_path / "md.extxyz"
     arguments = ["md", str(run / "model.safetensors"), ethanol, str(out), "--duration", "0.005"]

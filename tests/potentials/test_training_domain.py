@@ -11,7 +11,7 @@ from pyg_schnet.potentials import checkpoint
 from pyg_schnet.potentials.training_domain import SKIN, TrainingDomain
 
 TINY = {"hidden_channels": 8, "num_filters": 8, "num_interactions": 1, "cutoff": 4.0}
-DOMAIN = TrainingDomain({(1, 1): 1.5, (1, 8): 0.9}, largest_force=7.0, stress=True)
+DOMAIN = TrainingDomain({(1, 1): 1.5, (1, 8): 0.9}, largest_force=7.0, stress=True, separation=1.1)
 
 
 @pytest.fixture
@@ -77,6 +77,7 @@ def test_the_domain_is_saved_with_a_potential_and_copied(potential, tmp_path):
         "shortest": {"1-1": 1.5, "1-8": 0.9},
         "largest_force": 7.0,
         "stress": True,
+        "separation": 1.1,
     }
 
 
@@ -96,7 +97,20 @@ def test_files_of_earlier_versions_have_no_domain(potential, tmp_path):
     assert load(path).domain is None
 
 
-@pytest.mark.parametrize("entry", ["near", {"shortest": 3}, {"shortest": {"H-Q": 1.0}, "largest_force": 1.0}])
+def test_files_of_earlier_versions_have_a_domain_without_separation():
+    entry = {"shortest": {"1-8": 0.9}, "largest_force": None, "stress": False}
+    assert TrainingDomain.from_json(entry) == TrainingDomain({(1, 8): 0.9})
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "near",
+        {"shortest": 3},
+        {"shortest": {"H-Q": 1.0}, "largest_force": 1.0},
+        {"shortest": {}, "largest_force": None, "stress": False, "separation": -1.0},
+    ],
+)
 def test_a_damaged_domain_is_refused(entry, potential, tmp_path):
     path = tmp_path / "model.safetensors"
     checkpoint.save(potential, path)
@@ -110,7 +124,36 @@ def test_an_ensemble_knows_what_all_of_its_potentials_know(potential):
     other = copy.deepcopy(potential)
     other.domain = TrainingDomain({(1, 1): 1.4, (1, 8): 1.0}, largest_force=6.0, stress=True)
     assert Ensemble([potential, other]).domain == TrainingDomain({(1, 1): 1.5, (1, 8): 1.0}, 6.0, True)
+    other.domain = TrainingDomain({(1, 8): 1.0}, 7.0, True, separation=1.2)
+    assert Ensemble([potential, other]).domain.separation == 1.1
     other.domain = TrainingDomain({(1, 8): 1.0})
     assert Ensemble([potential, other]).domain == TrainingDomain({(1, 8): 1.0}, None)
     other.domain = None
     assert Ensemble([potential, other]).domain is None
+
+
+@pytest.mark.parametrize(("stretch", "falls"), [(1.14, False), (1.16, True)])
+def test_parts_may_be_a_little_farther_apart_than_in_training(stretch, falls):
+    data = water(oh=1.1 * (0.66 + 0.31), hh=1.6)  # as far as in training
+    data.pos[1] *= stretch
+    reason = DOMAIN.fragmentation(data)
+    assert (reason is not None) is falls
+    if falls:
+        assert "in 2 fragments" in reason
+        assert "at most 1.10 sums of covalent radii" in reason
+
+
+@pytest.mark.parametrize(("distance", "falls"), [(3.4, False), (3.8, True)])
+def test_where_the_separation_is_unknown_parts_must_be_in_contact(distance, falls):
+    one = water()
+    data = Data(z=one.z.repeat(2), pos=torch.cat([one.pos, one.pos + torch.tensor([0, 0, distance])]))
+    reason = TrainingDomain({(1, 8): 0.9}).fragmentation(data)
+    assert (reason is not None) is falls
+    assert reason is None or "must be in contact" in reason
+
+
+def test_crystals_may_consist_of_any_parts():
+    data = water(oh=3.0, hh=4.0)
+    assert DOMAIN.fragmentation(data) is not None
+    data.cell, data.pbc = 9 * torch.eye(3)[None], torch.tensor([[True, True, True]])
+    assert DOMAIN.fragmentation(data) is None

@@ -221,6 +221,49 @@ def test_a_minimum_beyond_what_the_potential_knows_is_not_converged(known, ethan
         assert "0.600 Å apart" in result.stopped
 
 
+def stretched(ethanol):
+    """Return ethanol whose carbons are three times as far from each other."""
+    apart = ethanol.copy()
+    oxygen = int(apart.symbols.search("O")[0])
+    inner, outer = sorted((0, 1), key=lambda carbon: apart.get_distance(oxygen, carbon))
+    methyl = apart.get_all_distances()[outer] < 1.4
+    apart.positions[methyl] += 2 * (apart.positions[outer] - apart.positions[inner])
+    return apart
+
+
+@pytest.mark.parametrize("separation", [1.2, None])
+def test_fragments_are_no_minimum(known, ethanol, separation):
+    """With this bound on forces each structure is at rest."""
+    known.domain = TrainingDomain(known.domain.shortest, separation=separation)
+    apart = stretched(ethanol)
+    apart.calc = SchNetCalculator(known)
+    alone = relax(apart, fmax=1e3)
+    beside = relax_batched(known, [ethanol, apart], fmax=1e3)
+    assert [result.converged for result in (alone, *beside)] == [False, True, False]
+    assert beside[0].start_outside is None
+    for result in (alone, beside[1]):
+        assert "in 2 fragments" in result.stopped
+        assert "in 2 fragments" in result.start_outside
+        assert result.steps == 0
+
+
+def test_a_start_outside_of_the_training_is_relaxed(springs, ethanol, known):
+    calculator = springs(ethanol, stiffness=0.1)
+    calculator.potential = known
+    apart = stretched(ethanol)
+    apart.calc = calculator
+    result = relax(apart, fmax=1e-3)
+    assert result.converged
+    assert "in 2 fragments" in result.start_outside
+
+
+def test_starts_are_looked_at_in_the_order_of_a_stream(known, ethanol):
+    known.domain = TrainingDomain(known.domain.shortest, separation=1.2)
+    stream = [ethanol, stretched(ethanol), ethanol, collapsed(ethanol)]
+    results = list(relax_stream(known, stream, fmax=1e3, max_pairs=1))
+    assert [result.start_outside is None for result in results] == [True, False, True, False]
+
+
 def test_atoms_that_overlap_are_refused(known):
     atoms = Atoms("OH2", [[0, 0, 0], [0, 0, 0.01], [0, 1, 0]], calculator=SchNetCalculator(known))
     with pytest.raises(ValueError, match="must not overlap"):

@@ -65,3 +65,15 @@ def test_training_tells_its_potential_the_domain(recipe, report):
     assert set(found.shortest) == {(1, 1), (1, 8)}
     assert 0.7 < found.shortest[1, 8] < 0.95
     assert found.largest_force > 1
+
+
+def test_the_largest_separation_of_molecules_is_found(dataset):
+    water = Atoms("OH2", [[0, 0, 0], [0, 0, 0.97], [0, 1.2, 0]])
+    crystal = Atoms("NaCl", [[0, 0, 0], [3.3, 0, 0]], cell=[6, 7, 8], pbc=True)
+    found = measure_domain(dataset(water, Atoms("H"), crystal))
+    assert found.separation == pytest.approx(1.2 / (0.66 + 0.31), rel=1e-6)  # radii of Cordero et al.
+
+
+def test_separations_of_crystals_and_single_atoms_are_unknown(dataset):
+    crystal = Atoms("NaCl", [[0, 0, 0], [3.3, 0, 0]], cell=[6, 7, 8], pbc=True)
+    assert measure_domain(dataset(crystal, Atoms("H"))).separation is None
