@@ -45,6 +45,7 @@ READ = {
     "openmm": "MIT AND LGPL-3.0-or-later",  # LGPL: its GPU platforms; the metadata say "BSD-like"
     "openmmml": "MIT",  # not installed by `make`
     "scipy": "BSD-3-Clause",
+    "sella": "LGPL-3.0-or-later",  # not installed by `make`
     "sympy": "BSD-3-Clause",
     "tomli": "MIT",  # for Python 3.10 only
     "triton": "MIT",

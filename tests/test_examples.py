@@ -229,6 +229,15 @@ def test_the_methyl_group_turns_over_a_barrier(ethanol):
     assert abs(float(difference)) < 5  # the same minimum with other names of the hydrogens
 
 
+def test_a_transition_state_has_one_imaginary_frequency():
+    pytest.importorskip("sella", reason="needs Sella: pip install 'pyg-schnet[sella]'")
+    text = run("21_transition_state.py")
+    barrier, turned = re.search(r"barrier (\d+) meV, methyl group turned by (\d+)°", text).groups()
+    assert 140 < int(barrier) < 160  # 151 meV
+    assert 58 < int(turned) < 62
+    assert re.search(r"in 1/cm: 2\d\di$", text, re.M)
+
+
 def test_phonons_are_compared_with_those_of_the_labels():
     text = run("18_phonons_silicon.py", "--n_train", "20", "--steps", "60", "--supercell", "2")
     reference, ours = (float(value) for value in re.findall(r"at Γ (\S+) THz", text))
