@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _SETTINGS = ("temperature", "timestep", "duration", "equilibration", "thermostat", "friction", "pressure")
 _SETTINGS += (
     "pressure_time",
+    "barostat",
+    "fix",
+    "rigid_hydrogens",
     "interval",
     "seed",
     "log",
@@ -61,15 +64,39 @@ def build() -> ArgumentParser:
     parser.add_argument(
         "--equilibration", type=float, default=0.0, help="time in ps with the bath before the run"
     )
-    parser.add_argument("--thermostat", default="nve", help="'nve' (no bath) or 'langevin'")
-    parser.add_argument("--friction", type=float, default=0.01, help="friction of the bath in 1/fs")
+    parser.add_argument(
+        "--thermostat",
+        default="nve",
+        help="'nve' (no bath), 'langevin', 'baoab' (Langevin, moves the center of mass), 'bussi' (velocity "
+        "rescaling) or 'nose-hoover' (a chain); several structures: nve or langevin",
+    )
+    parser.add_argument(
+        "--friction", type=float, default=0.01, help="friction of the bath in 1/fs, the inverse of its time"
+    )
     parser.add_argument(
         "--pressure",
         type=float | None,
-        help="pressure in GPa (1 bar is 0.0001) to which the cell of a crystal is scaled; requires the bath",
+        help="pressure in GPa (1 bar is 0.0001) that the cell of a crystal keeps; requires 'langevin', "
+        "'baoab' or 'nose-hoover'",
     )
     parser.add_argument(
         "--pressure_time", type=float, default=1000.0, help="time constant of the barostat in fs"
+    )
+    parser.add_argument(
+        "--barostat",
+        default="isotropic",
+        help="'isotropic' keeps the shape of the cell, 'full' changes all of it and requires 'nose-hoover'",
+    )
+    parser.add_argument(
+        "--fix",
+        type=str | None,
+        metavar="ATOMS",
+        help="atoms that do not move: indices from 0, slices and elements with commas, as 0:8,Si",
+    )
+    parser.add_argument(
+        "--rigid_hydrogens",
+        action="store_true",
+        help="keep the lengths of bonds of hydrogen, for a longer --timestep",
     )
     group(parser, "output").add_argument(
         "--interval", type=int, default=10, help="number of steps between frames, and between rows of the log"
@@ -195,7 +222,8 @@ class _Progress:
         self._task = self._bar.add_task(
             "", total=number_of_steps(options.duration, options.timestep) if valid else 1
         )
-        self._rotation, self._barostat = options.thermostat != "nve", options.pressure is not None
+        self._thermostat, self._barostat = options.thermostat, options.pressure is not None
+        self._timestep = options.timestep
         self._began: tuple[int, float] | None = None
         self._shown = 0.0
 
@@ -204,13 +232,16 @@ class _Progress:
         now = time.monotonic()
         if self._bar.disable or now - self._shown < 0.1:
             return
+        from pyg_schnet.simulation.integrators import modes_of_motion, ns_per_day
         from pyg_schnet.simulation.velocities import degrees_of_freedom, kinetic_temperature
 
         self._began, self._shown = self._began or (step, now), now
         seconds = now - self._began[1]
-        rate = f"{(step - self._began[0]) / seconds:.0f} steps/s, " if seconds > 0 else ""
-        rotation = self._rotation or bool(frame.pbc.any())
-        count = 3 * len(frame) if self._barostat else degrees_of_freedom(frame, rotation)
+        done = step - self._began[0]
+        speed = ns_per_day(done, self._timestep, seconds)
+        rate = "" if speed is None else f"{done / seconds:.0f} steps/s, {speed:.3g} ns/day, "
+        modes = modes_of_motion(self._thermostat, self._barostat, bool(frame.pbc.any()))
+        count = degrees_of_freedom(frame, **modes)
         text = f"{rate}{kinetic_temperature(frame, count):.0f} K, {frame.get_potential_energy():.4f} eV"
         self._bar.update(self._task, completed=step, description=text)
 
@@ -239,6 +270,8 @@ def _print_table(result: Dynamics) -> None:
     if result.pressure is not None and result.volume is not None:
         rows.append(("pressure", f"{result.pressure:.3f} GPa"))
         rows.append(("volume", f"{result.volume:.2f} Å³"))
+    if result.ns_per_day is not None:
+        rows.append(("speed", f"{result.ns_per_day:.3g} ns/day"))
     rows += [("trajectory", str(result.trajectory)), ("log", str(result.log))]
     for name, value in rows:
         out.print(f"{name:<14}{value}", highlight=False)

@@ -238,17 +238,24 @@ def _dynamics_facts(simulation: Simulation) -> dict[str, str]:
         facts["settings"] = "unknown: the restart file beside the log is gone"
         return facts
     settings = run.settings
-    thermostat = {"nve": "none: constant energy", "langevin": f"Langevin, {settings.temperature:g} K"}
+    names = {
+        "nve": "none: constant energy",
+        "langevin": "Langevin",
+        "baoab": "Langevin (BAOAB)",
+        "bussi": "stochastic velocity rescaling (Bussi)",
+        "nose-hoover": "Nosé–Hoover chain",
+    }
     facts["atoms"] = f"{run.atoms:,}"
     facts["time step"] = f"{settings.timestep:g} fs"
-    facts["thermostat"] = thermostat.get(settings.thermostat, settings.thermostat)
+    bath = "" if settings.conserves_energy else f", {settings.temperature:g} K"
+    facts["thermostat"] = names.get(settings.thermostat, settings.thermostat) + bath
     if settings.pressure is not None:
-        facts["barostat"] = f"{settings.pressure:g} GPa"
-    if settings.conserves_energy:
+        facts["barostat"] = f"{settings.pressure:g} GPa, {settings.barostat} cell"
+    if settings.has_conserved_quantity:
         drift = run.statistics.drift(settings.timestep, run.atoms)
         fluctuation = run.statistics.fluctuation(run.atoms)
         if drift is not None and fluctuation is not None:
-            facts["drift of the total energy"] = f"{number(drift)} meV/atom/ps"
+            facts["drift of the conserved energy"] = f"{number(drift)} meV/atom/ps"
             facts["fluctuation about it"] = f"{number(fluctuation)} meV/atom (standard deviation)"
     if simulation.same_potential is not None:
         facts["potential"] = "that of this report" if simulation.same_potential else "another one"

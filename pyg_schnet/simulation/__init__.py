@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pyg_schnet.simulation.batched_relaxation import relax_batched as relax_batched
     from pyg_schnet.simulation.batched_relaxation import relax_stream as relax_stream
     from pyg_schnet.simulation.calculator import SchNetCalculator as SchNetCalculator
+    from pyg_schnet.simulation.constraints import RigidBonds as RigidBonds
     from pyg_schnet.simulation.engines.ipi_driver import IpiDriver as IpiDriver
     from pyg_schnet.simulation.engines.lammps import attach_to_lammps as attach_to_lammps
     from pyg_schnet.simulation.engines.lammps import build_lammps_plugin as build_lammps_plugin
@@ -34,6 +35,7 @@ _import, __dir__, __all__ = lazy_names(
         "relax_batched": "batched_relaxation",
         "relax_stream": "batched_relaxation",
         "SchNetCalculator": "calculator",
+        "RigidBonds": "constraints",
         "IpiDriver": "engines.ipi_driver",
         "attach_to_lammps": "engines.lammps",
         "build_lammps_plugin": "engines.lammps",

@@ -24,6 +24,8 @@ from pyg_schnet.simulation.trajectory import TrajectoryFile
 from pyg_schnet.simulation.velocities import degrees_of_freedom
 from pyg_schnet.transforms.ase_atoms import from_ase
 
+_THERMOSTATS = ("nve", "langevin")
+
 
 @dataclass(frozen=True)
 class BatchedDynamics:
@@ -110,7 +112,7 @@ def run_md_batched(
     Source:
         Bath: Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34 (2013).
     """
-    check_settings(thermostat, interval, temperature, timestep, duration, friction)
+    check_settings(thermostat, interval, temperature, timestep, duration, friction, known=_THERMOSTATS)
     check_sequence(structures)
     if len(structures) == 0:
         raise ValueError("`structures` must hold at least one ase.Atoms, got none")

@@ -16,6 +16,7 @@ from pyg_schnet.potentials.model_files import Model, model_files, require_angstr
 from pyg_schnet.potentials.training_domain import MIN_DISTANCE_RATIO
 from pyg_schnet.simulation.batched_md import BatchedDynamics, run_md_batched
 from pyg_schnet.simulation.calculator import SchNetCalculator
+from pyg_schnet.simulation.constraints import RigidBonds, fix_atoms
 from pyg_schnet.simulation.md import Dynamics, run_md
 from pyg_schnet.simulation.restart import restart_path
 from pyg_schnet.simulation.trajectory import append_only_path
@@ -34,6 +35,9 @@ def md(
     friction: float = 0.01,
     pressure: float | None = None,
     pressure_time: float = 1000.0,
+    barostat: str = "isotropic",
+    fix: str | None = None,
+    rigid_hydrogens: bool = False,
     interval: int = 10,
     seed: int = 0,
     log: str | os.PathLike | None = None,
@@ -58,10 +62,14 @@ def md(
         timestep: Time step in fs.
         duration: Simulated time in ps.
         equilibration: Time in ps with the bath before the run.
-        thermostat: ``"nve"`` (no bath) or ``"langevin"``.
-        friction: Friction of the bath in 1/fs.
-        pressure: Pressure in GPa to which the cell of a crystal is scaled; requires the bath.
+        thermostat: ``"nve"`` (no bath), ``"langevin"``, ``"baoab"``, ``"bussi"`` or ``"nose-hoover"``, see
+            :func:`~pyg_schnet.simulation.run_md`.
+        friction: Friction of the bath in 1/fs, the inverse of its time constant.
+        pressure: Pressure in GPa that the cell of a crystal keeps; requires a bath.
         pressure_time: Time constant of the barostat in fs.
+        barostat: ``"isotropic"`` keeps the shape of the cell, ``"full"`` does not, with ``"nose-hoover"``.
+        fix: Atoms that do not move: indices from 0, slices and elements, with commas, as ``"0:8,Si"``.
+        rigid_hydrogens: Whether bonds of hydrogen keep their lengths, which allows longer time steps.
         interval: Number of steps between two frames and between two rows of the log.
         seed: Seed of velocities and bath.
         log: CSV file of energies, temperature and drift; by default ``out`` with the ending ``.csv``.
@@ -128,12 +136,17 @@ def md(
     with use_threads(threads):
         if is_single:
             start = frames[0].copy()
+            if fix is not None:
+                start.set_constraint([*start.constraints, fix_atoms(start, fix)])
+            if rigid_hydrogens:
+                start.set_constraint([*start.constraints, RigidBonds(start)])
             start.calc = SchNetCalculator(model, device=device)
             return run_md(
                 start,
                 **shared,
                 pressure=pressure,
                 pressure_time=pressure_time,
+                barostat=barostat,
                 equilibration=equilibration,
                 log=log,
                 resume=resume,
@@ -143,6 +156,9 @@ def md(
         not_in_batches = (
             ("pressure", pressure is not None),
             ("pressure_time", pressure_time != 1000.0),
+            ("barostat", barostat != "isotropic"),
+            ("fix", fix is not None),
+            ("rigid_hydrogens", rigid_hydrogens),
             ("equilibration", equilibration != 0),
             ("resume", resume),
             ("stop_if_uncertain", stop_if_uncertain is not None),

@@ -7,9 +7,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 from ase import Atoms, units
+from ase.constraints import FixBondLengths
 from ase.md.md import MolecularDynamics
 
 from pyg_schnet.potentials.intended_use import warn_of_motion
@@ -17,6 +19,7 @@ from pyg_schnet.potentials.training_domain import MIN_DISTANCE_RATIO
 from pyg_schnet.simulation.integrators import (
     MDSettings,
     build_integrator,
+    ns_per_day,
     number_of_steps,
     restore_integrator,
 )
@@ -51,15 +54,17 @@ class Dynamics:
         steps: Number of time steps.
         duration: Simulated time in ps.
         temperature: Mean kinetic temperature in K.
-        drift: Slope of the least-squares line through the total energy at every step, in meV per
-            atom and ps; ``None`` with a thermostat, which exchanges energy.
-        fluctuation: Standard deviation of the total energy about that line, in meV per atom;
-            ``None`` with a thermostat.
+        drift: Slope of the least-squares line through the conserved energy at every step, in meV per
+            atom and ps: the total energy, with ``"bussi"`` and ``"nose-hoover"`` that of structure and bath
+            together. ``None`` with the other thermostats, whose noise exchanges energy.
+        fluctuation: Standard deviation of that energy about that line, in meV per atom, or ``None``.
         trajectory: Path of the trajectory, if one was written.
         stopped: Reason for an early end; ``None`` if the run is complete.
         pressure: Mean pressure in GPa, including the kinetic part; ``None`` without a barostat.
         volume: Mean volume in Å³; ``None`` without a barostat.
         log: Path of the log, if one was written.
+        ns_per_day: Speed in ns of simulated time per day, of the steps of this call; ``None`` if there were
+            none.
     """
 
     atoms: Atoms
@@ -73,6 +78,7 @@ class Dynamics:
     pressure: float | None = None
     volume: float | None = None
     log: Path | None = None
+    ns_per_day: float | None = None
 
 
 def run_md(
@@ -85,6 +91,7 @@ def run_md(
     friction: float = 0.01,
     pressure: float | None = None,
     pressure_time: float = 1000.0,
+    barostat: str = "isotropic",
     equilibration: float = 0.0,
     seed: int = 0,
     trajectory: str | os.PathLike | None = None,
@@ -100,10 +107,11 @@ def run_md(
     """Integrate Newton's equations of motion, with or without a heat bath.
 
     Initial velocities follow the Maxwell-Boltzmann distribution, scaled to the temperature exactly,
-    with the center of mass at rest. In ``"nve"`` molecules do not rotate either, and the temperature
-    counts 3N-6 degrees of freedom (3N-5 if linear, 3N-3 if periodic); a bath rotates molecules, hence
-    3N-3. With constraints on ``atoms`` all remaining degrees of freedom move and count, as do all 3N at a
-    given pressure. ASE's ``atoms.get_temperature()`` counts 3N without constraints and gives lower values.
+    with the center of mass at rest. Molecules do not rotate either, and the temperature counts 3N-6 degrees
+    of freedom (3N-5 if linear, 3N-3 if periodic). The noise of ``"langevin"`` rotates molecules, hence 3N-3;
+    that of ``"baoab"``, and of ``"langevin"`` with a barostat, also moves them, hence 3N. With constraints on
+    ``atoms`` the remaining degrees of freedom move and count. ASE's ``atoms.get_temperature()`` counts 3N
+    without constraints and gives lower values.
 
     From a relaxed structure an ``"nve"`` run settles near half of the temperature, as half of the
     energy becomes potential; ``equilibration`` avoids that.
@@ -113,16 +121,21 @@ def run_md(
     the limits is the result and the last of ``trajectory``.
 
     Args:
-        atoms: Initial structure with a calculator; not modified. Constraints are respected, velocities are
-            not used.
+        atoms: Initial structure with a calculator; not modified. Constraints are respected: ``FixAtoms``,
+            :class:`~pyg_schnet.simulation.RigidBonds` and others; velocities are not used.
         temperature: Temperature of the bath in K, in ``"nve"`` of the initial velocities.
         timestep: Time step in fs.
         duration: Simulated time in ps.
-        thermostat: ``"nve"`` (velocity Verlet, energy conserved) or ``"langevin"``.
-        friction: Friction of the bath in 1/fs; 0.01 decorrelates a velocity in 100 fs.
-        pressure: Pressure in GPa (1 bar is 0.0001) of a barostat that scales the cell and keeps its shape;
-            requires the bath. ``None`` keeps the cell.
+        thermostat: ``"nve"`` (velocity Verlet, energy conserved), ``"langevin"`` (center of mass at rest),
+            ``"baoab"`` (Langevin, configurations exact to second order, center of mass moves), ``"bussi"``
+            (stochastic velocity rescaling, which disturbs the motion least) or ``"nose-hoover"`` (a chain).
+        friction: Friction of the bath in 1/fs; 0.01 decorrelates a velocity in 100 fs. Its inverse is the
+            time constant of ``"bussi"`` and ``"nose-hoover"``.
+        pressure: Pressure in GPa (1 bar is 0.0001) of a barostat; requires the bath ``"langevin"``,
+            ``"baoab"`` or ``"nose-hoover"``. ``None`` keeps the cell.
         pressure_time: Time constant of the barostat in fs.
+        barostat: ``"isotropic"`` keeps the shape of the cell, ``"full"`` changes all of it and needs
+            ``"nose-hoover"``.
         equilibration: Time in ps with the bath before the run; not part of the result.
         seed: Seed of velocities and bath; the same seed gives the same run.
         trajectory: File of frames with velocities, energies and forces, numbered by ``atoms.info["step"]``.
@@ -157,15 +170,33 @@ def run_md(
             the limits, or a resumed run had other settings.
 
     Source:
-        Bath: Vanden-Eijnden and Ciccotti, Chem. Phys. Lett. 429, 310 (2006), equation (23), as in
+        Langevin: Vanden-Eijnden and Ciccotti, Chem. Phys. Lett. 429, 310 (2006), equation (23), as in
         ASE, with its constraint on the center of mass. ASE's ``fixcm=True`` heats small molecules
-        (nine atoms at 500 K: 650 to 730 K), so it is not used. Barostat: Quigley and Probert, J. Chem. Phys.
-        120, 11432 (2004), as ASE's ``LangevinBAOAB``, whose bath moves the center of mass.
+        (nine atoms at 500 K: 650 to 730 K), so it is not used. Its barostat: Quigley and Probert, J. Chem.
+        Phys. 120, 11432 (2004), as ASE's ``LangevinBAOAB``, whose bath moves the center of mass. BAOAB:
+        Leimkuhler and Matthews, J. Chem. Phys. 138, 174102 (2013). Bussi, Donadio and Parrinello, J. Chem.
+        Phys. 126, 014101 (2007). Nosé-Hoover chain and its barostats: Martyna, Tobias and Klein, J. Chem.
+        Phys. 101, 4177 (1994). All as in ASE, with the degrees of freedom below.
     """
     settings = MDSettings(
-        temperature, timestep, thermostat, friction, pressure, pressure_time, equilibration, seed, interval
+        *(
+            temperature,
+            timestep,
+            thermostat,
+            friction,
+            pressure,
+            pressure_time,
+            equilibration,
+            seed,
+            interval,
+        ),
+        barostat=barostat,
     )
     system = copy_with_calculator(atoms)
+    for constraint in system.constraints:
+        if isinstance(constraint, FixBondLengths) and constraint.bondlengths is None:
+            # Now, not at the first step, which is another one when the run is resumed.
+            constraint.bondlengths = constraint.initialize_bond_lengths(system)
     settings.check(duration, system)
     check_initial_structure(system)
     limits = Limits(system, closest, max_force, stop_if_uncertain)
@@ -174,27 +205,25 @@ def run_md(
     warn_of_motion(getattr(system.calc, "potential", None))
     if settings.has_barostat and domain is not None and not domain.stress:
         warnings.warn(_NO_STRESS, stacklevel=2)
-    rotation = not settings.conserves_energy or bool(system.pbc.any())
-    # Counted with the bath's constraint on the center of mass, which the barostat's bath does not have.
-    freedom = degrees_of_freedom(system, rotation, drift=settings.has_barostat)
+    modes = settings.modes(system)
+    freedom = degrees_of_freedom(system, **modes)
     point, last, stopped = recorder.resumed, system, None
     with recorder:
         if point is None:
             _check_start(system, limits)
             recorder.begin()
-            draw_momenta(
-                system, temperature, np.random.default_rng(seed), rotation, drift=settings.has_barostat
-            )
+            draw_momenta(system, temperature, np.random.default_rng(seed), **modes)
             if equilibration > 0:
                 _equilibrate(system, settings, limits, recorder.trajectory)
-                if not settings.has_barostat:
-                    remove_drift(system, rotation)
+                if not modes["drift"]:
+                    remove_drift(system, modes["rotation"])
         else:
             point.restore(system)
         integrator = build_integrator(system, settings, bath=not settings.conserves_energy)
         restore_integrator(integrator, [] if point is None else point.memory)
         first = 0 if point is None else point.step
         steps = range(first, max(first, number_of_steps(duration, timestep)) + 1)
+        began = perf_counter()
         for frame in _integrate(integrator, steps, constraints, recorder.trajectory, settings, _RUN):
             step, violation = frame.info["step"], limits.violation(frame)
             stopped = None if violation is None else f"at step {step} {violation}"
@@ -212,6 +241,7 @@ def run_md(
                 recorder.trajectory.write(last)
                 break
     steps, statistics = last.info["step"], recorder.statistics
+    speed = ns_per_day(steps - first, timestep, perf_counter() - began)
     return Dynamics(
         atoms=last,
         steps=steps,
@@ -224,6 +254,7 @@ def run_md(
         pressure=statistics.pressure if settings.has_barostat else None,
         volume=statistics.volume if settings.has_barostat else None,
         log=None if recorder.log is None else recorder.log.path,
+        ns_per_day=speed,
     )
 
 

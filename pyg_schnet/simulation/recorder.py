@@ -12,7 +12,7 @@ from ase.md.md import MolecularDynamics
 
 from pyg_schnet.io.append_only import AppendOnlyFile
 from pyg_schnet.io.outputs import check_appendable, check_distinct
-from pyg_schnet.simulation.integrators import MDSettings, integrator_state
+from pyg_schnet.simulation.integrators import MDSettings, conserved_energy, integrator_state
 from pyg_schnet.simulation.restart import RestartFile
 from pyg_schnet.simulation.statistics import Statistics
 from pyg_schnet.simulation.trajectory import TrajectoryFile
@@ -100,15 +100,15 @@ class Recorder:
 
     @property
     def drift(self) -> float | None:
-        """Drift of the total energy in meV per atom and ps; ``None`` with a thermostat."""
-        if not self._settings.conserves_energy:
+        """Drift of the conserved energy in meV per atom and ps; ``None`` with a bath of noise."""
+        if not self._settings.has_conserved_quantity:
             return None
         return self.statistics.drift(self._settings.timestep, self._atoms)
 
     @property
     def fluctuation(self) -> float | None:
-        """Deviation of the total energy from its drift in meV per atom; ``None`` with a thermostat."""
-        return self.statistics.fluctuation(self._atoms) if self._settings.conserves_energy else None
+        """Deviation of the conserved energy from its drift in meV per atom; ``None`` with a bath of noise."""
+        return self.statistics.fluctuation(self._atoms) if self._settings.has_conserved_quantity else None
 
     def begin(self) -> None:
         """Mark the restart file as that of a new run, which has no frame yet."""
@@ -125,7 +125,7 @@ class Recorder:
         """
         step, settings = frame.info["step"], self._settings
         averaged = (values.get(name, 0.0) for name in ("temperature_K", "pressure_GPa", "volume_A3"))
-        self.statistics.add(step, values["total_eV"], *averaged)
+        self.statistics.add(step, conserved_energy(integrator, values["total_eV"]), *averaged)
         if step % settings.interval:
             return
         self.trajectory.write(frame)

@@ -122,9 +122,10 @@ class RestartFile:
     def _check(self, settings: Mapping[str, Any], start: str, potential: str | None) -> None:
         """Raise if the file belongs to another run."""
         for name, value in self._run["settings"].items():
-            if settings.get(name) != value:
+            earlier = settings.get(name, getattr(MDSettings, name, None))  # absent in earlier versions
+            if earlier != value:
                 raise ValueError(
-                    f"`{name}` must be {repr(settings.get(name))[:80]} as in the run of {self.path} to "
+                    f"`{name}` must be {repr(earlier)[:80]} as in the run of {self.path} to "
                     f"resume it, got {value!r}"
                 )
         unknown = (

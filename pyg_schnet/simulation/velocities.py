@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 from ase import Atoms, units
+from ase.constraints import FixBondLengths
 
 
 def degrees_of_freedom(atoms: Atoms, rotation: bool, drift: bool = False) -> int:
     """Count the degrees of freedom among which the kinetic energy is distributed.
 
     Args:
-        atoms: Structure. Constraints leave those that they do not remove; without constraints there are 3N,
-            less the three of the center of mass.
+        atoms: Structure. Constraints leave those that they do not remove; unless they hold the center of
+            mass, there are three fewer.
         rotation: Whether the molecule rotates as a whole; if not, three fewer, or two if it is linear.
         drift: Whether the center of mass moves, which leaves all 3N; the molecule then rotates, too.
 
@@ -19,7 +20,7 @@ def degrees_of_freedom(atoms: Atoms, rotation: bool, drift: bool = False) -> int
         ValueError: If none is left, as for one atom whose center of mass is at rest.
     """
     count = atoms.get_number_of_degrees_of_freedom()
-    if not (atoms.constraints or drift):
+    if not (holds_center(atoms) or drift):
         count -= 3
         if not rotation:
             count -= int(np.linalg.matrix_rank(_inertia(atoms), tol=1e-6, hermitian=True))
@@ -36,8 +37,7 @@ def draw_momenta(
 ) -> None:
     """Set Maxwell-Boltzmann momenta, scaled to the temperature exactly.
 
-    Without constraints the center of mass is at rest unless ``drift``; with constraints it moves as they
-    allow.
+    The center of mass is at rest unless ``drift``; where constraints hold it, it moves as they allow.
 
     Args:
         atoms: Structure whose momenta are set.
@@ -56,8 +56,11 @@ def draw_momenta(
 
 
 def remove_drift(atoms: Atoms, rotation: bool) -> None:
-    """Remove the momentum of an unconstrained structure and, unless ``rotation``, its angular momentum."""
-    if atoms.constraints:
+    """Remove the momentum of a structure and, unless ``rotation``, its angular momentum.
+
+    Nothing is removed if constraints hold the center of mass.
+    """
+    if holds_center(atoms):
         return
     masses = atoms.get_masses()
     momenta = atoms.get_momenta()
@@ -69,6 +72,11 @@ def remove_drift(atoms: Atoms, rotation: bool) -> None:
         spin = np.linalg.pinv(_inertia(atoms), rcond=1e-9, hermitian=True) @ momentum
         momenta -= masses[:, None] * np.cross(spin, arms)
     atoms.set_momenta(momenta)
+
+
+def holds_center(atoms: Atoms) -> bool:
+    """Return whether constraints act on the center of mass; those of bond lengths do not."""
+    return any(not isinstance(each, FixBondLengths) for each in atoms.constraints)
 
 
 def kinetic_temperature(atoms: Atoms, count: int) -> float:

@@ -59,7 +59,7 @@ def fails(capsys, model, *options):
 def test_a_table_says_what_was_measured_and_where_it_is(model, files, capsys):
     assert md(model, "in.xyz", "out.traj", "--duration", "0.01") == 0
     rows = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
-    assert list(rows) == ["run", "temperature", "energy drift", "fluctuation", "trajectory", "log"]
+    assert list(rows) == ["run", "temperature", "energy drift", "fluctuation", "speed", "trajectory", "log"]
     assert rows["run"].strip() == "0.01 ps, 20 steps"
     assert rows["log"].strip() == "out.csv"
     assert len((files / "out.csv").read_text().splitlines()) == 4
