@@ -206,26 +206,48 @@ class CenteredReadout(Readout):
         center = sum_by_molecule(mass * pos, batch, molecules) / total
         return pos - center.index_select(0, batch)
 
+    def _load_from_state_dict(self, state_dict, prefix, *arguments) -> None:
+        """Load the buffers; files written before they had a scale lack it, which was 1."""
+        for name, default in (("scale", 1.0), ("charges", 0.0)):
+            if name in self._buffers and name not in self._non_persistent_buffers_set:
+                state_dict.setdefault(prefix + name, torch.full_like(getattr(self, name), default))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
 
 class DipoleMagnitude(CenteredReadout):
     r"""Length of the dipole moment of the atoms' learned charges.
 
     .. math::
-        \Big| \sum_i q_i (\mathbf{r}_i - \mathbf{c}) \Big|
+        \Big| \sum_i (\sigma q_i + a_{z_i}) (\mathbf{r}_i - \mathbf{c}) \Big|
 
     The origin :math:`\mathbf{c}` is the center of mass, which matters because the charges need not sum to
     zero. A dipole of zero has the slope zero (its length has no derivative there).
 
     Args:
-        network: Maps features to one charge for each atom.
+        network: Maps features to one number :math:`q_i` for each atom.
+        scale: :math:`\sigma`, the unit of the network's output in the unit of the property over Å; fixed. It
+            is stored with the weights only if it is given, as the charges.
+        charges: Charge :math:`a_z` of an atom by atomic number, shape ``(100,)``, in the unit of the property
+            over Å; fixed, zero by default.
 
     Source:
-        Schütt et al., J. Chem. Phys. 148, 241722 (2018); the center is PyG's and SchNetPack 1's.
+        Schütt et al., J. Chem. Phys. 148, 241722 (2018), which has :math:`q_i` alone; the center is PyG's and
+        SchNetPack 1's.
     """
+
+    scale: Tensor  # ()
+    charges: Tensor  # (100,)
+
+    def __init__(self, network: nn.Module, scale: float | None = None, charges: Tensor | None = None):
+        super().__init__(network)
+        unit = torch.tensor(1.0 if scale is None else scale, dtype=torch.float64)
+        self.register_buffer("scale", unit, persistent=scale is not None)
+        self.register_buffer("charges", element_table(charges), persistent=charges is not None)
 
     def combine(self, out: Tensor, z: Tensor, pos: Tensor, batch: Tensor, molecules: int) -> Tensor:
         relative = self.relative_to_center(z, pos, batch, molecules)
-        dipole = sum_by_molecule(out[:, None] * relative, batch, molecules)
+        charges = out * self.scale + self.charges.index_select(0, z)
+        dipole = sum_by_molecule(charges[:, None] * relative, batch, molecules)
         square = dipole.square().sum(dim=-1)
         nonzero = square > 0
         return torch.where(nonzero, torch.where(nonzero, square, 1).sqrt(), 0)
@@ -235,13 +257,15 @@ class SpatialExtent(CenteredReadout):
     r"""Electronic spatial extent, from weights that the network learns for the atoms.
 
     .. math::
-        \langle R^2 \rangle = \sum_i \big( (q_i + n_{z_i}) \, |\mathbf{r}_i - \mathbf{c}|^2 + a_{z_i} \big)
+        \langle R^2 \rangle
+        = \sum_i \big( (\sigma q_i + n_{z_i}) \, |\mathbf{r}_i - \mathbf{c}|^2 + a_{z_i} \big)
 
     The origin :math:`\mathbf{c}` is the center of mass. An atom with :math:`n` electrons contributes
     :math:`n` times its squared distance, and its own extent :math:`a`.
 
     Args:
         network: Maps features to one weight :math:`q_i` for each atom.
+        scale: :math:`\sigma`, the unit of the network's output in the unit of the property over Å²; fixed.
 
     Attributes:
         electrons: Number of electrons :math:`n_z` by atomic number, ``(100,)``; fixed, zero at first.
@@ -253,17 +277,19 @@ class SpatialExtent(CenteredReadout):
         which has :math:`q_i` alone.
     """
 
+    scale: Tensor  # ()
     electrons: Tensor  # (100,)
     atomref: Tensor  # (100,)
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: nn.Module, scale: float = 1.0):
         super().__init__(network)
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float64))
         self.register_buffer("electrons", element_table(None))
         self.register_buffer("atomref", element_table(None))
 
     def combine(self, out: Tensor, z: Tensor, pos: Tensor, batch: Tensor, molecules: int) -> Tensor:
         square = self.relative_to_center(z, pos, batch, molecules).square().sum(dim=-1)
-        electrons = out + self.electrons.index_select(0, z)
+        electrons = out * self.scale + self.electrons.index_select(0, z)
         return sum_by_molecule(electrons * square + self.atomref.index_select(0, z), batch, molecules)
 
 

@@ -49,7 +49,6 @@ _RESERVED = (
     "shift",
 )
 _ASCII = {"Å": "A", "μ": "u", "²": "2", "³": "3", "/": "_per_"}  # in names of columns
-_NEEDS_CENTER = ("dipole", "spatial_extent")
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,8 @@ class Target:
 
         Args:
             hidden_channels: Number of features of an atom.
-            mean: Added to each atom's number, in the unit of the property; not for dipoles and extents.
+            mean: Added to each atom's number, in the unit of the property; not for dipoles and extents, whose
+                buffers hold scale and values of elements.
             std: Unit of the network's output; not for dipoles and extents.
             atomref: Values of isolated atoms by atomic number, shape ``(100,)``, in the unit of the property;
                 not for dipoles and extents.
@@ -178,7 +178,9 @@ class Target:
         """
         kind: Any = getattr(nn, KINDS[str(self.kind)])
         network = nn.AtomwiseNetwork(hidden_channels, zero_output and self.kind != "dipole", activation)
-        return kind(network) if self.kind in _NEEDS_CENTER else kind(network, mean, std, atomref)
+        if self.kind == "dipole":
+            return kind(network, scale=1.0, charges=())
+        return kind(network) if self.kind == "spatial_extent" else kind(network, mean, std, atomref)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the attributes, for files."""

@@ -13,9 +13,10 @@ from torch import Tensor
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.datasets.base import MoleculeDataset
 from pyg_schnet.datasets.streaming import stream
-from pyg_schnet.nn import SchNetConfig, SpatialExtent
-from pyg_schnet.nn.readout import Readout, sum_by_molecule
+from pyg_schnet.nn import AtomwiseNetwork, DipoleMagnitude, SchNetConfig, SpatialExtent
+from pyg_schnet.nn.readout import CenteredReadout, Readout, sum_by_molecule
 from pyg_schnet.potentials.targets import Target
+from pyg_schnet.training.element_charges import fit_element_charges
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,12 @@ def fit_readouts(
 
     References are fitted by least squares, with :math:`n` atoms of each element: for extensive properties
     :math:`\sum_z a_z n_z`; for values of atoms the mean of each element; for the spatial extent
-    :math:`\sum_i (q_{z_i} |\mathbf r_i - \mathbf c|^2 + a_{z_i})`. An intensive property has its mean.
+    :math:`\sum_i (q_{z_i} |\mathbf r_i - \mathbf c|^2 + a_{z_i})`; for dipoles the charges of
+    :func:`~pyg_schnet.training.element_charges.fit_element_charges`. An intensive property has its mean.
+
+    The scale of a dipole or an extent is the spread of the labels about the references, over the root mean
+    square change by an output of one of a single atom. Their networks start with an output of zero, so that
+    the first errors are those of the references; but for dipoles without, of which zero is stationary.
 
     Args:
         targets: The properties.
@@ -69,7 +75,14 @@ def fit_readouts(
         )
         if isinstance(readout, SpatialExtent):
             _fit_extent(readout, target, train)
+            _start_at_references(readout)
+        elif isinstance(readout, DipoleMagnitude):
+            readout.charges.copy_(fit_element_charges(readout, target.name, train))
+            if bool(readout.charges.any()):
+                _start_at_references(readout)
         readouts[target], scales[target] = readout, _scale(readout, target, train)
+        if isinstance(readout, SpatialExtent | DipoleMagnitude):
+            readout.scale.fill_(scales[target].spread / _lever(readout, target, train))
     return readouts, scales
 
 
@@ -131,6 +144,25 @@ def _residuals(readout: Readout, target: Target, dataset: MoleculeDataset) -> tu
 def _scale(readout: Readout, target: Target, train: AtomsDataset) -> LabelScale:
     spread, structures = label_spread(readout, target, train)
     return LabelScale(spread if spread > 1e-12 else 1.0, structures / len(train))
+
+
+def _start_at_references(readout: DipoleMagnitude | SpatialExtent) -> None:
+    """Set the network's output to zero, whose factor in the property depends on the size of the molecule."""
+    network = cast(AtomwiseNetwork, readout.network)
+    network.zero_output = True
+    torch.nn.init.zeros_(network.dense2.weight)
+
+
+def _lever(readout: CenteredReadout, target: Target, train: AtomsDataset) -> float:
+    """Return the root mean square change of a property by an output of one of a single atom."""
+    total, number = 0.0, 0
+    for _, batch in stream(train, ("pos", target.name)):
+        molecule, pos = cast(Tensor, batch.batch), cast(Tensor, batch.pos)
+        known = batch[target.name].isfinite()[molecule]
+        square = readout.relative_to_center(batch.z, pos, molecule, batch.num_graphs).square().sum(dim=1)
+        square = square.square() if isinstance(readout, SpatialExtent) else square
+        total, number = total + float(square[known].sum()), number + int(known.sum())
+    return math.sqrt(total / number) or 1.0
 
 
 def _fit_extent(readout: SpatialExtent, target: Target, train: AtomsDataset) -> None:

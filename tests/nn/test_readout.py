@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from pyg_schnet.nn import AtomicMean, AtomicSum, AtomwiseNetwork, DipoleMagnitude
+from pyg_schnet.nn import AtomicMean, AtomicSum, AtomwiseNetwork, DipoleMagnitude, SpatialExtent
 
 # Water, a molecule without atoms, a hydrogen molecule.
 Z = torch.tensor([8, 1, 1, 1, 1])
@@ -106,6 +106,37 @@ def test_a_molecule_without_charges_has_a_dipole_of_zero_with_zero_slope():
     charge = torch.zeros(5, 1, dtype=torch.float64, requires_grad=True)
     DipoleMagnitude(Given())(charge, Z, POS, BATCH, 3).sum().backward()
     assert charge.grad.eq(0).all()
+
+
+def test_charges_of_elements_are_added_to_the_scaled_output():
+    charges = torch.zeros(9)
+    charges[1] = 0.1
+    out = readout(DipoleMagnitude(Given(), scale=2.0, charges=charges), values=[0, 0, 0, 0.05, -0.15])
+    assert float(out[2]) == pytest.approx(0.2 * 0.7, rel=1e-7)  # charges of 0.2 and -0.2 e
+
+
+def test_the_scale_of_an_extent_multiplies_the_output():
+    layer = SpatialExtent(Given(), scale=0.5)
+    layer.electrons[1] = 1.0
+    out = readout(layer, values=[0, 0, 0, 2.0, 4.0])
+    assert float(out[2]) == pytest.approx((2.0 + 3.0) * 0.35**2, rel=1e-12)
+
+
+@pytest.mark.parametrize("layer", [DipoleMagnitude, SpatialExtent])
+def test_weights_that_were_stored_without_a_scale_keep_their_results(layer):
+    given = {"scale": 3.0, "charges": torch.ones(100)} if layer is DipoleMagnitude else {"scale": 3.0}
+    own = layer(AtomwiseNetwork(4), **given).double()
+    stored = {name: x for name, x in own.state_dict().items() if name not in ("scale", "charges")}
+    own.load_state_dict(stored)
+    before = layer(AtomwiseNetwork(4)).double()
+    before.load_state_dict(stored)
+    x = torch.rand(5, 4, dtype=torch.float64)
+    assert_close(own(x, Z, POS, BATCH, 3), before(x, Z, POS, BATCH, 3), rtol=0, atol=0)
+
+
+def test_a_dipole_without_given_scale_stores_the_network_alone():
+    names = DipoleMagnitude(AtomwiseNetwork(4)).state_dict().keys()
+    assert {name.split(".")[0] for name in names} == {"network"}
 
 
 def test_the_network_gives_one_number_an_atom():

@@ -64,6 +64,57 @@ def test_references_and_scales_follow_from_the_labels(file):
     assert scales[targets[2]].spread < 0.8 * float(label.std())
 
 
+def with_moments(path, names, charges):
+    """Write distorted molecules with dipole moments and extents of charges of the elements; return them."""
+    generator, frames = torch.Generator().manual_seed(1), []
+    for number in range(40):
+        atoms: Atoms = ase_molecule(names[number % len(names)])
+        noise = torch.randn(len(atoms), 3, generator=generator, dtype=torch.float64).numpy()
+        own = Atoms(atoms.symbols, atoms.positions + 0.1 * noise)
+        relative = own.positions - own.get_center_of_mass()
+        charge = [charges[symbol] for symbol in own.symbols]
+        squares = float((relative**2).sum())
+        own.info |= {"mu": float(((charge @ relative) ** 2).sum() ** 0.5), "r2": 2 * squares + 0.01 * number}
+        frames.append(own)
+    write(path, frames)
+    return AtomsDataset(path=path, energy_key="none", properties=("mu", "r2"))
+
+
+def test_dipoles_start_at_those_of_fitted_charges_of_the_elements(tmp_path):
+    true = {"H": 0.3, "C": -0.2, "O": -0.6, "N": 0.1}
+    train = with_moments(tmp_path / "frames.extxyz", NAMES, true)
+    mu = Target("mu")
+    readouts, scales = fit_readouts([mu], train, SchNetConfig(**TINY, readout=None))
+    assert scales[mu].spread < 1e-6 * float(torch.cat([item.mu for item in train]).std())
+    charges = readouts[mu].charges[[1, 6, 7, 8]]
+    expected = torch.tensor([true[symbol] for symbol in "HCNO"], dtype=torch.float64)
+    sign = torch.sign(charges[0] - charges[1]) * torch.sign(expected[0] - expected[1])
+    masses = readouts[mu].masses[[1, 6, 7, 8]]
+    free = (sign * charges - expected) / masses  # charges in proportion to masses have no dipole
+    assert_close(free, free.mean().expand(4), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("zero_output", [True, False])
+def test_training_of_dipoles_and_extents_starts_at_the_spread_of_the_labels(tmp_path, zero_output):
+    train = with_moments(tmp_path / "frames.extxyz", NAMES, {"H": 0.3, "C": -0.2, "O": -0.6, "N": 0.1})
+    labels = train._data
+    labels["mu"] += 0.3 * torch.rand(40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    config = SchNetConfig(**TINY, readout=None, zero_output=zero_output)
+    readouts, scales = fit_readouts([Target("mu"), Target("r2")], train, config)
+    potential = Potential(SchNet(**TINY, readout=None), properties=readouts).eval()
+    for own in evaluate(potential, train).properties.values():
+        assert own.rmse == pytest.approx(scales[own.target].spread, rel=0.05)
+        assert own.rmse < 1.01 * float(own.values[0].std())
+
+
+def test_without_charges_that_explain_dipoles_the_network_does_not_start_at_zero(tmp_path):
+    train = with_moments(tmp_path / "frames.extxyz", ("H2", "H2"), {"H": 0.3})
+    readouts, _ = fit_readouts([Target("mu")], train, SchNetConfig(**TINY, readout=None, zero_output=True))
+    (readout,) = readouts.values()
+    assert not readout.charges.any()
+    assert readout.network.dense2.weight.any()
+
+
 def test_the_kind_must_fit_the_shape_of_the_labels(file):
     train = AtomsDataset(path=file, energy_key="none", properties=("charges",))
     with pytest.raises(ValueError, match=r"`kind`.*'charges'.*each atom.*'intensive'.*kind: atomic"):
