@@ -142,6 +142,21 @@ def _versions(contents: Contents) -> dict[str, str]:
     known = [f"{title} {origin[name]}" for name, title in versions.items() if name in origin]
     if known:
         facts["software"] = ", ".join(known)
+    return facts | _start(origin.get("init"))
+
+
+def _start(init: Any) -> dict[str, str]:
+    """Return the model that a run started from, without folders but that of a run."""
+    if not isinstance(init, Mapping) or not isinstance(init.get("path"), str):
+        return {}
+    path, facts = Path(init["path"]), {}
+    name = f"{path.parent.name}/{path.name}" if path.name == "model.safetensors" else path.name
+    facts["started from"] = f"{name}, SHA-256 {str(init.get('sha256', ''))[:12]}…"
+    readouts = init.get("readouts")
+    if isinstance(readouts, Mapping):
+        words = {"taken": "taken over", "new": "new", "left_out": "left out"}
+        known = [f"{', '.join(readouts[key])} ({word})" for key, word in words.items() if readouts.get(key)]
+        facts["its readouts"] = "; ".join(known)
     return facts
 
 

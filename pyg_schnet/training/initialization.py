@@ -19,12 +19,16 @@ from pyg_schnet.io.hashes import hash_file
 from pyg_schnet.loader import collate
 from pyg_schnet.migration.weight_file import read_weights
 from pyg_schnet.nn import SchNet, SchNetConfig
+from pyg_schnet.nn.readout import Readout
 from pyg_schnet.potentials import checkpoint
 from pyg_schnet.potentials.model_files import resolve_models
 from pyg_schnet.potentials.potential import Potential
+from pyg_schnet.potentials.targets import ENERGY, Target
+from pyg_schnet.training.readout_transfer import compare_targets, copy_body, copy_readouts, properties_of
 
 LEARNING_RATE = 5e-4  # a quarter of the default
 _HASH = "#sha256="
+_OF_READOUT = ("readout", "dipole", "mean", "std", "zero_output")  # options of the architecture
 _BATCH = 64  # structures whose energies are predicted together
 _MAX_SLOPE = 1e4  # of labels over predictions: no two units of energy in use differ by more
 
@@ -58,14 +62,19 @@ class Initialization:
         """Return the elements of the data that the model was not trained on; none if that is unknown."""
         return [z for z in train.elements() if z not in self.elements]
 
-    def check(self, model: SchNetConfig) -> None:
+    def check(self, model: SchNetConfig, has_energy: bool = True) -> None:
         """Raise if an architecture differs from that of the model.
+
+        Args:
+            model: The architecture.
+            has_energy: Whether energies are learned; their readout matters only if the model has one, too.
 
         Raises:
             ValueError: With the first option that differs.
         """
+        ignored = ("filters",) if has_energy and self.potential.has_energy else ("filters", *_OF_READOUT)
         for name, value in asdict(self.config).items():
-            if name != "filters" and (given := getattr(model, name)) != value:
+            if name not in ignored and (given := getattr(model, name)) != value:
                 raise ValueError(
                     f"`model.{name}` must be {value!r} as in the model of `init`, {self.path}, got "
                     f"{given!r}; leave the option out"
@@ -82,6 +91,11 @@ class Initialization:
                 "`data.references` must be 'fit' or energies by element for an `init` of another package, "
                 "whose unit of energy its file does not state, got 'keep'"
             )
+        if not self.potential.has_energy:
+            raise ValueError(
+                f"`data.references` must not be 'keep' for an `init` without energies, {self.path}; leave "
+                "the option out"
+            )
         if new := self.new_elements(train):
             raise ValueError(
                 f"`data.references` must not be 'keep' for data with {chemical_symbols[new[0]]}, which "
@@ -92,7 +106,23 @@ class Initialization:
         energy[list(elements)] = self.potential.atomref[list(elements)]
         return References(energy, None, elements, is_given=True)
 
-    def build(self, train: AtomsDataset, references: References, keep: bool, seed: int) -> Potential:
+    def readouts(self, targets: Sequence[Target]) -> dict[str, list[str]]:
+        """Return the names of targets whose readouts are taken over, are new, or are left out.
+
+        Args:
+            targets: What the run learns.
+        """
+        own = (*([ENERGY] if self.potential.has_energy else []), *self.potential.properties)
+        return compare_targets(own, targets)
+
+    def build(
+        self,
+        train: AtomsDataset,
+        references: References,
+        keep: bool,
+        seed: int,
+        fresh: Potential | None = None,
+    ) -> Potential:
         """Build the potential to train: the model's weights and scale, and references for the data.
 
         Args:
@@ -102,6 +132,8 @@ class Initialization:
                 network keeps what it knows of differences in energy.
             keep: Use ``references`` unchanged.
             seed: Seed of the embeddings of new elements.
+            fresh: Potential with new weights for what the run learns, if that is more or less than energies.
+                Its readouts are fitted to the data and stay, but for those that are taken over.
         """
         potential = self.potential
         new = self.new_elements(train)
@@ -111,6 +143,11 @@ class Initialization:
             embedding[new] = drawn[new].to(embedding.dtype)
         potential.allowed[:] = False
         potential.allowed[train.elements()] = True
+        if fresh is not None:
+            copy_readouts(potential, fresh, new)
+            if not (potential.has_energy and fresh.has_energy):
+                copy_body(potential, fresh)
+                return fresh
         if not self.is_own:
             potential.scale.mul_(_slope(potential, train))
         if not keep:
@@ -126,7 +163,9 @@ class Initialization:
             else:
                 fitted = References.fit(residuals)
                 references = replace(fitted, energy=(before + fitted.energy) * _mask(fitted))
-        return Potential(potential.model, float(potential.scale), references.energy, references.elements)
+        properties = None if fresh is None else properties_of(fresh)
+        scale = float(potential.scale)
+        return Potential(potential.model, scale, references.energy, references.elements, properties)
 
 
 def _mask(references: References) -> Tensor:
@@ -165,6 +204,8 @@ def options_beside(init: str | None, recipe: Mapping[str, Any]) -> dict[str, Any
         return {} if init is None else {"init": own}
     config = read_initialization(own).config
     options = {f"model.{name}": value for name, value in asdict(config).items()}
+    if config.readout is None:  # of a model without energies
+        del options["model.readout"]
     options |= {"init": with_hash(own), "trainer.lr": LEARNING_RATE}
     return {k: value for k, value in options.items() if k == "init" or init is not None or k not in recipe}
 
@@ -199,12 +240,15 @@ def read_initialization(init: str) -> Initialization:
     return Initialization(potential, path, sha256, origin, is_own, tuple(potential.elements))
 
 
-def freeze(model: nn.Module, patterns: Sequence[str]) -> list[str]:
+def freeze(
+    model: nn.Module, patterns: Sequence[str], properties: Mapping[Target, Readout] | None = None
+) -> list[str]:
     """Exclude weights from the training.
 
     Args:
         model: The network.
         patterns: Names of weights or of modules, with ``*`` for any text, such as ``interactions.0.*``.
+        properties: Readouts of properties, whose weights are named ``heads.gap.network.…``.
 
     Returns:
         Names of the weights.
@@ -213,6 +257,8 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> list[str]:
         ValueError: If a pattern matches nothing, or nothing is left to train.
     """
     names = dict(model.named_parameters())
+    for target, head in (properties or {}).items():
+        names |= head.named_parameters(prefix=f"heads.{target.name}")
     frozen: dict[str, None] = {}
     for pattern in patterns:
         found = [name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")]
@@ -259,6 +305,8 @@ def _read_foreign(path: str) -> SchNet:
 def _without_statistics(potential: Potential) -> Potential:
     """Move mean, standard deviation and references of atoms from the network to the potential."""
     model = cast(SchNet, potential.model)
+    if model.readout is None:
+        return potential
     table = getattr(model.readout, "atomref", None)
     has_table = table is not None and bool(table.any())
     if model.config.mean is None and model.config.std is None and not has_table:
@@ -274,7 +322,8 @@ def _without_statistics(potential: Potential) -> Potential:
     if has_table:
         atomref = atomref + potential.scale * cast(Tensor, table).double()
     std = 1.0 if model.config.std is None else model.config.std
-    return Potential(built, float(potential.scale) * std, atomref, potential.elements)
+    scale, properties = float(potential.scale) * std, properties_of(potential)
+    return Potential(built, scale, atomref, potential.elements, properties)
 
 
 def _slope(potential: Potential, train: AtomsDataset) -> float:

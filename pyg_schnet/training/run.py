@@ -32,7 +32,7 @@ from pyg_schnet.potentials.checkpoint import provenance as provenance_of
 from pyg_schnet.potentials.checkpoint import read as read_checkpoint
 from pyg_schnet.potentials.device import use_threads
 from pyg_schnet.potentials.potential import Potential
-from pyg_schnet.potentials.targets import Target
+from pyg_schnet.potentials.targets import Target, parse_targets
 from pyg_schnet.training.callbacks import Callback
 from pyg_schnet.training.config import TrainConfig
 from pyg_schnet.training.data import TrainingData, hash_files, read_data
@@ -49,11 +49,13 @@ from pyg_schnet.training.loggers import make_loggers
 from pyg_schnet.training.loop import fit, stop_on_signal
 from pyg_schnet.training.progress import Report
 from pyg_schnet.training.properties import LabelScale, describe, fit_readouts
+from pyg_schnet.training.readout_transfer import properties_of
 from pyg_schnet.training.run_directory import RunDirectory
 from pyg_schnet.training.state import Counters
 from pyg_schnet.training.validation import spline_error
 from pyg_schnet.transforms.radius_graph import RadiusGraph
 
+_BODY = ["embeddings", "interactions"]
 _SPLINE_TEST_STRUCTURES = 100
 _MAX_STORED_EDGES = 10_000_000  # of 40 bytes each
 
@@ -100,14 +102,10 @@ def train(
             can_resume = resume and run.last.is_file()
             initial = None
             if config.init is not None:
-                if config.data.properties or not config.data.has_energy:
-                    raise ValueError(
-                        "`targets` must be [energy] with `init`, got others; leave one of them out"
-                    )
                 config = replace(config, init=with_hash(config.init))
                 initial = None if can_resume else _initialization(config, model)
             data = read_data(config.data, getattr(torch, config.trainer.precision), report, not can_resume)
-            if config.data.references == "keep":
+            if config.data.references == "keep" and config.data.has_energy:
                 data = data._replace(references=_kept_references(initial, run, data))
             elif (
                 config.data.has_energy
@@ -117,16 +115,18 @@ def train(
                 shifted = data.references.with_mean_residual(data.train.compositions())
                 data = data._replace(references=shifted)
             train_set, val_set = data.train, data.val
-            scales: dict[Target, LabelScale] = {}
-            if initial is None:
-                potential, scales = _potential(config, data, model)
-            else:
+            fresh, scales = None, {}
+            if initial is None or config.data.properties or not initial.potential.has_energy:
+                fresh, scales = _potential(config, data, model)
+            if initial is not None:
                 keep = config.data.references == "keep"
-                potential = initial.build(data.train, data.references, keep, config.trainer.seed)
+                potential = initial.build(data.train, data.references, keep, config.trainer.seed, fresh)
+            else:
+                potential = cast(Potential, fresh)
             if config.init is not None:
                 data = _with_references_of(potential, run if can_resume else None, data)
             potential.domain = measure_domain(data.train)
-            frozen = freeze(potential.model, config.trainer.freeze or ())
+            frozen = freeze(potential.model, config.trainer.freeze or (), properties_of(potential))
             if model is None and (cutoff := config.model.cutoff) is not None:
                 train_set, val_set = (_with_edges(part, cutoff) for part in (train_set, val_set))
             provenance = _provenance(config, data)
@@ -276,7 +276,7 @@ def _initialization(config: TrainConfig, model: nn.Module | None) -> Initializat
         raise ValueError("`init` must not be given with a `model` of your own; load its weights yourself")
     assert config.init is not None
     initial = read_initialization(config.init)
-    initial.check(config.model)
+    initial.check(config.model, config.data.has_energy)
     cast(SchNet, initial.potential.model).filters = config.model.filters
     return initial
 
@@ -307,18 +307,28 @@ def _origin(
         return stored or {"path": path, "sha256": sha256}
     new = [chemical_symbols[z] for z in initial.new_elements(data.train)]
     origin = {"path": initial.path, "sha256": initial.sha256, "new_elements": new}
+    origin["readouts"] = initial.readouts(parse_targets(config.data.targets))
     return {**origin, "references": config.data.references, "provenance": dict(initial.provenance)}
 
 
 def _describe_init(config: TrainConfig, origin: dict[str, Any], report: Report) -> None:
     """Report what is taken over from the model to start from, and what is new."""
+    energy_alone = {"taken": ["energy"], "new": [], "left_out": []}
+    readouts = origin.get("readouts", energy_alone)
+    of = [f"the readout of {name}" for name in readouts["taken"]]
+    what = ["architecture", *(["weights", "scale"] if readouts == energy_alone else _BODY + of)]
     report.line(
-        f"Starting from {origin['path']} (SHA-256 {origin['sha256'][:12]}…): architecture, weights and scale "
-        f"are taken over; learning rate {config.trainer.lr:g}"
+        f"Starting from {origin['path']} (SHA-256 {origin['sha256'][:12]}…): {', '.join(what[:-1])} and "
+        f"{what[-1]} are taken over; learning rate {config.trainer.lr:g}"
     )
-    kept = config.data.references == "keep"
-    text = "kept" if kept else "fitted to the differences between the labels and its energies"
-    report.line(f"Its atomic references are {text}; the training domain is that of the new data.")
+    if readouts["new"]:
+        report.line(f"Readouts with new weights: {', '.join(readouts['new'])}")
+    if readouts["left_out"]:
+        report.line(f"Readouts that are left out: {', '.join(readouts['left_out'])}")
+    if "energy" in readouts["taken"]:
+        kept = config.data.references == "keep"
+        text = "kept" if kept else "fitted to the differences between the labels and its energies"
+        report.line(f"Its atomic references are {text}; the training domain is that of the new data.")
     if origin.get("new_elements"):
         report.line(
             f"Elements that it has not seen, with new embeddings: {', '.join(origin['new_elements'])}"

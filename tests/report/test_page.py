@@ -421,5 +421,15 @@ def test_dynamics_has_length_and_temperature(tmp_path, water):
     assert "0.00400 ps" in page.said("dd")
 
 
+def test_the_model_that_a_run_started_from_is_named_without_its_folder(water):
+    readouts = {"taken": ["energy"], "new": ["gap"], "left_out": []}
+    init = {"path": "/home/me/secret/first/model.safetensors", "sha256": "ab" * 32, "readouts": readouts}
+    found = Contents(**{**vars(water), "provenance": {**water.provenance, "init": init}})
+    text = render_page(found, DATE)
+    assert "first/model.safetensors, SHA-256 abababababab…" in text
+    assert "energy (taken over); gap (new)" in text
+    assert "secret" not in text
+
+
 def test_every_check_is_described():
     assert {"evaluation", *CHECKS} == set(DESCRIPTIONS)

@@ -16,6 +16,7 @@ from pyg_schnet import Potential, SchNet, plots
 from pyg_schnet.cli.app import main
 from pyg_schnet.datasets import AtomsDataset
 from pyg_schnet.nn import SchNetConfig
+from pyg_schnet.potentials.checkpoint import provenance
 from pyg_schnet.potentials.metrics import evaluate
 from pyg_schnet.potentials.targets import Target
 from pyg_schnet.report import model_sections, run_sections
@@ -275,3 +276,85 @@ def test_predicted_properties_are_written_with_their_units(file, tmp_path, capsy
         assert_close(torch.tensor(row.data["charges"]), expected["charges"].detach(), rtol=1e-6, atol=1e-6)
     else:
         assert read(out, 0).info["property_units"] == "gap (eV), charges (e), logP"
+
+
+@pytest.fixture(scope="module")
+def trained(file, tmp_path_factory):
+    """A run that learned energies, a gap and charges."""
+    out = tmp_path_factory.mktemp("trained") / "run"
+    targets = ["energy", "gap", "charges"]
+    return pyg_schnet.train(file, targets=targets, out=out, trainer=QUICK, **OPTIONS)
+
+
+def started(file, out, trained, targets, **options):
+    """Train no step from a model; return the run, its potential, and what was reported."""
+    lines = []
+    trainer = {**QUICK, "lr": 1e-30, "max_steps": 1, "val_every": 1, "weight_decay": 0.0, **options}
+    run = pyg_schnet.train(
+        file,
+        targets=targets,
+        out=out,
+        data={"n_val": 6},
+        trainer=trainer,
+        init=trained.path,
+        report=lines.append,
+    )
+    return run, "\n".join(lines)
+
+
+def test_readouts_of_the_same_targets_are_taken_over(file, tmp_path, trained):
+    targets = ["gap", {"name": "charges", "unit": "C"}, "r2"]
+    run, text = started(file, tmp_path / "run", trained, targets)
+    before, after = trained.potential, run.potential
+    assert not after.has_energy
+    for name, weight in before.model.named_parameters():
+        if not name.startswith("readout"):
+            assert_close(after.model.get_parameter(name), weight)
+    batch = Batch.from_data_list([Data(z=item.z, pos=item.pos) for item in AtomsDataset(path=file)[:8]])
+    assert_close(after(batch)["gap"], before(batch)["gap"], rtol=1e-5, atol=1e-5)
+    trained_charges, new_charges = (own.heads[1].network.dense1.weight for own in (before, after))
+    assert not torch.allclose(new_charges, trained_charges, atol=0.1)  # of another unit
+    readouts = {"taken": ["gap"], "new": ["charges", "r2"], "left_out": ["energy", "charges"]}
+    assert provenance(run.model)["init"]["readouts"] == readouts
+    assert "interactions and the readout of gap are taken over" in text
+    assert "new weights: charges, r2" in text
+    assert "left out: energy, charges" in text
+
+
+def test_energies_keep_their_forces_where_properties_are_added(file, tmp_path, trained):
+    run, _ = started(file, tmp_path / "run", trained, ["energy", "r2", "gap"])
+    batch = Batch.from_data_list([Data(z=item.z, pos=item.pos) for item in AtomsDataset(path=file)[:8]])
+    assert_close(run.potential(batch)["forces"], trained.potential(batch)["forces"], rtol=1e-5, atol=1e-5)
+    assert run.potential.properties[0].name == "r2"
+
+
+def test_energies_are_learned_from_a_model_without(file, tmp_path):
+    first = pyg_schnet.train(file, targets=["gap"], out=tmp_path / "gap", trainer=QUICK, **OPTIONS)
+    run, text = started(file, tmp_path / "run", first, ["energy"])
+    assert run.potential.has_energy
+    for name, weight in first.potential.model.named_parameters():
+        assert_close(run.potential.model.get_parameter(name), weight)
+    assert "new weights: energy" in text
+
+
+def test_a_run_from_other_targets_resumes_to_the_bit(file, tmp_path, trained):
+    options = {"data": {"n_val": 6}, "init": trained.path, "targets": ["gap", "r2"]}
+    whole = pyg_schnet.train(file, out=tmp_path / "whole", trainer=QUICK, **options)
+    half = {**QUICK, "schedule": "constant"}
+    both = [{**half, "max_steps": steps} for steps in (6, 12)]
+    pyg_schnet.train(file, out=tmp_path / "half", trainer=both[0], **options)
+    again = pyg_schnet.train(file, out=tmp_path / "half", trainer=both[1], resume=True, **options)
+    direct = pyg_schnet.train(file, out=tmp_path / "direct", trainer=both[1], **options)
+    one, other = (run.potential.state_dict() for run in (again, direct))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert provenance(again.model)["init"] == provenance(whole.model)["init"]
+
+
+def test_the_readouts_alone_can_be_trained(file, tmp_path, trained):
+    frozen = ["embedding", "interactions", "heads.gap"]
+    run, text = started(file, tmp_path / "run", trained, ["gap", "r2"], freeze=frozen, lr=1e-2)
+    head = trained.potential.heads[0].network.dense1.weight
+    assert torch.equal(run.potential.heads[0].network.dense1.weight, head)
+    assert "heads.gap.network.dense1.weight" in text
+    with pytest.raises(ValueError, match=r"`trainer.freeze` must leave weights"):
+        started(file, tmp_path / "none", trained, ["gap"], freeze=["embedding", "interactions", "heads"])
