@@ -136,7 +136,7 @@ def build() -> ArgumentParser:
         "--index",
         default="-1",
         help="index of the structure in the file, from 0; several, as in ':' or '0:10', run in a batch, each "
-        "as if alone, without log, pressure, equilibration or --resume",
+        "as if alone, without log, pressure, equilibration or constraints",
     )
     add_verbosity(parser)
     return parser
@@ -187,17 +187,17 @@ def _report_saved_steps(options: Namespace) -> Iterator[None]:
     from pyg_schnet.simulation.restart import restart_path, resumable_step
 
     restart = restart_path(options.out)
-    before = [_modification_time(path) for path in (restart, options.out)]
+    before = _modification_time(restart)
     try:
         yield
     except (KeyboardInterrupt, OSError):
-        after = [_modification_time(path) for path in (restart, options.out)]
-        if after[0] != before[0] and (step := resumable_step(options.out)) is not None:
+        batched = ":" in options.index
+        if (
+            _modification_time(restart) != before
+            and (step := resumable_step(options.out, batched)) is not None
+        ):
             text = f"{step:,} steps ({step * options.timestep / 1000:g} ps) are done, in {options.out}"
             print(f"pyg-schnet: {text}; --resume continues", file=sys.stderr)
-        elif ":" in options.index and after[1] != before[1]:
-            text = f"{options.out} holds the frames so far; runs in a batch cannot be resumed"
-            print(f"pyg-schnet: {text}", file=sys.stderr)
         raise
 
 
@@ -282,7 +282,8 @@ def _report_several(result: BatchedDynamics, options: Namespace) -> int:
         print(json.dumps(_batched_numbers(result)))
     elif not options.quiet:
         count = len(result.atoms)
-        out.print(f"{count} structures, {result.duration:g} ps each: {options.out}")
+        speed = "" if result.ns_per_day is None else f", {result.ns_per_day:.3g} ns/day of all"
+        out.print(f"{count} structures, {result.duration:g} ps each{speed}: {options.out}", highlight=False)
         drifts = result.drift or [None] * count
         for number, (temperature, drift) in enumerate(zip(result.temperature, drifts, strict=True)):
             energy = "" if drift is None else f"   energy drift {drift:+.4f} meV/atom/ps"
@@ -295,4 +296,5 @@ def _report_several(result: BatchedDynamics, options: Namespace) -> int:
 
 def _batched_numbers(result: BatchedDynamics) -> dict[str, Any]:
     names = ("steps", "duration", "stopped", "temperature", "potential_energy", "drift", "fluctuation")
+    names += ("ns_per_day",)
     return {name: getattr(result, name) for name in names} | {"trajectory": str(result.trajectory)}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -104,6 +104,7 @@ class BatchedIntegrator:
         self.results: dict[int, StructureResult] = {}  # by index
         self.statistics, self.repeated = Statistics(), 0
         self._noise, self._noise_left = torch.empty(0), 0
+        self._before_noise = [rng.bit_generator.state for rng in self.rng]  # from which it is drawn again
         self._searches = 0
         for index, reason in self._violations(0 * self.system.pos).items():
             raise ValueError(
@@ -111,11 +112,27 @@ class BatchedIntegrator:
                 f"{reason}; relax it, train on such structures, or change `closest` or `max_force`"
             )
 
-    def run(self, steps: int, file: TrajectoryFile, interval: int) -> list[StructureResult]:
-        """Integrate a number of steps and write a frame every ``interval``."""
-        self._measure(0)
-        self._write(0, file)
-        step = 0
+    def run(
+        self,
+        steps: int,
+        file: TrajectoryFile,
+        interval: int,
+        first: int = 0,
+        on_frames: Callable[[int], object] | None = None,
+    ) -> list[StructureResult]:
+        """Integrate a number of steps and write a frame every ``interval``.
+
+        Args:
+            steps: Number of the last step.
+            file: Trajectory.
+            interval: Number of steps between two frames.
+            first: Number of the present step, whose frame is written.
+            on_frames: Called with the number of each step whose frames were written.
+        """
+        if first == 0:
+            self._measure(0)
+            self._write(0, file)
+        step = first
         while step < steps and len(self.results) < len(self.system):
             ahead = self._steps_ahead(step, steps, interval)
             if ahead == 1 or not self._advance(step, ahead):
@@ -126,6 +143,8 @@ class BatchedIntegrator:
             step += ahead
             if step % interval == 0 and len(self.results) < len(self.system):
                 self._write(step, file)
+                if on_frames is not None:
+                    on_frames(step)
         left = self._moving_structures()
         for index, frame in zip(left, self._frames(steps, left, self.velocity), strict=True):
             self.results[index] = self._result(index, None, frame)
@@ -134,17 +153,60 @@ class BatchedIntegrator:
     def _steps_ahead(self, step: int, steps: int, interval: int) -> int:
         """Return the number of steps until the next check; also draw their noise."""
         if self.friction is not None and self._noise_left == 0:
-            # Drawn for each structure, whose noise thus does not depend on the others.
-            drawn = [
-                rng.standard_normal((_STEPS_OF_NOISE, n, 3))
-                for rng, n in zip(self.rng, self.system.sizes, strict=True)
-            ]
-            self._noise = torch.from_numpy(np.concatenate(drawn, axis=1)).to(self.velocity.device)
-            self._noise_left = _STEPS_OF_NOISE
+            self._draw_noise()
         if self.system.pairs is None:
             return 1
         ahead = min(STEPS_PER_CHECK, steps - step, interval - step % interval)
         return ahead if self.friction is None else min(ahead, self._noise_left)
+
+    def _draw_noise(self) -> None:
+        """Draw the noise of some steps for each structure, so that it does not depend on the others."""
+        self._before_noise = [rng.bit_generator.state for rng in self.rng]
+        drawn = [
+            rng.standard_normal((_STEPS_OF_NOISE, n, 3))
+            for rng, n in zip(self.rng, self.system.sizes, strict=True)
+        ]
+        self._noise = torch.from_numpy(np.concatenate(drawn, axis=1)).to(self.velocity.device)
+        self._noise_left = _STEPS_OF_NOISE
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return what the next steps depend on: numbers, and arrays on the CPU; stopped structures aside."""
+        arrays = {"pos": self.system.pos, "velocity": self.velocity}
+        statistics = vars(self.statistics)
+        arrays |= {name: value for name, value in statistics.items() if isinstance(value, Tensor)}
+        numbers = {name: value for name, value in statistics.items() if not isinstance(value, Tensor)}
+        noise = {"generators": self._before_noise, "noise_left": self._noise_left}
+        return {"statistics": numbers, **noise}, {name: value.cpu().clone() for name, value in arrays.items()}
+
+    def restore(
+        self, numbers: Mapping[str, Any], arrays: Mapping[str, Tensor], stopped: Sequence[StructureResult]
+    ) -> None:
+        """Set the state that :meth:`state` returned.
+
+        Args:
+            numbers: Its numbers.
+            arrays: Its arrays.
+            stopped: Results of the structures that were stopped.
+
+        Raises:
+            KeyError, RuntimeError, TypeError, ValueError: If it is not the state of such a group.
+        """
+        self.system.pos.copy_(arrays["pos"])
+        self.velocity.copy_(arrays["velocity"])
+        values = dict(numbers["statistics"])
+        values |= {name: arrays[name] for name in vars(self.statistics) if name in arrays}
+        self.statistics = Statistics(**values)
+        for rng, state in zip(self.rng, numbers["generators"], strict=True):
+            rng.bit_generator.state = state
+        self._before_noise, self._noise_left = list(numbers["generators"]), 0
+        if left := int(numbers["noise_left"]):
+            self._draw_noise()
+            self._noise_left = left
+        indices = [self.system.numbers.index(result.atoms.info["system"]) for result in stopped]
+        self.results = dict(zip(indices, stopped, strict=True))
+        if self.results:
+            self._hold(self.results)
+        self.system.evaluate()
 
     def _advance(self, step: int, ahead: int) -> bool:
         """Launch several steps, then check them; reset them and return false if each must be checked."""
@@ -241,7 +303,11 @@ class BatchedIntegrator:
             self.results[index] = self._result(index, f"at step {step} {reason}", frame)
             if (step - 1) % interval != 0:
                 file.write(frame)
-        stopped = self.system.atom_mask(reasons)
+        self._hold(reasons)
+
+    def _hold(self, indices: Iterable[int]) -> None:
+        """Let structures rest from now on."""
+        stopped = self.system.atom_mask(indices)
         self._kick = torch.where(stopped, 0.0, self._kick)
         self._width = torch.where(stopped, 0.0, self._width)
         self.velocity = torch.where(stopped, 0.0, self.velocity)

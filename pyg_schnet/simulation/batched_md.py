@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from time import perf_counter
 
 import torch
 from ase import Atoms
@@ -15,9 +18,10 @@ from pyg_schnet.potentials.intended_use import warn_of_motion, warn_of_other_mol
 from pyg_schnet.potentials.potential import Potential
 from pyg_schnet.potentials.training_domain import MIN_DISTANCE_RATIO
 from pyg_schnet.simulation.batched_integrator import BatchedIntegrator
+from pyg_schnet.simulation.batched_restart import BatchedRestart
 from pyg_schnet.simulation.batched_system import check_batched, check_sequence, group_by_pairs
 from pyg_schnet.simulation.calculator import Model, compile_copy, evaluation_copy
-from pyg_schnet.simulation.integrators import check_settings, number_of_steps
+from pyg_schnet.simulation.integrators import check_settings, ns_per_day, number_of_steps
 from pyg_schnet.simulation.limits import BatchedLimits
 from pyg_schnet.simulation.structures import StructureError
 from pyg_schnet.simulation.trajectory import TrajectoryFile
@@ -42,6 +46,8 @@ class BatchedDynamics:
             thermostat.
         fluctuation: Standard deviations of total energies about those slopes in meV per atom, as ``drift``.
         trajectory: Path of the trajectory, if one was written.
+        ns_per_day: Speed in ns of simulated time per day, of all structures together, of the steps of this
+            call; ``None`` if there were none.
     """
 
     atoms: list[Atoms]
@@ -53,6 +59,7 @@ class BatchedDynamics:
     drift: list[float | None] | None
     fluctuation: list[float | None] | None
     trajectory: Path | None
+    ns_per_day: float | None = None
 
 
 def run_md_batched(
@@ -68,6 +75,7 @@ def run_md_batched(
     trajectory: str | os.PathLike | None = None,
     interval: int = 100,
     overwrite: bool = False,
+    resume: bool = False,
     closest: float | None = MIN_DISTANCE_RATIO,
     max_force: float | str | None = "auto",
     max_pairs: int = 200_000,
@@ -95,6 +103,10 @@ def run_md_batched(
             ``info["step"]``.
         interval: Number of steps between two frames; the first is the start.
         overwrite: Whether ``trajectory`` may replace an existing file.
+        resume: Continue the run of ``trajectory`` from its last frames, as if it had not been interrupted, to
+            the whole of ``duration``, which may be longer now if all structures are in one group; begin if
+            there is none. Limits may change, all else must be the same. The state is in
+            ``TRAJECTORY.restart``.
         closest: Fraction of the shortest distance of two elements in training below which a structure stops;
             ``None`` for no limit.
         max_force: Force on an atom in eV/Å above which a structure stops; ``"auto"`` is 3 times the largest
@@ -126,15 +138,45 @@ def run_md_batched(
         check_batched(own, atoms, number)
     for number, atoms in enumerate(structures):
         _check_start(own, atoms, number, closest, drift=not nve)
-    steps, results = number_of_steps(duration, timestep), []
-    with TrajectoryFile(trajectory, overwrite) as file:
-        for group in group_by_pairs(own, structures, max_pairs):
+    steps = number_of_steps(duration, timestep)
+    groups = list(group_by_pairs(own, structures, max_pairs))
+    settings: dict[str, object] = {
+        "temperature": temperature,
+        "timestep": timestep,
+        "thermostat": thermostat,
+        "friction": friction,
+        "seed": seed,
+        "interval": interval,
+        "max_pairs": max_pairs,
+    }
+    if len(groups) > 1:
+        settings["duration"] = duration
+    restart = None if trajectory is None else BatchedRestart(Path(trajectory), settings, own, structures)
+    resumes = resume and _has_state(restart)
+    keep = restart.size if restart is not None and resumes else None
+    replaces = overwrite or (resume and restart is not None and restart.path.exists())
+    seconds, done = perf_counter(), 0
+    with TrajectoryFile(trajectory, replaces, keep) as file, ExitStack() as at_end:
+        if restart is not None:
+            restart.begin(resumes)
+            at_end.callback(restart.flush, file)
+        results = [] if restart is None else restart.done
+        for group in groups[0 if restart is None else restart.group :]:
             limits = BatchedLimits(own.domain, closest, max_force)
             integrator = BatchedIntegrator(
                 *(own, [structures[k] for k in group], group, limits),
                 *(temperature, timestep, None if nve else friction, seed),
             )
-            results += integrator.run(steps, file, interval)
+            first = 0 if restart is None else restart.restore(integrator)
+            last = max(first, steps)
+            record = None if restart is None else partial(restart.update, integrator, file)
+            found = integrator.run(last, file, interval, first, record)
+            if restart is not None:
+                restart.update(integrator, file, last)
+                restart.finish_group(found, file)
+            results = [*results, *found]
+            done += (last - first) * len(group)
+    speed = ns_per_day(done, timestep, perf_counter() - seconds)
     atoms, stopped, temperatures, energies, drifts, fluctuations = map(list, zip(*results, strict=True))
     return BatchedDynamics(
         atoms=atoms,
@@ -146,7 +188,15 @@ def run_md_batched(
         drift=drifts if nve else None,
         fluctuation=fluctuations if nve else None,
         trajectory=file.path,
+        ns_per_day=speed,
     )
+
+
+def _has_state(restart: BatchedRestart | None) -> bool:
+    """Read the state of the run to resume; return whether there is one."""
+    if restart is None:
+        raise ValueError("`resume` needs the `trajectory` to continue, got None")
+    return restart.read()
 
 
 def _check_start(

@@ -160,7 +160,6 @@ def md(
             ("fix", fix is not None),
             ("rigid_hydrogens", rigid_hydrogens),
             ("equilibration", equilibration != 0),
-            ("resume", resume),
             ("stop_if_uncertain", stop_if_uncertain is not None),
             ("log", log is not None),
         )
@@ -168,7 +167,7 @@ def md(
             if is_set:
                 chosen = f" by --index {index}" if from_file else ""
                 raise ValueError(f"`--{name}` needs one structure, got {len(frames)}{chosen}; choose one")
-        return run_md_batched(model, frames, **shared, device=device)
+        return run_md_batched(model, frames, **shared, resume=resume, device=device)
 
 
 def _frames(structures: object, index: int | str) -> list[Atoms]:

@@ -22,7 +22,7 @@ from pyg_schnet.simulation.integrators import MDSettings
 from pyg_schnet.simulation.statistics import Statistics
 from pyg_schnet.simulation.structures import constraint_to_dict, hash_structure, stored_results
 
-_KIND = "dynamics"
+_KIND, BATCHED_KIND = "dynamics", "batched dynamics"
 _ENERGY_TOLERANCE = 1e-4  # eV per atom; a float32 network is reproduced to 1e-6
 MIN_PAUSE = 1.0  # s between two files; one takes some ms, as long as a step of a small molecule
 
@@ -109,7 +109,7 @@ class RestartFile:
                     "begin a new run from its last frame"
                 )
             return None, False
-        self._version_read = _version(self.path)
+        self._version_read = file_version(self.path)
         header, arrays = checkpoint.read(self.path, _KIND)
         try:
             point = _to_point(header, arrays, len(self._atoms))
@@ -153,7 +153,7 @@ class RestartFile:
 
     def check_unchanged(self) -> None:
         """Raise if another process continued the run since it was read; the trajectory must be locked."""
-        if self._version_read is not None and _version(self.path) != self._version_read:
+        if self._version_read is not None and file_version(self.path) != self._version_read:
             raise FileExistsError(f"{self.path}: another process continued this run; resume again")
         remove_leftovers(self.path)
 
@@ -202,10 +202,15 @@ def restart_path(trajectory: str | os.PathLike) -> Path:
     return Path(f"{os.fspath(trajectory)}.restart")
 
 
-def resumable_step(trajectory: str | os.PathLike) -> int | None:
-    """Read the step from which a run can be resumed; ``None`` without a frame or a restart file."""
+def resumable_step(trajectory: str | os.PathLike, batched: bool = False) -> int | None:
+    """Read the step from which a run can be resumed; ``None`` without a frame or a restart file.
+
+    Args:
+        trajectory: Trajectory of the run.
+        batched: Whether the run is of several structures; the step is that of the present group.
+    """
     path = restart_path(trajectory)
-    return checkpoint.read(path, _KIND)[0]["step"] if path.exists() else None
+    return checkpoint.read(path, BATCHED_KIND if batched else _KIND)[0].get("step") if path.exists() else None
 
 
 @dataclass(frozen=True)
@@ -246,8 +251,8 @@ def read_recorded_run(log: str | os.PathLike) -> RecordedRun | None:
     return None
 
 
-def _version(path: Path) -> tuple[int, int] | None:
-    """Return what distinguishes a file from one that replaces it."""
+def file_version(path: Path) -> tuple[int, int] | None:
+    """Return what distinguishes a file from one that replaces it; ``None`` without a file."""
     return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
 
 

@@ -109,6 +109,19 @@ def test_several_structures_run_side_by_side(model, files, capsys):
     assert len(ase.io.read("one.traj", 0)) == 3
 
 
+def test_a_batch_is_resumed_to_a_longer_duration(model, files, capsys):
+    options = ["--index", ":", "--interval", "2", "--json"]
+    assert md(model, "two.extxyz", "straight.extxyz", *options, "--duration", "0.004") == 0
+    straight = json.loads(capsys.readouterr().out)
+    assert md(model, "two.extxyz", "parts.extxyz", *options, "--duration", "0.002") == 0
+    capsys.readouterr()
+    assert md(model, "two.extxyz", "parts.extxyz", *options, "--duration", "0.004", "--resume") == 0
+    resumed = json.loads(capsys.readouterr().out)
+    for name in ("temperature", "drift", "potential_energy", "steps"):
+        assert resumed[name] == straight[name]
+    assert (files / "parts.extxyz").read_bytes() == (files / "straight.extxyz").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -116,7 +129,9 @@ def test_several_structures_run_side_by_side(model, files, capsys):
             ["--index", ":", "--pressure", "1"],
             "`--pressure` needs one structure, got 2 by --index :; choose one",
         ),
-        (["--index", ":", "--resume"], "`--resume` needs one structure"),
+        (["--index", ":", "--fix", "C"], "`--fix` needs one structure"),
+        (["--index", ":", "--thermostat", "bussi"], "`thermostat` must be one of nve, langevin; got 'bussi'"),
+        (["--fix", "Si"], "`fix` must select atoms"),
         (["--index", "first"], "`--index` must be a number or a slice"),
         (["--index", "7"], "two.extxyz: has no structure 7; they count from 0"),
         (["--thermostat", "langevn"], "got 'langevn'. Did you mean 'langevin'?"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -156,8 +157,8 @@ def test_a_signal_ends_the_true_command(model, here):
 def test_a_signal_ends_dynamics_side_by_side(model, here, capsys, monkeypatch):
     send(monkeypatch, signal.SIGTERM, TrajectoryFile, "write", 100)
     assert cli.main(["md", model, "frames.extxyz", "out.extxyz", *MD, "--index", ":20"]) == 143
-    assert said(capsys)[0] == (
-        "pyg-schnet: out.extxyz holds the frames so far; runs in a batch cannot be resumed"
+    assert re.fullmatch(
+        r"pyg-schnet: \d+ steps \(\S+ ps\) are done, in out.extxyz; --resume continues", said(capsys)[0]
     )
     assert len(ase.io.read("out.extxyz", ":")) >= 99
 
