@@ -301,6 +301,47 @@ def test_other_styles_share_the_atoms_in_a_hybrid_style(tmp_path, plugin):
     assert np.abs(run.frames[0][:, 5:8] - forces).max() < 1e-10
 
 
+@RANKS
+def test_bonded_atoms_interact_like_others(tmp_path, plugin, ranks, potential, ethanol):
+    known = copy.deepcopy(potential)
+    known.model.filters = "spline"
+    ethanol.center(vacuum=5.0)
+    box = " ".join(f"0 {length}" for length in ethanol.cell.lengths())
+    atoms = "".join(
+        f"create_atoms {'CHO'.index(atom.symbol) + 1} single {atom.x} {atom.y} {atom.z}\n" for atom in ethanol
+    )
+    run = run_lammps(
+        *(tmp_path, ethanol, known, plugin, ranks),
+        boundary="boundary f f f",
+        data=f"atom_style bond\natom_modify map array\nregion box block {box}\n"
+        "create_box 3 box bond/types 1 extra/bond/per/atom 4 extra/special/per/atom 20\n"
+        f"mass 1 12.011\nmass 2 1.008\nmass 3 15.999\n{atoms}",
+        style="pair_style zero 5.0\npair_coeff * *\nbond_style zero\nbond_coeff 1\n"
+        "create_bonds many all all 1 0.8 1.7\nspecial_bonds lj/coul 1 1 1\npair_style schnet",
+        coeff="pair_coeff * * model.safetensors C H O",
+    )
+    assert run.code == 0, run.text
+    ethanol.calc = SchNetCalculator(known)
+    assert np.abs(run.frames[0][:, 5:8] - ethanol.get_forces()).max() < 1e-12
+
+
+def test_ghosts_reach_as_far_as_the_cutoff_whatever_comm_modify_says(tmp_path, plugin):
+    atoms, potential = silica((4, 2, 2)), periodic_potential()
+    run = run_lammps(tmp_path, atoms, potential, plugin, 2, processors="comm_modify cutoff 1.0")
+    atoms.calc = SchNetCalculator(potential)
+    assert np.abs(run.frames[0][:, 5:8] - atoms.get_forces()).max() < 1e-12
+
+
+def test_balanced_domains_of_different_sizes_have_the_forces_of_ase(tmp_path, plugin):
+    atoms, potential = silica((4, 2, 2)), periodic_potential()
+    del atoms[atoms.positions[:, 0] > 0.7 * atoms.cell[0, 0]]
+    commands = "comm_style tiled\nbalance 1.0 rcb\nrun 0"
+    run = run_lammps(tmp_path, atoms, potential, plugin, 2, commands)
+    assert run.code == 0, run.text
+    atoms.calc = SchNetCalculator(potential)
+    assert np.abs(run.frames[0][:, 5:8] - atoms.get_forces()).max() < 1e-12
+
+
 def test_a_rank_that_fails_ends_all_with_its_message(tmp_path, plugin):
     atoms = silica((4, 2, 2))
     right = np.flatnonzero(atoms.positions[:, 0] > 0.7 * atoms.cell[0, 0])[:2]
