@@ -41,6 +41,7 @@ READ = {
     "jinja2": "BSD-3-Clause",
     "kiwisolver": "BSD-3-Clause",
     "matplotlib": "LicenseRef-matplotlib",  # its own, after Python's: permissive
+    "mdanalysis": "LGPL-3.0-or-later",  # not installed by `make`
     "mpmath": "BSD-3-Clause",
     "openmm": "MIT AND LGPL-3.0-or-later",  # LGPL: its GPU platforms; the metadata say "BSD-like"
     "openmmml": "MIT",  # not installed by `make`

@@ -238,6 +238,19 @@ def test_a_transition_state_has_one_imaginary_frequency():
     assert re.search(r"in 1/cm: 2\d\di$", text, re.M)
 
 
+def test_a_trajectory_of_liquid_argon_is_analysed(tmp_path):
+    pytest.importorskip("MDAnalysis", reason="needs MDAnalysis: pip install 'pyg-schnet[mdanalysis]'")
+    text = run("25_analysis.py", "--duration", "1", "--out", str(tmp_path))
+    height, place = map(float, re.search(r"first peak of g\(r\): (\S+) at (\S+) Å", text).groups())
+    assert height == pytest.approx(2.9, abs=0.3)  # Rahman 1964: 2.8 at 3.7 Å
+    assert place == pytest.approx(3.7, abs=0.15)
+    assert 0.5 < float(re.search(r"diffusion: (\S+)e-9 m²/s", text)[1]) < 6  # 2.4 in 6 ps, as Rahman's
+    from MDAnalysis.lib.formats.libdcd import DCDFile
+
+    with DCDFile(str(tmp_path / "trajectory.dcd")) as file:
+        assert len(file) == 51
+
+
 def test_phonons_are_compared_with_those_of_the_labels():
     text = run("18_phonons_silicon.py", "--n_train", "20", "--steps", "60", "--supercell", "2")
     reference, ours = (float(value) for value in re.findall(r"at Γ (\S+) THz", text))
