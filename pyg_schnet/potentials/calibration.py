@@ -198,9 +198,14 @@ def calibrations(evaluation: Evaluation) -> dict[str, Calibration]:
         Calibrations of ``"energy"``, per atom, and, if there are labels, of ``"forces"``.
 
     Raises:
-        ValueError: If the evaluation is of a single potential or of identical ones, has fewer than ten
-            structures, or a prediction is not finite.
+        ValueError: If the evaluation is of a single potential or of identical ones, has no energies or fewer
+            than ten structures, or a prediction is not finite.
     """
+    if evaluation.energy_mae is None and evaluation.properties:
+        raise ValueError(
+            "`evaluation` must have energies, whose deviations are calibrated, got "
+            f"{', '.join(evaluation.properties)}; train with `energy` among `data.targets`"
+        )
     if evaluation.energy_deviation is None or evaluation.sizes is None:
         raise ValueError("`evaluation` must be of an ensemble of two potentials or more, got that of one")
     evaluation.require_finite()

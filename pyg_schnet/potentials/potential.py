@@ -175,8 +175,8 @@ class Potential(DoubleBuffers):
         if not self.has_energy:
             names = ", ".join(target.name for target in self.properties)
             raise ValueError(
-                f"`potential` must predict energies for this, got one that predicts {names}; `evaluate` and "
-                "`predict` take it, or train with `energy` among `data.targets`"
+                f"`potential` must predict energies for forces, dynamics and checks, got one that predicts "
+                f"{names}; `evaluate` and `predict` take it, or train with `energy` among `data.targets`"
             )
 
     @property

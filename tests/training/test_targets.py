@@ -20,6 +20,10 @@ from pyg_schnet.potentials.checkpoint import provenance
 from pyg_schnet.potentials.metrics import evaluate
 from pyg_schnet.potentials.targets import Target
 from pyg_schnet.report import model_sections, run_sections
+from pyg_schnet.simulation import SchNetCalculator
+from pyg_schnet.simulation.batched_md import run_md_batched
+from pyg_schnet.simulation.batched_relaxation import relax_batched
+from pyg_schnet.simulation.engines.evaluator import Evaluator
 from pyg_schnet.training import DataConfig
 from pyg_schnet.training.loss import potential_loss
 from pyg_schnet.training.properties import LabelScale, fit_readouts
@@ -358,3 +362,51 @@ def test_the_readouts_alone_can_be_trained(file, tmp_path, trained):
     assert "heads.gap.network.dense1.weight" in text
     with pytest.raises(ValueError, match=r"`trainer.freeze` must leave weights"):
         started(file, tmp_path / "none", trained, ["gap"], freeze=["embedding", "interactions", "heads"])
+
+
+@pytest.fixture
+def model_of_gap(tmp_path):
+    heads = {Target("gap"): Target("gap").readout(8)}
+    pyg_schnet.save(Potential(SchNet(**TINY, readout=None), properties=heads), tmp_path / "gap.safetensors")
+    return str(tmp_path / "gap.safetensors")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "check MODEL FILE",
+        "md MODEL FILE OUT.extxyz",
+        "relax MODEL FILE OUT.extxyz",
+        "lammps MODEL OUT.safetensors",
+    ],
+)
+def test_commands_that_need_energies_refuse_a_model_without_in_one_line(
+    file, model_of_gap, tmp_path, capsys, command
+):
+    words = command.replace("MODEL", model_of_gap).replace("FILE", file).replace("OUT", str(tmp_path / "out"))
+    assert main(words.split()) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "must predict energies" in message
+    assert "predicts gap" in message
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_deviations_of_properties_alone_are_not_calibrated(file, model_of_gap, tmp_path, capsys):
+    models = f"{model_of_gap},{model_of_gap}"
+    assert main(["evaluate", models, file, "--calibrate", str(tmp_path / "ensemble.json")]) == 2
+    assert "must have energies" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        SchNetCalculator,
+        Evaluator,
+        lambda model: run_md_batched(model, [ase_molecule("H2O")], duration=1e-3),
+        lambda model: relax_batched(model, [ase_molecule("H2O")]),
+    ],
+)
+def test_engines_refuse_a_model_without_energies(model_of_gap, use):
+    with pytest.raises(ValueError, match=r"must predict energies.*predicts gap"):
+        use(model_of_gap)
