@@ -24,7 +24,14 @@ def copper():
 
 
 # Degrees of freedom of nine atoms: neither turning nor moving, and all.
-@pytest.mark.parametrize(("thermostat", "count"), [("bussi", 21), ("nose-hoover", 21), ("baoab", 27)])
+@pytest.mark.parametrize(
+    ("thermostat", "count"),
+    [
+        ("bussi", 21),
+        pytest.param("nose-hoover", 21, marks=pytest.mark.process),
+        pytest.param("baoab", 27, marks=pytest.mark.process),
+    ],
+)
 def test_the_kinetic_energy_is_distributed_canonically(molecule, thermostat, count):
     kinetic = []
     result = run_md(
@@ -63,8 +70,6 @@ def test_the_energy_of_molecule_and_bath_is_conserved_to_second_order(molecule, 
         run_md(molecule, thermostat=thermostat, timestep=step, duration=0.1, friction=0.05).fluctuation
         for step in (1.0, 0.5)
     )
-    total = run_md(molecule, thermostat="langevin", timestep=1.0, duration=0.1, friction=0.05)
-    assert total.drift is None
     assert coarse < 0.5  # meV per atom; the energy of the molecule alone changes by tens
     assert fine == pytest.approx(coarse / 4, rel=0.3)
 
