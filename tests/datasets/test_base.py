@@ -425,6 +425,13 @@ def test_a_subset_has_its_own_items_and_statistics(make, numbers):
     assert torch.equal(subset.fingerprints(), make().fingerprints()[[1, 3]])
 
 
+def test_structures_of_one_composition_are_no_mixture(make, monkeypatch):
+    monkeypatch.setattr(datasets, "_STRUCTURES_AT_ONCE", 1)
+    dataset = make()
+    assert dataset.is_mixture()
+    assert not dataset[[0, 4]].is_mixture()  # water, and water in another order of atoms
+
+
 @pytest.mark.parametrize("at_once", [1, 2, 4, 100])
 @pytest.mark.parametrize("transform", [None, with_edges])
 def test_statistics_are_those_by_hand_however_many_are_counted_at_once(make, monkeypatch, at_once, transform):

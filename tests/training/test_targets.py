@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -284,10 +285,15 @@ def test_predicted_properties_are_written_with_their_units(file, tmp_path, capsy
 
 @pytest.fixture(scope="module")
 def trained(file, tmp_path_factory):
-    """A run that learned energies, a gap and charges."""
-    out = tmp_path_factory.mktemp("trained") / "run"
+    """A model of energies, a gap and charges, and its file; weights as large as after a long training."""
+    folder = tmp_path_factory.mktemp("trained")
     targets = ["energy", "gap", "charges"]
-    return pyg_schnet.train(file, targets=targets, out=out, trainer=QUICK, **OPTIONS)
+    run = pyg_schnet.train(file, targets=targets, out=folder / "run", trainer=QUICK, **OPTIONS)
+    potential, generator = run.potential, torch.Generator().manual_seed(0)
+    for head in (potential.model.readout, *potential.heads):
+        torch.nn.init.normal_(head.network.dense2.weight, generator=generator)
+    pyg_schnet.save(potential, folder / "model.safetensors")
+    return SimpleNamespace(potential=potential, path=folder / "model.safetensors")
 
 
 def started(file, out, trained, targets, **options):
@@ -298,7 +304,7 @@ def started(file, out, trained, targets, **options):
         file,
         targets=targets,
         out=out,
-        data={"n_val": 6},
+        data={"n_val": 6, "n_train": 10},  # with another mean and spread than those of the model's
         trainer=trainer,
         init=trained.path,
         report=lines.append,
