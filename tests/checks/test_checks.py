@@ -179,6 +179,7 @@ def test_an_untrained_potential_passes_with_a_limit_for_its_bonds(molecules):
     assert report["padding"].verdict == "pass"
 
 
+@pytest.mark.process
 def test_stresses_of_crystals_are_checked():
     torch.manual_seed(0)
     model = SchNet(hidden_channels=8, num_filters=8, num_interactions=2, cutoff=4.0, envelope="polynomial")
@@ -290,6 +291,7 @@ def pyg_schnet(randomize, graph=None):
     return randomize(model)
 
 
+@pytest.mark.process
 def test_pygs_schnet_passes_with_all_neighbors_within_its_cutoff(randomize, molecules):
     model = pyg_schnet(randomize, pyg_graph(5.0, 10_000))
     report = check(model, molecules, [name for name in CHECKS if name != "drift"], **FAST)
@@ -298,12 +300,14 @@ def test_pygs_schnet_passes_with_all_neighbors_within_its_cutoff(randomize, mole
     assert limits == ["bonds, barrier", "elements, foreign", "padding, energy"]
 
 
+@pytest.mark.process
 def test_pygs_schnet_with_32_neighbors_depends_on_the_order_of_atoms_and_jumps(randomize, molecules):
     report = check(pyg_schnet(randomize, pyg_graph(5.0, 32)), molecules, ["permutation", "smoothness"])
     assert report["permutation, energy"].verdict == "fail"
     assert report["smoothness, energy"].verdict == "fail"
 
 
+@pytest.mark.process
 def test_pygs_envelope_rises_again_on_a_wider_graph(randomize):
     report = check(pyg_schnet(randomize, pyg_graph(7.0, 10_000)), molecule("CO"), ["smoothness"])
     assert report["smoothness, energy"].verdict == "fail"

@@ -43,6 +43,7 @@ def test_newtons_equations_conserve_the_energy(molecule):
     assert result.fluctuation < 0.02
 
 
+@pytest.mark.process
 def test_the_energy_fluctuates_with_the_square_of_the_time_step(molecule):
     start = relax(molecule, fmax=0.001).atoms
     start.calc = molecule.calc

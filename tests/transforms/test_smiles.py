@@ -138,6 +138,7 @@ def test_what_does_not_fit_into_space_is_refused(monkeypatch):
         from_smiles("C=1=C=C1")
 
 
+@pytest.mark.process
 def test_a_ring_of_rings_does_not_keep_it_busy_for_ever(monkeypatch):
     monkeypatch.setattr(smiles_module, "TIMEOUT", 1)
     with pytest.raises(ValueError, match="RDKit found no structure"):
