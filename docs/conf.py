@@ -70,7 +70,6 @@ sphinx_gallery_conf = {
     "ignore_pattern": r"demo\.py",
     "remove_config_comments": True,
     "download_all_examples": False,
-    "default_thumb_file": str(HERE / "_static" / "filter.png"),
     "show_memory": False,
     "abort_on_example_error": True,
     "parallel": 2,
